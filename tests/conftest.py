@@ -1,0 +1,43 @@
+"""Shared fixtures: the array namespaces that every pure function runs on, and the folder with real data."""
+
+import os
+from pathlib import Path
+
+import array_api_strict
+import hypothesis
+import numpy as np
+import pytest
+
+hypothesis.settings.register_profile("fast", max_examples=8, derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("thorough", max_examples=200, deadline=None, database=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+def _cupy():
+    """CuPy if it is installed and has a GPU to work on, else None."""
+    try:
+        import cupy
+    except ImportError:
+        return None
+    try:
+        return cupy if cupy.cuda.runtime.getDeviceCount() else None
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return None
+
+
+@pytest.fixture(scope="session", params=["numpy", "array_api_strict", pytest.param("cupy", marks=pytest.mark.gpu)])
+def xp(request):
+    """Each array namespace in turn; array_api_strict stands in for CuPy where there is no GPU."""
+    namespace = {"numpy": np, "array_api_strict": array_api_strict}.get(request.param) or _cupy()
+    if namespace is None:
+        pytest.skip("needs CuPy and a GPU")
+    return namespace
+
+
+@pytest.fixture(scope="session")
+def real_folder():
+    """The folder with real data, networks and golden values, named by TRANSFERSCOPE_REAL."""
+    folder = os.environ.get("TRANSFERSCOPE_REAL")
+    if not folder:
+        pytest.skip("needs TRANSFERSCOPE_REAL, the folder with real data")
+    return Path(folder)

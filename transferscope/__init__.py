@@ -1,0 +1,69 @@
+"""transferscope: which pretrained network to start from, cut after which layer, at what accuracy and cost.
+
+>>> import transferscope as ts
+>>> ranking = ts.rank("data/", "zoo.yaml")  # doctest: +SKIP
+>>> ranking.best  # doctest: +SKIP
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from transferscope import similarity, transferability
+    from transferscope.activations import capture
+    from transferscope.comparison import compare
+    from transferscope.data import Target, load_target
+    from transferscope.pipeline import rank
+    from transferscope.report import plot
+    from transferscope.report.ranking import Ranking, load_ranking
+    from transferscope.selection import Recommendation
+    from transferscope.zoo import Zoo, load_zoo
+
+_HOMES = {
+    "Ranking": "report.ranking",
+    "Recommendation": "selection",
+    "Target": "data",
+    "Zoo": "zoo",
+    "capture": "activations",
+    "compare": "comparison",
+    "load_ranking": "report.ranking",
+    "load_target": "data",
+    "load_zoo": "zoo",
+    "plot": "report.plot",
+    "rank": "pipeline",
+    "similarity": "similarity",
+    "transferability": "transferability",
+}
+_ROOMS = ("plot", "similarity", "transferability")
+
+__all__ = [
+    "Ranking",
+    "Recommendation",
+    "Target",
+    "Zoo",
+    "capture",
+    "compare",
+    "load_ranking",
+    "load_target",
+    "load_zoo",
+    "plot",
+    "rank",
+    "similarity",
+    "transferability",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import: it is loaded when a name that needs it is first used.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'transferscope' has no attribute {name!r}")
+    module = importlib.import_module(f"transferscope.{_HOMES[name]}")
+    value = module if name in _ROOMS else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,72 @@
+"""The command line: one module a verb; everything heavy is imported when a verb runs."""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from transferscope import __version__
+from transferscope.errors import TransferscopeError
+
+VERBS = ("rank", "validate", "layers", "demo")
+
+INTERRUPTED = 130
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        return importlib.import_module(f"transferscope.cli.{cmd_name}").command
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `transferscope demo`, then `transferscope rank --target data/ --sources zoo.yaml`.",
+)
+@click.version_option(__version__, prog_name="transferscope")
+def cli() -> None:
+    """Which pretrained network to start from, after which layer to cut it, and what accuracy to expect."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 known failure, 2 wrong usage, 3 some sources failed, 130 Ctrl-C."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    debug = os.environ.get("TRANSFERSCOPE_DEBUG", "") not in ("", "0")
+    try:
+        code = cli.main(arguments, prog_name="transferscope", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted; nothing half-written was left behind.", err=True)
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, TransferscopeError):
+            click.echo(f"error: {error}", err=True)
+            return error.exit_code
+        click.echo(
+            f"error: unexpected {type(error).__name__}: {error}. This is a bug in transferscope; "
+            "TRANSFERSCOPE_DEBUG=1 shows where.",
+            err=True,
+        )
+        return 1

@@ -1,0 +1,39 @@
+"""`transferscope demo`: the main job from end to end on things made on the spot."""
+
+import shlex
+from pathlib import Path
+
+import click
+
+from transferscope.cli import options
+
+_SAMPLES = 60
+
+
+@click.command("demo", epilog="Example: transferscope demo -o /tmp/transferscope-demo")
+@click.option(
+    "-o", "--output", default="transferscope-demo", show_default=True, metavar="DIR",
+    help="Where images, networks and results go.",
+)  # fmt: skip
+@options.together(options.seed, options.quiet, options.verbose)
+@click.pass_context
+def command(ctx: click.Context, output: str, seed: int, quiet: bool, verbose: bool) -> None:
+    """Make a small target and four small networks from handwritten digits, and rank them.
+
+    Needs no files and no internet, and takes about a minute.
+    """
+    options.set_up_messages(quiet, verbose)
+    from transferscope.cli import rank
+    from transferscope.demo import make_demo
+
+    folder = Path(output)
+    zoo = make_demo(
+        folder, seed=seed, progress=not quiet, say=lambda line: None if quiet else click.echo(line, err=True)
+    )
+    arguments = [
+        "--target", str(folder / "target"), "--sources", str(zoo), "--trust-code", "--samples", str(_SAMPLES),
+        "--seed", str(seed), "-o", str(folder / "results"),
+        *(["--quiet"] if quiet else []), *(["--verbose"] if verbose else []),
+    ]  # fmt: skip
+    click.echo(f"\n$ transferscope rank {shlex.join(arguments)}\n", err=True)
+    ctx.exit(rank.command.main(arguments, prog_name="transferscope rank", standalone_mode=False) or 0)

@@ -1,0 +1,41 @@
+"""`transferscope layers`: where a source can be captured and cut."""
+
+import json
+import sys
+
+import click
+
+from transferscope.cli import options
+
+
+@click.command(
+    "layers",
+    epilog="""\b
+Examples:
+  transferscope layers mobilenetv2 --sources zoo.yaml
+  transferscope layers mobilenetv2 --sources zoo.yaml --all""",
+)
+@click.argument("source")
+@options.sources
+@click.option("--all", "everything", is_flag=True, help="Every module that fires, not only the stages.")
+@options.together(options.trust_code, options.output_format, options.quiet, options.verbose)
+def command(
+    source: str,
+    sources: str,
+    everything: bool,
+    trust_code: bool,
+    output_format: str,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """List the layers of a source: the stages that `rank` scores, with what a network cut there costs."""
+    options.set_up_messages(quiet, verbose)
+    from transferscope.pipeline import list_layers
+
+    table = list_layers(source, sources, everything=everything, trust_code=trust_code)
+    if output_format == "json":
+        sys.stdout.write(json.dumps(table.reset_index().to_dict("records"), indent=1) + "\n")
+    elif output_format == "csv":
+        sys.stdout.write(table.to_csv(lineterminator="\n"))
+    else:
+        click.echo(table.to_string())

@@ -1,0 +1,69 @@
+"""Options that verbs share, and how warnings and notes reach the terminal."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from transferscope.errors import TransferscopeWarning
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+device = click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="Where networks run."
+)
+batch_size = click.option(
+    "-b", "--batch-size", type=click.IntRange(min=1), default=64, show_default=True,
+    help="Images in one forward pass.",
+)  # fmt: skip
+samples = click.option(
+    "--samples", type=click.IntRange(min=1), default=1000, show_default=True,
+    help="Images of the target to look at, drawn class by class.",
+)  # fmt: skip
+seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same answer.")
+output_format = click.option(
+    "--format", "output_format", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
+    help="What goes to stdout.",
+)  # fmt: skip
+trust_code = click.option(
+    "--trust-code", is_flag=True, help="Run the Python factories that the zoo names. Look at them first."
+)
+sources = click.option("--sources", required=True, metavar="ZOO.yaml", help="The candidate networks.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, notes or warnings on stderr.")
+verbose = click.option("-v", "--verbose", is_flag=True, help="More on stderr: debug notes and timings.")
+
+
+def together(*decorators: Decorator) -> Decorator:
+    """Apply several option decorators, the first one outermost."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def set_up_messages(quiet: bool, verbose: bool) -> None:
+    """Send notes and warnings to stderr as single lines."""
+    logger = logging.getLogger("transferscope")
+    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+    logger.handlers = [_StderrHandler()]
+    logger.propagate = False
+
+    warnings.simplefilter("default" if verbose else "ignore")
+    warnings.simplefilter("ignore" if quiet else "always", TransferscopeWarning)
+    warnings.showwarning = _show_warning
+
+
+class _StderrHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        label = {logging.WARNING: "warning: ", logging.ERROR: "error: "}.get(record.levelno, "")
+        click.echo(f"{label}{record.getMessage()}", err=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_rest: Any, **_more: Any) -> None:
+    name = "" if issubclass(category, TransferscopeWarning) else f"{category.__name__}: "
+    click.echo(f"warning: {name}{message}", err=True)

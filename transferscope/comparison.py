@@ -1,0 +1,166 @@
+"""Two networks and the same images in, the similarity of every layer of one with every layer of the other out."""
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from transferscope import backend, scoring, similarity
+from transferscope.activations import Activations, Layers, Reduction, capture, check_finite, resolve_stages
+from transferscope.errors import InputError
+
+Measure = Literal["linear_cka", "svcca"]
+
+_FEWEST = 4
+"""Unbiased HSIC needs as many samples in each batch (Song et al. 2012)."""
+
+
+def compare(
+    net_x: nn.Module,
+    net_y: nn.Module,
+    images: Any,
+    *,
+    measure: Measure = "linear_cka",
+    layers_x: Layers = "auto",
+    layers_y: Layers = "auto",
+    reduce: Reduction = "flatten",
+    batch_size: int = 64,
+    device: str = "auto",
+) -> xr.DataArray:
+    """Compare every layer of `net_x` with every layer of `net_y` in one pass over the images.
+
+    Both networks see the same batch tensors, and each batch's activations are released when their Gram matrices
+    are formed. Linear CKA is debiased and accumulated over batches (Nguyen et al. 2021): sums of unbiased HSIC
+    estimates, divided once at the end; it can be slightly negative. SVCCA (Raghu et al. 2017) keeps the features
+    of all images, so use `reduce="mean"` with it for wide layers.
+
+    Parameters
+    ----------
+    net_x, net_y : torch.nn.Module
+        May be the same network, which then runs once.
+    images : torch.Tensor, DataLoader or Dataset
+        A tensor (n_samples, channels, height, width), already normalised for both networks; or a loader or
+        dataset of such images, alone or first in a tuple.
+    measure : "linear_cka" or "svcca"
+        What to compute.
+    layers_x, layers_y, reduce
+        As in `capture`. "flatten", the default, compares feature maps position by position, as Kornblith et al.
+        (2019) do.
+    batch_size : int
+        Images in one forward pass, where `images` is not a loader. A last batch of fewer than 4 joins the one
+        before it.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:N"; the networks are moved there.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dimensions `layer_x` and `layer_y` with layer names as coordinates, in firing order; float64. 1 means
+        equal up to rotation and scale (linear CKA) or up to any linear map (SVCCA).
+
+    Raises
+    ------
+    InputError
+        When an argument is not as described or there are fewer than 4 images.
+    CaptureError
+        When a layer does not exist, does not fire, or has NaN or infinite activations.
+    """
+    if measure not in ("linear_cka", "svcca"):
+        raise InputError(f"Expected `measure` to be 'linear_cka' or 'svcca', but got {measure!r}.")
+    if batch_size < _FEWEST:
+        raise InputError(f"Expected `batch_size` to be at least {_FEWEST}, but got {batch_size}.")
+    where = backend.resolve_device(device)
+    net_x.to(where)
+    net_y.to(where)
+    stream = _image_batches(images, batch_size)
+    first = next(stream, None)
+    if first is None:
+        raise InputError("Expected `images` to hold at least 4 images, but it is empty.")
+    names_x = _names(net_x, layers_x, first.to(where))
+    names_y = _names(net_y, layers_y, first.to(where))
+
+    cka = similarity.MinibatchCKA(debiased=True)
+    kept_x: dict[str, list[torch.Tensor]] = {name: [] for name in names_x}
+    kept_y: dict[str, list[torch.Tensor]] = {name: [] for name in names_y}
+    n_samples = 0
+    with capture(net_x, names_x, reduce=reduce) as x, capture(net_y, names_y, reduce=reduce) as y:
+        for batch in chain([first], stream):
+            on_device = batch.to(where)
+            n_samples += len(batch)
+            net_x(on_device)
+            if net_y is not net_x:
+                net_y(on_device)
+            if measure == "linear_cka":
+                cka.update(_arrays(x), _arrays(y))
+            else:
+                for kept, activations in ((kept_x, x), (kept_y, y)):
+                    for name, tensor in activations.items():
+                        check_finite(tensor, name)
+                        kept[name].append(tensor)
+    if n_samples < _FEWEST:
+        raise InputError(f"Expected `images` to hold at least {_FEWEST} images, but got {n_samples}.")
+    if measure == "linear_cka":
+        values = backend.to_numpy(cka.result())
+    else:
+        values = backend.to_numpy(similarity.svcca_matrix(_subspaces(kept_x), _subspaces(kept_y)))
+    return scoring.similarity_array(
+        np.asarray(values), names_x, names_y, measure=measure, n_samples=n_samples, reduce=str(reduce)
+    )
+
+
+def _names(net: nn.Module, layers: Layers, batch: torch.Tensor) -> list[str]:
+    return [stage.layer for stage in resolve_stages(net, layers, batch)]
+
+
+def _arrays(activations: Activations) -> list[Any]:
+    for name, tensor in activations.items():
+        check_finite(tensor, name)
+    return [backend.from_torch(tensor) for tensor in activations.values()]
+
+
+def _subspaces(kept: dict[str, list[torch.Tensor]]) -> list[Any]:
+    return [similarity.svcca_subspace(backend.from_torch(torch.cat(tensors))) for tensors in kept.values()]
+
+
+def _image_batches(images: Any, batch_size: int) -> Iterator[torch.Tensor]:
+    if isinstance(images, DataLoader):
+        yield from map(_tensor, images)
+    elif isinstance(images, torch.Tensor):
+        if images.ndim != 4:
+            raise InputError(
+                f"Expected `images` to have shape (n_samples, channels, height, width) but got {tuple(images.shape)}."
+            )
+        yield from (images[chunk] for chunk in _chunks(len(images), batch_size))
+    elif isinstance(images, Dataset) or (hasattr(images, "__getitem__") and hasattr(images, "__len__")):
+        for chunk in _chunks(len(images), batch_size):
+            yield torch.stack([_tensor(images[i]) for i in range(chunk.start, chunk.stop)])
+    else:
+        raise InputError(
+            f"Expected `images` to be a tensor, a DataLoader or a Dataset, but got {type(images).__name__}."
+        )
+
+
+def _chunks(n_samples: int, batch_size: int) -> Iterator[slice]:
+    start = 0
+    while start < n_samples:
+        stop = start + batch_size
+        if n_samples - stop < _FEWEST:
+            stop = n_samples
+        yield slice(start, stop)
+        start = stop
+
+
+def _tensor(item: Any) -> torch.Tensor:
+    if isinstance(item, (tuple, list)):
+        item = item[0]
+    if not isinstance(item, torch.Tensor):
+        raise InputError(
+            f"Expected `images` to give tensors, alone or first in a tuple, but got {type(item).__name__}; add a "
+            "transform that makes tensors."
+        )
+    return item

@@ -1,0 +1,1 @@
+"""What actually transfers, and what it is compared with."""

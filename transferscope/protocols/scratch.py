@@ -1,0 +1,175 @@
+"""Training from scratch on the target: the reference every source is compared with, and a candidate itself.
+
+Gerace et al. (2024, arXiv 2303.01429) pick sources by their similarity to a network trained from scratch on the
+target. Only the abstract of that paper was at hand; what is built here is our instantiation.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from transferscope.data import Target
+from transferscope.errors import InputError, SourceError, TransferscopeWarning
+from transferscope.images import Transform
+from transferscope.networks import WIDTH, CompactResNet
+from transferscope.protocols.training import Recipe, TrainingRecord, evaluate, fit
+from transferscope.stages import trace
+
+SMALL, LARGE = 32, 64
+"""Image sides (pixels) at which the compact network works; its inner resolution is the same for both."""
+
+_VALIDATION_SHARE = 0.15
+_HELD_OUT_SHARE = 0.2
+_MOST_HELD_OUT = 1000
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions in the probe to train on and to stop by, and the images the result is measured on."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    held_out: Target
+
+
+@dataclass(frozen=True)
+class ScratchResult:
+    """How a network trained from scratch did."""
+
+    record: TrainingRecord
+    accuracy: float
+    """On the held-out images, which nothing was chosen by."""
+    n_held_out: int
+
+
+def split_probe(target: Target, probe: Target, seed: int) -> Split:
+    """Set images aside so that the held-out accuracy is measured on images that nothing was chosen by.
+
+    Images of `target` that are not in `probe` are held out when there are at least ten a class of them (1000 at
+    most are used); otherwise a fifth of the probe is.
+    """
+    positions = np.arange(probe.n_samples)
+    outside = np.setdiff1d(np.arange(target.n_samples), probe.indices)
+    if len(outside) >= 10 * len(target.classes):
+        held_out = target.subset(_stratified(target.labels[outside], _MOST_HELD_OUT, seed, outside))
+    else:
+        chosen = _stratified(probe.labels, _HELD_OUT_SHARE, seed, positions)
+        held_out = probe.subset(chosen)
+        positions = np.setdiff1d(positions, chosen)
+    validation = _stratified(probe.labels[positions], _VALIDATION_SHARE, seed + 1, positions)
+    return Split(np.setdiff1d(positions, validation), validation, held_out)
+
+
+def _stratified(labels: np.ndarray, amount: float, seed: int, positions: np.ndarray) -> np.ndarray:
+    """Draw a share (below 1) or a number of `positions`, class by class in proportion; one of each at least."""
+    share = amount if amount < 1 else min(1.0, amount / len(labels))
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        # The last image of a class stays behind: a class without training images cannot be learnt.
+        most = len(members) if share == 1 else max(len(members) - 1, 0)
+        chosen.append(members[: min(most, max(1, round(share * len(members))))])
+    return np.sort(positions[np.concatenate(chosen)])
+
+
+def load_images(target: Target, transform: Transform) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the images of `target` that can be decoded, (n_samples, 3, size, size), and their labels."""
+    images, labels = [], []
+    for i, label in enumerate(target.labels.tolist()):
+        try:
+            images.append(transform(target.image(i)))
+        except InputError as error:
+            warnings.warn(f"{error} It is left out of the held-out images.", TransferscopeWarning, stacklevel=2)
+            continue
+        labels.append(label)
+    if not images:
+        raise InputError(f"Expected {target.name} to hold images that can be decoded, but all of them are broken.")
+    return torch.stack(images), torch.tensor(labels)
+
+
+def compact_transform(probe: Target) -> Transform:
+    """Choose the image side for the compact network: 32 px for small images, 64 px for others."""
+    sides = [min(probe.image(i).size) for i in range(min(probe.n_samples, 50))]
+    size = SMALL if np.median(sides) < (SMALL + LARGE) / 2 else LARGE
+    return Transform(size=size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def compact_network(classes: int, size: int, *, width: int = WIDTH) -> CompactResNet:
+    """Return the untrained compact network for images of `size` pixels."""
+    return CompactResNet(classes, width=width, stem_stride=max(1, size // SMALL))
+
+
+def with_head(net: nn.Module, classes: int, transform: Transform, seed: int) -> nn.Module:
+    """Give the last linear layer that fires in `net` as many outputs as there are classes.
+
+    Raises
+    ------
+    SourceError
+        When the network does not end in a linear layer.
+    """
+    calls = trace(net, torch.zeros(1, 3, transform.size, transform.size))
+    linear = [call for call in calls if call.is_cut and isinstance(call.module, nn.Linear)]
+    if not linear:
+        raise SourceError(
+            f"Expected {type(net).__name__} to end in a linear layer that can be replaced by one with {classes} "
+            "outputs, but found none; use `reference='compact'`."
+        )
+    head = linear[-1].module
+    assert isinstance(head, nn.Linear)
+    if head.out_features != classes:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            new = nn.Linear(head.in_features, classes, bias=head.bias is not None)
+        parent, _, name = linear[-1].layer.rpartition(".")
+        setattr(net.get_submodule(parent), name, new)
+    return net
+
+
+def train_from_scratch(
+    net: nn.Module,
+    transform: Transform,
+    probe: Target,
+    split: Split,
+    *,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    on_epoch: Callable[[int, int], None] | None = None,
+) -> ScratchResult:
+    """Train `net` on the training part of the probe and measure it on the held-out images.
+
+    The network ends on `device`, in evaluation mode, with the weights of its best epoch.
+
+    Raises
+    ------
+    InputError
+        When the probe is too small to be split.
+    SourceError
+        When training diverges.
+    """
+    if len(split.train) < 2 or not len(split.validation):
+        raise InputError(
+            f"Expected enough images to train a reference on, but only {len(split.train)} are left after setting "
+            f"{len(split.validation)} aside; raise `samples` or hand in a `reference`."
+        )
+    # The images of a probe were all decoded when it was drawn, so positions in it hold here too.
+    images, labels = load_images(probe, transform)
+    train, validation = torch.from_numpy(split.train), torch.from_numpy(split.validation)
+    net.to(device)
+    record = fit(
+        net,
+        images[train],
+        labels[train],
+        (images[validation], labels[validation]),
+        recipe=recipe,
+        seed=seed,
+        on_epoch=on_epoch,
+    )
+    held_out = load_images(split.held_out, transform)
+    _, accuracy = evaluate(net, *held_out)
+    return ScratchResult(record, accuracy, len(held_out[1]))

@@ -1,0 +1,203 @@
+"""The scratch reference of a ranking: trained on the target and cached, or handed in by the user."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from transferscope import __version__, checkpoints, models
+from transferscope.data import Target
+from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.features import LayerFeatures, layer_features
+from transferscope.images import Transform
+from transferscope.networks import CompactResNet
+from transferscope.progress import Report
+from transferscope.protocols import scratch
+from transferscope.protocols.scratch import ScratchResult
+from transferscope.protocols.training import Recipe, TrainingRecord
+from transferscope.store import Store, digest
+from transferscope.zoo import Source, Zoo
+
+COMPACT, OWN = "compact", "own"
+
+
+@dataclass(frozen=True)
+class TrainedReference:
+    """A reference network's features on the probe, and how it came to be."""
+
+    network: str
+    features: LayerFeatures
+    record: TrainingRecord | None
+    """None when the network was handed in."""
+    accuracy: float | None
+    n_held_out: int
+    n_train: int
+
+
+@dataclass(frozen=True)
+class ReferenceMaker:
+    """Makes the reference that a source is compared with; equal requests are answered from the cache.
+
+    Parameters
+    ----------
+    kind : str
+        "compact" (a small residual network, one for all sources), "own" (each source's own architecture,
+        re-initialised), the name of a source in the zoo, or a checkpoint of `networks.CompactResNet`.
+    """
+
+    kind: str
+    target: Target
+    probe: Target
+    zoo: Zoo
+    recipe: Recipe
+    seed: int
+    trust_code: bool
+    store: Store
+    device: torch.device
+    batch_size: int
+
+    def given_source(self) -> Source | None:
+        """Return the zoo entry that was handed in as the reference, if one was."""
+        if self.kind in (COMPACT, OWN) or Path(self.kind).is_file():
+            return None
+        names = [source.name for source in self.zoo]
+        if self.kind in names:
+            return self.zoo[self.kind]
+        raise InputError(
+            f"Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, "
+            f"but got {self.kind!r}; the zoo has {', '.join(names)}."
+        )
+
+    def make(self, source: Source | None, report: Report) -> TrainedReference:
+        """Return the reference for `source`; only the kind "own" looks at which source it is."""
+        if (given := self.given_source()) is not None:
+            return self._given(
+                given.name,
+                lambda: _network(models.load_network(given, trust_code=self.trust_code)),
+                models.fingerprint(given),
+                given.layers,
+                report,
+            )
+        transform = scratch.compact_transform(self.probe)
+        if self.kind not in (COMPACT, OWN):
+            path = Path(self.kind)
+            identity = ["compact checkpoint", checkpoints.file_digest(path), asdict(transform)]
+            return self._given(path.name, lambda: (_read_compact(path, transform), transform), identity, "auto", report)
+        if self.kind == COMPACT:
+            classes = len(self.target.classes)
+            return self._trained(
+                "compact residual network",
+                lambda: (_seeded_compact(classes, transform, self.seed), transform),
+                ["compact", asdict(transform)],
+                "auto",
+                report,
+            )
+        assert source is not None
+        return self._trained(
+            f"{source.name}'s own architecture",
+            lambda: self._own(source),
+            ["own", models.fingerprint(source)],
+            source.layers,
+            report,
+        )
+
+    def _own(self, source: Source) -> tuple[nn.Module, Transform]:
+        net = models.build_untrained(source, seed=self.seed, trust_code=self.trust_code)
+        transform = models.source_transform(source)
+        return scratch.with_head(net, len(self.target.classes), transform, self.seed), transform
+
+    def _given(
+        self,
+        name: str,
+        build: Callable[[], tuple[nn.Module, Transform]],
+        identity: Any,
+        layers: Any,
+        report: Report,
+    ) -> TrainedReference:
+        features = self._features(build, ["given", identity], layers, report)
+        return TrainedReference(name, features, None, None, 0, 0)
+
+    def _trained(
+        self,
+        name: str,
+        build: Callable[[], tuple[nn.Module, Transform]],
+        identity: Any,
+        layers: Any,
+        report: Report,
+    ) -> TrainedReference:
+        split = scratch.split_probe(self.target, self.probe, self.seed)
+        identity = [
+            identity, asdict(self.recipe), self.seed, self.probe.hash, split.held_out.hash,
+            __version__, torch.__version__, self.device.type,
+        ]  # fmt: skip
+        key = digest(*identity)
+
+        def train() -> tuple[nn.Module, Transform]:
+            net, transform = build()
+            if (entry := self.store.get("reference", key)) is not None:
+                net.load_state_dict({name: torch.from_numpy(array) for name, array in entry[0].items()})
+                return net.eval(), transform
+            result = scratch.train_from_scratch(
+                net, transform, self.probe, split,
+                recipe=self.recipe, seed=self.seed, device=self.device, on_epoch=report,
+            )  # fmt: skip
+            if result.record.stopped == "budget":
+                warnings.warn(
+                    f"The reference's time budget of {self.recipe.budget_s:g} s ran out after "
+                    f"{result.record.epochs} of {self.recipe.epochs} epochs: how far it got depends on this "
+                    "machine's speed. Raise the budget or lower the epochs for a repeatable answer.",
+                    TransferscopeWarning,
+                    stacklevel=2,
+                )
+            trained.append(result)
+            weights = {name: value.cpu().numpy() for name, value in net.state_dict().items()}
+            self.store.put("reference", key, weights, asdict(result))
+            return net, transform
+
+        trained: list[ScratchResult] = []
+        features = self._features(train, ["scratch", key], layers, report)
+        if not trained and (entry := self.store.get("reference", key)) is not None:
+            record = TrainingRecord(**entry[1]["record"])
+            trained.append(ScratchResult(record, entry[1]["accuracy"], entry[1]["n_held_out"]))
+        if not trained:
+            # The cache still had the features but no longer the accuracy, which only training tells.
+            train()
+        result = trained[0]
+        return TrainedReference(name, features, result.record, result.accuracy, result.n_held_out, len(split.train))
+
+    def _features(
+        self, build: Callable[[], tuple[nn.Module, Transform]], identity: Any, layers: Any, report: Report
+    ) -> LayerFeatures:
+        return layer_features(
+            build, identity, layers, self.probe,
+            store=self.store, device=self.device, batch_size=self.batch_size, report=report,
+        )  # fmt: skip
+
+
+def _network(network: models.Network) -> tuple[nn.Module, Transform]:
+    return network.module, network.transform
+
+
+def _seeded_compact(classes: int, transform: Transform, seed: int) -> CompactResNet:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return scratch.compact_network(classes, transform.size)
+
+
+def _read_compact(path: Path, transform: Transform) -> nn.Module:
+    """Load a checkpoint of the compact network, whose width and classes its own tensors tell."""
+    weights = checkpoints.read_checkpoint(path)
+    try:
+        width, classes = len(weights["stem.0.weight"]), len(weights["head.weight"])
+    except KeyError as error:
+        raise InputError(
+            f"Expected `reference` {path} to hold the weights of transferscope.networks.CompactResNet, but "
+            f"{error} is missing; put another network into the zoo and pass its name."
+        ) from error
+    net = scratch.compact_network(classes, transform.size, width=width)
+    checkpoints.load_checkpoint(net, path)
+    return net.eval()

@@ -1,0 +1,1 @@
+"""What people read: tables, files and pictures, all made from the same `Ranking`."""

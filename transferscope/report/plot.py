@@ -1,0 +1,130 @@
+"""Pictures: each takes data and optional axes, draws with seaborn and matplotlib, returns axes, shows nothing."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from transferscope import scoring
+from transferscope.errors import InputError
+from transferscope.selection import Recommendation
+
+_MOST_LABELS = 40
+_MOST_PANELS = 4
+_TITLES = {"linear_cka": "debiased linear CKA", "svcca": "SVCCA"}
+
+
+def heatmap(similarity: xr.DataArray, ax: Axes | None = None, **options: Any) -> Axes:
+    """Draw a layer × layer similarity matrix, the first layers at the bottom left.
+
+    Parameters
+    ----------
+    similarity : xarray.DataArray
+        Dimensions `layer_x` (rows) and `layer_y` (columns), as `compare` returns it.
+    ax : matplotlib.axes.Axes, optional
+        Drawn into; new axes by default.
+    **options
+        Passed to `seaborn.heatmap`; the colours run from 0 to 1 unless `vmin` and `vmax` say otherwise.
+
+    Raises
+    ------
+    InputError
+        When the array has other dimensions.
+    """
+    if similarity.dims != ("layer_x", "layer_y"):
+        raise InputError(
+            f"Expected `similarity` to have dimensions ('layer_x', 'layer_y') but got {similarity.dims}; "
+            "`compare` returns such an array."
+        )
+    rows, columns = similarity.shape
+    if ax is None:
+        ax = plt.subplots(figsize=_heatmap_size(rows, columns), layout="constrained")[1]
+    measure = str(similarity.attrs.get("measure", similarity.name or "similarity"))
+    defaults = {
+        "vmin": 0.0,
+        "vmax": 1.0,
+        "cmap": "viridis",
+        "square": True,
+        "cbar_kws": {"label": _TITLES.get(measure, measure), "shrink": 0.8},
+        "xticklabels": _thinned(similarity["layer_y"].to_numpy()),
+        "yticklabels": _thinned(similarity["layer_x"].to_numpy()),
+    }
+    sns.heatmap(similarity.to_numpy(), ax=ax, **{**defaults, **options})
+    ax.invert_yaxis()
+    ax.set_xlabel(str(similarity.attrs.get("y", "layer_y")))
+    ax.set_ylabel(str(similarity.attrs.get("x", "layer_x")))
+    ax.tick_params(axis="x", rotation=90)
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def depth_curves(scores: xr.Dataset, recommendations: tuple[Recommendation, ...] = (), ax: Axes | None = None) -> Axes:
+    """Draw the expected accuracy of every source over the depth of the cut, with intervals.
+
+    Parameters
+    ----------
+    scores : xarray.Dataset
+        `Ranking.scores`.
+    recommendations : tuple of Recommendation
+        Their cuts are marked; training from scratch becomes a dashed line.
+    ax : matplotlib.axes.Axes, optional
+        Drawn into; new axes by default.
+    """
+    if ax is None:
+        ax = plt.subplots(figsize=(8, 5), layout="constrained")[1]
+    palette = sns.color_palette("colorblind", max(scores.sizes["source"], 1))
+    markers = "osD^vP*X<>"
+    for i, source in enumerate(scores["source"].to_numpy()):
+        rows = scores.sel(source=source)
+        kept = rows["layer"].to_numpy() != ""
+        share = rows["depth"].to_numpy()[kept] / kept.sum()
+        ax.fill_between(share, rows["lower"][kept], rows["upper"][kept], color=palette[i], alpha=0.12, linewidth=0)
+        ax.plot(
+            share, rows["expected_accuracy"][kept], color=palette[i], marker=markers[i % len(markers)],
+            markersize=4, label=str(source),
+        )  # fmt: skip
+    for pick in recommendations:
+        if pick.protocol == "scratch":
+            ax.axhline(pick.expected_accuracy, color="0.35", linestyle="--", linewidth=1.2, label="scratch")
+            ax.axhspan(*pick.interval, color="0.35", alpha=0.08, linewidth=0)
+        else:
+            ax.plot(
+                pick.depth / pick.depths, pick.expected_accuracy, marker="o", markersize=13,
+                markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.2, linestyle="none",
+            )  # fmt: skip
+    ax.set_xlabel("depth of the cut (share of the stages kept)")
+    ax.set_ylabel("expected accuracy (80 % interval)")
+    ax.set_xlim(0, 1.03)
+    ax.legend(title="circle: best cut", fontsize="small")
+    sns.despine(ax=ax)
+    return ax
+
+
+def similarity_panels(scores: xr.Dataset, sources: list[str], measure: str = "linear_cka") -> Figure:
+    """Draw the similarity of several sources with the scratch network side by side, on one colour scale."""
+    shown = sources[:_MOST_PANELS]
+    matrices = [scoring.source_similarity(scores, source, measure) for source in shown]
+    sizes = [_heatmap_size(*matrix.shape) for matrix in matrices]
+    size = (sum(width for width, _ in sizes), max(height for _, height in sizes) + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(shown), squeeze=False)
+    for i, (matrix, ax) in enumerate(zip(matrices, axes[0], strict=True)):
+        heatmap(matrix, ax=ax, cbar=i == len(shown) - 1, square=False)
+        ax.set_title(shown[i], fontsize="medium")
+        ax.set_ylabel("layer of the source" if i == 0 else "")
+        ax.set_xlabel("layer of the scratch network")
+    return figure
+
+
+def _heatmap_size(rows: int, columns: int) -> tuple[float, float]:
+    return 2.6 + 0.26 * min(columns, 60), 1.8 + 0.26 * min(rows, 60)
+
+
+def _thinned(names: np.ndarray) -> list[str]:
+    """Blank labels evenly where there are too many to be read."""
+    step = -(-len(names) // _MOST_LABELS)
+    return [str(name) if i % step == 0 else "" for i, name in enumerate(names)]

@@ -1,0 +1,224 @@
+"""The result of `rank`: what was asked, what is recommended, every score, and what failed."""
+
+import io
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from transferscope.errors import InputError
+from transferscope.selection import Recommendation
+from transferscope.store import write_atomically
+
+SCHEMA_VERSION = 1
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class TargetSummary:
+    """The images that everything was measured on."""
+
+    name: str
+    samples: int
+    """Images in the probe set."""
+    classes: int
+    hash: str
+    """Content hash of the whole target."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The network trained from scratch on the target (or handed in) that the sources were compared with."""
+
+    network: str
+    held_out_accuracy: float | None
+    """Accuracy on images that nothing was chosen by; None for a network that was handed in."""
+    held_out_samples: int
+    trained_on: int
+    epochs: int
+    stopped: str
+    """Why training ended: "finished", "early" or "budget"; "given" for a network that was handed in."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A source that could not be ranked, and why."""
+
+    source: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Sources and training from scratch, best first."""
+
+    target: TargetSummary
+    reference: Reference | None
+    recommendations: tuple[Recommendation, ...]
+    scores: xr.Dataset
+    """Every score over (source, depth), with predicted accuracy and similarity to the scratch network."""
+    failed: tuple[Failure, ...]
+    timings: dict[str, float] = field(default_factory=dict, compare=False)
+    """Seconds spent on each part of the run; not saved, so that equal runs give equal files."""
+
+    @property
+    def best(self) -> Recommendation:
+        """The recommendation at rank 1."""
+        return self.recommendations[0]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per source at its best cut, best first; the scores are columns of their own."""
+        rows = []
+        for pick in self.recommendations:
+            row = asdict(pick)
+            row["lower"], row["upper"] = row.pop("interval")
+            row["accuracy_at_last_layer"] = self.accuracy_at_last_layer(pick)
+            rows.append({**row, **row.pop("scores")})
+        return pd.DataFrame(rows).set_index("rank")
+
+    def accuracy_at_last_layer(self, pick: Recommendation) -> float:
+        """Return the expected accuracy of the same source cut after its last layer; NaN for scratch."""
+        if pick.layer is None:
+            return math.nan
+        return float(self.scores["expected_accuracy"].sel(source=pick.source, depth=pick.depths))
+
+    @property
+    def verdict(self) -> str:
+        """The answer in words."""
+        best, others = self.best, self.recommendations[1:]
+        accuracy = f"{best.expected_accuracy:.3f} [{best.interval[0]:.3f}, {best.interval[1]:.3f}]"
+        if best.layer is None:
+            text = f"Train from scratch: no source is expected to beat it (accuracy {accuracy})."
+        else:
+            text = f"Start from {best.source}, cut after {best.layer} (depth {best.depth} of {best.depths}): "
+            text += f"expected accuracy {accuracy}"
+            last = self.accuracy_at_last_layer(best)
+            text += "." if best.depth == best.depths else f", against {last:.3f} when cut after its last layer."
+        tied = [pick.source for pick in others if pick.overlaps(best)]
+        if tied:
+            text += f" Within its interval, so not settled: {', '.join(tied)}."
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON structure; values that are not finite become None."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "target": asdict(self.target),
+            "reference": None if self.reference is None else asdict(self.reference),
+            "ranking": [{**asdict(pick), "interval": list(pick.interval)} for pick in self.recommendations],
+            "failed": [asdict(failure) for failure in self.failed],
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON text; equal rankings give equal bytes."""
+        return json.dumps(_rounded(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_csv(self) -> str:
+        """Return `table` as CSV text."""
+        return self.table.round(_DIGITS).to_csv(lineterminator="\n")
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write ranking.json, ranking.csv, scores.nc, depth_curves.png and similarity.png into `folder`.
+
+        Each file is moved into place when it is complete. Returns their paths.
+
+        Raises
+        ------
+        InputError
+            When the folder cannot be made or written.
+        """
+        from matplotlib.figure import Figure
+
+        from transferscope.report import plot
+
+        folder = prepare_folder(folder)
+        files = {
+            "ranking.json": self.to_json().encode(),
+            "ranking.csv": self.to_csv().encode(),
+            "scores.nc": bytes(self.scores.to_netcdf(engine="h5netcdf")),
+        }
+        sources = [pick.source for pick in self.recommendations if pick.layer is not None]
+        # Figures of our own, outside pyplot: they need no display and leave the session's figures alone.
+        curves = Figure(figsize=(8, 5), layout="constrained")
+        plot.depth_curves(self.scores, self.recommendations, ax=curves.subplots())
+        figures = {"depth_curves.png": curves}
+        if sources:
+            figures["similarity.png"] = plot.similarity_panels(self.scores, sources)
+        for name, figure in figures.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=150)
+            files[name] = buffer.getvalue()
+        for name, data in files.items():
+            write_atomically(folder / name, data)
+        return [folder / name for name in files]
+
+
+def load_ranking(folder: str | Path) -> Ranking:
+    """Load what `Ranking.save` wrote.
+
+    Raises
+    ------
+    InputError
+        When the folder does not hold a ranking of this schema version.
+    """
+    folder = Path(folder)
+    try:
+        content = json.loads((folder / "ranking.json").read_text(encoding="utf-8"))
+        with xr.open_dataset(folder / "scores.nc", engine="h5netcdf") as dataset:
+            scores = dataset.load()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"Expected `folder` to hold ranking.json and scores.nc as `rank -o` writes them, but {folder} does "
+            f"not ({error})."
+        ) from error
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(
+            f"Expected {folder / 'ranking.json'} to have schema_version {SCHEMA_VERSION} but got "
+            f"{content.get('schema_version')!r}; rank again with this version of transferscope."
+        )
+    return Ranking(
+        target=TargetSummary(**content["target"]),
+        reference=None if content["reference"] is None else Reference(**content["reference"]),
+        recommendations=tuple(
+            Recommendation(**{**row, "interval": tuple(row["interval"])}) for row in content["ranking"]
+        ),
+        scores=scores,
+        failed=tuple(Failure(**row) for row in content["failed"]),
+    )
+
+
+def prepare_folder(folder: str | Path) -> Path:
+    """Make `folder` if need be and make sure that files can be written there.
+
+    Raises
+    ------
+    InputError
+        When they cannot.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / ".transferscope-writable", b"")
+        (folder / ".transferscope-writable").unlink()
+    except OSError as error:
+        raise InputError(
+            f"Expected the output folder to be writable, but {folder} is not ({error.strerror or error}); "
+            "choose another one with -o."
+        ) from error
+    return folder
+
+
+def _rounded(value: Any) -> Any:
+    """Round floats so that the last bits of a reduction do not make two equal answers differ."""
+    if isinstance(value, float):
+        return round(value, _DIGITS) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return value

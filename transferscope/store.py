@@ -1,0 +1,104 @@
+"""A content-addressed cache on disk: what was computed once is never computed again.
+
+An entry is a set of named arrays and a JSON record under the hash of everything it depends on. Entries are written
+to a temporary file and moved into place, so an interrupted run leaves none half-written.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from transferscope.errors import TransferscopeWarning
+
+logger = logging.getLogger("transferscope")
+
+
+def home() -> Path:
+    """Return the cache folder: $TRANSFERSCOPE_HOME, $XDG_CACHE_HOME/transferscope or ~/.cache/transferscope."""
+    if own := os.environ.get("TRANSFERSCOPE_HOME"):
+        return Path(own).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).expanduser() / "transferscope"
+    return Path.home() / ".cache" / "transferscope"
+
+
+def digest(*parts: Any) -> str:
+    """Return the sha256 (hex) of JSON-like `parts`; equal parts give equal digests in every process."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that the file is either the old one or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+class Store:
+    """Arrays and records on disk, by kind and key.
+
+    Parameters
+    ----------
+    root : pathlib.Path, optional
+        Folder of the cache; `home()` by default. A folder that cannot be written is reported once, and the work
+        goes on without a cache.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = home() if root is None else root
+        self.hits = 0
+        self._writable = True
+
+    def get(self, kind: str, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Return (arrays, record) of an entry, or None when there is none that can be read."""
+        path = self._path(kind, key)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in json.loads(metadata["order"])}
+                record = json.loads(metadata["record"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            logger.info("Cache entry %s cannot be read (%s); it is computed again.", path, error)
+            return None
+        self.hits += 1
+        return arrays, record
+
+    def put(self, kind: str, key: str, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+        """Store an entry; a full or read-only disk costs the cache, not the result."""
+        if not self._writable:
+            return
+        path = self._path(kind, key)
+        # safetensors sorts its tensors; the order of the layers has to survive.
+        metadata = {"order": json.dumps(list(arrays)), "record": json.dumps(dict(record))}
+        data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, data)
+        except OSError as error:
+            self._writable = False
+            warnings.warn(
+                f"The cache folder {self.root} cannot be written ({error}); nothing is kept for the next run. "
+                "Set TRANSFERSCOPE_HOME to a folder that can.",
+                TransferscopeWarning,
+                stacklevel=2,
+            )
+
+    def _path(self, kind: str, key: str) -> Path:
+        return self.root / kind / key[:2] / f"{key}.safetensors"

@@ -1,0 +1,394 @@
+"""zoo.yaml ↔ validated entries: which pretrained networks there are to choose from.
+
+Nothing is built or downloaded here. Every problem of a file is reported in one pass, each with its line.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from transferscope.errors import InputError
+
+Loader = Literal["timm", "torchvision", "python"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+SCRATCH = "scratch"
+
+_Location = tuple[str | int, ...]
+_Lines = dict[_Location, int]
+_Problem = tuple[_Location, str]
+
+# Weights that came in through these would escape both weights_only reading and the fingerprint.
+_WEIGHT_ARGUMENTS = {
+    "timm": ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
+    "torchvision": ("weights", "weights_backbone"),
+}
+
+
+def _usable_name(name: str) -> str:
+    if not name.isprintable() or name in {".", "..", SCRATCH}:
+        raise ValueError("this name is reserved or not printable")
+    return name
+
+
+def _one_of(vocabulary: Any) -> str:
+    return f"one of {', '.join(get_args(vocabulary))}"
+
+
+# The descriptions are also what an error message says was expected.
+_Text = Annotated[str, Field(strict=True, min_length=1)]
+_FileName = Annotated[str, Field(strict=True, max_length=100, pattern=r"^[^\s/\\]([^/\\]*[^\s/\\])?$")]
+_Pixels = Annotated[
+    Annotated[int, Field(strict=True, gt=0)] | None,
+    Field(description="a whole number of pixels above 0, without quotes"),
+]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Positive = Annotated[_Number, Field(gt=0)]
+_Vector = tuple[_Number, _Number, _Number]
+_Scales = tuple[_Positive, _Positive, _Positive]
+
+
+class TransformOptions(BaseModel):
+    """How images are prepared; each key that is left out comes from the library's defaults.
+
+    But a `size` without a `resize` uses the whole shorter side, whatever the library would cut away.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: _Pixels = None
+    resize: _Pixels = None
+    mean: _Vector | None = Field(default=None, description="a list of three numbers: red, green, blue")
+    std: _Scales | None = Field(default=None, description="a list of three numbers above 0: red, green, blue")
+    interpolation: Interpolation | None = Field(default=None, description=_one_of(Interpolation))
+
+
+class Source(BaseModel):
+    """One pretrained network and how to get it.
+
+    Relative paths start at the zoo file when `load_zoo` made the entry, else at the working directory. A
+    `factory` runs code, so its network is only built with ``trust_code=True``. Without a `checkpoint` the
+    weights are the library's own (downloaded), or whatever the factory returns.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[_FileName, AfterValidator(_usable_name)] = Field(
+        description="at most 100 printable characters that can be part of a file name: no / or \\, no space "
+        f"around them, not {SCRATCH!r} (the network trained on the target); a number in quotes"
+    )
+    loader: Loader = Field(description=_one_of(Loader))
+    model: _Text | None = Field(default=None, description="the library's name of the architecture, as text")
+    factory: Annotated[str, Field(strict=True, pattern=r"^.*\.py:[^\W\d]\w*$")] | None = Field(
+        default=None, description="file.py:function, the file relative to the zoo file"
+    )
+    checkpoint: Path | None = Field(default=None, description="a path relative to the zoo file")
+    kwargs: dict[str, JsonValue] = Field(default={}, description="a mapping of names to JSON values")
+    transform: TransformOptions = Field(
+        default=TransformOptions(), description=f"a mapping with {', '.join(TransformOptions.model_fields)}"
+    )
+    layers: Literal["auto"] | Annotated[tuple[_Text, ...], Field(min_length=1)] = Field(
+        default="auto", description="auto, or a list of at least one layer name or glob"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Source":
+        if found := list(_contradictions(self.model_dump(exclude_unset=True))):
+            raise ValueError("; ".join(f"{'.'.join(map(str, key))} {text}" for key, text in found))
+        return self
+
+    @property
+    def factory_parts(self) -> tuple[Path, str]:
+        """The file and the function of `factory`."""
+        if self.factory is None:
+            raise InputError(f"source {self.name!r} has no factory: its loader is {self.loader}")
+        file, _, function = self.factory.rpartition(":")
+        return Path(file), function
+
+
+class Zoo(BaseModel):
+    """The source networks of one zoo file, in its order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = Field(strict=True, ge=1, le=1, description="1, the only version there is")
+    sources: tuple[Source, ...] = Field(min_length=1, description="a list of at least one source")
+    _path: Path | None = None
+    _lines: _Lines = {}  # pydantic copies it for each instance
+
+    @model_validator(mode="after")
+    def _unique(self) -> "Zoo":
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"source names must be unique, got {self.names}")
+        return self
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the zoo was read from, None when it was made in Python."""
+        return self._path
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the sources, in order."""
+        return [source.name for source in self.sources]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __iter__(self) -> Iterator[Source]:  # type: ignore[override]  # pydantic's would walk the two fields
+        return iter(self.sources)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> Source:
+        for source in self.sources:
+            if source.name == name:
+                return source
+        raise InputError(f"no source is called {name!r}{near(name, self.names)}; there are {self.names}")
+
+
+def load_zoo(zoo: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | Zoo) -> Zoo:
+    """Read and validate a zoo; relative paths become absolute.
+
+    Parameters
+    ----------
+    zoo
+        A YAML file; or what such a file holds; or a list of sources (`Source` or mappings); or a `Zoo`,
+        which is returned as it is.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read or is not a valid zoo; the message lists every problem with its line. That a
+        checkpoint or factory file is missing is not such a problem: see `check_files`.
+    """
+    if isinstance(zoo, Zoo):
+        return zoo
+    path, lines, problems = None, _Lines(), list[_Problem]()
+    if isinstance(zoo, str | os.PathLike):
+        path = Path(zoo)
+        raw, lines, problems = _read_yaml(path)
+    else:
+        raw = zoo if isinstance(zoo, Mapping) else {"version": 1, "sources": zoo}
+    problems += _field_problems(raw)
+    entries = raw.get("sources") if isinstance(raw, Mapping) else None
+    entries = entries if isinstance(entries, list | tuple) else []
+    names = [entry.get("name") if isinstance(entry, Mapping) else getattr(entry, "name", None) for entry in entries]
+    for index, entry in enumerate(entries):
+        if isinstance(entry, Mapping):
+            problems += [(("sources", index, *key), text) for key, text in _contradictions(entry)]
+    problems += _repeated_names(names)
+    if problems:
+        problems.sort(key=lambda problem: _line(problem[0], lines))
+        listed = [_located(where, text, path, lines, names) for where, text in problems]
+        raise InputError("\n".join([f"{path or 'the zoo'} is not valid (problems: {len(listed)}):", *listed]))
+    folder = path.absolute().parent if path else Path.cwd()
+    valid = Zoo.model_validate(raw)
+    valid = valid.model_copy(update={"sources": tuple(_anchored(source, folder) for source in valid.sources)})
+    valid._path, valid._lines = path, lines
+    return valid
+
+
+def check_files(zoo: Zoo) -> list[str]:
+    """Return a message, with its line, for each file or library model that is not there; load nothing."""
+    found: list[_Problem] = []
+    for index, source in enumerate(zoo.sources):
+        files = {"checkpoint": source.checkpoint, "factory": source.factory and source.factory_parts[0]}
+        for key, file in files.items():
+            if file and not file.is_file():
+                found.append((("sources", index, key), missing_file(file)))
+        if source.model and (problem := unknown_model(source.loader, source.model)):
+            found.append((("sources", index, "model"), problem))
+    return [_located(where, text, zoo.path, zoo._lines, zoo.names) for where, text in found]
+
+
+def missing_file(path: Path) -> str:
+    """Say that a file is not there, with near names from its folder."""
+    if path.is_dir():
+        return f"expected a file, got the folder {path}"
+    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+    return f"there is no file {path}{near(path.name, beside) or '; correct the path'}"
+
+
+def unknown_model(loader: Loader, model: str) -> str | None:
+    """Say that a library knows no architecture of this name, with near names; None when it does.
+
+    Names on a hub (``hf-hub:…``) are not looked up.
+    """
+    if loader == "timm":
+        import timm
+
+        known = [*timm.list_models(), *timm.list_models(pretrained=True)]
+        # Deprecated names are not listed; is_model knows them, but would let any weights' tag through.
+        if ":" in model or ("." not in model and timm.is_model(model)):
+            return None
+    elif loader == "torchvision":
+        import torchvision
+
+        known = torchvision.models.list_models()
+    else:
+        return None
+    if model in known:
+        return None
+    return f"{loader} has no model {model!r}{near(model, known) or '; see its list_models()'}"
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """Suggest the known names that look most like this one, in parentheses; nothing when none does."""
+    close = difflib.get_close_matches(str(name), list(known), n=3)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+
+
+def _anchored(source: Source, folder: Path) -> Source:
+    update: dict[str, Any] = {}
+    if source.checkpoint is not None:
+        update["checkpoint"] = folder / source.checkpoint.expanduser()
+    if source.factory is not None:
+        file, function = source.factory_parts
+        update["factory"] = f"{folder / file.expanduser()}:{function}"
+    return source.model_copy(update=update)
+
+
+def _contradictions(entry: Mapping[Any, Any]) -> Iterator[_Problem]:
+    """Problems between the keys of one entry, each at its key; tolerant of keys that are wrong themselves."""
+    loader, model, kwargs, transform = (entry.get(key) for key in ("loader", "model", "kwargs", "transform"))
+    options = transform if isinstance(transform, Mapping) else {}
+    if "checkpoint" in entry and entry["checkpoint"] is None:
+        yield ("checkpoint",), "is empty: give a path, or leave the key out for the library's own weights"
+    if loader in ("timm", "torchvision"):
+        if model is None:
+            yield ("model",), f"is missing: with loader {loader} it names the architecture"
+        if loader == "timm" and str(model).startswith("local-dir:"):
+            yield ("model",), "cannot be a folder: name the architecture, and its weights as checkpoint"
+        if entry.get("factory") is not None:
+            yield ("factory",), f"does not go with loader {loader}: remove it, or use loader python"
+        for argument in _WEIGHT_ARGUMENTS[loader]:
+            if isinstance(kwargs, Mapping) and argument in kwargs:
+                yield ("kwargs", argument), "chooses weights: remove it and use checkpoint instead"
+    if loader == "python":
+        if entry.get("factory") is None:
+            yield ("factory",), "is missing: with loader python it says file.py:function"
+        if model is not None:
+            yield ("model",), "does not go with loader python: give what the factory needs as kwargs"
+        if options.get("size") is None:
+            yield ("transform", "size"), "is missing: a factory does not say how large its images are; add it"
+    size, resize = options.get("size"), options.get("resize")
+    if isinstance(size, int) and isinstance(resize, int) and resize < size:
+        text = f"expected at least {size}, the size that is cut out of the resized image; got {resize}"
+        yield ("transform", "resize"), text
+
+
+def _field_problems(raw: Any) -> list[_Problem]:
+    """Find the problems of single keys; the fields' descriptions say what was expected."""
+    try:
+        Zoo.model_validate(raw)
+    except ValidationError as error:
+        found: dict[_Location, str] = {}  # a key that fails in several ways is named once
+        for item in error.errors(include_url=False):
+            where, kind = item["loc"], item["type"]
+            if kind in {"extra_forbidden", "invalid_key"} and len(where) in _KEYS:
+                found[where] = _unknown_key(where)
+            elif kind == "value_error" and len(where) in {0, 2}:
+                continue  # of the validators of the whole: load_zoo finds the same, each at its own key
+            elif not (kind == "too_short" and where == ("sources",) and raw["sources"]):  # if none is valid
+                where = where[: 4 if where[2:3] == ("transform",) else 3 if where[:1] == ("sources",) else 1]
+                found[where] = _mismatch(raw, where)
+        return list(found.items())
+    return []
+
+
+# The keys of the mapping that a location of this length lies in.
+_KEYS = {1: Zoo.model_fields, 3: Source.model_fields, 4: TransformOptions.model_fields}
+
+
+def _unknown_key(where: _Location) -> str:
+    known = _KEYS[len(where)]
+    if len(where) == 3 and where[-1] in _KEYS[4]:
+        return "belongs under transform: move it there"
+    return f"is not a known key{near(where[-1], known)}; keys here are {', '.join(known)}"
+
+
+def _mismatch(raw: Any, where: _Location) -> str:
+    if len(where) in _KEYS:
+        expected = _KEYS[len(where)][str(where[-1])].description
+    else:  # the zoo itself, or an entry
+        expected = f"a mapping with {', '.join(_KEYS[len(where) + 1])}"
+    for key in where:
+        if isinstance(raw, Mapping) and key not in raw:
+            return f"is missing: expected {expected}"
+        raw = raw[key]
+    came = "nothing" if raw is None else repr(raw)
+    return f"expected {expected}; got {came if len(came) <= 80 else came[:77] + '...'}"
+
+
+def _repeated_names(names: Sequence[Any]) -> Iterator[_Problem]:
+    for index, name in enumerate(names):
+        first = names.index(name)
+        if isinstance(name, str) and first != index:
+            yield ("sources", index, "name"), f"{name!r} is already taken by sources[{first}]; choose another"
+
+
+def _line(where: _Location, lines: _Lines) -> int:
+    """Return the line of a key or of the closest thing around it that has one; 0 when there is no file."""
+    while where and where not in lines:
+        where = where[:-1]
+    return lines.get(where, 0)
+
+
+def _located(where: _Location, text: str, path: Path | None, lines: _Lines, names: Sequence[Any]) -> str:
+    """Prefix a problem with its place: ``file:line: sources[1] (name).key: text``."""
+    words = ""
+    for depth, key in enumerate(where):
+        words += f"[{key}]" if isinstance(key, int) else f".{key}" if words else str(key)
+        if depth == 1 and isinstance(key, int) and isinstance(name := names[key], str) and name.isprintable():
+            words += f" ({name})"
+    file = f"{path}:{_line(where, lines)}: " if path else ""
+    return f"{file}{words}{': ' if words else ''}{text}"
+
+
+def _read_yaml(path: Path) -> tuple[Any, _Lines, list[_Problem]]:
+    """Read a YAML file: its content, the line of each of its keys, and the keys that come twice."""
+    if not path.is_file():
+        raise InputError(f"zoo file {path}: {missing_file(path)}")
+    lines: _Lines = {}
+    problems: list[_Problem] = []
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
+        node = loader.get_single_node()
+        if node is not None:
+            # Before construction, which merges `<<` keys into the nodes and lets the last of two keys win.
+            _walk(node, (), lines, problems, set())
+            return loader.construct_document(node), lines, problems
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        text = "; ".join(filter(None, (error.problem, error.context)))
+        raise InputError(f"{path}:{line}: not valid YAML: {text}; correct it") from error
+    except OSError as error:
+        raise InputError(f"zoo file {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:  # control characters; bytes that are not UTF-8; 31 February
+        raise InputError(f"zoo file {path} is not valid YAML in UTF-8: {error}; correct it") from error
+    raise InputError(f"zoo file {path} is empty: expected version: 1 and sources:")
+
+
+def _walk(node: yaml.Node, where: _Location, lines: _Lines, problems: list[_Problem], seen: set[int]) -> None:
+    """Note each key's line and the keys that come twice; an aliased node is visited where it comes first."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    lines.setdefault(where, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[*where, index] = item.start_mark.line + 1
+            _walk(item, (*where, index), lines, problems, seen)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*where, str(key.value))
+            if here in lines:
+                problems.append((here, f"comes twice, first in line {lines[here]}: remove one"))
+            lines[here] = key.start_mark.line + 1
+            _walk(value, here, lines, problems, seen)
