@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from transferscope import backend, scoring, similarity
 from transferscope.activations import Activations, Layers, Reduction, capture, check_finite, resolve_stages
@@ -52,8 +52,8 @@ def compare(
         As in `capture`. "flatten", the default, compares feature maps position by position, as Kornblith et al.
         (2019) do.
     batch_size : int
-        Images in one forward pass, where `images` is not a loader. A last batch of fewer than 4 joins the one
-        before it.
+        Images in one forward pass, where `images` is not a loader. Batches of fewer than 4, of a loader too, are
+        joined to others.
     device : str
         "auto", "cpu", "cuda" or "cuda:N"; the networks are moved there.
 
@@ -77,10 +77,10 @@ def compare(
     where = backend.resolve_device(device)
     net_x.to(where)
     net_y.to(where)
-    stream = _image_batches(images, batch_size)
-    first = next(stream, None)
-    if first is None:
-        raise InputError("Expected `images` to hold at least 4 images, but it is empty.")
+    stream = _joined(_checked(_image_batches(images, batch_size)))
+    first = next(stream, torch.empty(0))
+    if len(first) < _FEWEST:
+        raise InputError(f"Expected `images` to hold at least {_FEWEST} images, but got {len(first)}.")
     names_x = _names(net_x, layers_x, first.to(where))
     names_y = _names(net_y, layers_y, first.to(where))
 
@@ -92,7 +92,8 @@ def compare(
         for batch in chain([first], stream):
             on_device = batch.to(where)
             n_samples += len(batch)
-            net_x(on_device)
+            # A copy: a network that starts with an in-place operation must not change what the other one sees.
+            net_x(on_device.clone())
             if net_y is not net_x:
                 net_y(on_device)
             if measure == "linear_cka":
@@ -102,8 +103,6 @@ def compare(
                     for name, tensor in activations.items():
                         check_finite(tensor, name)
                         kept[name].append(tensor)
-    if n_samples < _FEWEST:
-        raise InputError(f"Expected `images` to hold at least {_FEWEST} images, but got {n_samples}.")
     if measure == "linear_cka":
         values = backend.to_numpy(cka.result())
     else:
@@ -131,28 +130,39 @@ def _image_batches(images: Any, batch_size: int) -> Iterator[torch.Tensor]:
     if isinstance(images, DataLoader):
         yield from map(_tensor, images)
     elif isinstance(images, torch.Tensor):
-        if images.ndim != 4:
-            raise InputError(
-                f"Expected `images` to have shape (n_samples, channels, height, width) but got {tuple(images.shape)}."
-            )
-        yield from (images[chunk] for chunk in _chunks(len(images), batch_size))
-    elif isinstance(images, Dataset) or (hasattr(images, "__getitem__") and hasattr(images, "__len__")):
-        for chunk in _chunks(len(images), batch_size):
-            yield torch.stack([_tensor(images[i]) for i in range(chunk.start, chunk.stop)])
+        yield from images.split(batch_size)
+    elif hasattr(images, "__getitem__") and hasattr(images, "__len__"):
+        for start in range(0, len(images), batch_size):
+            yield torch.stack([_tensor(images[i]) for i in range(start, min(start + batch_size, len(images)))])
     else:
         raise InputError(
-            f"Expected `images` to be a tensor, a DataLoader or a Dataset, but got {type(images).__name__}."
+            f"Expected `images` to be a tensor, a DataLoader or a Dataset with a length, but got "
+            f"{type(images).__name__}; put an iterable dataset into a DataLoader."
         )
 
 
-def _chunks(n_samples: int, batch_size: int) -> Iterator[slice]:
-    start = 0
-    while start < n_samples:
-        stop = start + batch_size
-        if n_samples - stop < _FEWEST:
-            stop = n_samples
-        yield slice(start, stop)
-        start = stop
+def _checked(batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    for batch in batches:
+        if batch.ndim != 4 or not batch.is_floating_point():
+            raise InputError(
+                "Expected `images` to be floating-point numbers of shape (n_samples, channels, height, width) but got "
+                f"{batch.dtype} of shape {tuple(batch.shape)}; normalise and batch them as the networks expect."
+            )
+        yield batch
+
+
+def _joined(batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Join batches that are too small for unbiased HSIC to others; only all images together can still be too few."""
+    ready: list[torch.Tensor] = []
+    growing: list[torch.Tensor] = []
+    for batch in batches:
+        growing.append(batch)
+        if sum(map(len, growing)) >= _FEWEST:
+            if ready:
+                yield torch.cat(ready)
+            ready, growing = growing, []
+    if ready or growing:
+        yield torch.cat(ready + growing)
 
 
 def _tensor(item: Any) -> torch.Tensor:

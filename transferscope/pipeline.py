@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 
 from transferscope import backend, models, scoring
-from transferscope.data import Target, load_target
-from transferscope.errors import InputError, SourceError, TransferscopeError
 from transferscope.activations import resolve_stages
+from transferscope.data import load_target
+from transferscope.errors import InputError, SourceError, TransferscopeError
 from transferscope.features import LayerFeatures, layer_features
 from transferscope.progress import Reporter
 from transferscope.protocols.training import Recipe
@@ -119,6 +119,8 @@ def rank(
         reasons = "; ".join(f"{failure.source}: {failure.error}" for failure in failed)
         raise SourceError(f"No source could be ranked. {reasons}")
 
+    if scorer.remembered:
+        logger.info("%d of %d sources came from the cache in %s.", scorer.remembered, len(candidates), store.root)
     scores = scoring.to_dataset(units, {"target": images.name, "n_samples": probe.n_samples, "seed": seed})
     predictions = selector(scores)
     names = (*(f"{name}_to_scratch" for name in scoring.SIMILARITIES), *scoring.SCORES)
@@ -156,6 +158,8 @@ class _Scorer:
         self._clock = clock
         self._references: dict[str, TrainedReference] = {}
         self._factored: dict[str, Factored] = {}
+        self.remembered = 0
+        """Sources whose scores came from the cache."""
 
     def prepare(self, source: Source | None) -> TrainedReference:
         """Make the reference of `source`, or the one that serves all of them."""
@@ -199,6 +203,7 @@ class _Scorer:
         measures = (*scoring.SCORES, *scoring.SIMILARITIES)
         if (entry := store.get("scores", key)) is not None and set(entry[0]) == set(measures):
             arrays = entry[0]
+            self.remembered += 1
         else:
             if reference.network not in self._factored:
                 self._factored[reference.network] = scoring.factor(reference.features.arrays)

@@ -1,5 +1,6 @@
 """From scores to predictions, and from predictions to a ranking of sources and depths."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from transferscope.errors import InputError
+from transferscope.errors import InputError, SourceError, TransferscopeWarning
 
 LEVEL = 0.8
 """Coverage of every interval."""
@@ -68,7 +69,8 @@ def accuracy_interval(accuracy: Any, n_samples: int) -> tuple[Any, Any]:
     middle = (accuracy + z**2 / (2 * n_samples)) / (1 + z**2 / n_samples)
     variance = accuracy * (1 - accuracy) / n_samples + z**2 / (4 * n_samples**2)
     half = z * np.sqrt(variance) / (1 + z**2 / n_samples)
-    return middle - half, middle + half
+    # At 0 and 1 the two terms are equal; their rounding must not leave [0, 1].
+    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
 
 
 def leave_one_out(scores: xr.Dataset) -> xr.Dataset:
@@ -91,12 +93,25 @@ def recommend(
 ) -> tuple[Recommendation, ...]:
     """Rank every source at its best cut, and training from scratch, best first.
 
-    Ties go to the cheaper one: the shallower cut, then fewer FLOPs, then the name.
+    Ties go to the cheaper one: the shallower cut, then fewer FLOPs, then the name. A source without a prediction at
+    any depth is left out with a warning.
+
+    Raises
+    ------
+    SourceError
+        When nothing is left to rank.
     """
     candidates = []
     for source in predictions["source"].to_numpy():
         rows = predictions.sel(source=source)
         accuracy = rows["expected_accuracy"].to_numpy()
+        if np.isnan(accuracy).all():
+            warnings.warn(
+                f"Source {source} has no expected accuracy at any depth and is left out of the ranking.",
+                TransferscopeWarning,
+                stacklevel=2,
+            )
+            continue
         best = int(np.nanargmax(accuracy))
         candidates.append(
             Recommendation(
@@ -129,5 +144,7 @@ def recommend(
                 flops=scratch.flops,
             )
         )
+    if not candidates:
+        raise SourceError("No source has an expected accuracy at any depth, and there is no scratch network to rank.")
     candidates.sort(key=lambda c: (-c.expected_accuracy, c.flops, c.source))
     return tuple(replace(candidate, rank=rank) for rank, candidate in enumerate(candidates, 1))

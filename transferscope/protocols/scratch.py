@@ -49,8 +49,8 @@ class ScratchResult:
 def split_probe(target: Target, probe: Target, seed: int) -> Split:
     """Set images aside so that the held-out accuracy is measured on images that nothing was chosen by.
 
-    Images of `target` that are not in `probe` are held out when there are at least ten a class of them (1000 at
-    most are used); otherwise a fifth of the probe is.
+    Images of `target` that are not in `probe` are held out when there are at least ten a class of them (about
+    1000 at most are used); otherwise a fifth of the probe is.
     """
     positions = np.arange(probe.n_samples)
     outside = np.setdiff1d(np.arange(target.n_samples), probe.indices)
@@ -79,16 +79,23 @@ def _stratified(labels: np.ndarray, amount: float, seed: int, positions: np.ndar
 
 def load_images(target: Target, transform: Transform) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the images of `target` that can be decoded, (n_samples, 3, size, size), and their labels."""
-    images, labels = [], []
+    images, labels, broken = [], [], []
     for i, label in enumerate(target.labels.tolist()):
         try:
             images.append(transform(target.image(i)))
         except InputError as error:
-            warnings.warn(f"{error} It is left out of the held-out images.", TransferscopeWarning, stacklevel=2)
+            broken.append(str(error))
             continue
         labels.append(label)
     if not images:
         raise InputError(f"Expected {target.name} to hold images that can be decoded, but all of them are broken.")
+    if broken:
+        named = "; ".join(broken[:5]) + ("; …" if len(broken) > 5 else "")
+        warnings.warn(
+            f"{len(broken)} of {target.n_samples} held-out images are left out: {named}.",
+            TransferscopeWarning,
+            stacklevel=2,
+        )
     return torch.stack(images), torch.tensor(labels)
 
 

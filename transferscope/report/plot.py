@@ -35,10 +35,11 @@ def heatmap(similarity: xr.DataArray, ax: Axes | None = None, **options: Any) ->
     InputError
         When the array has other dimensions.
     """
-    if similarity.dims != ("layer_x", "layer_y"):
+    dims = similarity.dims if isinstance(similarity, xr.DataArray) else type(similarity).__name__
+    if dims != ("layer_x", "layer_y"):
         raise InputError(
-            f"Expected `similarity` to have dimensions ('layer_x', 'layer_y') but got {similarity.dims}; "
-            "`compare` returns such an array."
+            f"Expected `similarity` to have dimensions ('layer_x', 'layer_y') but got {dims}; `compare` returns "
+            "such an array."
         )
     rows, columns = similarity.shape
     if ax is None:
@@ -55,8 +56,8 @@ def heatmap(similarity: xr.DataArray, ax: Axes | None = None, **options: Any) ->
     }
     sns.heatmap(similarity.to_numpy(), ax=ax, **{**defaults, **options})
     ax.invert_yaxis()
-    ax.set_xlabel(str(similarity.attrs.get("y", "layer_y")))
-    ax.set_ylabel(str(similarity.attrs.get("x", "layer_x")))
+    ax.set_xlabel(_plain(similarity.attrs.get("y", "layer_y")))
+    ax.set_ylabel(_plain(similarity.attrs.get("x", "layer_x")))
     ax.tick_params(axis="x", rotation=90)
     ax.tick_params(axis="y", rotation=0)
     return ax
@@ -78,18 +79,21 @@ def depth_curves(scores: xr.Dataset, recommendations: tuple[Recommendation, ...]
         ax = plt.subplots(figsize=(8, 5), layout="constrained")[1]
     palette = sns.color_palette("colorblind", max(scores.sizes["source"], 1))
     markers = "osD^vP*X<>"
+    lines = []
     for i, source in enumerate(scores["source"].to_numpy()):
         rows = scores.sel(source=source)
         kept = rows["layer"].to_numpy() != ""
         share = rows["depth"].to_numpy()[kept] / kept.sum()
         ax.fill_between(share, rows["lower"][kept], rows["upper"][kept], color=palette[i], alpha=0.12, linewidth=0)
-        ax.plot(
+        lines += ax.plot(
             share, rows["expected_accuracy"][kept], color=palette[i], marker=markers[i % len(markers)],
-            markersize=4, label=str(source),
+            markersize=4, label=_plain(source),
         )  # fmt: skip
     for pick in recommendations:
         if pick.protocol == "scratch":
-            ax.axhline(pick.expected_accuracy, color="0.35", linestyle="--", linewidth=1.2, label="scratch")
+            lines.append(
+                ax.axhline(pick.expected_accuracy, color="0.35", linestyle="--", linewidth=1.2, label="scratch")
+            )
             ax.axhspan(*pick.interval, color="0.35", alpha=0.08, linewidth=0)
         else:
             ax.plot(
@@ -99,13 +103,14 @@ def depth_curves(scores: xr.Dataset, recommendations: tuple[Recommendation, ...]
     ax.set_xlabel("depth of the cut (share of the stages kept)")
     ax.set_ylabel("expected accuracy (80 % interval)")
     ax.set_xlim(0, 1.03)
-    ax.legend(title="circle: best cut", fontsize="small")
+    # Handed over one by one: labels that begin with an underscore are not collected.
+    ax.legend(handles=lines, title="circle: best cut", fontsize="small")
     sns.despine(ax=ax)
     return ax
 
 
 def similarity_panels(scores: xr.Dataset, sources: list[str], measure: str = "linear_cka") -> Figure:
-    """Draw the similarity of several sources with the scratch network side by side, on one colour scale."""
+    """Draw the similarity of the first four sources with the scratch network side by side, on one colour scale."""
     shown = sources[:_MOST_PANELS]
     matrices = [scoring.source_similarity(scores, source, measure) for source in shown]
     sizes = [_heatmap_size(*matrix.shape) for matrix in matrices]
@@ -114,7 +119,7 @@ def similarity_panels(scores: xr.Dataset, sources: list[str], measure: str = "li
     axes = figure.subplots(1, len(shown), squeeze=False)
     for i, (matrix, ax) in enumerate(zip(matrices, axes[0], strict=True)):
         heatmap(matrix, ax=ax, cbar=i == len(shown) - 1, square=False)
-        ax.set_title(shown[i], fontsize="medium")
+        ax.set_title(_plain(shown[i]), fontsize="medium")
         ax.set_ylabel("layer of the source" if i == 0 else "")
         ax.set_xlabel("layer of the scratch network")
     return figure
@@ -127,4 +132,9 @@ def _heatmap_size(rows: int, columns: int) -> tuple[float, float]:
 def _thinned(names: np.ndarray) -> list[str]:
     """Blank labels evenly where there are too many to be read."""
     step = -(-len(names) // _MOST_LABELS)
-    return [str(name) if i % step == 0 else "" for i, name in enumerate(names)]
+    return [_plain(name) if i % step == 0 else "" for i, name in enumerate(names)]
+
+
+def _plain(name: Any) -> str:
+    """Keep dollar signs in a name from being read as mathematics."""
+    return str(name).replace("$", r"\$")

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class Failure:
     error: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """Sources and training from scratch, best first."""
 
@@ -62,7 +63,7 @@ class Ranking:
     scores: xr.Dataset
     """Every score over (source, depth), with predicted accuracy and similarity to the scratch network."""
     failed: tuple[Failure, ...]
-    timings: dict[str, float] = field(default_factory=dict, compare=False)
+    timings: dict[str, float] = field(default_factory=dict)
     """Seconds spent on each part of the run; not saved, so that equal runs give equal files."""
 
     @property
@@ -76,9 +77,10 @@ class Ranking:
         rows = []
         for pick in self.recommendations:
             row = asdict(pick)
+            scores = row.pop("scores")
             row["lower"], row["upper"] = row.pop("interval")
             row["accuracy_at_last_layer"] = self.accuracy_at_last_layer(pick)
-            rows.append({**row, **row.pop("scores")})
+            rows.append({**row, **scores})
         return pd.DataFrame(rows).set_index("rank")
 
     def accuracy_at_last_layer(self, pick: Recommendation) -> float:
@@ -151,15 +153,24 @@ class Ranking:
             figures["similarity.png"] = plot.similarity_panels(self.scores, sources)
         for name, figure in figures.items():
             buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=150)
+            with warnings.catch_warnings():
+                # A name in letters that the font lacks shows as boxes; the other files spell it out.
+                warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+                figure.savefig(buffer, format="png", dpi=150)
             files[name] = buffer.getvalue()
-        for name, data in files.items():
-            write_atomically(folder / name, data)
+        try:
+            for name, data in files.items():
+                write_atomically(folder / name, data)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         return [folder / name for name in files]
 
 
 def load_ranking(folder: str | Path) -> Ranking:
     """Load what `Ranking.save` wrote.
+
+    Numbers come back as the file has them, rounded to six decimals; what was not finite comes back as NaN. The
+    scores are exact.
 
     Raises
     ------
@@ -171,25 +182,35 @@ def load_ranking(folder: str | Path) -> Ranking:
         content = json.loads((folder / "ranking.json").read_text(encoding="utf-8"))
         with xr.open_dataset(folder / "scores.nc", engine="h5netcdf") as dataset:
             scores = dataset.load()
-    except (OSError, ValueError) as error:
+        version = content["schema_version"]
+        if version == SCHEMA_VERSION:
+            return Ranking(
+                target=TargetSummary(**content["target"]),
+                reference=None if content["reference"] is None else Reference(**content["reference"]),
+                recommendations=tuple(_recommendation(row) for row in content["ranking"]),
+                scores=scores,
+                failed=tuple(Failure(**row) for row in content["failed"]),
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"Expected `folder` to hold ranking.json and scores.nc as `rank -o` writes them, but {folder} does "
             f"not ({error})."
         ) from error
-    if content.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(
-            f"Expected {folder / 'ranking.json'} to have schema_version {SCHEMA_VERSION} but got "
-            f"{content.get('schema_version')!r}; rank again with this version of transferscope."
-        )
-    return Ranking(
-        target=TargetSummary(**content["target"]),
-        reference=None if content["reference"] is None else Reference(**content["reference"]),
-        recommendations=tuple(
-            Recommendation(**{**row, "interval": tuple(row["interval"])}) for row in content["ranking"]
-        ),
-        scores=scores,
-        failed=tuple(Failure(**row) for row in content["failed"]),
+    raise InputError(
+        f"Expected {folder / 'ranking.json'} to have schema_version {SCHEMA_VERSION} but got {version!r}; rank "
+        "again with this version of transferscope."
     )
+
+
+def _recommendation(row: dict[str, Any]) -> Recommendation:
+    lower, upper = map(_number, row["interval"])
+    scores = {name: _number(score) for name, score in row["scores"].items()}
+    return Recommendation(**{**row, "interval": (lower, upper), "scores": scores})
+
+
+def _number(value: float | None) -> float:
+    """Undo what `_rounded` does to values that are not finite."""
+    return math.nan if value is None else value
 
 
 def prepare_folder(folder: str | Path) -> Path:
@@ -206,17 +227,22 @@ def prepare_folder(folder: str | Path) -> Path:
         write_atomically(folder / ".transferscope-writable", b"")
         (folder / ".transferscope-writable").unlink()
     except OSError as error:
-        raise InputError(
-            f"Expected the output folder to be writable, but {folder} is not ({error.strerror or error}); "
-            "choose another one with -o."
-        ) from error
+        raise _unwritable(folder, error) from error
     return folder
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"Expected the output folder to be writable, but {folder} is not ({error.strerror or error}); choose another "
+        "one with -o."
+    )
 
 
 def _rounded(value: Any) -> Any:
     """Round floats so that the last bits of a reduction do not make two equal answers differ."""
     if isinstance(value, float):
-        return round(value, _DIGITS) if math.isfinite(value) else None
+        # Adding 0 turns -0.0, which prints otherwise, into 0.0.
+        return round(value, _DIGITS) + 0.0 if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

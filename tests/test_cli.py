@@ -1,0 +1,317 @@
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from transferscope.cli import VERBS, run
+from transferscope.networks import CompactResNet
+
+
+@pytest.fixture(autouse=True)
+def quiet_house(tmp_path, monkeypatch):
+    """Give each test a cache and a working folder of its own, and put back what the command line changes."""
+    import logging
+    import warnings
+
+    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    logger = logging.getLogger("transferscope")
+    before = logger.level, logger.handlers, logger.propagate, warnings.showwarning
+    with warnings.catch_warnings():
+        yield
+    logger.level, logger.handlers, logger.propagate, warnings.showwarning = before
+
+
+@pytest.fixture
+def target(tmp_path):
+    """Three classes of coloured noise, in a folder whose name has spaces and other letters."""
+    folder = tmp_path / "my dätä 数据"
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(["red", "green", "blue"]):
+        (folder / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 120, (12, 12, 3), dtype=np.uint8)
+            pixels[..., label] += 100
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def zoo(tmp_path):
+    (tmp_path / "nets.py").write_text(
+        "from transferscope.networks import CompactResNet\ndef build():\n    return CompactResNet(3, width=4)\n"
+    )
+    torch.manual_seed(0)
+    save_file(CompactResNet(3, width=4).state_dict(), tmp_path / "net.safetensors")
+    path = tmp_path / "zoo.yaml"
+    path.write_text(
+        "version: 1\n"
+        "sources:\n"
+        "  - name: first\n"
+        "    loader: python\n"
+        "    factory: nets.py:build\n"
+        "    checkpoint: net.safetensors\n"
+        "    transform: {size: 16}\n"
+        "  - name: second\n"
+        "    loader: python\n"
+        "    factory: nets.py:build\n"
+        "    transform: {size: 16}\n"
+    )
+    return path
+
+
+def rank(target, zoo, *more):
+    options = ["--device", "cpu", "--reference-epochs", "1", "--trust-code", "-o", "out"]
+    return run(["rank", "--target", str(target), "--sources", str(zoo), *options, *more])
+
+
+class TestRank:
+    def test_json_alone_on_stdout_and_everything_else_on_stderr(self, target, zoo, capsys):
+        assert rank(target, zoo, "--format", "json") == 0
+        out, err = capsys.readouterr()
+        answer = json.loads(out)
+        assert answer["schema_version"] == 1
+        assert answer["target"] == {
+            "name": target.name, "samples": 36, "classes": 3, "hash": answer["target"]["hash"],
+        }  # fmt: skip
+        assert len(answer["target"]["hash"]) == 64
+        first = answer["ranking"][0]
+        assert set(first) == {
+            "rank", "source", "layer", "depth", "depths", "protocol", "expected_accuracy", "interval", "params",
+            "flops", "scores",
+        }  # fmt: skip
+        assert first["rank"] == 1
+        assert first["interval"][0] <= first["expected_accuracy"] <= first["interval"][1]
+        assert answer["failed"] == []
+        assert "ranking.json" in err
+
+    def test_files_can_be_loaded_again(self, target, zoo, capsys):
+        assert rank(target, zoo, "--format", "json") == 0
+        out = capsys.readouterr().out
+        written = sorted(os.listdir("out"))
+        assert written == ["depth_curves.png", "ranking.csv", "ranking.json", "scores.nc", "similarity.png"]
+        with open("out/ranking.json", encoding="utf-8") as file:
+            assert file.read() == out
+        import transferscope as ts
+
+        ranking = ts.load_ranking("out")
+        assert ranking.to_json() == out
+        for name in ("depth_curves.png", "similarity.png"):
+            with Image.open(f"out/{name}") as image:
+                assert image.width > 300
+
+    def test_csv_on_stdout_is_the_table(self, target, zoo, capsys):
+        assert rank(target, zoo, "--format", "csv") == 0
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        assert [row["rank"] for row in rows] == ["1", "2", "3"]
+        assert {row["source"] for row in rows} == {"first", "second", "scratch"}
+
+    def test_table_starts_with_the_answer_and_a_second_run_repeats_it(self, target, zoo, capsys):
+        assert rank(target, zoo) == 0
+        first = capsys.readouterr().out
+        assert first.startswith(("Start from", "Train from scratch"))
+        for word in ("first", "second", "scratch", "80 % interval", "36 images"):
+            assert word in first
+        assert rank(target, zoo) == 0
+        assert capsys.readouterr().out == first
+
+    def test_quiet_says_nothing_on_stderr(self, target, zoo, capsys):
+        assert rank(target, zoo, "-q", "--format", "json") == 0
+        assert capsys.readouterr().err == ""
+
+    def test_failing_source_is_exit_code_3_and_the_others_are_ranked(self, target, zoo, capsys):
+        os.remove("net.safetensors")
+        assert rank(target, zoo, "--format", "json") == 3
+        out, err = capsys.readouterr()
+        answer = json.loads(out)
+        assert [failure["source"] for failure in answer["failed"]] == ["first"]
+        assert {row["source"] for row in answer["ranking"]} == {"second", "scratch"}
+        assert "net.safetensors" in err
+        assert "Traceback" not in err
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message"),
+        [
+            (["--samples", "5"], 2, "at least 6"),
+            (["--samples", "none"], 2, "--samples"),
+            (["--reference", "nothing"], 2, "`reference`"),
+            (["--batch-size", "0"], 2, "--batch-size"),
+            (["--format", "xml"], 2, "'json'"),
+            (["--device", "tpu"], 2, "'auto', 'cpu', 'cuda'"),
+            (["--nonsense"], 2, "--nonsense"),
+        ],
+    )
+    def test_wrong_usage_is_one_sentence(self, target, zoo, capsys, arguments, code, message):
+        assert rank(target, zoo, *arguments) == code
+        out, err = capsys.readouterr()
+        assert message in err
+        assert "Traceback" not in err
+        assert out == ""
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that must not exist")
+    def test_an_explicit_gpu_that_is_not_there_is_an_error(self, target, zoo, capsys):
+        assert rank(target, zoo, "--device", "cuda") == 1
+        assert "'cpu'" in capsys.readouterr().err
+
+    def test_wrong_paths_name_what_was_expected(self, target, zoo, capsys):
+        assert rank("nowhere", zoo) == 2
+        assert "nowhere" in capsys.readouterr().err
+        assert rank(target, "nowhere.yaml") == 2
+        assert "nowhere.yaml" in capsys.readouterr().err
+
+    def test_an_output_folder_that_cannot_be_written_is_known_before_the_work(self, target, zoo, capsys, monkeypatch):
+        monkeypatch.setattr("transferscope.pipeline.rank", None)
+        with open("occupied", "w", encoding="utf-8") as file:
+            file.write("a file")
+        assert rank(target, zoo, "-o", "occupied") == 2
+        assert "-o" in capsys.readouterr().err
+
+    def test_factories_need_trust(self, target, zoo, capsys):
+        assert run(["rank", "--target", str(target), "--sources", str(zoo)]) == 2
+        assert "--trust-code" in capsys.readouterr().err
+
+    def test_text_files_among_the_images_are_a_warning(self, target, zoo, capsys):
+        (target / "red" / "notes.txt").write_text("not an image")
+        assert rank(target, zoo, "--format", "json") == 0
+        out, err = capsys.readouterr()
+        assert "notes.txt" in err
+        json.loads(out)
+
+    def test_an_unexpected_error_is_one_sentence_and_debug_shows_the_traceback(self, target, zoo, capsys, monkeypatch):
+        def bug(*_args, **_options):
+            raise ZeroDivisionError("oops")
+
+        monkeypatch.setattr("transferscope.pipeline.rank", bug)
+        assert rank(target, zoo) == 1
+        err = capsys.readouterr().err
+        assert "ZeroDivisionError: oops" in err
+        assert "Traceback" not in err
+        monkeypatch.setenv("TRANSFERSCOPE_DEBUG", "1")
+        assert rank(target, zoo) == 1
+        assert "Traceback" in capsys.readouterr().err
+
+    def test_ctrl_c_ends_with_130_and_leaves_no_half_written_file(self, target, zoo, tmp_path):
+        code = "from transferscope.cli import main; main()"
+        arguments = ["--target", str(target), "--sources", str(zoo), "--trust-code", "--device", "cpu", "-o", "out"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "rank", *arguments, "--reference-epochs", "100000"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "out").is_dir() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert out == ""
+        assert "Traceback" not in err
+        assert "Interrupted" in err
+        assert [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")] == []
+        assert list((tmp_path / "out").iterdir()) == []
+
+
+class TestOtherVerbs:
+    def test_help_of_every_verb(self, capsys):
+        assert run(["--help"]) == 0
+        overview = capsys.readouterr().out
+        for verb in VERBS:
+            assert verb in overview
+            assert run([verb, "--help"]) == 0
+            assert "Example" in capsys.readouterr().out
+
+    def test_version_and_unknown_verb(self, capsys):
+        import transferscope
+
+        assert run(["--version"]) == 0
+        assert transferscope.__version__ in capsys.readouterr().out
+        assert run(["rnak"]) == 2
+        assert "rnak" in capsys.readouterr().err
+
+    def test_validate_lists_every_problem_with_its_line(self, zoo, capsys):
+        assert run(["validate", str(zoo)]) == 0
+        assert "2 sources" in capsys.readouterr().out
+        text = zoo.read_text().replace("checkpoint:", "chekpoint:").replace("{size: 16}", "{size: -1}", 1)
+        zoo.write_text(text)
+        assert run(["validate", str(zoo)]) == 2
+        err = capsys.readouterr().err
+        assert "zoo.yaml:6" in err
+        assert "zoo.yaml:7" in err
+        assert "checkpoint" in err
+
+    def test_validate_reports_missing_files(self, zoo, capsys):
+        os.remove("net.safetensors")
+        assert run(["validate", str(zoo)]) == 2
+        assert "zoo.yaml:6" in capsys.readouterr().err
+
+    def test_layers_in_three_formats(self, zoo, capsys):
+        command = ["layers", "first", "--sources", str(zoo), "--trust-code"]
+        assert run(command) == 0
+        assert "blocks.5" in capsys.readouterr().out
+        assert run([*command, "--format", "json"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert [row["depth"] for row in rows] == list(range(1, 9))
+        assert run([*command, "--all", "--format", "csv"]) == 0
+        names = [row["layer"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))]
+        assert "blocks.0.conv1" in names
+
+    def test_layers_of_an_unknown_source(self, zoo, capsys):
+        assert run(["layers", "third", "--sources", str(zoo), "--trust-code"]) == 2
+        assert "'first', 'second'" in capsys.readouterr().err
+
+
+class TestDemo:
+    @pytest.fixture
+    def short(self, monkeypatch):
+        from transferscope import demo
+        from transferscope.protocols.training import Recipe
+
+        monkeypatch.setattr(demo, "_RECIPE", Recipe(epochs=1))
+
+    def test_demo_prints_its_rank_command_ranks_and_is_remembered(self, short, capsys, tmp_path):
+        assert run(["demo", "-o", "a demo"]) == 0
+        out, err = capsys.readouterr()
+        assert "$ transferscope rank --target 'a demo/target' --sources 'a demo/zoo.yaml' --trust-code" in err
+        for name in ("digits", "inverted-and-turned", "under-noise", "random-labels", "scratch"):
+            assert name in out
+        assert (tmp_path / "a demo" / "results" / "ranking.json").is_file()
+        classes = sorted(path.name for path in (tmp_path / "a demo" / "target").iterdir())
+        assert classes == ["1", "3", "5", "8", "9"]
+
+        assert run(["demo", "-o", "a demo"]) == 0
+        again, err = capsys.readouterr()
+        assert again == out
+        assert "used again" in err
+        assert "cache" in err
+
+    def test_an_interrupted_demo_starts_over(self, short, capsys, monkeypatch):
+        from transferscope import demo
+
+        real = demo._train_source
+
+        def interrupted(path, *rest):
+            if path.name.startswith("under-noise"):
+                raise KeyboardInterrupt
+            return real(path, *rest)
+
+        monkeypatch.setattr(demo, "_train_source", interrupted)
+        assert run(["demo"]) == 130
+        monkeypatch.setattr(demo, "_train_source", real)
+        assert run(["demo", "-q"]) == 0
+
+    def test_a_folder_with_other_files_is_left_alone(self, capsys, tmp_path):
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "thesis.tex").write_text("precious")
+        assert run(["demo", "-o", "mine"]) == 2
+        assert "choose another one with -o" in capsys.readouterr().err
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]

@@ -1,0 +1,274 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from sklearn.datasets import load_digits
+
+import transferscope as ts
+from transferscope.errors import InputError, SourceError, TransferscopeWarning
+from transferscope.networks import CompactResNet
+from transferscope.pipeline import list_layers
+from transferscope.protocols.training import Recipe
+
+RECIPE = Recipe(epochs=2)
+TRANSFORM = {"size": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
+FACTORY = """
+from torch import nn
+from transferscope.networks import CompactResNet
+
+def build(width=8):
+    return CompactResNet(4, width=width)
+
+def broken():
+    raise RuntimeError("factory went wrong")
+
+def hungry():
+    class Hungry(CompactResNet):
+        def forward(self, x):
+            if len(x) > 1:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1e12 bytes")
+            return super().forward(x)
+    return Hungry(4, width=4)
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits(n_class=4)
+    return (data.images * (255 / 16)).astype(np.uint8), data.target
+
+
+@pytest.fixture
+def zoo_folder(tmp_path):
+    (tmp_path / "nets.py").write_text(FACTORY)
+    torch.manual_seed(0)
+    save_file(CompactResNet(4, width=8).state_dict(), tmp_path / "a.safetensors")
+    return tmp_path
+
+
+def entry(name, function="build", **more):
+    return {"name": name, "loader": "python", "factory": f"nets.py:{function}", "transform": TRANSFORM, **more}
+
+
+def write_zoo(folder, *entries):
+    path = folder / "zoo.yaml"
+    path.write_text(json.dumps({"version": 1, "sources": list(entries)}))
+    return path
+
+
+def rank(target, zoo, **options):
+    options = {"device": "cpu", "samples": 40, "progress": False, "recipe": RECIPE, "trust_code": True, **options}
+    return ts.rank(target, zoo, **options)
+
+
+@pytest.fixture
+def two(zoo_folder):
+    return write_zoo(zoo_folder, entry("a", checkpoint="a.safetensors"), entry("b", kwargs={"width": 4}))
+
+
+class TestRank:
+    def test_every_source_is_ranked_at_its_best_cut_beside_scratch(self, digits, two):
+        ranking = rank(digits, two)
+        assert {pick.source for pick in ranking.recommendations} == {"a", "b", "scratch"}
+        accuracies = [pick.expected_accuracy for pick in ranking.recommendations]
+        assert accuracies == sorted(accuracies, reverse=True)
+        for pick in ranking.recommendations:
+            if pick.source == "scratch":
+                assert (pick.depth, pick.layer, pick.protocol) == (0, None, "scratch")
+                assert pick.expected_accuracy == ranking.reference.held_out_accuracy
+                continue
+            row = ranking.scores.sel(source=pick.source)
+            assert pick.expected_accuracy == row["expected_accuracy"].max()
+            assert pick.layer == row["layer"].sel(depth=pick.depth)
+            assert pick.depths == 8
+        assert dict(ranking.scores.sizes) == {"source": 2, "depth": 8, "reference_layer": 8}
+
+    def test_scores_are_those_of_the_features_one_would_compute_by_hand(self, digits, two):
+        ranking = rank(digits, two)
+        target = ts.load_target(digits)
+        probe = target.probe(40, 0)
+        from transferscope.images import Transform
+
+        transform = Transform(**TRANSFORM)
+        images = torch.stack([transform(probe.image(i)) for i in range(len(probe))])
+        net = CompactResNet(4, width=8).eval()
+        torch.manual_seed(0)
+        net.load_state_dict(CompactResNet(4, width=8).state_dict())
+        with torch.inference_mode():
+            features = net.stem(images)
+            for block in net.blocks[:3]:
+                features = block(features)
+            features = features.mean(dim=(2, 3)).double().numpy()
+        row = ranking.scores.sel(source="a", depth=4)
+        assert row["layer"] == "blocks.2"
+        assert float(row["ridge"]) == pytest.approx(ts.transferability.ridge(features, probe.labels))
+        assert float(row["logme"]) == pytest.approx(ts.transferability.logme(features, probe.labels), abs=1e-4)
+        assert float(row["hscore"]) == pytest.approx(ts.transferability.hscore(features, probe.labels), abs=1e-3)
+
+    def test_second_run_comes_from_the_cache_and_gives_the_same_bytes(self, digits, two, monkeypatch):
+        first = rank(digits, two)
+
+        def never(*_args, **_options):
+            raise AssertionError("the cache was not used")
+
+        monkeypatch.setattr("transferscope.models.load_network", never)
+        monkeypatch.setattr("transferscope.protocols.scratch.train_from_scratch", never)
+        monkeypatch.setattr("transferscope.scoring.score_layers", never)
+        second = rank(digits, two)
+        assert second.to_json() == first.to_json()
+        assert second.failed == ()
+
+    def test_same_seed_same_ranking_without_a_cache(self, digits, two, tmp_path, monkeypatch):
+        first = rank(digits, two)
+        monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "other home"))
+        assert rank(digits, two).to_json() == first.to_json()
+        assert rank(digits, two, seed=1).to_json() != first.to_json()
+
+    def test_a_changed_image_or_checkpoint_is_computed_again(self, digits, two, zoo_folder):
+        first = rank(digits, two)
+        images, labels = digits
+        changed = images.copy()
+        changed[:, 0, 0] = 255
+        assert rank((changed, labels), two).target.hash != first.target.hash
+        torch.manual_seed(5)
+        save_file(CompactResNet(4, width=8).state_dict(), zoo_folder / "a.safetensors")
+        again = rank(digits, two)
+        assert not np.array_equal(again.scores["logme"].sel(source="a"), first.scores["logme"].sel(source="a"))
+        np.testing.assert_array_equal(again.scores["logme"].sel(source="b"), first.scores["logme"].sel(source="b"))
+
+    def test_the_global_random_state_is_left_alone(self, digits, two):
+        torch.manual_seed(3)
+        np.random.seed(3)  # noqa: NPY002
+        before, before_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+        rank(digits, two)
+        assert torch.equal(torch.get_rng_state(), before)
+        np.testing.assert_array_equal(np.random.get_state()[1], before_numpy)  # noqa: NPY002
+
+    def test_explicit_layers_are_the_depths(self, digits, zoo_folder):
+        zoo = write_zoo(zoo_folder, entry("a", layers=["blocks.4", "blocks.1"]), entry("b"))
+        scores = rank(digits, zoo).scores
+        assert list(scores["layer"].sel(source="a").values) == ["blocks.1", "blocks.4", *[""] * 6]
+        assert scores["ridge"].sel(source="a").notnull().sum() == 2
+
+
+class TestFailures:
+    def test_failing_sources_are_listed_and_the_others_ranked(self, digits, zoo_folder):
+        weights = CompactResNet(4, width=8).state_dict()
+        weights["blocks.2.bn1.bias"][0] = float("nan")
+        save_file(weights, zoo_folder / "nan.safetensors")
+        zoo = write_zoo(
+            zoo_folder,
+            entry("good"),
+            entry("missing", checkpoint="nowhere.safetensors"),
+            entry("nan", checkpoint="nan.safetensors"),
+            entry("raises", "broken"),
+            entry("hungry", "hungry"),
+            entry("typo", layers=["blocks.77"]),
+        )
+        ranking = rank(digits, zoo)
+        assert {pick.source for pick in ranking.recommendations} == {"good", "scratch"}
+        errors = {failure.source: failure.error for failure in ranking.failed}
+        assert set(errors) == {"missing", "nan", "raises", "hungry", "typo"}
+        assert "nowhere.safetensors" in errors["missing"]
+        assert "'blocks.2' are NaN or infinite" in errors["nan"]
+        assert "factory went wrong" in errors["raises"]
+        assert "--batch-size" in errors["hungry"]
+        assert "'blocks.77'" in errors["typo"]
+        assert json.loads(ranking.to_json())["failed"] == [
+            {"source": name, "error": errors[name]} for name in ("missing", "nan", "raises", "hungry", "typo")
+        ]
+
+    def test_when_every_source_fails_there_is_no_ranking(self, digits, zoo_folder):
+        with pytest.raises(SourceError, match="No source could be ranked.*factory went wrong"):
+            rank(digits, write_zoo(zoo_folder, entry("raises", "broken")))
+
+    def test_code_is_not_run_before_it_is_trusted(self, digits, two):
+        with pytest.raises(InputError, match="--trust-code"):
+            rank(digits, two, trust_code=False)
+
+    @pytest.mark.parametrize("option", ["samples", "batch_size"])
+    def test_sizes_below_one_name_the_argument(self, digits, two, option):
+        with pytest.raises(InputError, match=f"`{option}`.*0"):
+            rank(digits, two, **{option: 0})
+
+    def test_an_interrupt_passes_through_and_the_next_run_completes(self, digits, two, monkeypatch):
+        from transferscope import pipeline
+
+        real = pipeline.layer_features
+
+        def interrupted(*args, **options):
+            monkeypatch.setattr(pipeline, "layer_features", real)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(pipeline, "layer_features", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rank(digits, two)
+        assert len(rank(digits, two).recommendations) == 3
+
+
+class TestReference:
+    def test_own_architecture_is_trained_for_each_source(self, digits, two):
+        ranking = rank(digits, two, reference="own")
+        assert "own architecture" in ranking.reference.network
+        # Two networks of one architecture have the same layers, so the similarity matrices are square.
+        for source in ("a", "b"):
+            names = ranking.scores["reference_layer_name"].sel(source=source).values
+            np.testing.assert_array_equal(names, ranking.scores["layer"].sel(source=source).values)
+
+    def test_a_source_of_the_zoo_as_reference_is_not_ranked_and_nothing_is_trained(self, digits, two, monkeypatch):
+        monkeypatch.setattr("transferscope.protocols.scratch.train_from_scratch", None)
+        ranking = rank(digits, two, reference="b")
+        assert [pick.source for pick in ranking.recommendations] == ["a"]
+        assert ranking.reference.held_out_accuracy is None
+        assert ranking.reference.network == "b"
+
+    def test_the_same_network_as_source_and_reference_is_similar_to_itself(self, digits, zoo_folder):
+        same = {"checkpoint": "a.safetensors"}
+        ranking = rank(digits, write_zoo(zoo_folder, entry("a", **same), entry("twin", **same)), reference="twin")
+        np.testing.assert_allclose(np.diag(ranking.scores["linear_cka"].sel(source="a")), 1, atol=1e-6)
+        np.testing.assert_allclose(np.diag(ranking.scores["svcca"].sel(source="a")), 1, atol=1e-6)
+
+    def test_a_checkpoint_of_the_compact_network(self, digits, two, zoo_folder):
+        ranking = rank(digits, two, reference=str(zoo_folder / "a.safetensors"))
+        assert ranking.reference.network == "a.safetensors"
+        assert {pick.source for pick in ranking.recommendations} == {"a", "b"}
+
+    def test_a_checkpoint_of_another_network_says_what_was_expected(self, digits, two, tmp_path):
+        save_file({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+        with pytest.raises(InputError, match=r"`reference`.*CompactResNet"):
+            rank(digits, two, reference=str(tmp_path / "other.safetensors"))
+
+    def test_an_unknown_reference_lists_the_choices(self, digits, two):
+        with pytest.raises(InputError, match=r"`reference`.*'compact', 'own'.*'nonsense'.*a, b"):
+            rank(digits, two, reference="nonsense")
+
+    def test_running_out_of_budget_is_said(self, digits, two):
+        with pytest.warns(TransferscopeWarning, match="time budget"):
+            ranking = rank(digits, two, recipe=Recipe(epochs=50, budget_s=0.01))
+        assert ranking.reference.stopped == "budget"
+        assert ranking.reference.epochs == 1
+
+
+class TestListLayers:
+    def test_stages_with_depths_and_sizes(self, two):
+        table = list_layers("a", two, trust_code=True)
+        assert list(table["depth"]) == list(range(1, 9))
+        assert table.loc["blocks.5", "shape"] == "32×4×4"
+        assert table["params"].is_monotonic_increasing
+
+    def test_everything_shows_what_can_be_cut(self, two):
+        table = list_layers("a", two, everything=True, trust_code=True)
+        assert not table.loc["blocks.0.conv1", "is_cut"]
+        assert table.loc["head", "is_cut"]
+
+    def test_unknown_source_lists_the_names(self, two):
+        with pytest.raises(InputError, match="'c'.*'a', 'b'"):
+            list_layers("c", two, trust_code=True)

@@ -1,0 +1,500 @@
+"""The ranking as people meet it: files that load again, a table, a verdict, pictures."""
+
+import io
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+
+from transferscope import scoring, store
+from transferscope.errors import InputError
+from transferscope.report import plot
+from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary, load_ranking, prepare_folder
+from transferscope.report.table import print_ranking
+from transferscope.scoring import SIMILARITIES, SourceScores
+from transferscope.selection import ScratchCandidate, leave_one_out, recommend
+from transferscope.stages import Stage
+
+NAMES = ("linear_cka_to_scratch", "svcca_to_scratch", "logme", "hscore", "ridge")
+FILES = {"ranking.json", "ranking.csv", "scores.nc", "depth_curves.png", "similarity.png"}
+
+
+def make_ranking(ridge, *, scratch=0.5, n_samples=1000, **changes):
+    """Return the ranking of sources with the given leave-one-out accuracies by depth."""
+    rng = np.random.default_rng(0)
+    units = []
+    for source, accuracies in ridge.items():
+        depths = len(accuracies)
+        units.append(
+            SourceScores(
+                source,
+                tuple(Stage(f"blocks.{i}", (8,), 1000 * (i + 1), 90000 * (i + 1)) for i in range(depths)),
+                ("stem", "head"),
+                {"ridge": np.array(accuracies), "logme": -rng.random(depths), "hscore": rng.random(depths)},
+                {name: rng.uniform(-0.1, 1, (depths, 2)) for name in SIMILARITIES},
+            )
+        )
+    scores = leave_one_out(scoring.to_dataset(units, {"target": "shells", "n_samples": n_samples, "seed": 0}))
+    candidate = None if scratch is None else ScratchCandidate("compact", scratch, 200, 8, 77000, 5000000)
+    ranking = Ranking(
+        target=TargetSummary("shells", n_samples, 6, "0f" * 32),
+        reference=Reference("compact residual network", scratch, 200, 680, 31, "early"),
+        recommendations=recommend(scores, NAMES, candidate),
+        scores=scores,
+        failed=(Failure("gone", "No checkpoint at gone.pt."),),
+    )
+    return replace(ranking, **changes)
+
+
+@pytest.fixture(scope="module")
+def ranking():
+    return make_ranking({"birds": [0.54, 0.7, 0.557], "plain": [0.4, 0.41, 0.42, 0.43]})
+
+
+def same(x, y):
+    """Whether two recommendations agree up to the six decimals of the file; NaN equals NaN."""
+    left, right = (
+        {**vars(pick), **pick.scores, "lower": pick.interval[0], "upper": pick.interval[1], "scores": 0, "interval": 0}
+        for pick in (x, y)
+    )
+    return left == pytest.approx(right, abs=5e-7, nan_ok=True)
+
+
+def printed(ranking, width=100):
+    console = Console(width=width, file=io.StringIO())
+    print_ranking(ranking, console)
+    return console.file.getvalue()
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------------
+
+
+def test_json_has_the_documented_keys_in_order(ranking):
+    content = json.loads(ranking.to_json())
+    assert list(content) == ["schema_version", "target", "reference", "ranking", "failed"]
+    assert content["schema_version"] == 1
+    assert content["target"] == {"name": "shells", "samples": 1000, "classes": 6, "hash": "0f" * 32}
+    assert content["failed"] == [{"source": "gone", "error": "No checkpoint at gone.pt."}]
+    assert content["reference"]["held_out_accuracy"] == 0.5
+    first = content["ranking"][0]
+    assert list(first) == [
+        "rank", "source", "layer", "depth", "depths", "protocol", "expected_accuracy", "interval", "params", "flops",
+        "scores",
+    ]  # fmt: skip
+    assert {key: first[key] for key in ("rank", "source", "layer", "depth", "depths", "protocol")} == {
+        "rank": 1, "source": "birds", "layer": "blocks.1", "depth": 2, "depths": 3, "protocol": "truncate",
+    }  # fmt: skip
+    assert (first["expected_accuracy"], first["params"], first["flops"]) == (0.7, 2000, 180000)
+    lower, upper = first["interval"]
+    assert lower < 0.7 < upper
+    assert set(first["scores"]) == set(NAMES)
+    scratch = content["ranking"][1]
+    assert (scratch["source"], scratch["layer"], scratch["depth"], scratch["scores"]) == ("scratch", None, 0, {})
+
+
+def test_json_is_strict_where_scores_are_not_finite():
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    odd = make_ranking({"birds": [0.7]})
+    pick = replace(odd.best, scores={"logme": math.inf, "svcca_to_scratch": math.nan, "hscore": -math.inf})
+    text = replace(odd, recommendations=(pick,)).to_json()
+    content = json.loads(text, parse_constant=refuse)
+    assert content["ranking"][0]["scores"] == {"logme": None, "svcca_to_scratch": None, "hscore": None}
+
+
+def test_equal_rankings_give_equal_bytes(ranking):
+    again = make_ranking({"birds": [0.54, 0.7, 0.557], "plain": [0.4, 0.41, 0.42, 0.43]})
+    assert again.to_json() == ranking.to_json()
+    assert again.to_csv() == ranking.to_csv()
+    assert replace(again, timings={"data": 3.0}).to_json() == ranking.to_json()
+
+
+def test_the_last_bits_of_a_reduction_do_not_show():
+    one = make_ranking({"birds": [0.7]})
+    variants = [
+        replace(one, recommendations=(replace(one.best, scores={"logme": 0.25 + noise, "hscore": noise}),)).to_json()
+        for noise in (1e-12, -1e-12)
+    ]
+    assert variants[0] == variants[1]
+
+
+# --- CSV ----------------------------------------------------------------------------------------------------------
+
+
+def test_csv_holds_the_numbers_of_the_json(ranking):
+    table = pd.read_csv(io.StringIO(ranking.to_csv()))
+    rows = json.loads(ranking.to_json())["ranking"]
+    assert table["rank"].tolist() == [1, 2, 3]
+    for i, row in enumerate(rows):
+        line = table.iloc[i]
+        for key in ("source", "depth", "depths", "protocol", "params", "flops"):
+            assert line[key] == row[key]
+        for key, value in {**row["scores"], "expected_accuracy": row["expected_accuracy"]}.items():
+            assert line[key] == pytest.approx(value, abs=1e-6)
+        assert [line["lower"], line["upper"]] == pytest.approx(row["interval"], abs=1e-6)
+    scratch = table[table["protocol"] == "scratch"].iloc[0]
+    assert scratch[["layer", "logme", "accuracy_at_last_layer"]].isna().all()
+    assert table["accuracy_at_last_layer"].dropna().tolist() == [0.557, 0.43]
+
+
+def test_csv_quotes_names_with_commas_and_quotes():
+    awkward = 'a,"b";c'
+    assert pd.read_csv(io.StringIO(make_ranking({awkward: [0.9]}).to_csv()))["source"][0] == awkward
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_saved_loads_again(ranking, tmp_path):
+    written = ranking.save(tmp_path / "new" / "Ergebnisse für später")
+    assert {path.name for path in written} == FILES
+    assert {path.name for path in written[0].parent.iterdir()} == FILES
+    loaded = load_ranking(written[0].parent)
+    assert (loaded.target, loaded.reference, loaded.failed) == (ranking.target, ranking.reference, ranking.failed)
+    assert all(map(same, loaded.recommendations, ranking.recommendations))
+    assert len(loaded.recommendations) == len(ranking.recommendations)
+    xr.testing.assert_identical(loaded.scores, ranking.scores)
+    assert loaded.to_json() == ranking.to_json()
+    assert loaded.to_csv() == ranking.to_csv()
+    assert loaded.verdict == ranking.verdict
+    assert printed(loaded) == printed(ranking)
+
+
+def test_a_ranking_without_reference_or_with_undefined_scores_loads_again(tmp_path):
+    bare = make_ranking({"birds": [0.7]}, scratch=None, reference=None, failed=())
+    pick = replace(bare.best, scores={**bare.best.scores, "linear_cka_to_scratch": math.nan})
+    bare = replace(bare, recommendations=(pick,))
+    bare.save(tmp_path)
+    loaded = load_ranking(tmp_path)
+    assert (loaded.reference, loaded.failed) == (None, ())
+    assert same(loaded.best, bare.best)
+    assert "nan" in printed(loaded)
+
+
+def test_saving_again_replaces_and_leaves_other_files_alone(ranking, tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    make_ranking({"other": [0.9]}).save(tmp_path)
+    ranking.save(tmp_path)
+    assert load_ranking(tmp_path).best.source == "birds"
+    assert {path.name for path in tmp_path.iterdir()} == FILES | {"mine.txt"}
+
+
+def test_a_failing_picture_leaves_the_folder_as_it_was(ranking, tmp_path, monkeypatch):
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Figure, "savefig", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ranking.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("victim", sorted(FILES))
+def test_an_interrupted_write_leaves_no_part_of_a_file(ranking, tmp_path, monkeypatch, victim):
+    make_ranking({"old": [0.9]}).save(tmp_path)
+    old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write = Path.write_bytes
+
+    def half(path, data):
+        if victim in path.name:
+            write(path, data[: len(data) // 2])
+            raise KeyboardInterrupt
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(KeyboardInterrupt):
+        ranking.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert (tmp_path / victim).read_bytes() == old[victim]
+
+
+def test_a_disk_that_fills_up_is_an_input_error(ranking, tmp_path, monkeypatch):
+    replace_file = store.os.replace
+
+    def full(source, target):
+        if str(target).endswith(".nc"):
+            raise OSError(28, "No space left on device")
+        replace_file(source, target)
+
+    monkeypatch.setattr(store.os, "replace", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        ranking.save(tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
+
+
+@pytest.mark.parametrize("below", [".", "deep/er"])
+def test_a_file_in_the_way_of_the_folder_is_an_input_error(ranking, tmp_path, below):
+    blocked = tmp_path / "results"
+    blocked.write_text("a file")
+    for attempt in (ranking.save, prepare_folder):
+        with pytest.raises(InputError, match="output folder to be writable"):
+            attempt(blocked / below)
+    assert blocked.read_text() == "a file"
+
+
+def test_preparing_a_folder_leaves_nothing_in_it(tmp_path):
+    folder = prepare_folder(tmp_path / "a" / "b")
+    assert folder.is_dir()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("ranking.json", None), ("ranking.json", "{"), ("ranking.json", "[]"), ("ranking.json", "{}"),
+        ("ranking.json", '{"schema_version": 1}'), ("scores.nc", None), ("scores.nc", "not HDF5"),
+    ],
+)  # fmt: skip
+def test_a_folder_without_a_ranking_is_an_input_error(ranking, tmp_path, name, content):
+    ranking.save(tmp_path)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=re.escape(str(tmp_path))):
+        load_ranking(tmp_path)
+
+
+def test_another_schema_version_is_named(ranking, tmp_path):
+    ranking.save(tmp_path)
+    path = tmp_path / "ranking.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 9'))
+    with pytest.raises(InputError, match=r"schema_version 1 but got 9; rank again"):
+        load_ranking(tmp_path)
+
+
+# --- names that look like something else --------------------------------------------------------------------------
+
+AWKWARD = ["net[bold]", "[/red]", ":smile:", r"back\[slash]", "大猫 ñandú", "_hidden", r"$\frac$", "a$b$c", "50 %{x}"]
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_names_survive_table_and_files(name, tmp_path):
+    ranking = make_ranking({name: [0.6, 0.7], "other": [0.69]}, target=TargetSummary(name, 10, 2, "00"))
+    # In the verdict, in the table and as the name of the target.
+    assert printed(ranking, 160).count(name) == 3
+    ranking.save(tmp_path)
+    loaded = load_ranking(tmp_path)
+    assert loaded.best.source == name
+    assert loaded.target.name == name
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_names_appear_in_the_pictures_as_they_are(name):
+    def shown(text):
+        # Matplotlib draws an escaped dollar sign as a dollar sign, and mathematics where there are unescaped ones.
+        assert len(re.findall(r"(?<!\\)\$", text)) == 0
+        return text.replace(r"\$", "$")
+
+    ranking = make_ranking({name: [0.6, 0.7], "other": [0.69]})
+    ax = plot.depth_curves(ranking.scores, ranking.recommendations, ax=Figure().subplots())
+    assert [shown(text.get_text()) for text in ax.get_legend().get_texts()] == [name, "other", "scratch"]
+    panels = plot.similarity_panels(ranking.scores, [name])
+    assert shown(panels.axes[0].get_title()) == name
+
+
+# --- table and verdict --------------------------------------------------------------------------------------------
+
+
+def test_the_table_shows_every_candidate_with_its_numbers(ranking):
+    lines = printed(ranking).splitlines()
+    (birds,) = (line.split() for line in lines if line.startswith("1 "))
+    cka, logme = (ranking.best.scores[name] for name in ("linear_cka_to_scratch", "logme"))
+    lower, upper = ranking.best.interval
+    assert birds == [
+        "1", "birds", "blocks.1", "2/3", "0.700", f"{lower:.3f}-{upper:.3f}", "0.557", "180k", "2k", f"{cka:.3f}",
+        f"{logme:.3f}",
+    ]  # fmt: skip
+    (scratch,) = (line.split() for line in lines if line.startswith("2 "))
+    assert scratch[:3] == ["2", "scratch", "0.500"]
+    assert scratch[-2:] == ["5M", "77k"]
+    text = " ".join(" ".join(lines).split())
+    assert "1000 images, 6 classes of shells" in text
+    assert "680 images for 31 epochs (early), accuracy 0.500 on 200 held-out images" in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_table_fits_and_keeps_its_numbers(width):
+    ranking = make_ranking({"mobilenetv2-imagenet": [0.123, 0.456]})
+    lines = printed(ranking, width).splitlines()
+    assert max(map(len, lines)) <= width
+    (line,) = (line for line in lines if line.startswith("2 "))
+    lower, upper = ranking.recommendations[1].interval
+    for number in ("2/2", "0.456", f"{lower:.3f}-{upper:.3f}", "180k", "blocks.1"):
+        assert number in line
+
+
+def test_a_reference_that_was_handed_in_is_said_to_be(ranking):
+    given = replace(ranking, reference=Reference("mine.pt", None, 0, 0, 0, "given"))
+    assert "Reference: mine.pt, handed in" in printed(given, 200)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(0, "0"), (999, "999"), (1000, "1k"), (48_123_456, "48.1M"), (999_499, "999k"), (999_950, "1M")]
+    + [(10**12, "1T"), (10**15, "1P")],
+)
+def test_sizes_have_three_digits_and_a_unit(number, expected):
+    pick = replace(make_ranking({"birds": [0.7]}).best, flops=number)
+    ranking = make_ranking({"birds": [0.7]}, recommendations=(pick,))
+    (line,) = (line for line in printed(ranking, 80).splitlines() if line.startswith("1 "))
+    assert line.split()[-1] == expected
+
+
+def test_the_verdict_on_an_inner_cut_names_what_the_last_layer_gives():
+    ranking = make_ranking({"birds": [0.54, 0.7, 0.557]})
+    lower, upper = ranking.best.interval
+    assert ranking.verdict == (
+        f"Start from birds, cut after blocks.1 (depth 2 of 3): expected accuracy 0.700 [{lower:.3f}, {upper:.3f}], "
+        "against 0.557 when cut after its last layer."
+    )
+
+
+def test_the_verdict_on_the_last_layer_compares_with_nothing():
+    verdict = make_ranking({"birds": [0.54, 0.7]}).verdict
+    assert "(depth 2 of 2)" in verdict
+    assert verdict.endswith("].")
+    assert "against" not in verdict
+
+
+def test_the_verdict_says_when_nothing_beats_scratch():
+    verdict = make_ranking({"birds": [0.2]}, scratch=0.9).verdict
+    assert verdict.startswith("Train from scratch: no source is expected to beat it (accuracy 0.900 [")
+    assert "not settled" not in verdict
+
+
+def test_the_verdict_lists_what_is_within_the_interval():
+    ranking = make_ranking({"birds": [0.7], "insects": [0.71], "far": [0.3]}, scratch=0.69)
+    assert ranking.verdict.endswith("Within its interval, so not settled: birds, scratch.")
+
+
+def test_the_table_of_a_notebook_has_a_row_per_candidate(ranking):
+    table = ranking.table
+    assert table.index.tolist() == [1, 2, 3]
+    assert table["source"].tolist() == ["birds", "scratch", "plain"]
+    assert list(table.columns) == [
+        "source", "layer", "depth", "depths", "protocol", "expected_accuracy", "params", "flops", "lower", "upper",
+        "accuracy_at_last_layer", *NAMES,
+    ]  # fmt: skip
+    assert table.loc[1, "accuracy_at_last_layer"] == 0.557
+    assert math.isnan(table.loc[2, "accuracy_at_last_layer"])
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_pyplot(monkeypatch):
+    """Fail where a figure is made through pyplot or its current one is used."""
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("pyplot was used")
+
+    for name in ("figure", "subplots", "gca", "gcf", "sca", "show"):
+        monkeypatch.setattr(plt, name, refuse)
+
+
+def matrix(rows, columns):
+    values = np.random.default_rng(0).uniform(-0.2, 1, (rows, columns))
+    x, y = ([f"{side}.{i}" for i in range(n)] for side, n in (("x", rows), ("y", columns)))
+    return scoring.similarity_array(values, x, y, measure="linear_cka")
+
+
+def test_saved_pictures_open_and_are_not_blank(ranking, tmp_path, no_pyplot):
+    ranking.save(tmp_path)
+    for name in ("depth_curves.png", "similarity.png"):
+        with Image.open(tmp_path / name) as image:
+            image.load()
+            assert min(image.size) > 300
+            pixels = np.asarray(image.convert("L"))
+        assert 0.01 < (pixels < 250).mean() < 0.99
+
+
+def test_without_a_source_in_the_ranking_there_is_no_similarity_picture(tmp_path):
+    ranking = make_ranking({"birds": [0.2]}, scratch=0.9)
+    only = replace(ranking, recommendations=ranking.recommendations[:1])
+    assert {path.name for path in only.save(tmp_path)} == FILES - {"similarity.png"}
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 3), (150, 3), (5, 150)])
+def test_a_heatmap_draws_the_matrix_with_its_layers(rows, columns, no_pyplot):
+    similarity = matrix(rows, columns)
+    given = Figure(figsize=(9, 9)).subplots()
+    ax = plot.heatmap(similarity, ax=given)
+    assert ax is given
+    np.testing.assert_array_equal(ax.collections[0].get_array().reshape(rows, columns), similarity)
+    assert ax.collections[0].get_clim() == (0, 1)
+    bottom, top = ax.get_ylim()
+    assert bottom < top  # the first layer of x at the bottom
+    for labels, names in ((ax.get_yticklabels(), similarity["layer_x"]), (ax.get_xticklabels(), similarity["layer_y"])):
+        texts = [label.get_text() for label in labels]
+        assert len(texts) == len(names)
+        shown = [i for i, text in enumerate(texts) if text]
+        assert len(shown) == len(names) if len(names) < 40 else 20 <= len(shown) <= 40
+        assert [texts[i] for i in shown] == [str(names.to_numpy()[i]) for i in shown]
+    given.figure.savefig(io.BytesIO())
+
+
+def test_a_heatmap_names_its_measure_and_takes_options():
+    ax = plot.heatmap(matrix(3, 3), ax=Figure().subplots(), vmin=-1, cbar_kws={"label": "mine"})
+    assert ax.collections[0].get_clim() == (-1, 1)
+    assert ax.figure.axes[1].get_ylabel() == "mine"
+    ax = plot.heatmap(matrix(3, 3), ax=Figure().subplots())
+    assert ax.figure.axes[1].get_ylabel() == "debiased linear CKA"
+
+
+def test_a_heatmap_without_axes_makes_some_and_shows_nothing(monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda *_args, **_kwargs: pytest.fail("shown"))
+    before = plt.get_fignums()
+    ax = plot.heatmap(matrix(2, 4))
+    try:
+        assert isinstance(ax, Axes)
+        assert len(plt.get_fignums()) == len(before) + 1
+    finally:
+        plt.close(ax.figure)
+
+
+@pytest.mark.parametrize(
+    "wrong", [xr.DataArray(np.eye(2), dims=("layer_y", "layer_x")), xr.DataArray(np.eye(2)), np.eye(2), None]
+)
+def test_a_heatmap_of_something_else_is_an_input_error(wrong):
+    with pytest.raises(InputError, match=r"dimensions \('layer_x', 'layer_y'\) but got"):
+        plot.heatmap(wrong)
+
+
+def test_depth_curves_draw_each_source_up_to_its_own_depth(ranking, no_pyplot):
+    given = Figure().subplots()
+    ax = plot.depth_curves(ranking.scores, ranking.recommendations, ax=given)
+    assert ax is given
+    curves = {line.get_label(): line.get_xydata() for line in ax.get_lines()}
+    np.testing.assert_allclose(curves["birds"], [[1 / 3, 0.54], [2 / 3, 0.7], [1, 0.557]])
+    np.testing.assert_allclose(curves["plain"], [[0.25, 0.4], [0.5, 0.41], [0.75, 0.42], [1, 0.43]])
+    np.testing.assert_allclose(curves["scratch"][:, 1], 0.5)
+    circles = [line.get_xydata()[0] for line in ax.get_lines() if line.get_markersize() > 10]
+    np.testing.assert_allclose(circles, [[2 / 3, 0.7], [1, 0.43]])
+
+
+def test_depth_curves_without_axes_or_recommendations(ranking):
+    ax = plot.depth_curves(ranking.scores)
+    try:
+        assert [line.get_label() for line in ax.get_lines()] == ["birds", "plain"]
+    finally:
+        plt.close(ax.figure)
+
+
+def test_more_sources_than_colours_and_markers_can_be_drawn(tmp_path):
+    many = make_ranking({f"source{i}": [0.1, 0.2 + i / 100] for i in range(13)})
+    many.save(tmp_path)
+    panels = plot.similarity_panels(many.scores, [pick.source for pick in many.recommendations if pick.layer])
+    assert [ax.get_title() for ax in panels.axes if ax.get_title()] == ["source12", "source11", "source10", "source9"]

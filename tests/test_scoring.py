@@ -1,0 +1,121 @@
+"""Arrays in, labelled xarray out: the values of every pair, the padding, the names."""
+
+import numpy as np
+import pytest
+
+from transferscope import scoring, similarity, transferability
+from transferscope.errors import TransferscopeWarning
+from transferscope.scoring import SCORES, SIMILARITIES, SourceScores
+from transferscope.stages import Stage
+
+
+def features(widths, n_samples=60, seed=0, dtype=np.float64):
+    """Layers of these widths that share a signal of three dimensions."""
+    rng = np.random.default_rng(seed)
+    shared = np.random.default_rng(99).normal(size=(n_samples, 3))
+    return {
+        f"layer{i}": (shared @ rng.normal(size=(3, width)) + rng.normal(size=(n_samples, width))).astype(dtype)
+        for i, width in enumerate(widths)
+    }
+
+
+def unit(source, stages, reference_layers, seed=0):
+    rng = np.random.default_rng(seed)
+    return SourceScores(
+        source,
+        tuple(Stage(f"{source}.{i}", (4, 2, 2), params=10 * i, flops=100 * i) for i in range(1, stages + 1)),
+        tuple(f"ref{i}" for i in range(reference_layers)),
+        {name: rng.normal(size=stages) for name in SCORES},
+        {name: rng.normal(size=(stages, reference_layers)) for name in SIMILARITIES},
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_layers_are_scored_as_the_panel_scores_each_alone(dtype):
+    arrays = features([4, 20, 90], dtype=dtype)
+    labels = np.random.default_rng(1).integers(0, 3, 60)
+    scores = scoring.score_layers(scoring.factor(arrays), labels)
+    assert set(scores) == set(SCORES)
+    for i, array in enumerate(arrays.values()):
+        alone = transferability.panel(array, labels)
+        assert {name: values[i] for name, values in scores.items()} == pytest.approx(alone, rel=1e-9)
+
+
+def test_labels_may_skip_numbers():
+    arrays, labels = features([5]), np.random.default_rng(1).integers(0, 3, 60)
+    plain = scoring.score_layers(scoring.factor(arrays), labels)
+    gaps = scoring.score_layers(scoring.factor(arrays), np.array([0, 7, 40])[labels])
+    assert {name: gaps[name][0] for name in SCORES} == {name: plain[name][0] for name in SCORES}
+
+
+def test_layers_are_compared_as_each_pair_is_alone():
+    x, y = features([4, 12]), features([6, 3, 15], seed=1)
+    compared = scoring.compare_layers(scoring.factor(x), scoring.factor(y))
+    cka = [[similarity.linear_cka(X, Y, debiased=True) for Y in y.values()] for X in x.values()]
+    svcca = [[similarity.svcca(X, Y) for Y in y.values()] for X in x.values()]
+    assert set(compared) == set(SIMILARITIES)
+    np.testing.assert_allclose(compared["linear_cka"], cka, atol=1e-10)
+    np.testing.assert_allclose(compared["svcca"], svcca, atol=1e-10)
+
+
+def test_a_constant_layer_costs_its_own_row_only():
+    x = {"dead": np.ones((60, 5)), **features([4])}
+    y = features([6], seed=1)
+    with pytest.warns(TransferscopeWarning, match="NaN"):
+        compared = scoring.compare_layers(scoring.factor(x), scoring.factor(y))
+    for matrix in compared.values():
+        assert np.isnan(matrix[:, 0]).tolist() == [True, False]
+
+
+def test_the_dataset_has_every_source_at_every_depth():
+    units = [unit("a", 3, 4, seed=1), unit("b", 5, 4, seed=2)]
+    dataset = scoring.to_dataset(units, {"target": "shells", "n_samples": 60, "seed": 7})
+
+    assert dict(dataset.sizes) == {"source": 2, "depth": 5, "reference_layer": 4}
+    assert dataset["source"].to_numpy().tolist() == ["a", "b"]
+    assert dataset["depth"].to_numpy().tolist() == [1, 2, 3, 4, 5]
+    assert dataset["layer"].sel(source="a").to_numpy().tolist() == ["a.1", "a.2", "a.3", "", ""]
+    assert dataset["params"].sel(source="a").to_numpy().tolist() == [10, 20, 30, -1, -1]
+    assert dataset["flops"].sel(source="b").to_numpy().tolist() == [100, 200, 300, 400, 500]
+    for each, kept in zip(units, (3, 5), strict=True):
+        rows = dataset.sel(source=each.source)
+        for name in SCORES:
+            np.testing.assert_array_equal(rows[name], [*each.scores[name], *[np.nan] * (5 - kept)])
+        for name in SIMILARITIES:
+            np.testing.assert_array_equal(rows[name][:kept], each.similarities[name])
+            assert np.isnan(rows[name][kept:]).all()
+            best = [max(row) for row in each.similarities[name]]
+            np.testing.assert_array_equal(rows[f"{name}_to_scratch"][:kept], best)
+    assert dataset.attrs["target"] == "shells"
+    assert dataset.attrs["n_samples"] == 60
+    assert {"description"} <= set(dataset["depth"].attrs)
+    undescribed = [name for name in dataset.data_vars if "description" not in dataset[name].attrs]
+    assert undescribed == ["reference_layer_name"]
+
+
+def test_references_of_different_length_are_padded_and_named():
+    a, b = unit("a", 2, 2), unit("b", 2, 3)
+    dataset = scoring.to_dataset([a, b], {})
+    assert dataset["reference_layer"].to_numpy().tolist() == [1, 2, 3]
+    assert dataset["reference_layer_name"].to_numpy().tolist() == [["ref0", "ref1", ""], ["ref0", "ref1", "ref2"]]
+    assert np.isnan(dataset["svcca"].sel(source="a", reference_layer=3)).all()
+
+
+def test_the_nearest_layer_ignores_nan_and_all_nan_stays_nan_quietly():
+    each = unit("a", 2, 3)
+    each.similarities["linear_cka"][:] = [[np.nan, 0.2, -0.1], [np.nan] * 3]
+    nearest = scoring.to_dataset([each], {})["linear_cka_to_scratch"].to_numpy()
+    np.testing.assert_array_equal(nearest, [[0.2, np.nan]])
+
+
+def test_a_source_comes_out_of_the_dataset_as_it_went_in():
+    units = [unit("a", 3, 2), unit("b", 5, 4)]
+    dataset = scoring.to_dataset(units, {})
+    for each in units:
+        for measure in SIMILARITIES:
+            matrix = scoring.source_similarity(dataset, each.source, measure)
+            np.testing.assert_array_equal(matrix, each.similarities[measure])
+            assert matrix.dims == ("layer_x", "layer_y")
+            assert matrix["layer_x"].to_numpy().tolist() == [stage.layer for stage in each.stages]
+            assert matrix["layer_y"].to_numpy().tolist() == list(each.reference_layers)
+            assert (matrix.attrs["measure"], matrix.attrs["x"], matrix.attrs["y"]) == (measure, each.source, "scratch")
