@@ -70,7 +70,9 @@ def write_zoo(folder: Path, networks: Path, layers: object) -> Path:
     return path
 
 
-def run_rank(target: Path, zoo: Path, out: Path, home: Path, samples: int) -> tuple[bytes, float, float, dict[str, float]]:
+def run_rank(
+    target: Path, zoo: Path, out: Path, home: Path, samples: int
+) -> tuple[bytes, float, float, dict[str, float]]:
     """Run `transferscope rank` in a process of its own; return its JSON, seconds, peak GB and parts."""
     command = [sys.executable, "-c", "from transferscope.cli import main; main()", "rank"]
     command += ["--target", str(target), "--sources", str(zoo), "--trust-code", "--samples", str(samples)]
@@ -150,7 +152,7 @@ def report_target(name: str, folder: Path, networks: Path) -> None:
         print(f"| … {part} | {value:.1f} s |")
     print(f"| bare forward passes of the four sources (median of {ROUNDS}) | {bare:.1f} s |")
     print(f"| `rank` without the reference, against the bare forward passes | {beyond / bare:.2f} × |")
-    print(f"| the same without start-up (imports, pictures) | {(sum(parts.values()) - parts['reference']) / bare:.2f} × |")
+    print(f"| the same without imports and pictures | {(sum(parts.values()) - parts['reference']) / bare:.2f} × |")
     print(f"| peak memory | {memory:.2f} GB |")
     print(f"| second identical `rank` | {seconds_again:.1f} s, JSON {'identical' if again == output else 'DIFFERS'} |")
 

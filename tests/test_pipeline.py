@@ -187,7 +187,7 @@ class TestFailures:
         ]
 
     def test_when_every_source_fails_there_is_no_ranking(self, digits, zoo_folder):
-        with pytest.raises(SourceError, match="No source could be ranked.*factory went wrong"):
+        with pytest.raises(SourceError, match=r"No source could be ranked.*factory went wrong"):
             rank(digits, write_zoo(zoo_folder, entry("raises", "broken")))
 
     def test_code_is_not_run_before_it_is_trusted(self, digits, two):
@@ -270,5 +270,5 @@ class TestListLayers:
         assert table.loc["head", "is_cut"]
 
     def test_unknown_source_lists_the_names(self, two):
-        with pytest.raises(InputError, match="'c'.*'a', 'b'"):
+        with pytest.raises(InputError, match=r"'c'.*'a', 'b'"):
             list_layers("c", two, trust_code=True)
