@@ -7,7 +7,7 @@ import click
 
 from transferscope.cli import options
 
-_SAMPLES = 60
+_SAMPLES = 80
 
 
 @click.command("demo", epilog="Example: transferscope demo -o /tmp/transferscope-demo")
