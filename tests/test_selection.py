@@ -146,8 +146,12 @@ def test_nothing_to_rank_is_an_error():
 
 @pytest.mark.parametrize(
     ("one", "other", "overlapping"),
-    [((0.1, 0.3), (0.2, 0.5), True), ((0.1, 0.3), (0.3, 0.5), True), ((0.1, 0.3), (0.31, 0.5), False)]
-    + [((0.1, 0.9), (0.4, 0.5), True)],
+    [
+        ((0.1, 0.3), (0.2, 0.5), True),
+        ((0.1, 0.3), (0.3, 0.5), True),
+        ((0.1, 0.9), (0.4, 0.5), True),
+        ((0.1, 0.3), (0.31, 0.5), False),
+    ],
 )
 def test_intervals_overlap_when_they_share_a_value(one, other, overlapping):
     x, y = (Recommendation(1, "s", "l", 1, 1, "truncate", 0.5, interval, 1, 1) for interval in (one, other))

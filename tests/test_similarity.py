@@ -18,6 +18,9 @@ MEASURES = {
     "linear_cka debiased": lambda X, Y: similarity.linear_cka(X, Y, debiased=True),
     "cca": similarity.cca,
     "svcca": similarity.svcca,
+    "cca squared": lambda X, Y: similarity.cca(X, Y, squared=True),
+    "rbf_cka": similarity.rbf_cka,
+    "rbf_cka debiased": lambda X, Y: similarity.rbf_cka(X, Y, debiased=True),
 }
 
 
@@ -77,6 +80,8 @@ def slow_svcca(X, Y, threshold):
         ("linear_cka debiased", 0.5134564895),
         ("cca", 0.7310139588),
         ("svcca", 0.7310139588),
+        ("cca squared", 0.5453963322),
+        ("rbf_cka", 0.6548311823),
     ],
 )
 def test_published_notebook(xp, measure, expected):
@@ -84,6 +89,30 @@ def test_published_notebook(xp, measure, expected):
     value = MEASURES[measure](xp.asarray(X), xp.asarray(Y))
     assert type(value) is float
     assert value == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("bandwidth", [0.3, 2.0])
+def test_debiased_rbf_cka_against_the_formula_of_song(xp, bandwidth):
+    X, Y = related(3, n=15)
+    n = len(X)
+    kernels = []
+    for A in (X, Y):
+        squares = np.array([[np.sum((a - b) ** 2) for b in A] for a in A])
+        K = np.exp(-squares / (2 * bandwidth**2 * np.median(squares)))
+        np.fill_diagonal(K, 0)
+        kernels.append(K)
+
+    def hsic(K, L):
+        ones = np.ones(n)
+        middle = (ones @ K @ ones) * (ones @ L @ ones) / ((n - 1) * (n - 2))
+        return np.trace(K @ L) + middle - 2 / (n - 2) * (ones @ K @ L @ ones)
+
+    K, L = kernels
+    expected = hsic(K, L) / np.sqrt(hsic(K, K) * hsic(L, L))
+    measured = similarity.rbf_cka(xp.asarray(X), xp.asarray(Y), bandwidth=bandwidth, debiased=True)
+    assert measured == pytest.approx(expected, abs=1e-9)
+    with pytest.raises(InputError, match="`bandwidth`"):
+        similarity.rbf_cka(xp.asarray(X), xp.asarray(Y), bandwidth=0)
 
 
 def test_integers_worked_by_hand(xp):

@@ -20,6 +20,7 @@ from transferscope.errors import InputError
 from transferscope.networks import CompactResNet
 from transferscope.progress import Reporter
 from transferscope.protocols.training import Recipe, fit
+from transferscope.seeding import seeded
 
 TARGET_DIGITS = (1, 3, 5, 8, 9)
 SOURCE_DIGITS = (0, 2, 4, 6, 7)
@@ -143,8 +144,7 @@ def _train_source(
     grey = torch.from_numpy(np.ascontiguousarray(images)).float().div(255).sub(0.5).div(0.25)
     rgb = grey[:, None].expand(-1, 3, -1, -1)
     classes = torch.from_numpy(labels)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         net = CompactResNet(classes=5, stem_stride=2)
     validation = np.arange(len(labels)) % 8 == 0
     record = fit(

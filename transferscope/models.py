@@ -15,12 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from transferscope.checkpoints import file_digest, load_checkpoint
 from transferscope.errors import InputError, SourceError
 from transferscope.images import Transform
+from transferscope.seeding import seeded
 from transferscope.zoo import Source, missing_file, near, unknown_model
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -163,9 +163,7 @@ def _said(error: BaseException) -> str:
 
 
 def _build(source: Source, *, pretrained: bool, seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would seed the GPUs too, which are not forked: asking for them would start CUDA.
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         module = _from_factory(source) if source.loader == "python" else _from_library(source, pretrained)
     return module.cpu().float().eval()
 

@@ -19,6 +19,7 @@ from transferscope.progress import Report
 from transferscope.protocols import scratch
 from transferscope.protocols.scratch import ScratchResult
 from transferscope.protocols.training import Recipe, TrainingRecord
+from transferscope.seeding import seeded
 from transferscope.store import Store, digest
 from transferscope.zoo import Source, Zoo
 
@@ -183,8 +184,7 @@ def _network(network: models.Network) -> tuple[nn.Module, Transform]:
 
 
 def _seeded_compact(classes: int, transform: Transform, seed: int) -> CompactResNet:
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return scratch.compact_network(classes, transform.size)
 
 

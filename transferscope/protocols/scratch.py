@@ -17,6 +17,7 @@ from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.images import Transform
 from transferscope.networks import WIDTH, CompactResNet
 from transferscope.protocols.training import Recipe, TrainingRecord, evaluate, fit
+from transferscope.seeding import seeded
 from transferscope.stages import trace
 
 SMALL, LARGE = 32, 64
@@ -129,8 +130,7 @@ def with_head(net: nn.Module, classes: int, transform: Transform, seed: int) -> 
     head = linear[-1].module
     assert isinstance(head, nn.Linear)
     if head.out_features != classes:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             new = nn.Linear(head.in_features, classes, bias=head.bias is not None)
         parent, _, name = linear[-1].layer.rpartition(".")
         setattr(net.get_submodule(parent), name, new)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from transferscope.errors import InputError, SourceError
+from transferscope.seeding import seeded
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,7 @@ def _reproducible(seed: int, device: torch.device) -> Iterator[None]:
     before = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with seeded(seed, device):
             yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before

@@ -9,12 +9,14 @@ from transferscope.similarity.cca import (
     svcca_subspace,
 )
 from transferscope.similarity.cka import MinibatchCKA, linear_cka
+from transferscope.similarity.rbf import rbf_cka
 
 __all__ = [
     "MinibatchCKA",
     "cca",
     "linear_cka",
     "mean_canonical_correlation",
+    "rbf_cka",
     "subspace_from_factors",
     "svcca",
     "svcca_matrix",

@@ -11,7 +11,7 @@ from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.linalg import Factors, check_features, check_paired, thin_svd
 
 
-def cca(X: Array, Y: Array) -> float:
+def cca(X: Array, Y: Array, *, squared: bool = False) -> float:
     """Mean canonical correlation of all directions of `X` and `Y`.
 
     Unchanged by invertible linear maps and shifts of the features of either.
@@ -20,6 +20,8 @@ def cca(X: Array, Y: Array) -> float:
     ----------
     X, Y
         Features of the same samples, (n_samples, n_features_x) and (n_samples, n_features_y).
+    squared
+        Average the squared correlations instead.
 
     Returns
     -------
@@ -42,10 +44,10 @@ def cca(X: Array, Y: Array) -> float:
     Hotelling (1936), Relations between two sets of variates.
     """
     X, Y = check_paired(X, Y)
-    return _warned_mean_correlation(thin_svd(X).left, thin_svd(Y).left)
+    return _warned_mean_correlation(thin_svd(X).left, thin_svd(Y).left, squared)
 
 
-def svcca(X: Array, Y: Array, *, threshold: float = 0.99) -> float:
+def svcca(X: Array, Y: Array, *, threshold: float = 0.99, squared: bool = False) -> float:
     """Singular vector CCA: mean canonical correlation of the leading singular subspaces of `X` and `Y`.
 
     Parameters
@@ -54,6 +56,8 @@ def svcca(X: Array, Y: Array, *, threshold: float = 0.99) -> float:
         Features of the same samples, (n_samples, n_features_x) and (n_samples, n_features_y).
     threshold
         Share of the variance that the kept directions explain at least, in (0, 1].
+    squared
+        Average the squared correlations instead.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def svcca(X: Array, Y: Array, *, threshold: float = 0.99) -> float:
     Raghu et al. (2017), SVCCA: Singular Vector Canonical Correlation Analysis.
     """
     X, Y = check_paired(X, Y)
-    return _warned_mean_correlation(svcca_subspace(X, threshold), svcca_subspace(Y, threshold))
+    return _warned_mean_correlation(svcca_subspace(X, threshold), svcca_subspace(Y, threshold), squared)
 
 
 def svcca_subspace(X: Array, threshold: float = 0.99) -> Array:
@@ -158,14 +162,14 @@ def svcca_matrix(us: Sequence[Array], vs: Sequence[Array]) -> Array:
     return xp.reshape(xp.stack(means), (len(us), len(vs)))
 
 
-def _warned_mean_correlation(U: Array, V: Array) -> float:
-    mean = float(_mean_correlation(U, V))
+def _warned_mean_correlation(U: Array, V: Array, squared: bool = False) -> float:
+    mean = float(_mean_correlation(U, V, squared))
     _warn_crowded([(U, V)], stacklevel=4)
     _warn_constant([(U, V)], stacklevel=4)
     return mean
 
 
-def _mean_correlation(U: Array, V: Array) -> Array:
+def _mean_correlation(U: Array, V: Array, squared: bool = False) -> Array:
     xp = array_namespace(U, V)
     if U.shape[0] != V.shape[0]:
         raise InputError(
@@ -174,7 +178,8 @@ def _mean_correlation(U: Array, V: Array) -> Array:
         )
     if min(U.shape[1], V.shape[1]) == 0:
         return xp.sum(U[:1, :0]) * math.nan
-    return xp.mean(xp.linalg.svdvals(U.T @ V))
+    correlations = xp.linalg.svdvals(U.T @ V)
+    return xp.mean(correlations**2 if squared else correlations)
 
 
 def _warn_crowded(pairs: Sequence[tuple[Array, Array]], *, stacklevel: int) -> None:

@@ -1,0 +1,277 @@
+"""Two networks on the same images: every value against plain formulas, and the ways to get the images wrong."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import transferscope as ts
+from transferscope import similarity
+from transferscope.errors import CaptureError, InputError, TransferscopeWarning
+
+LAYERS_X, LAYERS_Y = ["1", "2", "4"], ["1", "3"]
+
+
+def seeded(build):
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return build()
+
+
+@pytest.fixture
+def net_x():
+    return seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(80, 6)
+        ).double()
+    )
+
+
+@pytest.fixture
+def net_y():
+    return seeded(
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.BatchNorm2d(6), nn.Tanh(), nn.Conv2d(6, 3, 2)).double()
+    )
+
+
+@pytest.fixture
+def images():
+    return torch.randn(33, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def activations(net, layers, images):
+    """Outputs of the children of a Sequential with these names, flattened, by running its prefixes."""
+    with torch.no_grad():
+        net.eval()
+        return [net[: int(layer) + 1](images.clone()).flatten(1).numpy() for layer in layers]
+
+
+def unbiased_hsic(K, L):
+    """Song et al. (2012), as printed: K and L without their diagonals."""
+    n = len(K)
+    K, L = K * (1 - np.eye(n)), L * (1 - np.eye(n))
+    ones = np.ones(n)
+    total = np.trace(K @ L) + (ones @ K @ ones) * (ones @ L @ ones) / ((n - 1) * (n - 2))
+    return (total - 2 / (n - 2) * ones @ K @ L @ ones) / (n * (n - 3))
+
+
+def plain(x, y, batches):
+    """Debiased CKA of all pairs, HSIC summed over batches with weights n_b (n_b - 3) and divided once."""
+    result = np.empty((len(x), len(y)))
+    for i, X in enumerate(x):
+        for j, Y in enumerate(y):
+            sums = np.zeros(3)
+            for rows in batches:
+                K, L = X[rows] @ X[rows].T, Y[rows] @ Y[rows].T
+                n = len(K)
+                hsic = unbiased_hsic(K, L), unbiased_hsic(K, K), unbiased_hsic(L, L)
+                sums += n * (n - 3) * np.array(hsic)
+            result[i, j] = sums[0] / np.sqrt(sums[1] * sums[2])
+    return result
+
+
+def both(net_x, net_y, images, **options):
+    return ts.compare(net_x, net_y, images, layers_x=LAYERS_X, layers_y=LAYERS_Y, device="cpu", **options)
+
+
+def expected(net_x, net_y, images, batches):
+    return plain(activations(net_x, LAYERS_X, images), activations(net_y, LAYERS_Y, images), batches)
+
+
+# --- values -------------------------------------------------------------------------------------------------------
+
+
+def test_one_batch_of_all_images_is_debiased_cka(net_x, net_y, images):
+    result = both(net_x, net_y, images, batch_size=64)
+    np.testing.assert_allclose(result, expected(net_x, net_y, images, [slice(None)]), atol=1e-10)
+    assert result.dims == ("layer_x", "layer_y")
+    assert result["layer_x"].to_numpy().tolist() == LAYERS_X
+    assert result["layer_y"].to_numpy().tolist() == LAYERS_Y
+    assert result.dtype == np.float64
+    assert (result.attrs["measure"], result.attrs["n_samples"]) == ("linear_cka", 33)
+
+
+def test_batches_are_weighted_sums_divided_once(net_x, net_y, images):
+    result = both(net_x, net_y, images, batch_size=12)
+    batches = [slice(0, 12), slice(12, 24), slice(24, 33)]
+    np.testing.assert_allclose(result, expected(net_x, net_y, images, batches), atol=1e-10)
+
+
+@pytest.mark.parametrize("tail", [1, 2, 3])
+def test_trap_4_a_short_tail_joins_the_batch_before_it(net_x, net_y, images, tail):
+    images = images[: 16 + tail]
+    batches = [slice(0, 8), slice(8, 16 + tail)]
+    loader = DataLoader(TensorDataset(images, torch.zeros(len(images))), batch_size=8)
+    for given in (images, loader):
+        result = both(net_x, net_y, given, batch_size=8)
+        np.testing.assert_allclose(result, expected(net_x, net_y, images, batches), atol=1e-10)
+        assert result.attrs["n_samples"] == 16 + tail
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_trap_4_small_batches_of_a_loader_are_joined(net_x, net_y, images, size):
+    seen = []
+    net_x.register_forward_hook(lambda _net, args, _out: seen.append(len(args[0])))
+    result = both(net_x, net_y, DataLoader(images[:15], batch_size=size))
+    del seen[:1]  # the pass in which the layers are looked up
+    assert sum(seen) == 15
+    assert all(4 <= n < 10 for n in seen)
+    edges = np.cumsum([0, *seen])
+    batches = [slice(a, b) for a, b in itertools.pairwise(edges)]
+    np.testing.assert_allclose(result, expected(net_x, net_y, images[:15], batches), atol=1e-10)
+
+
+def test_trap_3_a_shuffled_loader_gives_both_networks_the_same_images(net_x, images):
+    """Two differently shuffled passes would give a diagonal near 0."""
+    twin = copy.deepcopy(net_x)
+    loader = DataLoader(TensorDataset(images), batch_size=11, shuffle=True)
+    result = ts.compare(net_x, twin, loader, layers_x=LAYERS_X, layers_y=LAYERS_X, device="cpu")
+    np.testing.assert_allclose(np.diag(result), 1, atol=1e-10)
+
+
+def test_trap_1_a_network_that_starts_in_place_does_not_change_the_images(net_y, images):
+    net_x = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3).double())
+    before = images.clone()
+    result = ts.compare(net_x, net_y, images, layers_x="0", layers_y="1", device="cpu")
+    want = plain(activations(net_x, ["0"], before), activations(net_y, ["1"], before), [slice(None)])
+    np.testing.assert_allclose(result, want, atol=1e-10)
+    assert torch.equal(images, before)
+
+
+def test_a_network_with_itself_is_symmetric_with_ones_and_runs_once(net_x, images):
+    calls = []
+    net_x.register_forward_hook(lambda *_: calls.append(1))
+    result = ts.compare(net_x, net_x, images, batch_size=11, device="cpu").to_numpy()
+    assert len(calls) == 2 + 3  # the layers of either side are looked up, then one pass per batch
+    np.testing.assert_allclose(np.diag(result), 1, atol=1e-12)
+    np.testing.assert_allclose(result, result.T, atol=1e-12)
+    assert (result <= 1 + 1e-12).all()
+
+
+def test_networks_that_share_modules_are_kept_apart(net_x, images):
+    stem = net_x[:3]
+    result = ts.compare(net_x, stem, images, layers_x=LAYERS_X, layers_y=["1", "2"], batch_size=64, device="cpu")
+    want = plain(activations(net_x, LAYERS_X, images), activations(stem, ["1", "2"], images), [slice(None)])
+    np.testing.assert_allclose(result, want, atol=1e-10)
+
+
+def test_svcca_is_that_of_all_images_at_once(net_x, net_y, images):
+    options = {"measure": "svcca", "reduce": "mean"}
+    result = both(net_x, net_y, images, batch_size=8, **options)
+
+    def means(net, layers):
+        with torch.no_grad():
+            outputs = [net.eval()[: int(layer) + 1](images.clone()) for layer in layers]
+        return [(out if out.ndim == 2 else out.mean((2, 3))).numpy() for out in outputs]
+
+    want = [[similarity.svcca(X, Y) for Y in means(net_y, LAYERS_Y)] for X in means(net_x, LAYERS_X)]
+    np.testing.assert_allclose(result, want, atol=1e-10)
+    assert result.attrs["measure"] == "svcca"
+
+
+def test_svcca_of_more_directions_than_images_warns(net_x, net_y, images):
+    with pytest.warns(TransferscopeWarning, match="more samples"):
+        both(net_x, net_y, images, measure="svcca", reduce="flatten")
+
+
+@pytest.mark.parametrize("measure", ["linear_cka", "svcca"])
+def test_tensor_dataset_list_and_loader_agree(net_x, net_y, images, measure):
+    options = {"measure": measure, "reduce": "mean", "batch_size": 10}
+    labelled = TensorDataset(images, torch.arange(len(images)))
+    reference = both(net_x, net_y, images, **options)
+    for given in (labelled, list(images), DataLoader(images, batch_size=10), DataLoader(labelled, batch_size=10)):
+        np.testing.assert_allclose(both(net_x, net_y, given, **options), reference, atol=1e-12)
+
+
+# --- layers and modes ---------------------------------------------------------------------------------------------
+
+
+def test_layers_may_be_globs_in_firing_order(net_x, net_y, images):
+    result = ts.compare(net_x, net_y, images, layers_x="*", layers_y=["3", "0"], device="cpu")
+    assert result["layer_x"].to_numpy().tolist() == ["0", "1", "2", "3", "4"]
+    assert result["layer_y"].to_numpy().tolist() == ["0", "3"]
+    with pytest.raises(CaptureError, match="No layer of Sequential matches 'nowhere'"):
+        ts.compare(net_x, net_y, images, layers_y="nowhere", device="cpu")
+
+
+def test_networks_are_left_in_their_modes_without_hooks(net_x, net_y, images):
+    net_x.train()
+    net_y.train()
+    net_y[1].eval()
+    modes = [module.training for net in (net_x, net_y) for module in net.modules()]
+    statistics = net_y[1].running_mean.clone()
+    both(net_x, net_y, images)
+    with pytest.raises(InputError):
+        both(net_x, net_y, images[:3])
+    assert [module.training for net in (net_x, net_y) for module in net.modules()] == modes
+    assert not any(module._forward_hooks for net in (net_x, net_y) for module in net.modules())
+    assert torch.equal(net_y[1].running_mean, statistics)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+# --- what cannot be compared --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", ["linear_cka", "svcca"])
+def test_nan_activations_name_the_layer(net_x, net_y, images, measure):
+    with torch.no_grad():
+        net_y[3].weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(CaptureError, match="layer '3' are NaN or infinite"):
+        both(net_x, net_y, images, measure=measure)
+
+
+@pytest.mark.parametrize("measure", ["cka", "", None])
+def test_an_unknown_measure_is_an_input_error(net_x, net_y, images, measure):
+    with pytest.raises(InputError, match="`measure` to be 'linear_cka' or 'svcca'"):
+        both(net_x, net_y, images, measure=measure)
+
+
+@pytest.mark.parametrize("batch_size", [3, 0, -1])
+def test_a_batch_size_below_four_is_an_input_error(net_x, net_y, images, batch_size):
+    with pytest.raises(InputError, match="`batch_size` to be at least 4"):
+        both(net_x, net_y, images, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("kind", [lambda i: i, TensorDataset, lambda i: DataLoader(TensorDataset(i), batch_size=2)])
+@pytest.mark.parametrize("measure", ["linear_cka", "svcca"])
+def test_fewer_than_four_images_are_an_input_error(net_x, net_y, images, count, kind, measure):
+    with pytest.raises(InputError, match=f"at least 4 images, but got {count}"):
+        both(net_x, net_y, kind(images[:count]), measure=measure)
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        yield torch.zeros(3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (torch.zeros(9, 8, 8), r"got torch.float32 of shape \(9, 8, 8\)"),
+        (torch.zeros(9, 3, 8, 8, dtype=torch.uint8), r"got torch.uint8 of shape \(9, 3, 8, 8\)"),
+        (TensorDataset(torch.zeros(9, 8)), r"got torch.float32 of shape \(9, 8\)"),
+        (DataLoader(torch.zeros(9, 3, 8), batch_size=4), r"got torch.float32 of shape \(4, 3, 8\)"),
+        (np.zeros((9, 3, 8, 8)), "to give tensors, alone or first in a tuple, but got ndarray"),
+        ([("image", 0)] * 5, "to give tensors, alone or first in a tuple, but got str"),
+        (Endless(), "Dataset with a length, but got Endless; put an iterable dataset into a DataLoader"),
+        (None, "to be a tensor, a DataLoader or a Dataset with a length, but got NoneType"),
+    ],
+)
+def test_images_of_another_kind_are_an_input_error(net_x, net_y, wrong, message):
+    with pytest.raises(InputError, match=message):
+        both(net_x, net_y, wrong)
+
+
+def test_an_iterable_dataset_in_a_loader_is_fine(net_x, net_y, images):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from images
+
+    result = both(net_x, net_y, DataLoader(Stream(), batch_size=8))
+    np.testing.assert_allclose(result, both(net_x, net_y, images, batch_size=8), atol=1e-12)

@@ -1,0 +1,484 @@
+"""Training from scratch: it learns, repeats bit by bit, stops as told, and sets the right images aside."""
+
+import contextlib
+import copy
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch import nn
+
+from transferscope.data import load_target
+from transferscope.errors import InputError, SourceError, TransferscopeWarning
+from transferscope.images import Transform
+from transferscope.networks import CompactResNet
+from transferscope.protocols import scratch, training
+from transferscope.protocols.training import Recipe, evaluate, fit
+
+CPU = torch.device("cpu")
+
+
+def noise(n, classes=3, size=8, seed=0, label_noise=0.0):
+    """Noise images (n, 3, size, size) in which the class brightens one channel."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    images = torch.randn(n, 3, size, size, generator=draw)
+    images[torch.arange(n), labels % 3] += 1.0
+    if label_noise:
+        wrong = torch.rand(n, generator=draw) < label_noise
+        labels = torch.where(wrong, torch.randint(0, classes, (n,), generator=draw), labels)
+    return images, labels
+
+
+def network(seed=0, classes=3, **options):
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return CompactResNet(classes, **{"width": 4, **options})
+
+
+class Dropping(nn.Sequential):
+    """A linear network whose training depends on dropout too."""
+
+    def __init__(self):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            super().__init__(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 64, 3))
+
+
+def trained(net, *, n=48, seed=0, label_noise=0.0, on_epoch=None, **options):
+    images, labels = noise(n, label_noise=label_noise)
+    recipe = Recipe(**{"epochs": 3, "batch_size": 16, **options})
+    record = fit(net, images, labels, noise(30, seed=9), recipe=recipe, seed=seed, on_epoch=on_epoch)
+    return net, record
+
+
+def equal_weights(x, y):
+    return all(torch.equal(a, b) for a, b in zip(x.state_dict().values(), y.state_dict().values(), strict=True))
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_digits():
+    digits = load_digits()
+    images = torch.from_numpy(digits.images).float().div(8).sub(1)[:, None].expand(-1, 3, -1, -1)
+    labels = torch.from_numpy(digits.target)
+    net = network(classes=10, width=8)
+    recipe = Recipe(epochs=8, shift=0.0)
+    record = fit(net, images[:700], labels[:700], (images[700:900], labels[700:900]), recipe=recipe, seed=0)
+    _, accuracy = evaluate(net, images[900:], labels[900:])
+    assert accuracy > 0.9
+    assert record.validation_accuracy > 0.9
+    assert (record.stopped, record.epochs, record.steps) == ("finished", 8, 8 * 22)
+
+
+@pytest.mark.parametrize("build", [network, Dropping])
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(build):
+    torch.manual_seed(1)
+    one, first = trained(build(), seed=5)
+    torch.manual_seed(2)
+    torch.rand(3)
+    two, second = trained(build(), seed=5)
+    other, _ = trained(build(), seed=6)
+    assert equal_weights(one, two)
+    assert (first.best_epoch, first.validation_accuracy) == (second.best_epoch, second.validation_accuracy)
+    assert not equal_weights(one, other)
+
+
+def test_global_state_is_left_alone():
+    before = torch.random.get_rng_state()
+    cudnn = torch.backends.cudnn
+    flags = cudnn.deterministic, cudnn.benchmark
+    trained(Dropping())
+    with pytest.raises(SourceError):
+        trained(Dropping(), learning_rate=1e30)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert (cudnn.deterministic, cudnn.benchmark) == flags
+    assert torch.is_grad_enabled()
+
+
+def test_the_weights_of_the_best_epoch_come_back():
+    losses, weights = [], []
+    net = network()
+
+    def watch(done, total):
+        assert (done, total) == (len(losses) + 1, 8)
+        losses.append(evaluate(net, *noise(30, seed=9))[0])
+        weights.append(copy.deepcopy(net))
+
+    _, record = trained(net, epochs=8, learning_rate=0.1, label_noise=1.0, on_epoch=watch)
+    loss, accuracy = evaluate(net, *noise(30, seed=9))
+    best = int(np.argmin(losses))
+    assert best < len(losses) - 1, "the task has to overfit for this test to say anything"
+    assert record.best_epoch == best + 1
+    assert loss == losses[best]
+    assert accuracy == record.validation_accuracy
+    assert equal_weights(net, weights[best])
+    assert not net.training
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Let validation losses be these, one per epoch, whatever the network does; the accuracy is a tenth of them."""
+
+    def script(*losses):
+        left = iter(losses)
+
+        def evaluate(net, _images, _labels):
+            net.eval()
+            loss = next(left)
+            return loss, loss / 10
+
+        monkeypatch.setattr(training, "evaluate", evaluate)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("losses", "best", "epochs", "stopped"),
+    [
+        ([3, 1, 2, 0.5, 0.7, 0.6], 4, 6, "finished"),
+        ([3, 2, 1, 1, 1, 1], 3, 5, "early"),  # equal is not better
+        ([1, 2, 2, 2, 2, 2], 1, 5, "early"),  # patience counts from half the schedule on
+        ([3, 2, 2, 2, 1, 2], 5, 6, "finished"),
+        ([9, 9, 9, 1, 2, 2], 4, 6, "finished"),  # patience ends with the last epoch
+    ],
+)
+def test_best_epoch_and_early_stop_follow_the_validation_loss(scripted, losses, best, epochs, stopped):
+    scripted(*losses)
+    net, weights = network(), []
+    trained(net, epochs=6, patience=2, on_epoch=lambda _done, _total: weights.append(copy.deepcopy(net)))
+    scripted(*losses)
+    again, record = trained(network(), epochs=6, patience=2)
+    assert (record.best_epoch, record.epochs, record.stopped) == (best, epochs, stopped)
+    assert record.validation_accuracy == losses[best - 1] / 10
+    assert [i for i, each in enumerate(weights, 1) if equal_weights(each, again)] == [best]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_validation_loss_that_is_not_finite_is_a_source_error(scripted, loss):
+    scripted(1.0, loss)
+    with pytest.raises(SourceError, match=rf"diverged in epoch 2 \(validation loss {loss}\)"):
+        trained(network())
+
+
+def test_it_stops_early_when_the_validation_loss_no_longer_falls():
+    _, record = trained(Dropping(), epochs=60, patience=2, label_noise=1.0, learning_rate=0.3)
+    assert record.stopped == "early"
+    assert record.epochs == max(record.best_epoch, 30) + 2
+    assert record.steps == 4 * record.epochs  # 48 images in batches of a quarter
+
+
+def test_the_budget_stops_training_in_the_middle_of_an_epoch():
+    _, record = trained(network(), n=96, epochs=5, batch_size=4, budget_s=1e-9)
+    assert (record.stopped, record.epochs, record.steps) == ("budget", 1, 1)
+
+
+def test_a_budget_that_runs_out_with_the_last_step_was_enough():
+    _, record = trained(network(), n=2, epochs=1, budget_s=1e-9)
+    assert (record.stopped, record.steps) == ("finished", 1)
+    _, record = trained(network(), n=2, epochs=2, budget_s=1e-9)
+    assert (record.stopped, record.steps) == ("budget", 1)
+
+
+def test_a_slow_network_stops_soon_after_its_budget():
+    class Slow(Dropping):
+        def forward(self, x):
+            time.sleep(0.02)
+            return super().forward(x)
+
+    _, record = trained(Slow(), epochs=1000, budget_s=0.2)
+    assert record.stopped == "budget"
+    assert 0.2 < record.seconds < 2
+    assert 1 <= record.steps <= 11
+
+
+@pytest.mark.parametrize("learning_rate", [1e6, 1e30])
+def test_diverging_training_is_a_source_error(learning_rate):
+    with pytest.raises(SourceError, match=r"Training diverged in epoch 1.*lower the learning rate"):
+        trained(nn.Sequential(nn.Flatten(), *[nn.Linear(192, 192) for _ in range(6)]), learning_rate=learning_rate)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 7, 9, 11, 17, 33])
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 16])
+def test_no_step_sees_a_single_image_and_every_image_is_seen(n, batch_size):
+    """Batch norm on pooled features raises for a batch of one."""
+    sizes = []
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 3))
+    net.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])) if module.training else None)
+    _, record = trained(net, n=n, epochs=1, batch_size=batch_size)
+    assert sum(sizes) == n
+    assert min(sizes) >= 2
+    assert max(sizes) <= max(batch_size, 3)
+    assert record.steps == len(sizes)
+
+
+def test_evaluation_is_the_mean_over_all_images_whatever_the_batches():
+    net, (images, labels) = network(), noise(37)
+    with torch.no_grad():
+        logits = net.eval()(images).double()
+    truth = labels.numpy()
+    probabilities = torch.softmax(logits, 1).numpy()
+    loss = -np.log(probabilities[np.arange(37), truth]).mean()
+    accuracy = (probabilities.argmax(1) == truth).mean()
+    net.train()
+    for batch_size in (256, 10):
+        assert evaluate(net, images, labels, batch_size=batch_size) == pytest.approx((loss, accuracy), rel=1e-6)
+    assert not net.training
+
+
+def test_shifted_images_are_shifts_with_the_border_repeated():
+    images = torch.rand(64, 3, 16, 16)
+    shifted = training._shifted(images, 0.125, torch.Generator().manual_seed(0)).numpy()
+    seen = set()
+    for before, after in zip(images.numpy(), shifted, strict=True):
+        padded = np.pad(before, ((0, 0), (2, 2), (2, 2)), mode="edge")
+        fits = [(y, x) for y in range(5) for x in range(5) if np.array_equal(padded[:, y : y + 16, x : x + 16], after)]
+        assert len(fits) == 1
+        seen.add(fits[0])
+    assert len(seen) > 15, "each image has an offset of its own, in all directions"
+
+
+def test_without_shift_the_images_stay_as_they_are():
+    images = torch.rand(4, 3, 8, 8)
+    assert torch.equal(training._shifted(images, 0.0, torch.Generator()), images)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 0), ("batch_size", -1), ("learning_rate", 0.0), ("patience", 0), ("budget_s", float("nan"))],
+)
+def test_a_recipe_that_cannot_be_followed_is_an_input_error(name, value):
+    with pytest.raises(InputError, match=f"`{name}` to be positive, but got {value}"):
+        Recipe(**{name: value})
+
+
+# --- the compact network ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "stem_stride"), [(32, 1), (64, 2)])
+def test_the_compact_network_has_one_inner_resolution_for_both_sizes(size, stem_stride):
+    net = scratch.compact_network(7, size).eval()
+    assert net.stem[0].stride == (stem_stride, stem_stride)
+    with torch.no_grad():
+        inner = net.blocks(net.stem(torch.zeros(2, 3, size, size)))
+        assert net(torch.zeros(2, 3, size, size)).shape == (2, 7)
+    assert inner.shape == (2, 64, 8, 8)
+
+
+def test_the_compact_network_has_the_parameters_of_its_layers():
+    def conv(inputs, outputs, side):
+        return inputs * outputs * side * side + 2 * outputs  # and its batch norm
+
+    def block(inputs, outputs):
+        shortcut = conv(inputs, outputs, 1) if inputs != outputs else 0
+        return conv(inputs, outputs, 3) + conv(outputs, outputs, 3) + shortcut
+
+    w = 6
+    blocks = [(w, w), (w, w), (w, 2 * w), (2 * w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w)]
+    expected = conv(3, w, 3) + sum(block(*widths) for widths in blocks) + 4 * w * 5 + 5
+    assert sum(p.numel() for p in CompactResNet(5, width=w).parameters()) == expected
+
+
+@pytest.mark.parametrize(("sides", "size"), [((28, 32), 32), ((47, 47), 32), ((48, 90), 64), ((300, 200), 64)])
+def test_the_transform_follows_the_size_of_the_images(sides, size):
+    target = load_target((np.zeros((6, *sides, 3), np.uint8), np.arange(6) % 2))
+    assert scratch.compact_transform(target).size == size
+
+
+# --- setting images aside -----------------------------------------------------------------------------------------
+
+
+def pictures(counts, size=8):
+    """Return a target with so many random images of each class."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), size, size, 3), dtype=np.uint8)
+    # A clear mean colour for each class, so that there is something to learn.
+    images[np.arange(len(labels)), :, :, labels % 3] //= 8
+    return load_target((images, labels))
+
+
+def split_positions(target, probe, seed=0):
+    """Return the split as positions in `target`, the held-out ones found by content."""
+    split = scratch.split_probe(target, probe, seed)
+    place = {target.image(i).tobytes(): i for i in range(target.n_samples)}
+    assert len(place) == target.n_samples
+    held_out = [place[split.held_out.image(i).tobytes()] for i in range(split.held_out.n_samples)]
+    np.testing.assert_array_equal(split.held_out.labels, target.labels[held_out])
+    return set(probe.indices[split.train]), set(probe.indices[split.validation]), set(held_out)
+
+
+@pytest.mark.parametrize(
+    ("counts", "samples"), [((60, 60, 60), 60), ((30, 30), 60), ((50, 9, 4), 30), ((40, 2, 3), 45)]
+)
+def test_train_validation_and_held_out_are_disjoint_and_whole(counts, samples):
+    target = pictures(counts)
+    probe = target.probe(samples)
+    train, validation, held_out = split_positions(target, probe)
+    assert not train & validation
+    assert not train & held_out
+    assert not validation & held_out
+    in_probe = set(probe.indices)
+    if target.n_samples - samples >= 10 * len(counts):
+        assert held_out == set(range(target.n_samples)) - in_probe
+        assert train | validation == in_probe
+    else:
+        assert train | validation | held_out == in_probe
+        assert len(held_out) == pytest.approx(samples / 5, abs=len(counts))
+    rest = len(train) + len(validation)
+    assert len(validation) == pytest.approx(0.15 * rest, abs=len(counts))
+
+
+@pytest.mark.parametrize("counts", [(40, 40), (40, 1), (3, 3, 3), (2, 2), (30, 2, 1, 5)])
+def test_every_class_keeps_a_training_image(counts):
+    with pytest.warns(TransferscopeWarning) if 1 in counts else contextlib.nullcontext():
+        target = pictures(counts)
+    probe = target.probe(target.n_samples)
+    for seed in range(5):
+        split = scratch.split_probe(target, probe, seed)
+        assert set(probe.labels[split.train]) == set(range(len(counts)))
+
+
+def test_a_split_is_stratified_and_repeats_by_seed():
+    target = pictures((80, 40))
+    probe = target.probe(120)
+    splits = [scratch.split_probe(target, probe, seed) for seed in (0, 0, 1)]
+    for split in splits:
+        assert np.bincount(split.held_out.labels).tolist() == [16, 8]
+        assert np.bincount(probe.labels[split.validation]).tolist() == [10, 5]  # 0.15 of 64 and 32
+    assert splits[0].held_out.hash == splits[1].held_out.hash != splits[2].held_out.hash
+    np.testing.assert_array_equal(splits[0].train, splits[1].train)
+    assert splits[0].train.tolist() != splits[2].train.tolist()
+
+
+def test_about_a_thousand_images_are_held_out_of_many():
+    target = pictures((2000, 1000), size=2)
+    probe = target.probe(20)
+    held_out = scratch.split_probe(target, probe, 0).held_out
+    assert held_out.n_samples == pytest.approx(1000, abs=2)
+    assert np.bincount(held_out.labels) == pytest.approx([667, 333], abs=3)
+
+
+# --- heads --------------------------------------------------------------------------------------------------------
+
+TINY = Transform(size=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def test_a_head_of_another_width_is_replaced_by_seed_and_nothing_else():
+    net = network(classes=10)
+    before = copy.deepcopy(net.state_dict())
+    state = torch.random.get_rng_state()
+    heads = []
+    for seed in (0, 0, 1):
+        changed = scratch.with_head(copy.deepcopy(net), 3, TINY, seed).eval()
+        assert changed(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+        after = changed.state_dict()
+        assert {name for name in before if before[name].shape != after[name].shape} == {"head.weight", "head.bias"}
+        assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("head."))
+        heads.append(after["head.weight"])
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_head_of_the_right_width_is_left_alone():
+    net = network(classes=3)
+    head, before = net.head, net.head.weight.clone()
+    assert scratch.with_head(net, 3, TINY, 0) is net
+    assert net.head is head
+    assert torch.equal(head.weight, before)
+
+
+def test_a_nested_head_without_bias_keeps_none():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Sequential(nn.Linear(144, 8), nn.Linear(8, 9, bias=False)))
+    scratch.with_head(net, 5, TINY, 0)
+    assert (net[2][1].out_features, net[2][1].bias, net[2][0].out_features) == (5, None, 8)
+
+
+def test_a_network_without_a_linear_head_is_a_source_error():
+    with pytest.raises(SourceError, match="to end in a linear layer"):
+        scratch.with_head(nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten()), 3, TINY, 0)
+
+
+# --- a reference, from images to accuracy -------------------------------------------------------------------------
+
+
+def run(target, samples, **options):
+    probe = target.probe(samples)
+    split = scratch.split_probe(target, probe, 0)
+    return scratch.train_from_scratch(
+        network(classes=len(target.classes)), TINY, probe, split,
+        recipe=Recipe(**{"epochs": 8, "batch_size": 16, "shift": 0.0, **options}), seed=0, device=CPU,
+    ), split  # fmt: skip
+
+
+def test_a_reference_is_measured_on_its_held_out_images():
+    target = pictures((60, 60, 60))
+    result, split = run(target, 90)
+    assert result.n_held_out == split.held_out.n_samples == 90
+    assert result.accuracy > 0.9
+    assert result.record.epochs == 8
+
+
+def test_a_reference_on_labels_that_mean_nothing_stays_near_chance():
+    images = np.random.default_rng(1).integers(0, 256, (160, 8, 8, 3), dtype=np.uint8)
+    result, _ = run(load_target((images, np.arange(160) % 2)), 80, epochs=4)
+    assert 0.3 < result.accuracy < 0.7
+
+
+def test_too_few_images_for_a_reference_are_an_input_error():
+    target = pictures((2, 2))
+    with pytest.raises(InputError, match="enough images to train a reference on"):
+        run(target, 4)
+
+
+def broken_folder(root, broken):
+    """Write 40 images of two classes, of which these held-out ones lose their pixels but not their header."""
+    rng = np.random.default_rng(0)
+    for label in ("dark", "light"):
+        folder = root / label
+        folder.mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.integers(0, 100, (8, 8, 3)) + (155 if label == "light" else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02}.png")
+    target = load_target(root)
+    probe = target.probe(16)
+    outside = np.setdiff1d(np.arange(40), probe.indices)
+    for i in outside[:broken]:
+        path = root / target.classes[target.labels[i]] / f"{i % 20:02}.png"
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+    return target, probe
+
+
+def test_broken_held_out_images_are_named_once_and_not_counted(tmp_path):
+    target, probe = broken_folder(tmp_path / "data", broken=3)
+    split = scratch.split_probe(target, probe, 0)
+    assert split.held_out.n_samples == 24
+    recipe = Recipe(epochs=2, batch_size=8)
+    with pytest.warns(TransferscopeWarning, match="3 of 24 held-out images are left out") as caught:
+        result = scratch.train_from_scratch(network(classes=2), TINY, probe, split, recipe=recipe, seed=0, device=CPU)
+    assert result.n_held_out == 21
+    assert len(caught) == 1
+    assert len(re.findall(r"\d\d\.png", str(caught[0].message))) >= 3
+
+
+def test_labels_stay_with_their_images_when_some_are_broken(tmp_path):
+    target, probe = broken_folder(tmp_path / "data", broken=5)
+    split = scratch.split_probe(target, probe, 0)
+    with pytest.warns(TransferscopeWarning, match="5 of 24"):
+        images, labels = scratch.load_images(split.held_out, TINY)
+    assert images.shape == (19, 3, 8, 8)
+    brightness = images.mean((1, 2, 3))
+    assert torch.equal((brightness > 0).long(), labels)
+
+
+def test_held_out_images_that_are_all_broken_are_an_input_error(tmp_path):
+    target, probe = broken_folder(tmp_path / "data", broken=24)
+    split = scratch.split_probe(target, probe, 0)
+    with pytest.raises(InputError, match="all of them are broken"):
+        scratch.load_images(split.held_out, TINY)
