@@ -96,7 +96,7 @@ def same(x, y):
     return left == pytest.approx(right, abs=5e-7, nan_ok=True)
 
 
-def printed(ranking, width=100):
+def printed(ranking, width=120):
     console = Console(width=width, file=io.StringIO())
     print_ranking(ranking, console)
     return console.file.getvalue()
@@ -338,11 +338,11 @@ def test_awkward_names_appear_in_the_pictures_as_they_are(name):
 def test_the_table_shows_every_candidate_with_its_numbers(ranking):
     lines = printed(ranking).splitlines()
     (birds,) = (line.split() for line in lines if line.startswith("1 "))
-    cka, logme = (ranking.best.scores[name] for name in ("linear_cka_to_scratch", "logme"))
+    names = ("linear_cka_to_scratch", "svcca_to_scratch", "logme", "hscore")
+    scores = [f"{ranking.best.scores[name]:.3f}" for name in names]
     lower, upper = ranking.best.interval
     assert birds == [
-        "1", "birds", "blocks.1", "2/3", "0.700", f"{lower:.3f}-{upper:.3f}", "0.557", "180k", "2k", f"{cka:.3f}",
-        f"{logme:.3f}",
+        "1", "birds", "blocks.1", "2/3", "0.700", f"{lower:.3f}-{upper:.3f}", "0.557", "180k", "2k", *scores,
     ]  # fmt: skip
     (scratch,) = (line.split() for line in lines if line.startswith("2 "))
     assert scratch[:3] == ["2", "scratch", "0.500"]
@@ -357,10 +357,14 @@ def test_the_table_fits_and_keeps_its_numbers(width):
     ranking = make_ranking({"mobilenetv2-imagenet": [0.123, 0.456]})
     lines = printed(ranking, width).splitlines()
     assert max(map(len, lines)) <= width
-    (line,) = (line for line in lines if line.startswith("2 "))
-    lower, upper = ranking.recommendations[1].interval
+    rows = [line for line in lines if line.startswith("2 ")]
+    assert len(rows) == (1 if width >= 120 else 2)
+    pick = ranking.recommendations[1]
+    lower, upper = pick.interval
     for number in ("2/2", "0.456", f"{lower:.3f}-{upper:.3f}", "180k", "blocks.1"):
-        assert number in line
+        assert number in rows[0]
+    for score in pick.scores.values():
+        assert f"{score:.3f}" in rows[0] + rows[-1]
 
 
 def test_a_reference_that_was_handed_in_is_said_to_be(ranking):
@@ -375,8 +379,8 @@ def test_a_reference_that_was_handed_in_is_said_to_be(ranking):
 def test_sizes_have_three_digits_and_a_unit(number, expected):
     pick = replace(make_ranking({"birds": [0.7]}).best, flops=number)
     ranking = make_ranking({"birds": [0.7]}, recommendations=(pick,))
-    (line,) = (line for line in printed(ranking, 80).splitlines() if line.startswith("1 "))
-    assert line.split()[-1] == expected
+    (line,) = (line for line in printed(ranking).splitlines() if line.startswith("1 "))
+    assert line.split()[7] == expected
 
 
 def test_the_verdict_on_an_inner_cut_names_what_the_last_layer_gives():

@@ -35,5 +35,6 @@ def command(ctx: click.Context, output: str, seed: int, quiet: bool, verbose: bo
         "--seed", str(seed), "-o", str(folder / "results"),
         *(["--quiet"] if quiet else []), *(["--verbose"] if verbose else []),
     ]  # fmt: skip
-    click.echo(f"\n$ transferscope rank {shlex.join(arguments)}\n", err=True)
+    if not quiet:
+        click.echo(f"\n$ transferscope rank {shlex.join(arguments)}\n", err=True)
     ctx.exit(rank.command.main(arguments, prog_name="transferscope rank", standalone_mode=False) or 0)
