@@ -8,16 +8,22 @@ from transferscope.store import Store, digest, home, write_atomically
 
 @pytest.fixture
 def arrays():
-    return {"z": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array([1, 2], dtype=np.int64)}
+    return {
+        "z": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "a": np.array([1, 2], dtype=np.int64),
+        "scalar": np.array(7),
+        "strided": np.arange(12.0).reshape(3, 4)[:, ::2].T,
+    }
 
 
 def test_an_entry_comes_back_with_its_order_types_and_record(tmp_path, arrays):
     store = Store(tmp_path)
     store.put("features", "k1", arrays, {"note": "größe", "n": 3})
     found, record = Store(tmp_path).get("features", "k1")
-    assert list(found) == ["z", "a"]
+    assert list(found) == list(arrays)
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype
+        assert found[name].shape == array.shape
         np.testing.assert_array_equal(found[name], array)
     assert record == {"note": "größe", "n": 3}
 

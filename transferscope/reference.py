@@ -101,7 +101,8 @@ class ReferenceMaker:
         return self._trained(
             f"{source.name}'s own architecture",
             lambda: self._own(source),
-            ["own", models.fingerprint(source)],
+            # Sources that differ in their weights alone share one network.
+            ["own", models.fingerprint(source.model_copy(update={"checkpoint": None}))],
             source.layers,
             report,
         )
@@ -136,39 +137,36 @@ class ReferenceMaker:
             __version__, torch.__version__, self.device.type,
         ]  # fmt: skip
         key = digest(*identity)
-
-        def train() -> tuple[nn.Module, Transform]:
+        if (entry := self.store.get("reference", key)) is not None:
+            weights, record = entry
+            result = ScratchResult(**{**record, "record": TrainingRecord(**record["record"])})
+        else:
             net, transform = build()
-            if (entry := self.store.get("reference", key)) is not None:
-                net.load_state_dict({name: torch.from_numpy(array) for name, array in entry[0].items()})
-                return net.eval(), transform
             result = scratch.train_from_scratch(
                 net, transform, self.probe, split,
                 recipe=self.recipe, seed=self.seed, device=self.device, on_epoch=report,
             )  # fmt: skip
-            if result.record.stopped == "budget":
-                warnings.warn(
-                    f"The reference's time budget of {self.recipe.budget_s:g} s ran out after "
-                    f"{result.record.epochs} of {self.recipe.epochs} epochs: how far it got depends on this "
-                    "machine's speed. Raise the budget or lower the epochs for a repeatable answer.",
-                    TransferscopeWarning,
-                    stacklevel=2,
-                )
-            trained.append(result)
+            self._warn_of_budget(result.record)
             weights = {name: value.cpu().numpy() for name, value in net.state_dict().items()}
             self.store.put("reference", key, weights, asdict(result))
-            return net, transform
 
-        trained: list[ScratchResult] = []
-        features = self._features(train, ["scratch", key], layers, report)
-        if not trained and (entry := self.store.get("reference", key)) is not None:
-            record = TrainingRecord(**entry[1]["record"])
-            trained.append(ScratchResult(record, entry[1]["accuracy"], entry[1]["n_held_out"]))
-        if not trained:
-            # The cache still had the features but no longer the accuracy, which only training tells.
-            train()
-        result = trained[0]
+        def trained() -> tuple[nn.Module, Transform]:
+            net, transform = build()
+            net.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+            return net.eval(), transform
+
+        features = self._features(trained, ["scratch", key], layers, report)
         return TrainedReference(name, features, result.record, result.accuracy, result.n_held_out, len(split.train))
+
+    def _warn_of_budget(self, record: TrainingRecord) -> None:
+        if record.stopped == "budget":
+            warnings.warn(
+                f"The reference's time budget of {self.recipe.budget_s:g} s ran out after {record.epochs} of "
+                f"{self.recipe.epochs} epochs: how far it got depends on this machine's speed. Raise the budget or "
+                "lower the epochs for a repeatable answer.",
+                TransferscopeWarning,
+                stacklevel=2,
+            )
 
     def _features(
         self, build: Callable[[], tuple[nn.Module, Transform]], identity: Any, layers: Any, report: Report

@@ -87,7 +87,7 @@ class Store:
         path = self._path(kind, key)
         # safetensors sorts its tensors; the order of the layers has to survive.
         metadata = {"order": json.dumps(list(arrays)), "record": json.dumps(dict(record))}
-        data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
+        data = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
