@@ -101,7 +101,7 @@ def bare_forward_passes(target: Path, zoo: Path) -> float:
     total = 0.0
     for source in load_zoo(zoo):
         network = load_network(source, trust_code=True)
-        ready = list(batches(probe, network.transform, BATCH_SIZE, lambda _done, _total: None))
+        ready = list(batches(probe, network.transform, BATCH_SIZE))
         rounds = []
         with torch.inference_mode():
             network.module(ready[0])

@@ -208,7 +208,7 @@ class TestRank:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         deadline = time.monotonic() + 120
-        while not (tmp_path / "out").is_dir() and time.monotonic() < deadline:
+        while not (tmp_path / "out").is_dir() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         time.sleep(3)
         process.send_signal(signal.SIGINT)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import transferscope as ts
 from transferscope import similarity
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
+from transferscope.images import Transform
 
 LAYERS_X, LAYERS_Y = ["1", "2", "4"], ["1", "3"]
 
@@ -260,7 +261,7 @@ class Endless(IterableDataset):
         (np.zeros((9, 3, 8, 8)), "to give tensors, alone or first in a tuple, but got ndarray"),
         ([("image", 0)] * 5, "to give tensors, alone or first in a tuple, but got str"),
         (Endless(), "Dataset with a length, but got Endless; put an iterable dataset into a DataLoader"),
-        (None, "to be a tensor, a DataLoader or a Dataset with a length, but got NoneType"),
+        (None, "to be a tensor, a DataLoader, a target or a Dataset with a length, but got NoneType"),
     ],
 )
 def test_images_of_another_kind_are_an_input_error(net_x, net_y, wrong, message):
@@ -275,3 +276,13 @@ def test_an_iterable_dataset_in_a_loader_is_fine(net_x, net_y, images):
 
     result = both(net_x, net_y, DataLoader(Stream(), batch_size=8))
     np.testing.assert_allclose(result, both(net_x, net_y, images, batch_size=8), atol=1e-12)
+
+
+def test_the_images_of_a_target_are_prepared_by_the_transform(net_x, net_y):
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 12, 12, 3), dtype=np.uint8)
+    target = ts.load_target((pixels, [0, 1] * 4))
+    transform = Transform(size=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    prepared = torch.stack([transform(target.image(i)) for i in range(8)])
+    net_x, net_y = net_x.float(), net_y.float()
+    result = both(net_x, net_y, target, transform=transform)
+    np.testing.assert_array_equal(result, both(net_x, net_y, prepared))

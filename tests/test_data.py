@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import pickle
 import shutil
 import warnings
@@ -277,3 +278,9 @@ def test_a_target_is_its_own_target():
     assert load_target(target) is target
     renamed = load_target(target, name="new")
     assert (renamed.name, renamed.hash, target.name) == ("new", target.hash, "arrays")
+
+
+def test_a_folder_name_that_is_not_utf_8_becomes_printable(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    write(folder, "a*2", "b*2")
+    assert load_target(folder).name == "caf\N{REPLACEMENT CHARACTER}"

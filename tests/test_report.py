@@ -311,6 +311,7 @@ def test_awkward_names_survive_the_table(name):
 def test_awkward_names_survive_the_files(tmp_path):
     ranking = make_ranking({name: [0.3, 0.7 - i / 100] for i, name in enumerate(AWKWARD)})
     replace(ranking, target=TargetSummary(AWKWARD[0], 10, 2, "00")).save(tmp_path)
+    assert AWKWARD[0] in (tmp_path / "ranking.json").read_text(encoding="utf-8")
     loaded = load_ranking(tmp_path)
     assert [pick.source for pick in loaded.recommendations if pick.layer] == AWKWARD
     assert loaded.scores["source"].to_numpy().tolist() == AWKWARD

@@ -12,7 +12,13 @@ from torch.utils.data import DataLoader
 
 from transferscope import backend, scoring, similarity
 from transferscope.activations import Activations, Layers, Reduction, capture, check_finite, resolve_stages
+from transferscope.data import Target
 from transferscope.errors import InputError
+from transferscope.features import batches
+from transferscope.images import Transform
+from transferscope.models import IMAGENET_MEAN, IMAGENET_STD
+
+IMAGENET = Transform(size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 Measure = Literal["linear_cka", "svcca"]
 
@@ -29,6 +35,7 @@ def compare(
     layers_x: Layers = "auto",
     layers_y: Layers = "auto",
     reduce: Reduction = "flatten",
+    transform: Transform = IMAGENET,
     batch_size: int = 64,
     device: str = "auto",
 ) -> xr.DataArray:
@@ -43,14 +50,16 @@ def compare(
     ----------
     net_x, net_y : torch.nn.Module
         May be the same network, which then runs once.
-    images : torch.Tensor, DataLoader or Dataset
+    images : torch.Tensor, DataLoader, Dataset or Target
         A tensor (n_samples, channels, height, width), already normalised for both networks; or a loader or
-        dataset of such images, alone or first in a tuple.
+        dataset of such images, alone or first in a tuple; or a target, whose images `transform` prepares.
     measure : "linear_cka" or "svcca"
         What to compute.
     layers_x, layers_y, reduce
         As in `capture`. "flatten", the default, compares feature maps position by position, as Kornblith et al.
         (2019) do.
+    transform : Transform
+        Only for a target: 224 px and ImageNet's mean and deviation by default.
     batch_size : int
         Images in one forward pass, where `images` is not a loader. Batches of fewer than 4, of a loader too, are
         joined to others.
@@ -77,7 +86,7 @@ def compare(
     where = backend.resolve_device(device)
     net_x.to(where)
     net_y.to(where)
-    stream = _joined(_checked(_image_batches(images, batch_size)))
+    stream = _joined(_checked(_image_batches(images, batch_size, transform)))
     first = next(stream, torch.empty(0))
     if len(first) < _FEWEST:
         raise InputError(f"Expected `images` to hold at least {_FEWEST} images, but got {len(first)}.")
@@ -126,8 +135,10 @@ def _subspaces(kept: dict[str, list[torch.Tensor]]) -> list[Any]:
     return [similarity.svcca_subspace(backend.from_torch(torch.cat(tensors))) for tensors in kept.values()]
 
 
-def _image_batches(images: Any, batch_size: int) -> Iterator[torch.Tensor]:
-    if isinstance(images, DataLoader):
+def _image_batches(images: Any, batch_size: int, transform: Transform) -> Iterator[torch.Tensor]:
+    if isinstance(images, Target):
+        yield from batches(images, transform, batch_size)
+    elif isinstance(images, DataLoader):
         yield from map(_tensor, images)
     elif isinstance(images, torch.Tensor):
         yield from images.split(batch_size)
@@ -136,7 +147,7 @@ def _image_batches(images: Any, batch_size: int) -> Iterator[torch.Tensor]:
             yield torch.stack([_tensor(images[i]) for i in range(start, min(start + batch_size, len(images)))])
     else:
         raise InputError(
-            f"Expected `images` to be a tensor, a DataLoader or a Dataset with a length, but got "
+            "Expected `images` to be a tensor, a DataLoader, a target or a Dataset with a length, but got "
             f"{type(images).__name__}; put an iterable dataset into a DataLoader."
         )
 

@@ -286,7 +286,9 @@ def load_target(source: Any, *, name: str | None = None) -> Target:
     if isinstance(source, Target):
         return source if name is None else replace(source, name=name)
     if isinstance(source, str | os.PathLike):
-        loaded, default = from_folder(Path(source)), Path(source).resolve().name
+        loaded = from_folder(Path(source))
+        # A name that is not UTF-8 could not be printed or written into a result.
+        default = os.fsencode(Path(source).resolve().name).decode("utf-8", "replace")
     elif isinstance(source, tuple):
         loaded, default = from_arrays(source), "arrays"
     elif hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, Mapping):

@@ -11,7 +11,7 @@ from transferscope import __version__, backend
 from transferscope.activations import Layers, collect, resolve_stages
 from transferscope.data import Target
 from transferscope.images import Transform
-from transferscope.progress import Report
+from transferscope.progress import Report, silent
 from transferscope.stages import Stage
 from transferscope.store import Store, digest
 
@@ -30,7 +30,7 @@ class LayerFeatures:
     """Layer name to (n_samples, n_features)."""
 
 
-def batches(target: Target, transform: Transform, batch_size: int, report: Report) -> Iterator[torch.Tensor]:
+def batches(target: Target, transform: Transform, batch_size: int, report: Report = silent) -> Iterator[torch.Tensor]:
     """Yield the images of `target`, in order, as tensors (n, 3, size, size) of `batch_size` images at most."""
     for start in range(0, target.n_samples, batch_size):
         stop = min(start + batch_size, target.n_samples)

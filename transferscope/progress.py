@@ -18,7 +18,7 @@ Report = Callable[[int, int], None]
 """Called as `report(done, total)`."""
 
 
-def _nothing(_done: int, _total: int) -> None:
+def silent(_done: int, _total: int) -> None:
     """Report to nobody."""
 
 
@@ -51,7 +51,7 @@ class Reporter:
     def bar(self, description: str) -> Iterator[Report]:
         """Show a bar for the duration of the `with` block; yields the function that moves it."""
         if self._progress is None:
-            yield _nothing
+            yield silent
             return
         progress = self._progress
         task = progress.add_task(description, total=None)
