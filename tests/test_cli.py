@@ -149,6 +149,8 @@ class TestRank:
             (["--format", "xml"], 2, "'json'"),
             (["--device", "tpu"], 2, "'auto', 'cpu', 'cuda'"),
             (["--nonsense"], 2, "--nonsense"),
+            (["--seed", "99999999999999999999999"], 2, "--seed"),
+            (["-o", ""], 2, "output folder"),
         ],
     )
     def test_wrong_usage_is_one_sentence(self, target, zoo, capsys, arguments, code, message):
@@ -186,6 +188,35 @@ class TestRank:
         out, err = capsys.readouterr()
         assert "notes.txt" in err
         json.loads(out)
+
+    def test_what_factories_print_does_not_mix_with_the_results(self, target, zoo, tmp_path, capfd):
+        path = tmp_path / "nets.py"
+        path.write_text(path.read_text() + "import os\nprint('python says hello')\nos.write(1, b'so does C\\n')\n")
+        assert rank(target, zoo, "--format", "json") == 0
+        out, err = capfd.readouterr()
+        json.loads(out)
+        assert "python says hello" in err
+        assert "so does C" in err
+        assert run(["layers", "first", "--sources", str(zoo), "--trust-code", "--format", "json"]) == 0
+        json.loads(capfd.readouterr().out)
+
+    def test_an_interrupt_that_a_library_wrapped_ends_with_130(self, target, zoo, capsys, monkeypatch):
+        def wrapped(*_args, **_options):
+            raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+
+        monkeypatch.setattr("transferscope.pipeline.rank", wrapped)
+        assert rank(target, zoo) == 130
+        assert "Interrupted" in capsys.readouterr().err
+
+    def test_output_that_cannot_be_written_is_no_bug(self, target, zoo, capsys, monkeypatch):
+        def full(*_args, **_options):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("transferscope.pipeline.rank", full)
+        assert rank(target, zoo) == 1
+        err = capsys.readouterr().err
+        assert "No space left on device" in err
+        assert "bug" not in err
 
     def test_an_unexpected_error_is_one_sentence_and_debug_shows_the_traceback(self, target, zoo, capsys, monkeypatch):
         def bug(*_args, **_options):
@@ -265,6 +296,15 @@ class TestOtherVerbs:
         names = [row["layer"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))]
         assert "blocks.0.conv1" in names
 
+    def test_layers_of_a_network_that_fails_blames_the_network(self, zoo, capsys, tmp_path):
+        (tmp_path / "nets.py").write_text("from torch import nn\ndef build():\n    return nn.Linear(7, 2)\n")
+        zoo.write_text(zoo.read_text().replace("    checkpoint: net.safetensors\n", ""))
+        assert run(["layers", "first", "--sources", str(zoo), "--trust-code"]) == 1
+        err = capsys.readouterr().err
+        assert "first" in err
+        assert "`transform`" in err
+        assert "bug" not in err
+
     def test_layers_of_an_unknown_source(self, zoo, capsys):
         assert run(["layers", "third", "--sources", str(zoo), "--trust-code"]) == 2
         assert "'first', 'second'" in capsys.readouterr().err
@@ -293,6 +333,10 @@ class TestDemo:
         assert again == out
         assert "used again" in err
         assert "cache" in err
+
+        os.remove("a demo/digits.safetensors")
+        assert run(["demo", "-o", "a demo"]) == 0
+        assert "used again" not in capsys.readouterr().err
 
     def test_an_interrupted_demo_starts_over(self, short, capsys, monkeypatch):
         from transferscope import demo

@@ -198,11 +198,25 @@ def test_folders_that_hold_nothing_usable_say_what_to_do(tmp_path):
 def test_one_class_only_is_refused_with_a_hint(tmp_path):
     with pytest.raises(InputError, match="one class only, 'a': at least two are needed"):
         load_target(write(tmp_path / "one", "train/a*3", "test/a*3"))
-    for layout in (["all/a*3", "all/b*3"], ["all/train/a*3", "all/test/a*3", "all/train/b*3"]):
-        outer = write(tmp_path / str(len(layout)), *layout)
-        with pytest.raises(InputError, match=r"one class only, 'all': .*all holds 2 folders with images: give that"):
-            load_target(outer)
-        assert load_target(outer / "all").classes == ("a", "b")
+    outer = write(tmp_path / "outer", "all/a*3", "all/b*3")
+    with pytest.raises(InputError, match=r"one class only, 'all': .*all holds 2 folders with images: give that"):
+        load_target(outer)
+    assert load_target(outer / "all").classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        ["all/train/a*3", "all/test/a*3", "all/train/b*3"],
+        ["data/images/training/a*3", "data/images/training/b*3", "data/images/validation/b*2"],
+        ["a/train*3", "b/train*3", "b/test*2"],
+        ["art/train/a*3", "photo/train/b*3", "photo/test/a*2"],
+    ],
+)
+def test_the_class_is_the_folder_below_a_split_or_else_above_it(tmp_path, layout):
+    target = load_target(write(tmp_path, *layout))
+    assert target.classes == ("a", "b")
+    assert set(target.split) - {"train"}
 
 
 def test_an_unreadable_folder_is_named(tmp_path, monkeypatch):

@@ -232,14 +232,14 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(SourceError, match=r"'a': .*could not be downloaded.*checkpoint:"):
+    with pytest.raises(SourceError, match=r"'a': .*could not be downloaded.*local file as its `checkpoint`"):
         load_network(timm_entry(kwargs={"cache_dir": str(tmp_path)}))
 
     def no_network(*args, **kwargs):
         raise URLError("Name or service not known")
 
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", no_network)
-    with pytest.raises(SourceError, match=r"'a': .*could not be downloaded.*not known.*checkpoint:"):
+    with pytest.raises(SourceError, match=r"'a': .*could not be downloaded.*not known.*local file as its `checkpoint`"):
         load_network(entry(loader="torchvision", model="squeezenet1_1"))
 
 

@@ -24,6 +24,27 @@ def build(width=8):
 def broken():
     raise RuntimeError("factory went wrong")
 
+def quits():
+    class Quits(CompactResNet):
+        def forward(self, x):
+            if len(x) > 1:
+                raise SystemExit(9)
+            return super().forward(x)
+    return Quits(4, width=4)
+
+def regroups():
+    class Regroups(CompactResNet):
+        def forward(self, x):
+            return super().forward(x[: len(x) // 2 + 1])
+    return Regroups(4, width=4)
+
+def meddles():
+    import torch
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    print("printed by a factory")
+    return CompactResNet(4, width=4)
+
 def hungry():
     class Hungry(CompactResNet):
         def forward(self, x):
@@ -171,33 +192,64 @@ class TestFailures:
             entry("nan", checkpoint="nan.safetensors"),
             entry("raises", "broken"),
             entry("hungry", "hungry"),
+            entry("quits", "quits"),
+            entry("regroups", "regroups"),
             entry("typo", layers=["blocks.77"]),
         )
         ranking = rank(digits, zoo)
         assert {pick.source for pick in ranking.recommendations} == {"good", "scratch"}
         errors = {failure.source: failure.error for failure in ranking.failed}
-        assert set(errors) == {"missing", "nan", "raises", "hungry", "typo"}
+        assert set(errors) == {"missing", "nan", "raises", "hungry", "quits", "regroups", "typo"}
         assert "nowhere.safetensors" in errors["missing"]
         assert "'blocks.2' are NaN or infinite" in errors["nan"]
         assert "factory went wrong" in errors["raises"]
         assert "--batch-size" in errors["hungry"]
+        assert "SystemExit: 9" in errors["quits"]
+        assert "a row per image, but got 21 for 40" in errors["regroups"]
         assert "'blocks.77'" in errors["typo"]
         assert json.loads(ranking.to_json())["failed"] == [
-            {"source": name, "error": errors[name]} for name in ("missing", "nan", "raises", "hungry", "typo")
+            {"source": name, "error": errors[name]}
+            for name in ("missing", "nan", "raises", "hungry", "quits", "regroups", "typo")
         ]
 
     def test_when_every_source_fails_there_is_no_ranking(self, digits, zoo_folder):
         with pytest.raises(SourceError, match=r"No source could be ranked.*factory went wrong"):
             rank(digits, write_zoo(zoo_folder, entry("raises", "broken")))
 
+    def test_what_a_factory_changes_in_torch_does_not_reach_the_next_source(self, digits, zoo_folder):
+        ranking = rank(digits, write_zoo(zoo_folder, entry("meddles", "meddles"), entry("next")))
+        assert {pick.source for pick in ranking.recommendations} == {"meddles", "next", "scratch"}
+        assert ranking.failed == ()
+        assert torch.get_default_dtype() == torch.float32
+        assert torch.is_grad_enabled()
+
+    def test_an_interrupt_that_a_library_wrapped_is_still_an_interrupt(self, digits, two, monkeypatch):
+        def wrapped(*_args, **_options):
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as error:
+                raise RuntimeError("in a lazy import") from error
+
+        monkeypatch.setattr("transferscope.models.load_network", wrapped)
+        with pytest.raises(KeyboardInterrupt):
+            rank(digits, two)
+
+    @pytest.mark.filterwarnings("ignore::transferscope.errors.TransferscopeWarning")
+    def test_too_few_images_to_beat_guessing_are_said_to_be(self, digits, two):
+        ranking = rank(digits, two, samples=8)
+        assert ranking.scores.attrs["largest_class"] == 0.25
+        best = ranking.best
+        assert ("always guessing the largest class (0.250)" in ranking.verdict) == (best.interval[0] <= 0.25)
+
     def test_code_is_not_run_before_it_is_trusted(self, digits, two):
         with pytest.raises(InputError, match="--trust-code"):
             rank(digits, two, trust_code=False)
 
-    @pytest.mark.parametrize("option", ["samples", "batch_size"])
-    def test_sizes_below_one_name_the_argument(self, digits, two, option):
-        with pytest.raises(InputError, match=f"`{option}`.*0"):
-            rank(digits, two, **{option: 0})
+    @pytest.mark.parametrize("option", ["samples", "batch_size", "seed"])
+    @pytest.mark.parametrize("value", [-1, None, "100", 8.0, 2**70])
+    def test_wrong_numbers_name_the_argument(self, digits, two, option, value):
+        with pytest.raises(InputError, match=f"`{option}` to be a whole number"):
+            rank(digits, two, **{option: value})
 
     def test_an_interrupt_passes_through_and_the_next_run_completes(self, digits, two, monkeypatch):
         from transferscope import pipeline
@@ -245,6 +297,14 @@ class TestReference:
         save_file({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
         with pytest.raises(InputError, match=r"`reference`.*CompactResNet"):
             rank(digits, two, reference=str(tmp_path / "other.safetensors"))
+
+    def test_a_reference_that_leaves_nothing_to_rank(self, digits, zoo_folder):
+        with pytest.raises(InputError, match="sources beside the reference 'only'"):
+            rank(digits, write_zoo(zoo_folder, entry("only")), reference="only")
+
+    def test_a_module_as_reference_is_sent_to_the_zoo(self, digits, two):
+        with pytest.raises(InputError, match=r"`reference`.*got CompactResNet; put .* into the zoo"):
+            rank(digits, two, reference=CompactResNet(4))
 
     def test_an_unknown_reference_lists_the_choices(self, digits, two):
         with pytest.raises(InputError, match=r"`reference`.*'compact', 'own'.*'nonsense'.*a, b"):

@@ -83,3 +83,14 @@ def test_home_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert home() == tmp_path / ".cache" / "transferscope"
+
+
+def test_an_entry_copied_over_another_is_a_miss(tmp_path, arrays):
+    store = Store(tmp_path)
+    store.put("features", "k1", arrays, {})
+    store.put("scores", "k1", arrays, {})
+    (features,) = (tmp_path / "features").rglob("*.safetensors")
+    (scores,) = (tmp_path / "scores").rglob("*.safetensors")
+    scores.write_bytes(features.read_bytes())
+    assert store.get("scores", "k1") is None
+    assert store.get("features", "k1") is not None

@@ -132,6 +132,11 @@ def collect(
                 )
             for layer, tensor in activations.items():
                 check_finite(tensor, layer)
+                if len(tensor) != len(batch):
+                    raise CaptureError(
+                        f"Expected layer {layer!r} to give a row per image, but got {len(tensor)} for {len(batch)} "
+                        "images; choose a layer before the samples are regrouped."
+                    )
                 parts.setdefault(layer, []).append(tensor)
     return {layer: backend.from_torch(torch.cat(tensors)) for layer, tensors in parts.items()}
 
@@ -233,6 +238,11 @@ class _Recorder:
         if self._automatic and not self._wanted:
             self._tracing = True
             try:
+                if not args or not isinstance(args[0], torch.Tensor):
+                    raise CaptureError(
+                        "Expected the network to be called with a tensor as its first positional argument, to find its "
+                        "stages with; call it so, or name the layers explicitly instead of `layers='auto'`."
+                    )
                 own_device = next((p.device for p in self._net.parameters()), None)
                 sample = args[0][:1] if own_device is None else args[0][:1].to(own_device)
                 calls = trace(self._net, sample, *args[1:], **kwargs)
@@ -271,7 +281,7 @@ _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 def select_layers(net: nn.Module, layers: Layers) -> dict[str, str]:
     """Resolve names and globs to layer names of `net`: a mapping from layer to the pattern that asked for it."""
-    patterns = [layers] if isinstance(layers, str) else list(layers)
+    patterns = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, Sequence) else []
     if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
         raise InputError(
             f"Expected `layers` to be 'auto', a layer name or a sequence of names and globs, but got {layers!r}."

@@ -119,7 +119,7 @@ def _pickled(path: Path) -> Any:
         text = str(error)
         if "TorchScript" in text:
             raise _refused(path, "is a TorchScript archive, which is a program") from error
-        if isinstance(error, UnpicklingError) and "Unsupported" in text:
+        if isinstance(error, UnpicklingError) and ("Unsupported" in text or "GLOBAL" in text or "REDUCE" in text):
             culprit = re.search(r"GLOBAL (\S+)", text)
             what = f"holds a Python object ({culprit[1]})" if culprit else "holds Python objects"
             raise _refused(path, f"{what} besides weights, and unpickling it would run code") from error

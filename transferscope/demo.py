@@ -44,7 +44,7 @@ def build() -> CompactResNet:
 def make_demo(folder: Path, *, seed: int = 0, progress: bool = True, say: Callable[[str], Any] = print) -> Path:
     """Write the demo's target folder, its trained sources and their zoo.yaml; return the path of zoo.yaml.
 
-    What an earlier run of the same version and seed finished is kept.
+    What an earlier run of the same version and seed made is used again when all of it is still there.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def make_demo(folder: Path, *, seed: int = 0, progress: bool = True, say: Callab
     InputError
         When the folder holds something else, or cannot be written.
     """
-    mark = json.dumps({"transferscope": __version__, "seed": seed})
+    mark = {"transferscope": __version__, "seed": seed}
     marker, zoo = folder / _MARKER, folder / "zoo.yaml"
     try:
         if folder.is_dir() and any(folder.iterdir()) and not marker.is_file():
@@ -71,12 +71,10 @@ def make_demo(folder: Path, *, seed: int = 0, progress: bool = True, say: Callab
                 "choose another one with -o."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        if marker.is_file() and marker.read_text() == mark and zoo.is_file():
+        if _is_finished(folder, mark):
             say(f"The images and networks of an earlier demo in {folder} are used again.")
             return zoo
-        # zoo.yaml comes last: while it is missing, an interrupted run starts over.
-        zoo.unlink(missing_ok=True)
-        marker.write_text(mark)
+        marker.write_text(json.dumps(mark))
         images, labels = _digits()
         target = np.isin(labels, TARGET_DIGITS)
         count = _write_target(folder / "target", images[target], labels[target])
@@ -103,12 +101,24 @@ def make_demo(folder: Path, *, seed: int = 0, progress: bool = True, say: Callab
         zoo.write_text(
             "# Four small networks, trained by `transferscope demo` on the digits that the target lacks.\n" + text
         )
+        # The list of files comes last: without it an interrupted run starts over.
+        made = [folder / "networks.py", zoo, *folder.glob("*.safetensors"), *(folder / "target").rglob("*.png")]
+        marker.write_text(json.dumps({**mark, "files": sorted(path.relative_to(folder).as_posix() for path in made)}))
     except OSError as error:
         raise InputError(
             f"Expected the demo's folder to be writable, but {folder} is not ({error.strerror or error}); choose "
             "another one with -o."
         ) from error
     return zoo
+
+
+def _is_finished(folder: Path, mark: dict[str, Any]) -> bool:
+    try:
+        found = json.loads((folder / _MARKER).read_text())
+        files = found.pop("files")
+    except (OSError, ValueError, KeyError):
+        return False
+    return found == mark and all((folder / file).is_file() for file in files)
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:

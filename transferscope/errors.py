@@ -29,5 +29,14 @@ class CaptureError(SourceError):
     """Activations could not be captured: a layer is unknown, never fired, or returned no tensor."""
 
 
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether a Ctrl-C is behind `error`: what Python or a library made of it on the way up."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 class TransferscopeWarning(UserWarning):
     """Something was skipped, dropped or cannot be trusted; the message says what follows from it."""

@@ -48,7 +48,9 @@ def from_folder(root: Path) -> Samples:
         [str(places[index][1]) for index in inside],
         [places[index][0] for index in inside],
     )
-    announced = {name for parts in folders if (name := _split_and_class(parts, use_splits)[1]) is not None}
+    holding = {parts[:depth] for parts in images for depth in range(1, len(parts))}
+    empty = [parts for parts in folders if parts not in holding]
+    announced = {name for parts in empty if (name := _split_and_class(parts, use_splits)[1]) is not None}
     samples.empty = sorted(announced - set(samples.labels))
     loose = [parts for parts, (_, name) in zip(images, places, strict=True) if name is None]
     known = set(images)
@@ -98,8 +100,9 @@ def _split_and_class(folders: _Parts, use_splits: bool = True) -> tuple[str | No
     places = [place for place, name in enumerate(folders) if use_splits and name.lower() in SPLITS]
     if not places:
         return None, _readable(folders[0]) if folders else None
-    # below train/, a folder train is what the images show
-    rest = [name for name in folders if name.lower() not in SPLITS] or folders[places[0] + 1 :]
+    below = folders[places[0] + 1 :]
+    # data/train/cat and cat/train both show cats; below train/, a folder train is what the images show
+    rest = [name for part in (below, folders) for name in part if name.lower() not in SPLITS] or below
     return SPLITS[folders[places[0]].lower()], _readable(rest[0]) if rest else None
 
 

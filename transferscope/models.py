@@ -189,7 +189,7 @@ def _from_library(source: Source, pretrained: bool) -> nn.Module:
     except Exception as error:
         if pretrained and _is_download(error):
             text = f"the weights of {model!r} could not be downloaded ({_said(error)})"
-            raise SourceError(f"{text}; connect to the internet, or give a local checkpoint:") from error
+            raise SourceError(f"{text}; connect to the internet, or name a local file as its `checkpoint`") from error
         text = f"{source.loader} cannot build {model!r} with kwargs {source.kwargs} ({_said(error)})"
         raise SourceError(f"{text}; correct model or kwargs") from error
 

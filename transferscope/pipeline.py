@@ -3,17 +3,20 @@
 import logging
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from transferscope import backend, models, scoring
 from transferscope.activations import resolve_stages
 from transferscope.data import load_target
-from transferscope.errors import InputError, SourceError, TransferscopeError
+from transferscope.errors import InputError, SourceError, TransferscopeError, is_interrupt
 from transferscope.features import LayerFeatures, layer_features
 from transferscope.progress import Reporter
 from transferscope.protocols.training import Recipe
@@ -84,9 +87,14 @@ def rank(
     SourceError
         When not a single source could be ranked; single failures are in `Ranking.failed`.
     """
-    for name, value in (("samples", samples), ("batch_size", batch_size)):
-        if value < 1:
-            raise InputError(f"Expected `{name}` to be at least 1, but got {value}.")
+    for name, value, least in (("samples", samples, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if not isinstance(value, (int, np.integer)) or not least <= value < 2**63:
+            raise InputError(f"Expected `{name}` to be a whole number of at least {least}, but got {value!r}.")
+    if not isinstance(reference, str):
+        raise InputError(
+            "Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, but "
+            f"got {type(reference).__name__}; put a network of your own into the zoo and pass its name."
+        )
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)
     for source in sources:
@@ -108,11 +116,18 @@ def rank(
         scorer.prepare(None)
     units, failed = [], []
     candidates = [source for source in sources if source is not given]
+    if not candidates:
+        raise InputError(
+            f"Expected the zoo to hold sources beside the reference {reference!r}, but there are none; add the "
+            "networks to be ranked."
+        )
     for i, source in enumerate(candidates, 1):
         try:
             units.append(scorer.score(source, f"{source.name} ({i} of {len(candidates)})"))
-        except Exception as error:  # whatever a network's own code raises must not cost the other sources
-            failed.append(Failure(source.name, _describe(error, batch_size)))
+        except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
+            if is_interrupt(error):
+                raise KeyboardInterrupt from error
+            failed.append(Failure(source.name, _describe(source.name, error, batch_size)))
             logger.warning("%s failed: %s", source.name, failed[-1].error)
             logger.debug("%s", traceback.format_exc())
     if not units:
@@ -121,7 +136,9 @@ def rank(
 
     if scorer.remembered:
         logger.info("%d of %d sources came from the cache in %s.", scorer.remembered, len(candidates), store.root)
-    scores = scoring.to_dataset(units, {"target": images.name, "n_samples": probe.n_samples, "seed": seed})
+    largest = float(np.bincount(probe.labels).max() / probe.n_samples)
+    attributes = {"target": images.name, "n_samples": probe.n_samples, "seed": seed, "largest_class": largest}
+    scores = scoring.to_dataset(units, attributes)
     predictions = selector(scores)
     names = (*(f"{name}_to_scratch" for name in scoring.SIMILARITIES), *scoring.SCORES)
     chosen = scorer.best_reference()
@@ -147,6 +164,19 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
         self._last = now
+
+
+@contextmanager
+def _contained() -> Iterator[None]:
+    """Undo what a network's own code changes in torch's global settings."""
+    dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 class _Scorer:
@@ -178,7 +208,16 @@ class _Scorer:
         )
 
     def score(self, source: Source, title: str) -> SourceScores:
-        """Capture and score one source."""
+        """Capture and score one source; warnings name it, each once."""
+        with _contained(), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            unit = self._score(source, title)
+        seen = {(item.category, str(item.message)): item for item in caught}
+        for category, text in seen:
+            warnings.warn(f"{source.name}: {text}", category, stacklevel=2)
+        return unit
+
+    def _score(self, source: Source, title: str) -> SourceScores:
         maker = self._maker
         reference = self.prepare(source)
         with self._reporter.bar(title) as report:
@@ -223,18 +262,22 @@ class _Scorer:
 
 
 def _loaded(source: Source, seed: int, trust_code: bool) -> tuple[Any, Any]:
-    network = models.load_network(source, seed=seed, trust_code=trust_code)
+    with _contained():
+        network = models.load_network(source, seed=seed, trust_code=trust_code)
     return network.module, network.transform
 
 
-def _describe(error: Exception, batch_size: int) -> str:
+def _describe(name: str, error: BaseException, batch_size: int) -> str:
     """Say in one sentence what went wrong with a source."""
     if isinstance(error, TransferscopeError):
-        return str(error)
+        return str(error).removeprefix(f"source {name!r}: ")
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
         return f"Out of memory at batch size {batch_size}; try a smaller one with --batch-size."
-    return f"{type(error).__name__}: {text}"
+    return (
+        f"{type(error).__name__}: {text}; this came from the network's own code: check that it takes images of the "
+        "size in its `transform`."
+    )
 
 
 def _summary(reference: TrainedReference) -> Reference:
@@ -291,6 +334,17 @@ def list_layers(
     """
     network = models.load_network(load_zoo(zoo)[source], trust_code=trust_code)
     sample = torch.zeros(1, 3, network.transform.size, network.transform.size)
+    try:
+        return _layer_table(network, sample, everything)
+    except TransferscopeError:
+        raise
+    except (Exception, SystemExit) as error:
+        if is_interrupt(error):
+            raise
+        raise SourceError(f"source {source!r}: {_describe(source, error, 1)}") from error
+
+
+def _layer_table(network: models.Network, sample: torch.Tensor, everything: bool) -> pd.DataFrame:
     if everything:
         calls = [call for call in trace(network.module, sample) if call.layer]
         rows = [(c.layer, "×".join(map(str, c.shape)), c.params, c.flops, c.is_cut) for c in calls]

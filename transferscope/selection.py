@@ -3,11 +3,11 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 
@@ -65,7 +65,7 @@ def accuracy_interval(accuracy: Any, n_samples: int) -> tuple[Any, Any]:
     """
     if n_samples < 1:
         raise InputError(f"Expected `n_samples` to be at least 1, but got {n_samples}.")
-    z = stats.norm.ppf((1 + LEVEL) / 2)
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     middle = (accuracy + z**2 / (2 * n_samples)) / (1 + z**2 / n_samples)
     variance = accuracy * (1 - accuracy) / n_samples + z**2 / (4 * n_samples**2)
     half = z * np.sqrt(variance) / (1 + z**2 / n_samples)

@@ -72,6 +72,8 @@ class Store:
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
+                if metadata.get("entry") != f"{kind}/{key}":
+                    raise ValueError("it holds another entry")
                 arrays = {name: file.get_tensor(name) for name in json.loads(metadata["order"])}
                 record = json.loads(metadata["record"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
@@ -86,7 +88,7 @@ class Store:
             return
         path = self._path(kind, key)
         # safetensors sorts its tensors; the order of the layers has to survive.
-        metadata = {"order": json.dumps(list(arrays)), "record": json.dumps(dict(record))}
+        metadata = {"entry": f"{kind}/{key}", "order": json.dumps(list(arrays)), "record": json.dumps(dict(record))}
         data = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from transferscope.errors import InputError
 Loader = Literal["timm", "torchvision", "python"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 SCRATCH = "scratch"
+REFERENCES = ("compact", "own")
 
 _Location = tuple[str | int, ...]
 _Lines = dict[_Location, int]
@@ -30,7 +31,7 @@ _WEIGHT_ARGUMENTS = {
 
 
 def _usable_name(name: str) -> str:
-    if not name.isprintable() or name in {".", "..", SCRATCH}:
+    if not name.isprintable() or name in {".", "..", SCRATCH, *REFERENCES}:
         raise ValueError("this name is reserved or not printable")
     return name
 
@@ -79,7 +80,7 @@ class Source(BaseModel):
 
     name: Annotated[_FileName, AfterValidator(_usable_name)] = Field(
         description="at most 100 printable characters that can be part of a file name: no / or \\, no space "
-        f"around them, not {SCRATCH!r} (the network trained on the target); a number in quotes"
+        f"around them, not {SCRATCH!r}, 'compact' or 'own' (the networks trained on the target); a number in quotes"
     )
     loader: Loader = Field(description=_one_of(Loader))
     model: _Text | None = Field(default=None, description="the library's name of the architecture, as text")

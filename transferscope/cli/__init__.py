@@ -9,11 +9,13 @@ from collections.abc import Sequence
 import click
 
 from transferscope import __version__
-from transferscope.errors import TransferscopeError
+from transferscope.errors import TransferscopeError, is_interrupt
 
 VERBS = ("rank", "validate", "layers", "demo")
 
 INTERRUPTED = 130
+
+_INTERRUPTED = "Interrupted; nothing half-written was left behind."
 
 
 class _Verbs(click.Group):
@@ -45,11 +47,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     debug = os.environ.get("TRANSFERSCOPE_DEBUG", "") not in ("", "0")
     try:
+        if sys.stdout is None:
+            raise TransferscopeError("Standard output is closed, so no result could be shown; redirect it to a file.")
         code = cli.main(arguments, prog_name="transferscope", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted; nothing half-written was left behind.", err=True)
+        click.echo(_INTERRUPTED, err=True)
         return INTERRUPTED
     except click.ClickException as error:
         error.show()
@@ -58,7 +62,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {error}; check that files and the output can be written.", err=True)
+        return 1
+    except (Exception, SystemExit) as error:
+        if is_interrupt(error):
+            click.echo(_INTERRUPTED, err=True)
+            return INTERRUPTED
         if debug:
             traceback.print_exc()
         if isinstance(error, TransferscopeError):

@@ -32,7 +32,8 @@ def command(
     options.set_up_messages(quiet, verbose)
     from transferscope.pipeline import list_layers
 
-    table = list_layers(source, sources, everything=everything, trust_code=trust_code)
+    with options.stdout_for_results():
+        table = list_layers(source, sources, everything=everything, trust_code=trust_code)
     if output_format == "json":
         sys.stdout.write(json.dumps(table.reset_index().to_dict("records"), indent=1) + "\n")
     elif output_format == "csv":

@@ -1,8 +1,11 @@
 """Options that verbs share, and how warnings and notes reach the terminal."""
 
 import logging
+import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import click
@@ -22,7 +25,9 @@ samples = click.option(
     "--samples", type=click.IntRange(min=1), default=1000, show_default=True,
     help="Images of the target to look at, drawn class by class.",
 )  # fmt: skip
-seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same answer.")
+seed = click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Same seed, same answer."
+)
 output_format = click.option(
     "--format", "output_format", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
     help="What goes to stdout.",
@@ -44,6 +49,20 @@ def together(*decorators: Decorator) -> Decorator:
         return function
 
     return decorate
+
+
+@contextmanager
+def stdout_for_results() -> Iterator[None]:
+    """Send to stderr whatever is written to stdout inside: downloads and factories print, and results must not mix."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def set_up_messages(quiet: bool, verbose: bool) -> None:

@@ -66,19 +66,19 @@ def command(
 
     # Before the work starts, not after it.
     folder = prepare_folder(output)
-    ranking = rank(
-        target,
-        sources,
-        device=device,
-        samples=samples,
-        batch_size=batch_size,
-        seed=seed,
-        progress=not quiet,
-        reference=reference,
-        recipe=Recipe(epochs=reference_epochs, budget_s=reference_budget),
-        trust_code=trust_code,
-    )
-    written = ranking.save(folder)
+    with options.stdout_for_results():
+        ranking = rank(
+            target,
+            sources,
+            device=device,
+            samples=samples,
+            batch_size=batch_size,
+            seed=seed,
+            progress=not quiet,
+            reference=reference,
+            recipe=Recipe(epochs=reference_epochs, budget_s=reference_budget),
+            trust_code=trust_code,
+        )
     if output_format == "json":
         sys.stdout.write(ranking.to_json())
     elif output_format == "csv":
@@ -89,8 +89,11 @@ def command(
         from transferscope.report.table import print_ranking
 
         console = Console()
-        # Output that goes to a file or a pipe has no width of its own.
-        print_ranking(ranking, console if console.is_terminal else Console(width=120))
+        # Output that goes to a file or a pipe has no width of its own; below 80 columns numbers would be cut off.
+        print_ranking(ranking, Console(width=max(console.width, 80) if console.is_terminal else 120))
+    sys.stdout.flush()
+    # After the answer, so that a folder that fills up or changes costs the files alone.
+    written = ranking.save(folder)
     if verbose:
         for part, seconds in ranking.timings.items():
             click.echo(f"{part}: {seconds:.1f} s", err=True)

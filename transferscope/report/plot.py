@@ -15,6 +15,7 @@ from transferscope.selection import Recommendation
 
 _MOST_LABELS = 40
 _MOST_PANELS = 4
+_LONGEST_NAME = 40
 _TITLES = {"linear_cka": "debiased linear CKA", "svcca": "SVCCA"}
 
 
@@ -87,7 +88,7 @@ def depth_curves(scores: xr.Dataset, recommendations: tuple[Recommendation, ...]
         ax.fill_between(share, rows["lower"][kept], rows["upper"][kept], color=palette[i], alpha=0.12, linewidth=0)
         lines += ax.plot(
             share, rows["expected_accuracy"][kept], color=palette[i], marker=markers[i % len(markers)],
-            markersize=4, label=_plain(source),
+            linestyle=("-", "--", ":")[i // len(markers) % 3], markersize=4, label=_plain(source),
         )  # fmt: skip
     for pick in recommendations:
         if pick.protocol == "scratch":
@@ -103,8 +104,11 @@ def depth_curves(scores: xr.Dataset, recommendations: tuple[Recommendation, ...]
     ax.set_xlabel("depth of the cut (share of the stages kept)")
     ax.set_ylabel("expected accuracy (80 % interval)")
     ax.set_xlim(0, 1.03)
-    # Handed over one by one: labels that begin with an underscore are not collected.
-    ax.legend(handles=lines, title="circle: best cut", fontsize="small")
+    # Handed over one by one: labels that begin with an underscore are not collected. Many or long names would cover
+    # the curves.
+    outside = len(lines) > 6 or max(len(str(line.get_label())) for line in lines) > 24
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if outside else {}
+    ax.legend(handles=lines, title="circle: best cut", fontsize="small", **place)
     sns.despine(ax=ax)
     return ax
 
@@ -117,6 +121,8 @@ def similarity_panels(scores: xr.Dataset, sources: list[str], measure: str = "li
     size = (sum(width for width, _ in sizes), max(height for _, height in sizes) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False)
+    if len(shown) < len(sources):
+        figure.suptitle(f"the {len(shown)} best of {len(sources)} sources", fontsize="medium")
     for i, (matrix, ax) in enumerate(zip(matrices, axes[0], strict=True)):
         heatmap(matrix, ax=ax, cbar=i == len(shown) - 1, square=False)
         ax.set_title(_plain(shown[i]), fontsize="medium")
@@ -136,5 +142,6 @@ def _thinned(names: np.ndarray) -> list[str]:
 
 
 def _plain(name: Any) -> str:
-    """Keep dollar signs in a name from being read as mathematics."""
-    return str(name).replace("$", r"\$")
+    """Shorten a long name, and keep its dollar signs from being read as mathematics."""
+    text = str(name)
+    return (text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…").replace("$", r"\$")

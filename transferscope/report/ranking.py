@@ -100,7 +100,14 @@ class Ranking:
             text = f"Start from {best.source}, cut after {best.layer} (depth {best.depth} of {best.depths}): "
             text += f"expected accuracy {accuracy}"
             last = self.accuracy_at_last_layer(best)
-            text += "." if best.depth == best.depths else f", against {last:.3f} when cut after its last layer."
+            gains = f"{last:.3f}" != f"{best.expected_accuracy:.3f}"
+            text += f", against {last:.3f} when cut after its last layer." if gains else "."
+        chance = self.scores.attrs.get("largest_class", 0.0)
+        if best.interval[0] <= chance:
+            text += (
+                f" That is not clearly better than always guessing the largest class ({chance:.3f}): too few images to "
+                "choose by."
+            )
         tied = [pick.source for pick in others if pick.overlaps(best)]
         if tied:
             text += f" Within its interval, so not settled: {', '.join(tied)}."
@@ -221,6 +228,8 @@ def prepare_folder(folder: str | Path) -> Path:
     InputError
         When they cannot.
     """
+    if not str(folder):
+        raise InputError("Expected the output folder to have a name, but got an empty one; choose one with -o.")
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
