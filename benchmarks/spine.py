@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from transferscope.zoo import load_zoo
 
 TARGETS = ("trashnet", "pacs-sketch")
 SAMPLES, FEWER = 600, 300
+RESULTS = Path(__file__).parent / "results"
 BATCH_SIZE = 64
 ROUNDS = 3
 STAGES = [f"blocks.{i}" for i in range(7)] + ["bn2"]
@@ -127,7 +129,9 @@ def report_target(name: str, folder: Path, networks: Path) -> None:
     answer = json.loads(output)
     beyond = seconds - parts["reference"]
 
+    shutil.copy(out / "depth_curves.png", RESULTS / f"{name}-depth-curves.png")
     print(f"\n## {name}, {SAMPLES} images\n")
+    print(f"![Expected accuracy over the depth of the cut]({name}-depth-curves.png)\n")
     print("| rank | source | cut after | depth | expected accuracy | 80 % interval | at its last layer | linear CKA |")
     print("|---|---|---|---|---|---|---|---|")
     with xr.open_dataset(out / "scores.nc", engine="h5netcdf") as scores:

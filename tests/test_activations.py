@@ -4,7 +4,7 @@ from torch import nn
 
 from transferscope import similarity
 from transferscope.activations import capture, channel_axis, collect, resolve_stages
-from transferscope.errors import CaptureError, InputError
+from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 from transferscope.networks import CompactResNet
 
 
@@ -287,6 +287,15 @@ class TestCollect:
 
         with pytest.raises(CaptureError, match="same layers to fire on every batch"):
             collect(Fickle(), [batch, batch[:2]], ["a", "b"])
+
+    def test_layers_where_no_network_can_be_cut_are_left_out_on_request(self, batch):
+        net = CompactResNet(3)
+        with pytest.warns(TransferscopeWarning, match=r"1 layers are left out.*blocks\.1\.conv2"):
+            stages = resolve_stages(net, ["blocks.1.conv2", "blocks.3"], batch, cuts_only=True)
+        assert [stage.layer for stage in stages] == ["blocks.3"]
+        assert len(resolve_stages(net, ["blocks.1.conv2", "blocks.3"], batch)) == 2
+        with pytest.raises(CaptureError, match=r"blocks\.1\.conv2.*name whole blocks"):
+            resolve_stages(net, "blocks.1.conv2", batch, cuts_only=True)
 
     def test_stages_and_features_name_the_same_layers(self, batch):
         net = CompactResNet(3)

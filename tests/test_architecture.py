@@ -17,7 +17,7 @@ FLOORS = [
     ["backend"],
     ["linalg"],
     ["similarity", "transferability"],
-    ["images", "networks", "progress", "seeding", "stages", "store"],
+    ["images", "lookup", "networks", "progress", "seeding", "stages", "store"],
     ["samples", "zoo"],
     ["activations", "checkpoints", "folders"],
     ["data", "models"],

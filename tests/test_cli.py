@@ -280,6 +280,18 @@ class TestOtherVerbs:
         assert "zoo.yaml:7" in err
         assert "checkpoint" in err
 
+    def test_validate_reports_wrong_values_and_missing_things_in_one_pass(self, zoo, capsys):
+        text = (
+            zoo.read_text()
+            .replace("net.safetensors", "neet.safetensors", 1)
+            .replace("nets.py:build", "nets.py:biuld", 1)
+        )
+        zoo.write_text(text + "    layerz: auto\n")
+        assert run(["validate", str(zoo)]) == 2
+        err = capsys.readouterr().err
+        for expected in ("zoo.yaml:5", "'biuld' (did you mean 'build'?)", "zoo.yaml:6", "net.safetensors", "layerz"):
+            assert expected in err
+
     def test_validate_reports_missing_files(self, zoo, capsys):
         os.remove("net.safetensors")
         assert run(["validate", str(zoo)]) == 2

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from transferscope import backend
-from transferscope.errors import CaptureError, InputError
+from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 from transferscope.stages import Stage, evaluating, first_tensor, natural_stages, numbered, trace
 
 Reduction = Literal["flatten", "mean", "grid"] | Callable[[torch.Tensor], torch.Tensor] | None
@@ -150,7 +151,9 @@ def check_finite(tensor: torch.Tensor, layer: str) -> None:
         )
 
 
-def resolve_stages(net: nn.Module, layers: Layers, sample: torch.Tensor) -> tuple[Stage, ...]:
+def resolve_stages(
+    net: nn.Module, layers: Layers, sample: torch.Tensor, *, cuts_only: bool = False
+) -> tuple[Stage, ...]:
     """Return the stages that `layers` stands for in `net`, in firing order, with the size of what each keeps.
 
     Parameters
@@ -159,11 +162,14 @@ def resolve_stages(net: nn.Module, layers: Layers, sample: torch.Tensor) -> tupl
         As in `capture`.
     sample : torch.Tensor
         An input of the network, (n_samples, ...); its first sample is run.
+    cuts_only : bool
+        Leave out, with a warning, the layers after which the network cannot be cut: those inside a residual block,
+        say. Where the graph does not tell (`no_grad` inside `forward`), all are kept.
 
     Raises
     ------
     CaptureError
-        When a layer does not exist or does not fire, or "auto" finds none.
+        When a layer does not exist or does not fire, "auto" finds none, or no cut is left.
     """
     net = net.module if isinstance(net, _PARALLEL) else net
     calls = trace(net, sample)
@@ -172,6 +178,20 @@ def resolve_stages(net: nn.Module, layers: Layers, sample: torch.Tensor) -> tupl
     requested = select_layers(net, layers)
     kept = [call for call in calls if call.layer in requested or _path(call.layer) in requested]
     _check_fired(net, requested, {name for call in kept for name in (call.layer, _path(call.layer))})
+    inner = [call.layer for call in kept if not call.is_cut]
+    if cuts_only and inner and any(call.is_cut for call in calls):
+        kept = [call for call in kept if call.is_cut]
+        if not kept:
+            raise CaptureError(
+                f"No network can be cut after {_listed(inner)}: other paths lead around; name whole blocks, which "
+                "`transferscope layers` lists."
+            )
+        warnings.warn(
+            f"{len(inner)} layers are left out, since other paths lead around them and no network can be cut there: "
+            f"{_listed(inner)}",
+            TransferscopeWarning,
+            stacklevel=2,
+        )
     return tuple(Stage(call.layer, call.shape, call.params, call.flops) for call in kept)
 
 

@@ -80,7 +80,7 @@ def layer_features(
     net, transform = build()
     net.to(device)
     sample = torch.zeros(1, 3, transform.size, transform.size, device=device)
-    stages = resolve_stages(net, layers, sample)
+    stages = resolve_stages(net, layers, sample, cuts_only=True)
     images = batches(probe, transform, batch_size, report)
     arrays = collect(net, images, [stage.layer for stage in stages], reduce=REDUCTION, device=device)
     by_layer = {stage.layer: stage for stage in stages}

@@ -20,8 +20,9 @@ from torch import nn
 from transferscope.checkpoints import file_digest, load_checkpoint
 from transferscope.errors import InputError, SourceError
 from transferscope.images import Transform
+from transferscope.lookup import missing_file, near, unknown_model
 from transferscope.seeding import seeded
-from transferscope.zoo import Source, missing_file, near, unknown_model
+from transferscope.zoo import Source
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

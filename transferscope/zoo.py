@@ -3,9 +3,8 @@
 Nothing is built or downloaded here. Every problem of a file is reported in one pass, each with its line.
 """
 
-import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from transferscope.errors import InputError
+from transferscope.lookup import missing_file, missing_function, near, unknown_model
 
 Loader = Literal["timm", "torchvision", "python"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -184,11 +184,12 @@ def load_zoo(zoo: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | Z
         if isinstance(entry, Mapping):
             problems += [(("sources", index, *key), text) for key, text in _contradictions(entry)]
     problems += _repeated_names(names)
+    folder = path.absolute().parent if path else Path.cwd()
     if problems:
+        problems += _missing_from(entries, folder)
         problems.sort(key=lambda problem: _line(problem[0], lines))
         listed = [_located(where, text, path, lines, names) for where, text in problems]
         raise InputError("\n".join([f"{path or 'the zoo'} is not valid (problems: {len(listed)}):", *listed]))
-    folder = path.absolute().parent if path else Path.cwd()
     valid = Zoo.model_validate(raw)
     valid = valid.model_copy(update={"sources": tuple(_anchored(source, folder) for source in valid.sources)})
     valid._path, valid._lines = path, lines
@@ -197,52 +198,31 @@ def load_zoo(zoo: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | Z
 
 def check_files(zoo: Zoo) -> list[str]:
     """Return a message, with its line, for each file or library model that is not there; load nothing."""
-    found: list[_Problem] = []
-    for index, source in enumerate(zoo.sources):
-        files = {"checkpoint": source.checkpoint, "factory": source.factory and source.factory_parts[0]}
-        for key, file in files.items():
-            if file and not file.is_file():
-                found.append((("sources", index, key), missing_file(file)))
-        if source.model and (problem := unknown_model(source.loader, source.model)):
-            found.append((("sources", index, "model"), problem))
+    found = [problem for index, source in enumerate(zoo.sources) for problem in _missing(index, source)]
     return [_located(where, text, zoo.path, zoo._lines, zoo.names) for where, text in found]
 
 
-def missing_file(path: Path) -> str:
-    """Say that a file is not there, with near names from its folder."""
-    if path.is_dir():
-        return f"expected a file, got the folder {path}"
-    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-    return f"there is no file {path}{near(path.name, beside) or '; correct the path'}"
+def _missing(index: int, source: Source) -> Iterator[_Problem]:
+    """Find what a valid entry names and what is not there."""
+    if source.checkpoint and not source.checkpoint.is_file():
+        yield ("sources", index, "checkpoint"), missing_file(source.checkpoint)
+    if source.factory:
+        file, function = source.factory_parts
+        problem = missing_function(file, function) if file.is_file() else missing_file(file)
+        if problem:
+            yield ("sources", index, "factory"), problem
+    if source.model and (problem := unknown_model(source.loader, source.model)):
+        yield ("sources", index, "model"), problem
 
 
-def unknown_model(loader: Loader, model: str) -> str | None:
-    """Say that a library knows no architecture of this name, with near names; None when it does.
-
-    Names on a hub (``hf-hub:…``) are not looked up.
-    """
-    if loader == "timm":
-        import timm
-
-        known = [*timm.list_models(), *timm.list_models(pretrained=True)]
-        # Deprecated names are not listed; is_model knows them, but would let any weights' tag through.
-        if ":" in model or ("." not in model and timm.is_model(model)):
-            return None
-    elif loader == "torchvision":
-        import torchvision
-
-        known = torchvision.models.list_models()
-    else:
-        return None
-    if model in known:
-        return None
-    return f"{loader} has no model {model!r}{near(model, known) or '; see its list_models()'}"
-
-
-def near(name: object, known: Iterable[str]) -> str:
-    """Suggest the known names that look most like this one, in parentheses; nothing when none does."""
-    close = difflib.get_close_matches(str(name), list(known), n=3)
-    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+def _missing_from(entries: Sequence[Any], folder: Path) -> Iterator[_Problem]:
+    """Do the same for those entries of an invalid file that are valid themselves."""
+    for index, entry in enumerate(entries):
+        try:
+            source = Source.model_validate(entry)
+        except ValidationError:
+            continue
+        yield from _missing(index, _anchored(source, folder))
 
 
 def _anchored(source: Source, folder: Path) -> Source:
