@@ -20,7 +20,7 @@ _SAMPLES = 80
 def command(ctx: click.Context, output: str, seed: int, quiet: bool, verbose: bool) -> None:
     """Make a small target and four small networks from handwritten digits, and rank them.
 
-    Needs no files and no internet, and takes about a minute.
+    Needs no files and no internet.
     """
     options.set_up_messages(quiet, verbose)
     from transferscope.cli import rank
