@@ -1,6 +1,5 @@
 """What a target folder is taken for: classes, splits, links, other files, broken files, and clear ends."""
 
-import io
 import os
 import time
 import zipfile
@@ -8,33 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from image_folders import names_of, write
 
 from transferscope.data import load_target
 from transferscope.errors import InputError, TransferscopeWarning
-
-
-def png(shade, size=4):
-    buffer = io.BytesIO()
-    Image.new("RGB", (size, size), (shade % 256, shade // 256, 7)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write(root, *names):
-    """Write an image of its own colour at each path; `name*5` stands for five files in that folder."""
-    shade = 0
-    for name in names:
-        folder, _, count = name.partition("*")
-        paths = [root / folder / f"{i:03}.png" for i in range(int(count))] if count else [root / folder]
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(png(shade))
-            shade += 1
-    return root
-
-
-def names_of(target):
-    return [target.classes[label] for label in target.labels]
 
 
 def test_a_folder_of_class_folders(tmp_path):

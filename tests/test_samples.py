@@ -1,38 +1,14 @@
 """Targets from arrays and map datasets: labels, layouts, names, and what is refused."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
+from image_folders import names_of, write
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from transferscope.data import load_target
 from transferscope.errors import InputError, TransferscopeWarning
-
-
-def png(shade, size=4):
-    buffer = io.BytesIO()
-    Image.new("RGB", (size, size), (shade % 256, shade // 256, 7)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write(root, *names):
-    """Write an image of its own colour at each path; `name*5` stands for five files in that folder."""
-    shade = 0
-    for name in names:
-        folder, _, count = name.partition("*")
-        paths = [root / folder / f"{i:03}.png" for i in range(int(count))] if count else [root / folder]
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(png(shade))
-            shade += 1
-    return root
-
-
-def names_of(target):
-    return [target.classes[label] for label in target.labels]
 
 
 @pytest.mark.parametrize(
