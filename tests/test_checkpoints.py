@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import os
 import pickle
 import re
 
@@ -182,6 +183,23 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, protocol)
     with pytest.raises(SourceError, match=r"would run code.*safetensors"):
         read_checkpoint(path)
     assert not marker.exists()
+
+
+class RunsBlocked:
+    def __reduce__(self):
+        return os.system, ("exit 1",)
+
+
+def test_a_function_that_torch_blocks_is_refused_by_name_beside_weights(tmp_path):
+    torch.save({"state_dict": network().state_dict(), "extra": RunsBlocked()}, tmp_path / "w.pt")
+    with pytest.raises(SourceError, match=r"\(posix\.system\) besides weights, and unpickling it would run code"):
+        read_checkpoint(tmp_path / "w.pt")
+
+
+def test_a_web_page_is_no_checkpoint(tmp_path):
+    (tmp_path / "w.pt").write_text("<html>Not found</html>")
+    with pytest.raises(SourceError, match="damaged"):
+        read_checkpoint(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -119,11 +119,18 @@ def _pickled(path: Path) -> Any:
         text = str(error)
         if "TorchScript" in text:
             raise _refused(path, "is a TorchScript archive, which is a program") from error
-        if isinstance(error, UnpicklingError) and ("Unsupported" in text or "GLOBAL" in text or "REDUCE" in text):
+        unsupported = isinstance(error, UnpicklingError) and "unsupported" in text.lower()
+        # Of a web page, say, the unpickler calls the first letter unsupported: pickles and archives begin otherwise.
+        if unsupported and _first_byte(path) in (b"\x80", b"P"):
             culprit = re.search(r"GLOBAL (\S+)", text)
             what = f"holds a Python object ({culprit[1]})" if culprit else "holds Python objects"
             raise _refused(path, f"{what} besides weights, and unpickling it would run code") from error
         raise _damaged(path, error) from error
+
+
+def _first_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1)
 
 
 def _refused(path: Path, why: str) -> SourceError:
