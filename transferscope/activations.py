@@ -217,16 +217,15 @@ class _Recorder:
         self._fired: set[str] = set()
         self._tracing = False
         self._automatic = layers == "auto"
-        self._requested = {} if self._automatic else select_layers(self._net, layers)
-        self._wanted = set(self._requested)
+        self._wanted = [] if self._automatic else select_layers(self._net, layers)
         self._handles = [
             net.register_forward_pre_hook(self._begin, with_kwargs=True),
             net.register_forward_hook(self._finish),
         ]
-        self._watch(self._wanted)
+        self._watch()
 
-    def _watch(self, wanted: set[str]) -> None:
-        paths = {_path(name) for name in wanted}
+    def _watch(self) -> None:
+        paths = {_path(name) for name in self._wanted}
         for path, module in self._net.named_modules():
             if path in paths:
                 hook = self._hook(path)
@@ -268,9 +267,8 @@ class _Recorder:
                 calls = trace(self._net, sample, *args[1:], **kwargs)
             finally:
                 self._tracing = False
-            self._wanted = {stage.layer for stage in natural_stages(self._net, calls)}
-            self._requested = dict.fromkeys(self._wanted, "auto")
-            self._watch(self._wanted)
+            self._wanted = [stage.layer for stage in natural_stages(self._net, calls)]
+            self._watch()
         self._parts.clear()
         self._calls.clear()
 
@@ -289,7 +287,7 @@ class _Recorder:
     def check_fired(self) -> None:
         if not self._fired and not self._wanted:
             raise CaptureError("No forward pass ran inside `capture`; call the network inside the `with` block.")
-        _check_fired(self._net, self._requested, self._fired)
+        _check_fired(self._net, self._wanted, self._fired)
 
     def remove(self) -> None:
         for handle in self._handles:
@@ -299,15 +297,15 @@ class _Recorder:
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-def select_layers(net: nn.Module, layers: Layers) -> dict[str, str]:
-    """Resolve names and globs to layer names of `net`: a mapping from layer to the pattern that asked for it."""
+def select_layers(net: nn.Module, layers: Layers) -> list[str]:
+    """Resolve names and globs to layer names of `net`, each once, in the order in which they are asked for."""
     patterns = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, Sequence) else []
     if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
         raise InputError(
             f"Expected `layers` to be 'auto', a layer name or a sequence of names and globs, but got {layers!r}."
         )
     paths = [path for path, _ in net.named_modules() if path]
-    selected: dict[str, str] = {}
+    selected: list[str] = []
     for pattern in patterns:
         if "*" in pattern:
             regex = _glob(pattern)
@@ -319,8 +317,8 @@ def select_layers(net: nn.Module, layers: Layers) -> dict[str, str]:
                 f"No layer of {type(net).__name__} matches {pattern!r}{_suggestion(pattern, paths)}; "
                 "`transferscope layers` lists them all."
             )
-        selected.update(dict.fromkeys(matches, pattern))
-    return selected
+        selected += matches
+    return list(dict.fromkeys(selected))
 
 
 def _glob(pattern: str) -> re.Pattern[str]:

@@ -21,7 +21,7 @@ from transferscope.checkpoints import file_digest, load_checkpoint
 from transferscope.errors import InputError, SourceError
 from transferscope.images import Transform
 from transferscope.lookup import missing_file, near, unknown_model
-from transferscope.seeding import seeded
+from transferscope.seeding import contained, seeded
 from transferscope.zoo import Source
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -164,7 +164,7 @@ def _said(error: BaseException) -> str:
 
 
 def _build(source: Source, *, pretrained: bool, seed: int) -> nn.Module:
-    with seeded(seed):
+    with contained(), seeded(seed):
         module = _from_factory(source) if source.loader == "python" else _from_library(source, pretrained)
     return module.cpu().float().eval()
 

@@ -4,8 +4,7 @@ import logging
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,14 @@ from transferscope.errors import InputError, SourceError, TransferscopeError, is
 from transferscope.features import LayerFeatures, layer_features
 from transferscope.progress import Reporter
 from transferscope.protocols.training import Recipe
-from transferscope.reference import OWN, ReferenceMaker, TrainedReference
+from transferscope.reference import ReferenceMaker, TrainedReference
 from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary
 from transferscope.scoring import Factored, SourceScores
+from transferscope.seeding import contained
 from transferscope.selection import ScratchCandidate, Selector, leave_one_out, recommend
 from transferscope.stages import trace
 from transferscope.store import Store, digest
-from transferscope.zoo import Source, Zoo, load_zoo
+from transferscope.zoo import OWN, Source, Zoo, load_zoo
 
 logger = logging.getLogger("transferscope")
 
@@ -111,16 +111,16 @@ def rank(
         reference, images, probe, sources, recipe or Recipe(), seed, trust_code, store, where, batch_size
     )
     given = maker.given_source()
-    scorer = _Scorer(maker, reporter, clock)
-    if reference != OWN:
-        scorer.prepare(None)
-    units, failed = [], []
     candidates = [source for source in sources if source is not given]
     if not candidates:
         raise InputError(
             f"Expected the zoo to hold sources beside the reference {reference!r}, but there are none; add the "
             "networks to be ranked."
         )
+    scorer = _Scorer(maker, reporter, clock)
+    if reference != OWN:
+        scorer.prepare(None)
+    units, failed = [], []
     for i, source in enumerate(candidates, 1):
         try:
             units.append(scorer.score(source, f"{source.name} ({i} of {len(candidates)})"))
@@ -166,19 +166,6 @@ class _Clock:
         self._last = now
 
 
-@contextmanager
-def _contained() -> Iterator[None]:
-    """Undo what a network's own code changes in torch's global settings."""
-    dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-
-
 class _Scorer:
     """Scores one source after the other against the reference, from the cache where it can."""
 
@@ -209,13 +196,14 @@ class _Scorer:
 
     def score(self, source: Source, title: str) -> SourceScores:
         """Capture and score one source; warnings name it, each once."""
-        with _contained(), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            unit = self._score(source, title)
-        seen = {(item.category, str(item.message)): item for item in caught}
-        for category, text in seen:
-            warnings.warn(f"{source.name}: {text}", category, stacklevel=2)
-        return unit
+        caught: list[warnings.WarningMessage] = []
+        try:
+            with contained(), warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                return self._score(source, title)
+        finally:
+            for category, text in dict.fromkeys((item.category, str(item.message)) for item in caught):
+                warnings.warn(f"{source.name}: {text}", category, stacklevel=2)
 
     def _score(self, source: Source, title: str) -> SourceScores:
         maker = self._maker
@@ -262,8 +250,7 @@ class _Scorer:
 
 
 def _loaded(source: Source, seed: int, trust_code: bool) -> tuple[Any, Any]:
-    with _contained():
-        network = models.load_network(source, seed=seed, trust_code=trust_code)
+    network = models.load_network(source, seed=seed, trust_code=trust_code)
     return network.module, network.transform
 
 
@@ -274,10 +261,7 @@ def _describe(name: str, error: BaseException, batch_size: int) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
         return f"Out of memory at batch size {batch_size}; try a smaller one with --batch-size."
-    return (
-        f"{type(error).__name__}: {text}; this came from the network's own code: check that it takes images of the "
-        "size in its `transform`."
-    )
+    return f"{type(error).__name__}: {text}; check that the network takes images of the size in its `transform`."
 
 
 def _summary(reference: TrainedReference) -> Reference:

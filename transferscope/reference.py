@@ -21,9 +21,7 @@ from transferscope.protocols.scratch import ScratchResult
 from transferscope.protocols.training import Recipe, TrainingRecord
 from transferscope.seeding import seeded
 from transferscope.store import Store, digest
-from transferscope.zoo import Source, Zoo
-
-COMPACT, OWN = "compact", "own"
+from transferscope.zoo import COMPACT, OWN, Source, Zoo
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Random numbers that are ours alone: drawn from a seed, with the session's own random state left as it was."""
+"""The session's own torch state left as it was: around random numbers from a seed, and around foreign code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,3 +19,16 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Undo what a network's own code changes in torch's global settings."""
+    dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)

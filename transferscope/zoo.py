@@ -17,7 +17,8 @@ from transferscope.lookup import missing_file, missing_function, near, unknown_m
 Loader = Literal["timm", "torchvision", "python"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 SCRATCH = "scratch"
-REFERENCES = ("compact", "own")
+COMPACT, OWN = "compact", "own"
+"""What `reference` can be beside a source, which therefore has another name."""
 
 _Location = tuple[str | int, ...]
 _Lines = dict[_Location, int]
@@ -31,7 +32,7 @@ _WEIGHT_ARGUMENTS = {
 
 
 def _usable_name(name: str) -> str:
-    if not name.isprintable() or name in {".", "..", SCRATCH, *REFERENCES}:
+    if not name.isprintable() or name in {".", "..", SCRATCH, COMPACT, OWN}:
         raise ValueError("this name is reserved or not printable")
     return name
 
@@ -80,7 +81,7 @@ class Source(BaseModel):
 
     name: Annotated[_FileName, AfterValidator(_usable_name)] = Field(
         description="at most 100 printable characters that can be part of a file name: no / or \\, no space "
-        f"around them, not {SCRATCH!r}, 'compact' or 'own' (the networks trained on the target); a number in quotes"
+        f"around them, not {SCRATCH!r}, {COMPACT!r} or {OWN!r} (the networks trained on the target); a number in quotes"
     )
     loader: Loader = Field(description=_one_of(Loader))
     model: _Text | None = Field(default=None, description="the library's name of the architecture, as text")
