@@ -218,6 +218,18 @@ class TestRank:
         assert "No space left on device" in err
         assert "bug" not in err
 
+    def test_a_reader_that_has_seen_enough_is_no_error(self, target, zoo):
+        reading, writing = os.pipe()
+        os.close(reading)
+        arguments = ["--target", str(target), "--sources", str(zoo), "--trust-code", "--device", "cpu", "-o", "out"]
+        code = "from transferscope.cli import main; main()"
+        finished = subprocess.run(
+            [sys.executable, "-c", code, "rank", *arguments, "--reference-epochs", "1", "-q"],
+            stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        os.close(writing)
+        assert finished.stderr == ""
+
     def test_an_unexpected_error_is_one_sentence_and_debug_shows_the_traceback(self, target, zoo, capsys, monkeypatch):
         def bug(*_args, **_options):
             raise ZeroDivisionError("oops")

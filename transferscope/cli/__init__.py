@@ -67,7 +67,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         click.echo(f"error: {error}; check that files and the output can be written.", err=True)
         return 1
-    except (Exception, SystemExit) as error:
+    except SystemExit as stop:
+        # rich ends so when whoever read our output has seen enough.
+        return stop.code if isinstance(stop.code, int) else 1
+    except Exception as error:
         if is_interrupt(error):
             click.echo(_INTERRUPTED, err=True)
             return INTERRUPTED
