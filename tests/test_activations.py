@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from transferscope import similarity
-from transferscope.activations import capture, channel_axis, collect, resolve_stages
+from transferscope.activations import capture, collect, resolve_stages
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 from transferscope.networks import CompactResNet
+from transferscope.reductions import channel_axis
 
 
 @pytest.fixture

@@ -228,7 +228,7 @@ def test_nan_activations_name_the_layer(net_x, net_y, images, measure):
 
 @pytest.mark.parametrize("measure", ["cka", "", None])
 def test_an_unknown_measure_is_an_input_error(net_x, net_y, images, measure):
-    with pytest.raises(InputError, match="`measure` to be 'linear_cka' or 'svcca'"):
+    with pytest.raises(InputError, match="`measure` to be one of linear_cka, rbf_cka"):
         both(net_x, net_y, images, measure=measure)
 
 

@@ -37,7 +37,7 @@ def test_layers_are_scored_as_the_panel_scores_each_alone(dtype):
     scores = scoring.score_layers(scoring.factor(arrays), labels)
     assert set(scores) == set(SCORES)
     for i, array in enumerate(arrays.values()):
-        alone = transferability.panel(array, labels)
+        alone = transferability.panel(array, labels, SCORES)
         assert {name: values[i] for name, values in scores.items()} == pytest.approx(alone, rel=1e-9)
 
 

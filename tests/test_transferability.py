@@ -11,6 +11,7 @@ from transferscope.backend import to_numpy
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.linalg import thin_svd
 from transferscope.transferability.hscore import ledoit_wolf_alpha
+from transferscope.transferability.labels import one_hot as coded
 from transferscope.transferability.ridge import leave_one_out
 
 SCORES = {name: getattr(transferability, name) for name in ("logme", "hscore", "ridge")}
@@ -126,6 +127,26 @@ def test_hscore_of_features_that_are_the_classes_is_its_bound(xp):
     assert 2.99 < value <= 3  # short of it by the shrinkage
 
 
+@pytest.mark.parametrize(("n", "p"), [(40, 6), (40, 30)])
+def test_plain_hscore_is_the_trace_with_the_inverse_covariance(xp, n, p):
+    X, codes = task(n, p, classes=4, signal=0.5)
+    centred = X - X.mean(axis=0)
+    means = np.stack([centred[codes == c].mean(axis=0) for c in codes])
+    value = transferability.hscore(xp.asarray(X), codes, shrinkage=False)
+    assert value == pytest.approx(np.trace(np.linalg.solve(centred.T @ centred, means.T @ means)), abs=1e-9)
+    assert 0 < value < 3
+    twice = np.column_stack([X, X[:, :3]])
+    assert transferability.hscore(xp.asarray(twice), codes, shrinkage=False) == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize("p", [29, 30, 200])
+def test_plain_hscore_of_as_many_directions_as_samples_is_its_bound_and_says_so(xp, p):
+    X = np.random.default_rng(0).normal(size=(30, p))
+    with pytest.warns(TransferscopeWarning, match="without shrinkage is 2 for whatever features"):
+        value = transferability.hscore(xp.asarray(X), np.arange(30) % 3, shrinkage=False)
+    assert value == pytest.approx(2, abs=1e-9)
+
+
 # Ridge --------------------------------------------------------------------------------------------
 
 
@@ -178,17 +199,10 @@ def test_ridge_is_the_accuracy_at_the_least_squared_error(xp, n, p, seed):
 # All three ----------------------------------------------------------------------------------------
 
 
-def test_panel_holds_every_score(xp):
-    X, codes = task(30, 8)
-    features = xp.asarray(X.astype(np.float32))
-    expected = {name: score(features, codes) for name, score in SCORES.items()}
-    assert transferability.panel(features, codes) == expected
-
-
 @pytest.mark.parametrize("shape", [(60, 12), (40, 90)])
 def test_float32_features_score_like_float64(xp, shape):
     X, codes = task(*shape, signal=0.5)
-    wide, narrow = (transferability.panel(xp.asarray(X.astype(t)), codes) for t in (np.float64, np.float32))
+    wide, narrow = (transferability.panel(xp.asarray(X.astype(t)), codes, SCORES) for t in (np.float64, np.float32))
     assert narrow == pytest.approx(wide, abs=1e-6)
 
 
@@ -215,7 +229,7 @@ def test_a_stronger_signal_scores_higher(xp, name):
 
 def test_constant_features_carry_nothing(xp):
     codes = np.arange(12) % 3
-    scores = transferability.panel(xp.full((12, 4), 0.1), codes)
+    scores = transferability.panel(xp.full((12, 4), 0.1), codes, SCORES)
     assert scores["hscore"] == 0
     # Left out, a sample's own class is the rarest: the mean of the others never names it.
     assert scores["ridge"] == 0
@@ -284,4 +298,4 @@ def test_wrong_features_raise(xp, name):
 )
 def test_codes_with_gaps_raise(codes, message):
     with pytest.raises(InputError, match=message):
-        transferability.ridge_from_factors(thin_svd(np.eye(4)), np.array(codes))
+        coded(np.array(codes), like=np.eye(4))

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from transferscope import similarity, transferability
     from transferscope.activations import capture
+    from transferscope.arrays import score
     from transferscope.comparison import compare
     from transferscope.data import Target, load_target
     from transferscope.pipeline import rank
@@ -33,6 +34,7 @@ _HOMES = {
     "load_zoo": "zoo",
     "plot": "report.plot",
     "rank": "pipeline",
+    "score": "arrays",
     "similarity": "similarity",
     "transferability": "transferability",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "load_zoo",
     "plot",
     "rank",
+    "score",
     "similarity",
     "transferability",
 ]

@@ -6,20 +6,17 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from transferscope import backend
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
+from transferscope.reductions import Reduction, reducer
 from transferscope.stages import Stage, evaluating, first_tensor, natural_stages, numbered, trace
 
-Reduction = Literal["flatten", "mean", "grid"] | Callable[[torch.Tensor], torch.Tensor] | None
 Layers = str | Sequence[str]
-
-GRID = 2
-"""Side of the spatial grid to which `reduce="grid"` averages."""
 
 
 class Activations(Mapping[str, torch.Tensor]):
@@ -61,11 +58,9 @@ def capture(net: nn.Module, layers: Layers = "auto", *, reduce: Reduction = None
         Paths of `named_modules()`. In a glob `*` stands for one path component and `**` for any number. A module
         that is called more than once in a forward pass appears as `path`, `path:2`, …; one of its calls can be
         asked for by that name. "auto" picks the natural stages (see `stages.natural_stages`).
-    reduce : None, "flatten", "mean", "grid" or a callable
-        None keeps each output as it is (a copy, safe from later in-place changes). The others give
-        (n_samples, n_features): "flatten" every value in channel-first order; "mean" the average over space or
-        tokens; "grid" the average over a 2 × 2 spatial grid; a callable gets the tensor and returns what to keep.
-        Half precision is raised to float32 by every reduction.
+    reduce : None, "flatten", "mean", "grid", "class_token", "positions" or a callable
+        What is kept of each output, see `reductions.reducer`: None keeps it as it is; a callable gets the tensor
+        and returns what to keep.
 
     Yields
     ------
@@ -80,7 +75,7 @@ def capture(net: nn.Module, layers: Layers = "auto", *, reduce: Reduction = None
     InputError
         When `reduce` is unknown.
     """
-    recorder = _Recorder(net, layers, _reducer(reduce))
+    recorder = _Recorder(net, layers, reducer(reduce))
     try:
         with evaluating(net), torch.inference_mode():
             yield recorder.activations
@@ -146,8 +141,8 @@ def check_finite(tensor: torch.Tensor, layer: str) -> None:
     """Raise CaptureError when `tensor`, the activation of `layer`, holds a NaN or an infinite value."""
     if not bool(torch.isfinite(tensor).all()):
         raise CaptureError(
-            f"The activations of layer {layer!r} are NaN or infinite; check the weights and the input "
-            "normalisation of this network."
+            f"The activations of layer {layer!r} are NaN or infinite, or too large for their squares; check the "
+            "weights and the input normalisation of this network."
         )
 
 
@@ -338,49 +333,3 @@ def _suggestion(name: str, known: Iterable[str]) -> str:
 def _listed(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(names[:8]) + (f" … ({len(names)} in all)" if len(names) > 8 else "") or "nothing"
-
-
-def channel_axis(shape: Sequence[int]) -> int:
-    """Return the channel axis of a batch of feature maps or tokens of this shape, sample axis included.
-
-    Feature maps (n, c, h, w) have channels at 1; channels-last networks (Swin and kin) give (n, h, w, c), which
-    is told by the two equal spatial sides coming first. Tokens (n, t, c) have channels last.
-    """
-    if len(shape) == 4:
-        return 3 if shape[1] == shape[2] != shape[3] else 1
-    return len(shape) - 1 if len(shape) == 3 else 1
-
-
-def _reducer(reduce: Reduction) -> Callable[[torch.Tensor], torch.Tensor]:
-    if reduce is None:
-        return torch.clone
-    if callable(reduce):
-        return reduce
-    named = {"flatten": _flatten, "mean": _mean, "grid": _grid}
-    if reduce not in named:
-        raise InputError(f"Expected `reduce` to be None, a callable or one of {list(named)}, but got {reduce!r}.")
-    return named[reduce]
-
-
-def _full(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _channels_first(tensor: torch.Tensor) -> torch.Tensor:
-    return _full(tensor).movedim(channel_axis(tensor.shape), 1)
-
-
-def _flatten(tensor: torch.Tensor) -> torch.Tensor:
-    flat = _channels_first(tensor).flatten(1)
-    # A view would follow the activation when the next module overwrites it.
-    return flat.clone() if flat.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr() else flat
-
-
-def _mean(tensor: torch.Tensor) -> torch.Tensor:
-    return _flatten(tensor) if tensor.ndim <= 2 else _channels_first(tensor).flatten(2).mean(dim=2)
-
-
-def _grid(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.ndim != 4:
-        return _mean(tensor)
-    return nn.functional.adaptive_avg_pool2d(_channels_first(tensor), GRID).flatten(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import re
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import array_api_compat
@@ -119,6 +120,31 @@ def from_torch(tensor: torch.Tensor) -> Array:
         return tensor.cpu().numpy()
     with cupy.cuda.Device(tensor.device.index):
         return cupy.from_dlpack(tensor)
+
+
+@functools.cache
+def has_cupy() -> bool:
+    """Whether CuPy is installed and sees a GPU."""
+    try:
+        import cupy
+
+        return cupy.cuda.runtime.getDeviceCount() > 0
+    except Exception:  # A CuPy without driver, or for another CUDA, fails in ways of its own.
+        return False
+
+
+def stream_of(device: torch.device) -> AbstractContextManager[Any]:
+    """Make CuPy work on torch's current stream of `device`: in order with the network, without waiting for it."""
+    if device.type != "cuda" or not has_cupy():
+        return nullcontext()
+    import cupy
+    import torch
+
+    pointer = torch.cuda.current_stream(device).cuda_stream
+    stack = ExitStack()
+    stack.enter_context(cupy.cuda.Device(device.index))
+    stack.enter_context(cupy.cuda.ExternalStream(pointer) if pointer else cupy.cuda.Stream.null)
+    return stack
 
 
 def from_numpy(array: np.ndarray, *, like: Array) -> Array:

@@ -1,29 +1,32 @@
 """Two networks and the same images in, the similarity of every layer of one with every layer of the other out."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import nn
-from torch.utils.data import DataLoader
 
 from transferscope import backend, scoring, similarity
-from transferscope.activations import Activations, Layers, Reduction, capture, check_finite, resolve_stages
-from transferscope.data import Target
-from transferscope.errors import InputError
-from transferscope.features import batches
+from transferscope.activations import Activations, Layers, capture, check_finite, resolve_stages
+from transferscope.batching import FEWEST, Pair, image_pairs
+from transferscope.errors import CaptureError, InputError, TransferscopeWarning
+from transferscope.grams import GramReducer
 from transferscope.images import Transform
+from transferscope.kept import KeptFeatures
+from transferscope.lookup import near
 from transferscope.models import IMAGENET_MEAN, IMAGENET_STD
+from transferscope.reductions import CommonPositions, Reduction, has_class_token, map_side
+from transferscope.stages import Stage
+from transferscope.uncertainty import Cells, linear_cka_cells, measure_cells, representations
 
 IMAGENET = Transform(size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
-Measure = Literal["linear_cka", "svcca"]
-
-_FEWEST = 4
-"""Unbiased HSIC needs as many samples in each batch (Song et al. 2012)."""
+Estimator = Literal["minibatch", "exact"]
 
 
 def compare(
@@ -31,20 +34,28 @@ def compare(
     net_y: nn.Module,
     images: Any,
     *,
-    measure: Measure = "linear_cka",
+    measure: str = "linear_cka",
     layers_x: Layers = "auto",
     layers_y: Layers = "auto",
     reduce: Reduction = "flatten",
-    transform: Transform = IMAGENET,
+    standardize: bool = False,
+    estimator: Estimator = "minibatch",
+    standard_error: bool = False,
+    permutations: int = 0,
+    transform: Transform | tuple[Transform, Transform] = IMAGENET,
     batch_size: int = 64,
     device: str = "auto",
+    seed: int = 0,
 ) -> xr.DataArray:
     """Compare every layer of `net_x` with every layer of `net_y` in one pass over the images.
 
-    Both networks see the same batch tensors, and each batch's activations are released when their Gram matrices
-    are formed. Linear CKA is debiased and accumulated over batches (Nguyen et al. 2021): sums of unbiased HSIC
-    estimates, divided once at the end; it can be slightly negative. SVCCA (Raghu et al. 2017) keeps the features
-    of all images, so use `reduce="mean"` with it for wide layers.
+    Both networks see the same batch tensors. Linear CKA is debiased, and can be slightly negative. By default it is
+    accumulated over batches (Nguyen et al. 2021): each activation becomes a Gram matrix inside the forward hook and
+    is let go, so that memory is layers × batch_size² whatever the number of images and features; sums of unbiased
+    HSIC estimates are divided once, at the end. Smaller batches hardly change what to expect, but the standard error
+    rises. The exact estimator compares all pairs of images, not only those within a batch: a smaller standard error
+    from the same images, for n_samples² operations and with features of all images kept, on disk where they are many.
+    All other measures need that too.
 
     Parameters
     ----------
@@ -53,135 +64,266 @@ def compare(
     images : torch.Tensor, DataLoader, Dataset or Target
         A tensor (n_samples, channels, height, width), already normalised for both networks; or a loader or
         dataset of such images, alone or first in a tuple; or a target, whose images `transform` prepares.
-    measure : "linear_cka" or "svcca"
-        What to compute.
-    layers_x, layers_y, reduce
-        As in `capture`. "flatten", the default, compares feature maps position by position, as Kornblith et al.
-        (2019) do.
-    transform : Transform
+    measure : str
+        A name in `similarity.MEASURES`.
+    layers_x, layers_y
+        As in `capture`.
+    reduce
+        As in `reductions.reducer`, None excepted. "flatten", the default, compares feature maps position by position,
+        as Kornblith et al. (2019) do: where a feature is counts. "mean" asks only how much of it there is, and is
+        far cheaper where features have to be kept. "positions" averages all maps to the resolution of the smallest
+        and takes every position as a sample.
+    standardize : bool
+        Z-score every feature: with the statistics of each batch (minibatch estimator), of all images otherwise.
+    estimator : "minibatch" or "exact"
+        Of linear CKA, see above. One batch of all images makes them the same.
+    standard_error : bool
+        Standard errors for measures other than linear CKA, whose cost nothing: by a jackknife over 20 groups of images,
+        which computes everything 20 times more.
+    permutations : int
+        Permutations of the images for p-values; 0 for none.
+    transform : Transform, or one for each network
         Only for a target: 224 px and ImageNet's mean and deviation by default.
     batch_size : int
         Images in one forward pass, where `images` is not a loader. Batches of fewer than 4, of a loader too, are
         joined to others.
     device : str
         "auto", "cpu", "cuda" or "cuda:N"; the networks are moved there.
+    seed : int
+        Of permutations and of the jackknife's groups.
 
     Returns
     -------
     xarray.DataArray
-        Dimensions `layer_x` and `layer_y` with layer names as coordinates, in firing order; float64. 1 means
-        equal up to rotation and scale (linear CKA) or up to any linear map (SVCCA).
+        Dimensions `layer_x` and `layer_y` with layer names as coordinates, in firing order; float64. Coordinates over
+        both dimensions: `informative` (False where the number means nothing: constant features, too few images, more
+        directions than images), and, as asked for, `standard_error` (over images) and `p_value` (share of permutations
+        at least as similar).
 
     Raises
     ------
     InputError
         When an argument is not as described or there are fewer than 4 images.
     CaptureError
-        When a layer does not exist, does not fire, or has NaN or infinite activations.
+        When a layer does not exist, does not fire, has NaN or infinite activations, or no class token or positions
+        where `reduce` asks for them.
+    TransferscopeError
+        When features that must be kept do not fit on the disk.
     """
-    if measure not in ("linear_cka", "svcca"):
-        raise InputError(f"Expected `measure` to be 'linear_cka' or 'svcca', but got {measure!r}.")
-    if batch_size < _FEWEST:
-        raise InputError(f"Expected `batch_size` to be at least {_FEWEST}, but got {batch_size}.")
-    where = backend.resolve_device(device)
-    net_x.to(where)
-    net_y.to(where)
-    stream = _joined(_checked(_image_batches(images, batch_size, transform)))
-    first = next(stream, torch.empty(0))
-    if len(first) < _FEWEST:
-        raise InputError(f"Expected `images` to hold at least {_FEWEST} images, but got {len(first)}.")
-    names_x = _names(net_x, layers_x, first.to(where))
-    names_y = _names(net_y, layers_y, first.to(where))
+    results = compare_by(
+        [measure],
+        net_x,
+        net_y,
+        images,
+        layers_x=layers_x,
+        layers_y=layers_y,
+        reduce=reduce,
+        standardize=standardize,
+        estimator=estimator,
+        standard_error=standard_error,
+        permutations=permutations,
+        transform=transform,
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
+    )
+    return results[measure]
 
-    cka = similarity.MinibatchCKA(debiased=True)
-    kept_x: dict[str, list[torch.Tensor]] = {name: [] for name in names_x}
-    kept_y: dict[str, list[torch.Tensor]] = {name: [] for name in names_y}
+
+def compare_by(
+    measures: Sequence[str],
+    net_x: nn.Module,
+    net_y: nn.Module,
+    images: Any,
+    *,
+    layers_x: Layers = "auto",
+    layers_y: Layers = "auto",
+    reduce: Reduction = "flatten",
+    standardize: bool = False,
+    estimator: Estimator = "minibatch",
+    standard_error: bool = False,
+    permutations: int = 0,
+    transform: Transform | tuple[Transform, Transform] = IMAGENET,
+    batch_size: int = 64,
+    device: str = "auto",
+    seed: int = 0,
+) -> dict[str, xr.DataArray]:
+    """Do what `compare` does for several measures in the same pass over the images: measure name to result."""
+    _check_options(measures, reduce, estimator, permutations, batch_size)
+    where = backend.resolve_device(device)
+    nets = [net.module if isinstance(net, nn.DataParallel) else net for net in (net_x, net_y)]
+    for net in nets:
+        net.to(where)
+    stream = image_pairs(images, batch_size, transform if isinstance(transform, tuple) else (transform, transform))
+    first = next(stream, (torch.empty(0), torch.empty(0)))
+    if len(first[0]) < FEWEST:
+        raise InputError(f"Expected `images` to hold at least {FEWEST} images, but got {len(first[0])}.")
+    stages = [
+        _usable(resolve_stages(net, layers, sample.to(where)), layers, reduce)
+        for net, layers, sample in zip(nets, (layers_x, layers_y), first, strict=True)
+    ]
+    names_x, names_y = ([stage.layer for stage in found] for found in stages)
+    reduction, group = reduce, 1
+    if reduce == "positions":
+        reduction = CommonPositions([stage.shape for found in stages for stage in found])
+        group = reduction.per_sample
+
+    in_batches = "linear_cka" in measures and estimator == "minibatch"
+    whole = [measure for measure in measures if not (in_batches and measure == "linear_cka")]
+    cka = similarity.MinibatchCKA(permutations=permutations, seed=seed, group=group)
+    cells: dict[str, Cells] = {}
     n_samples = 0
-    with capture(net_x, names_x, reduce=reduce) as x, capture(net_y, names_y, reduce=reduce) as y:
+    with KeptFeatures(standardized=standardize) as kept, backend.stream_of(where), ExitStack() as hooks:
+        sides: list[_Side] = []
+        for net, names in zip(nets, (names_x, names_y), strict=True):
+            if sides and (net, names) == (sides[0].net, sides[0].names):
+                break  # a network with itself: both sides are the same
+            grams = GramReducer(None if whole else reduction, standardized=standardize)
+            activations = hooks.enter_context(capture(net, names, reduce=reduction if whole else grams))
+            sides.append(_Side(net, names, grams, activations))
         for batch in chain([first], stream):
-            on_device = batch.to(where)
-            n_samples += len(batch)
-            # A copy: a network that starts with an in-place operation must not change what the other one sees.
-            net_x(on_device.clone())
-            if net_y is not net_x:
-                net_y(on_device)
-            if measure == "linear_cka":
-                cka.update(_arrays(x), _arrays(y))
-            else:
-                for kept, activations in ((kept_x, x), (kept_y, y)):
-                    for name, tensor in activations.items():
-                        check_finite(tensor, name)
-                        kept[name].append(tensor)
+            n_samples += len(batch[0])
+            on_device = batch[0].to(where), batch[1].to(where)
+            _forward(sides, on_device)
+            if whole:
+                for i, side in enumerate(sides):
+                    for layer, features in side.activations.items():
+                        check_finite(features, layer)
+                        kept.add((i, layer), backend.from_torch(features))
+            if in_batches:
+                cka.update_grams(*_gram_stacks(sides, on_device, from_features=bool(whole)))
+        if in_batches:
+            _check_sums(cka, sides)
+            cells["linear_cka"] = linear_cka_cells(cka)
+        if whole:
+            layers = [kept.features([(i, layer) for layer in side.names]) for i, side in enumerate(sides)]
+            for measure in whole:
+                cells[measure] = _whole_cells(measure, layers, standard_error, permutations, seed, group)
+    return {
+        measure: scoring.similarity_array(
+            cells[measure].values,
+            names_x,
+            names_y,
+            cells[measure].known(),
+            measure=measure,
+            n_samples=n_samples,
+            reduce=str(reduce),
+            standardize=int(standardize),
+            estimator="minibatch" if in_batches and measure == "linear_cka" else "exact",
+            batch_size=batch_size,
+            permutations=permutations,
+            seed=seed,
+        )
+        for measure in measures
+    }
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two networks while it is hooked."""
+
+    net: nn.Module
+    names: list[str]
+    grams: GramReducer
+    activations: Activations
+
+
+def _forward(sides: Sequence[_Side], batch: Pair) -> None:
+    for i, (side, tensor) in enumerate(zip(sides, batch, strict=False)):
+        if i and side.net is sides[0].net:
+            break  # hooks of both sides fired in the one pass
+        for each in sides:
+            each.grams.restart()
+        # A copy: a network that starts with an in-place operation must not change what the other one sees.
+        side.net(tensor.clone() if i == 0 else tensor)
+    for side in sides:
+        if list(side.activations) != side.names:
+            raise CaptureError(
+                f"Expected the layers {', '.join(side.names[:8])} to fire in this order on every batch, but got "
+                f"{', '.join(list(side.activations)[:8])}; name layers that always fire."
+            )
+
+
+def _gram_stacks(sides: Sequence[_Side], batch: Pair, *, from_features: bool) -> list[backend.Array]:
+    """Stack the Gram matrices of what the last forward pass captured; once more where centring turns out to matter."""
+    while True:
+        found = []
+        for side in sides:
+            values: Sequence[Any] = list(side.activations.values())
+            if from_features:
+                side.grams.restart()
+                values = [side.grams(features) for features in values]
+            found.append(side.grams.stack(values, side.names))
+        if sum(side.grams.must_center(stack) for side, stack in zip(sides, found, strict=True)) == 0:
+            return found
+        if not from_features:
+            _forward(sides, batch)
+
+
+def _check_sums(cka: similarity.MinibatchCKA, sides: Sequence[_Side]) -> None:
+    """Name the first layer whose sums are not finite: on a GPU no batch is looked at by itself."""
+    for side, sums in zip(sides, cka.self_hsic(), strict=False):
+        for layer, value in zip(side.names, backend.to_numpy(sums), strict=True):
+            check_finite(torch.tensor(value), layer)
+
+
+def _whole_cells(
+    measure: str, layers: list[list[Any]], standard_error: bool, permutations: int, seed: int, group: int
+) -> Cells:
+    """Compare the features of all images: of one network with itself, or of two."""
     if measure == "linear_cka":
-        values = backend.to_numpy(cka.result())
-    else:
-        values = backend.to_numpy(similarity.svcca_matrix(_subspaces(kept_x), _subspaces(kept_y)))
-    return scoring.similarity_array(
-        np.asarray(values), names_x, names_y, measure=measure, n_samples=n_samples, reduce=str(reduce)
+        cka = similarity.MinibatchCKA(permutations=permutations, seed=seed, group=group)
+        cka.update(*layers)
+        return linear_cka_cells(cka)
+    xs, *rest = (representations(side, measure) for side in layers)
+    return measure_cells(
+        measure,
+        xs,
+        rest[0] if rest else xs,
+        standard_error=standard_error,
+        permutations=permutations,
+        seed=seed,
+        group=group,
     )
 
 
-def _names(net: nn.Module, layers: Layers, batch: torch.Tensor) -> list[str]:
-    return [stage.layer for stage in resolve_stages(net, layers, batch)]
-
-
-def _arrays(activations: Activations) -> list[Any]:
-    for name, tensor in activations.items():
-        check_finite(tensor, name)
-    return [backend.from_torch(tensor) for tensor in activations.values()]
-
-
-def _subspaces(kept: dict[str, list[torch.Tensor]]) -> list[Any]:
-    return [similarity.svcca_subspace(backend.from_torch(torch.cat(tensors))) for tensors in kept.values()]
-
-
-def _image_batches(images: Any, batch_size: int, transform: Transform) -> Iterator[torch.Tensor]:
-    if isinstance(images, Target):
-        yield from batches(images, transform, batch_size)
-    elif isinstance(images, DataLoader):
-        yield from map(_tensor, images)
-    elif isinstance(images, torch.Tensor):
-        yield from images.split(batch_size)
-    elif hasattr(images, "__getitem__") and hasattr(images, "__len__"):
-        for start in range(0, len(images), batch_size):
-            yield torch.stack([_tensor(images[i]) for i in range(start, min(start + batch_size, len(images)))])
-    else:
-        raise InputError(
-            "Expected `images` to be a tensor, a DataLoader, a target or a Dataset with a length, but got "
-            f"{type(images).__name__}; put an iterable dataset into a DataLoader."
+def _usable(stages: tuple[Stage, ...], layers: Layers, reduce: Reduction) -> tuple[Stage, ...]:
+    """Leave out layers that have no class token or positions, when the reduction needs them."""
+    needs = {"class_token": has_class_token, "positions": map_side}.get(reduce) if isinstance(reduce, str) else None
+    if needs is None:
+        return stages
+    fit = tuple(stage for stage in stages if needs(stage.shape))
+    unfit = [stage.layer for stage in stages if stage not in fit]
+    if not fit or (unfit and layers != "auto"):
+        raise CaptureError(
+            f"Expected layers whose output `reduce={reduce!r}` can take, but {', '.join(unfit[:8])} of shape "
+            f"{next(stage.shape for stage in stages if stage not in fit)} a sample cannot; leave them out or choose "
+            "another reduction."
         )
+    if unfit:
+        warnings.warn(
+            f"{len(unfit)} layers are left out, since `reduce={reduce!r}` cannot take their output: "
+            f"{', '.join(unfit[:8])}",
+            TransferscopeWarning,
+            stacklevel=4,
+        )
+    return fit
 
 
-def _checked(batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-    for batch in batches:
-        if batch.ndim != 4 or not batch.is_floating_point():
+def _check_options(
+    measures: Sequence[str], reduce: Reduction, estimator: str, permutations: int, batch_size: int
+) -> None:
+    for measure in measures:
+        if measure not in similarity.MEASURES:
             raise InputError(
-                "Expected `images` to be floating-point numbers of shape (n_samples, channels, height, width) but got "
-                f"{batch.dtype} of shape {tuple(batch.shape)}; normalise and batch them as the networks expect."
+                f"Expected `measure` to be one of {', '.join(similarity.MEASURES)}, but got {measure!r}"
+                f"{near(measure, similarity.MEASURES)}."
             )
-        yield batch
-
-
-def _joined(batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Join batches that are too small for unbiased HSIC to others; only all images together can still be too few."""
-    ready: list[torch.Tensor] = []
-    growing: list[torch.Tensor] = []
-    for batch in batches:
-        growing.append(batch)
-        if sum(map(len, growing)) >= _FEWEST:
-            if ready:
-                yield torch.cat(ready)
-            ready, growing = growing, []
-    if ready or growing:
-        yield torch.cat(ready + growing)
-
-
-def _tensor(item: Any) -> torch.Tensor:
-    if isinstance(item, (tuple, list)):
-        item = item[0]
-    if not isinstance(item, torch.Tensor):
-        raise InputError(
-            f"Expected `images` to give tensors, alone or first in a tuple, but got {type(item).__name__}; add a "
-            "transform that makes tensors."
-        )
-    return item
+    if reduce is None:
+        raise InputError("Expected `reduce` to give features (n_samples, n_features), but got None; use 'flatten'.")
+    if estimator not in ("minibatch", "exact"):
+        raise InputError(f"Expected `estimator` to be 'minibatch' or 'exact', but got {estimator!r}.")
+    if permutations < 0:
+        raise InputError(f"Expected `permutations` to be 0 or more, but got {permutations}.")
+    if batch_size < FEWEST:
+        raise InputError(f"Expected `batch_size` to be at least {FEWEST}, but got {batch_size}.")

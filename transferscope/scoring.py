@@ -65,7 +65,7 @@ def score_layers(layers: Factored, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Return every transferability score of every layer: score name to (depths,)."""
     codes = transferability.encode_labels(labels, len(labels))
     rows = [
-        transferability.panel_from_factors(thin_svd(array, centered=False), centred, array.shape[1], codes)
+        transferability.panel_from_layer(transferability.Layer.from_factors(array, centred), codes, SCORES)
         for array, centred in zip(layers.features.values(), layers.factors, strict=True)
     ]
     return {name: np.array([row[name] for row in rows]) for name in SCORES}
@@ -82,13 +82,25 @@ def compare_layers(x: Factored, y: Factored) -> dict[str, np.ndarray]:
 
 
 def similarity_array(
-    values: np.ndarray, layers_x: Sequence[str], layers_y: Sequence[str], **attributes: Any
+    values: np.ndarray,
+    layers_x: Sequence[str],
+    layers_y: Sequence[str],
+    cells: Mapping[str, np.ndarray] | None = None,
+    **attributes: Any,
 ) -> xr.DataArray:
-    """Label a layer × layer matrix: dimensions `layer_x` and `layer_y`, coordinates the layer names."""
+    """Label a layer × layer matrix: dimensions `layer_x` and `layer_y`, coordinates the layer names.
+
+    What else is known of its cells (`informative`, `standard_error`, `p_value`) becomes coordinates over both.
+    """
+    dims = ("layer_x", "layer_y")
     return xr.DataArray(
         values,
-        coords={"layer_x": list(layers_x), "layer_y": list(layers_y)},
-        dims=("layer_x", "layer_y"),
+        coords={
+            "layer_x": list(layers_x),
+            "layer_y": list(layers_y),
+            **{name: (dims, array) for name, array in (cells or {}).items()},
+        },
+        dims=dims,
         name=attributes.get("measure", "similarity"),
         attrs={**attributes, "transferscope_version": __version__},
     )

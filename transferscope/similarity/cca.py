@@ -6,12 +6,14 @@ import math
 import warnings
 from collections.abc import Sequence
 
+from transferscope import linalg
 from transferscope.backend import Array, array_namespace
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.linalg import Factors, check_features, check_paired, thin_svd
+from transferscope.linalg import Factors, check_features, check_paired, sketched_svd, thin_svd
+from transferscope.similarity.representation import Representation, pair_by_pair
 
 
-def cca(X: Array, Y: Array, *, squared: bool = False) -> float:
+def cca(X: Array, Y: Array, *, squared: bool = False, standardize: bool = False) -> float:
     """Mean canonical correlation of all directions of `X` and `Y`.
 
     Unchanged by invertible linear maps and shifts of the features of either.
@@ -22,6 +24,8 @@ def cca(X: Array, Y: Array, *, squared: bool = False) -> float:
         Features of the same samples, (n_samples, n_features_x) and (n_samples, n_features_y).
     squared
         Average the squared correlations instead.
+    standardize
+        Z-score every feature first, over these samples; it changes only which directions are rounding noise.
 
     Returns
     -------
@@ -44,11 +48,25 @@ def cca(X: Array, Y: Array, *, squared: bool = False) -> float:
     Hotelling (1936), Relations between two sets of variates.
     """
     X, Y = check_paired(X, Y)
+    if standardize:
+        X, Y = linalg.standardize(X), linalg.standardize(Y)
     return _warned_mean_correlation(thin_svd(X).left, thin_svd(Y).left, squared)
 
 
-def svcca(X: Array, Y: Array, *, threshold: float = 0.99, squared: bool = False) -> float:
+def svcca(
+    X: Array,
+    Y: Array,
+    *,
+    threshold: float = 0.99,
+    rank: int | None = None,
+    squared: bool = False,
+    standardize: bool = False,
+    sketch: int | None = None,
+    seed: int = 0,
+) -> float:
     """Singular vector CCA: mean canonical correlation of the leading singular subspaces of `X` and `Y`.
+
+    Unchanged by shifts, orthogonal maps and isotropic scaling of the features of either.
 
     Parameters
     ----------
@@ -56,8 +74,16 @@ def svcca(X: Array, Y: Array, *, threshold: float = 0.99, squared: bool = False)
         Features of the same samples, (n_samples, n_features_x) and (n_samples, n_features_y).
     threshold
         Share of the variance that the kept directions explain at least, in (0, 1].
+    rank
+        Keep this many leading directions of each (all, where there are fewer) in place of `threshold`.
     squared
         Average the squared correlations instead.
+    standardize
+        Z-score every feature first, over these samples.
+    sketch
+        For wide layers: find the directions within a randomised sketch of this many, see `linalg.sketched_svd`.
+    seed
+        Of the sketch.
 
     Returns
     -------
@@ -67,7 +93,8 @@ def svcca(X: Array, Y: Array, *, threshold: float = 0.99, squared: bool = False)
     Raises
     ------
     InputError
-        When the arrays are no finite matrices with the same n_samples (at least 2), or `threshold` is off.
+        When the arrays are no finite matrices with the same n_samples (at least 2), `threshold` or `rank` is off, or
+        the sketch is too small for them.
 
     Warns
     -----
@@ -79,30 +106,79 @@ def svcca(X: Array, Y: Array, *, threshold: float = 0.99, squared: bool = False)
     Raghu et al. (2017), SVCCA: Singular Vector Canonical Correlation Analysis.
     """
     X, Y = check_paired(X, Y)
-    return _warned_mean_correlation(svcca_subspace(X, threshold), svcca_subspace(Y, threshold), squared)
+    if standardize:
+        X, Y = linalg.standardize(X), linalg.standardize(Y)
+    U, V = (svcca_subspace(features, threshold, rank=rank, sketch=sketch, seed=seed) for features in (X, Y))
+    return _warned_mean_correlation(U, V, squared)
 
 
-def svcca_subspace(X: Array, threshold: float = 0.99) -> Array:
+def svcca_subspace(
+    X: Array, threshold: float = 0.99, *, rank: int | None = None, sketch: int | None = None, seed: int = 0
+) -> Array:
     """Orthonormal basis (n_samples, k) of the fewest directions that hold `threshold` of the variance of `X`.
+
+    Parameters
+    ----------
+    X
+        Features, (n_samples, n_features).
+    threshold, rank, sketch, seed
+        As in `svcca`. A sketch that does not reach the threshold is an error: fewer directions than asked for would
+        be another measure under the same name. Its directions hold at most what the true ones hold, so that k is
+        never smaller than without a sketch.
 
     Raises
     ------
     InputError
-        When `X` is no finite matrix of at least 2 rows, or `threshold` is not in (0, 1].
+        When `X` is no finite matrix of at least 2 rows, `threshold` is not in (0, 1], `rank` is not at least 1, or
+        the sketch is smaller than `rank` or does not reach `threshold`.
     """
-    return subspace_from_factors(thin_svd(check_features(X, min_samples=2)), threshold)
+    if sketch is None:
+        return subspace_from_factors(thin_svd(check_features(X, min_samples=2)), threshold, rank=rank)
+    if rank is not None and rank > sketch:
+        raise InputError(f"Expected `sketch` to be at least `rank` = {rank} but got {sketch}; raise `sketch`")
+    factors, total, captured = sketched_svd(X, sketch, seed=seed)
+    if rank is None and captured < threshold - 1e-12:
+        raise InputError(
+            f"Expected a sketch that holds `threshold` = {threshold} of the variance but got {captured:.4f} within "
+            f"{sketch} directions; raise `sketch`, lower `threshold`, or fix `rank`"
+        )
+    return subspace_from_factors(factors, threshold, rank=rank, total=total)
 
 
-def subspace_from_factors(centred: Factors, threshold: float = 0.99) -> Array:
-    """Do what `svcca_subspace` does, from the factors of the centred features."""
+def subspace_from_factors(
+    centred: Factors, threshold: float = 0.99, *, rank: int | None = None, total: float | None = None
+) -> Array:
+    """Do what `svcca_subspace` does, from the factors of the centred features.
+
+    `total` is the sum of all squared singular values, where `centred` holds only the leading ones.
+    """
     if not 0 < threshold <= 1:
         raise InputError(f"Expected `threshold` to be a share of variance in (0, 1] but got {threshold!r}")
+    if rank is not None:
+        if rank < 1:
+            raise InputError(f"Expected `rank` to be an integer of at least 1 but got {rank!r}")
+        return centred.left[:, : min(rank, centred.left.shape[1])]
     if centred.singular_values.shape[0] == 0:
         return centred.left
     xp = array_namespace(centred.left)
     variance = xp.cumulative_sum(centred.singular_values**2)
-    k = int(xp.sum(xp.astype(variance < threshold * variance[-1], xp.int64))) + 1
-    return centred.left[:, :k]
+    wanted = threshold * (variance[-1] if total is None else total)
+    k = int(xp.sum(xp.astype(variance < wanted, xp.int64))) + 1
+    return centred.left[:, : min(k, centred.left.shape[1])]
+
+
+def cca_pairs(xs: Sequence[Representation], ys: Sequence[Representation]) -> Array:
+    """`cca` of all pairs of layers, none of them constant, (len(xs), len(ys)): each layer factored once."""
+    return pair_by_pair(xs, ys, lambda layer: layer.factors.left, _mean_correlation)
+
+
+def svcca_pairs(
+    xs: Sequence[Representation], ys: Sequence[Representation], *, threshold: float = 0.99, rank: int | None = None
+) -> Array:
+    """`svcca` of all pairs of layers, none of them constant, (len(xs), len(ys)): each layer factored once."""
+    return pair_by_pair(
+        xs, ys, lambda layer: subspace_from_factors(layer.factors, threshold, rank=rank), _mean_correlation
+    )
 
 
 def mean_canonical_correlation(U: Array, V: Array) -> float:

@@ -1,21 +1,24 @@
-"""The H-score with a shrunk covariance: between-class variance in units of the total."""
+"""The H-score, plain and with a shrunk covariance: between-class variance in units of the total."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 from transferscope.backend import Array, array_namespace
-from transferscope.linalg import Factors, check_features, thin_svd
+from transferscope.errors import TransferscopeWarning
+from transferscope.linalg import Factors
 from transferscope.transferability.labels import encode_labels, one_hot
+from transferscope.transferability.layer import Layer
 
 
-def hscore(features: Array, labels: Any) -> float:
-    """Shrunk H-score: trace of the inverse shrunk covariance times the shrunk covariance of the class means.
+def hscore(features: Array, labels: Any, *, shrinkage: bool = True) -> float:
+    """H-score: trace of the inverse covariance of the features times the covariance of their class means.
 
-    The covariance S is replaced by (1 - α) S + α (tr S / n_features) I with the α of Ledoit and Wolf, and the
-    covariance of the class means is scaled by 1 - α.
+    Shrunk, the covariance S is replaced by (1 - α) S + α (tr S / n_features) I with the α of Ledoit and Wolf,
+    and the covariance of the class means is scaled by 1 - α.
 
     Parameters
     ----------
@@ -23,6 +26,9 @@ def hscore(features: Array, labels: Any) -> float:
         (n_samples, n_features), at least 2 samples.
     labels
         (n_samples,) integers, booleans or strings, at least two classes.
+    shrinkage
+        False takes S as it is, with its pseudo-inverse. That score is n_classes - 1 for any features, which a
+        warning says, as soon as they have n_samples - 1 independent directions.
 
     Returns
     -------
@@ -39,23 +45,30 @@ def hscore(features: Array, labels: Any) -> float:
     Bao et al. (2019), An Information-Theoretic Approach to Transferability in Task Transfer Learning.
     Ibrahim et al. (2022), Newer is Not Always Better: Rethinking Transferability Metrics.
     """
-    features = check_features(features, "features", min_samples=2)
-    codes = encode_labels(labels, features.shape[0])
-    return hscore_from_factors(thin_svd(features), features.shape[1], codes)
+    layer = Layer(features)
+    return hscore_from_layer(layer, encode_labels(labels, layer.n_samples), shrinkage=shrinkage)
 
 
-def hscore_from_factors(centred: Factors, n_features: int, codes: np.ndarray) -> float:
-    """Do what `hscore` does, from the factors of the centred features and the codes of `encode_labels`."""
-    xp = array_namespace(centred.left)
-    n = centred.left.shape[0]
-    targets = one_hot(codes, like=centred.left)
-    counts = xp.sum(targets, axis=0)
-    eigenvalues = centred.singular_values**2 / n
-    mean = xp.sum(eigenvalues) / n_features
-    alpha = ledoit_wolf_alpha(centred, n_features)
+def hscore_from_layer(layer: Layer, codes: np.ndarray, *, shrinkage: bool = True) -> float:
+    """Do what `hscore` does, from a layer and the codes of `encode_labels`."""
+    xp = array_namespace(layer.features)
+    left, singular_values = layer.centred
+    targets = one_hot(codes, like=left)
     # Uᵀ 1_c = n_c m_c / s, with m_c the class mean along the singular directions.
-    between = eigenvalues * xp.sum((centred.left.T @ targets) ** 2 / counts, axis=1)
-    return (1 - alpha) * float(xp.sum(between / ((1 - alpha) * eigenvalues + alpha * mean)))
+    between = xp.sum((left.T @ targets) ** 2 / xp.sum(targets, axis=0), axis=1)
+    if not shrinkage:
+        if left.shape[1] >= layer.n_samples - 1:
+            warnings.warn(
+                f"the H-score without shrinkage is {targets.shape[1] - 1} for whatever features: they have as many "
+                f"directions as {layer.n_samples} samples can; take more samples, or the H-score with shrinkage",
+                TransferscopeWarning,
+                stacklevel=2,
+            )
+        return float(xp.sum(between))
+    eigenvalues = singular_values**2 / layer.n_samples
+    mean = xp.sum(eigenvalues) / layer.n_features
+    alpha = ledoit_wolf_alpha(layer.centred, layer.n_features)
+    return (1 - alpha) * float(xp.sum(eigenvalues * between / ((1 - alpha) * eigenvalues + alpha * mean)))
 
 
 def ledoit_wolf_alpha(centred: Factors, n_features: int) -> float:

@@ -11,8 +11,8 @@ from array_api_compat import device
 
 from transferscope.backend import Array, array_namespace
 from transferscope.errors import TransferscopeWarning
-from transferscope.linalg import Factors, check_features, thin_svd
 from transferscope.transferability.labels import encode_labels, one_hot
+from transferscope.transferability.layer import Layer
 
 _GRID_STEP = 0.5
 _BISECTIONS = 30
@@ -48,14 +48,14 @@ def logme(features: Array, labels: Any) -> float:
     You et al. (2021), LogME: Practical Assessment of Pre-trained Models for Transfer Learning. The
     fixed-point iteration published there does not reach the maximum for n < n_features.
     """
-    features = check_features(features, "features", min_samples=2)
-    codes = encode_labels(labels, features.shape[0])
-    return logme_from_factors(thin_svd(features, centered=False), codes)
+    layer = Layer(features)
+    return logme_from_layer(layer, encode_labels(labels, layer.n_samples))
 
 
-def logme_from_factors(raw: Factors, codes: np.ndarray) -> float:
-    """Do what `logme` does, from factors of the features *not* centred and the codes of `encode_labels`."""
-    xp = array_namespace(raw.left)
+def logme_from_layer(layer: Layer, codes: np.ndarray) -> float:
+    """Do what `logme` does, from a layer and the codes of `encode_labels`."""
+    xp = array_namespace(layer.features)
+    raw = layer.raw
     n, rank = raw.left.shape
     targets = one_hot(codes, like=raw.left)
     counts = xp.sum(targets, axis=0)  # the squared norms of the targets

@@ -1,21 +1,32 @@
-"""All transferability scores of one feature matrix from one factorisation."""
+"""Several transferability scores of one feature matrix from one factorisation."""
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from transferscope.backend import Array
-from transferscope.linalg import Factors, check_features, thin_svd
-from transferscope.transferability.hscore import hscore_from_factors
+from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.transferability.labels import encode_labels
-from transferscope.transferability.logme import logme_from_factors
-from transferscope.transferability.ridge import ridge_from_factors
+from transferscope.transferability.layer import Layer
+from transferscope.transferability.scores import choose
 
 
-def panel(features: Array, labels: Any) -> dict[str, float]:
-    """Score features by every measure: ``"logme"``, ``"hscore"`` and ``"ridge"``.
+def panel(
+    features: Array,
+    labels: Any,
+    measures: str | Iterable[str] | None = None,
+    *,
+    source_probabilities: Array | None = None,
+) -> dict[str, float]:
+    """Score features by several measures, of which none takes another down.
+
+    Features, labels and probabilities that are no such raise an error. A score that is not defined for them (PARC
+    where no class has two samples, say) is NaN, with a warning that names it and says why.
 
     Parameters
     ----------
@@ -23,22 +34,43 @@ def panel(features: Array, labels: Any) -> dict[str, float]:
         (n_samples, n_features), at least 2 samples.
     labels
         (n_samples,) integers, booleans or strings, at least two classes.
+    measures
+        Names of `SCORES`, one or several; None for all that can be computed.
+    source_probabilities
+        (n_samples, n_source_classes), what the source predicts for its own classes: needed by LEEP and NCE alone.
+
+    Returns
+    -------
+    dict
+        Score name to value, in the order of `measures`; all are better the higher.
 
     Raises
     ------
     InputError
-        When features or labels are not as above.
+        When features, labels or probabilities are not as above, or a name is unknown.
     """
-    features = check_features(features, "features", min_samples=2)
-    codes = encode_labels(labels, features.shape[0])
-    raw, centred = thin_svd(features, centered=False), thin_svd(features)
-    return panel_from_factors(raw, centred, features.shape[1], codes)
+    chosen = choose(measures, with_probabilities=source_probabilities is not None)
+    layer = Layer(features)
+    codes = encode_labels(labels, layer.n_samples)
+    return panel_from_layer(layer, codes, [score.name for score in chosen], source_probabilities=source_probabilities)
 
 
-def panel_from_factors(raw: Factors, centred: Factors, n_features: int, codes: np.ndarray) -> dict[str, float]:
-    """Do what `panel` does, from the factors of the features as they are and centred."""
-    return {
-        "logme": logme_from_factors(raw, codes),
-        "hscore": hscore_from_factors(centred, n_features, codes),
-        "ridge": ridge_from_factors(centred, codes),
-    }
+def panel_from_layer(
+    layer: Layer,
+    codes: np.ndarray,
+    measures: str | Iterable[str] | None = None,
+    *,
+    source_probabilities: Array | None = None,
+) -> dict[str, float]:
+    """Do what `panel` does, from a layer and the codes of `encode_labels`."""
+    values = {}
+    for score in choose(measures, with_probabilities=source_probabilities is not None):
+        if score.from_layer is None:
+            values[score.name] = score.function(source_probabilities, codes)
+            continue
+        try:
+            values[score.name] = score.from_layer(layer, codes)
+        except InputError as error:
+            warnings.warn(f"the score {score.name} is NaN: {error}", TransferscopeWarning, stacklevel=2)
+            values[score.name] = math.nan
+    return values

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from transferscope.backend import Array, array_namespace
-from transferscope.linalg import Factors, check_features, thin_svd
+from transferscope.linalg import Factors
 from transferscope.transferability.labels import encode_labels, one_hot
+from transferscope.transferability.layer import Layer
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(-6, 3, 19))
 """Ridge penalties tried, as multiples of the mean eigenvalue of the centred features' scatter matrix."""
@@ -39,14 +40,14 @@ def ridge(features: Array, labels: Any) -> float:
     InputError
         When features or labels are not as above.
     """
-    features = check_features(features, "features", min_samples=2)
-    codes = encode_labels(labels, features.shape[0])
-    return ridge_from_factors(thin_svd(features), codes)
+    layer = Layer(features)
+    return ridge_from_layer(layer, encode_labels(labels, layer.n_samples))
 
 
-def ridge_from_factors(centred: Factors, codes: np.ndarray) -> float:
-    """Do what `ridge` does, from the factors of the centred features and the codes of `encode_labels`."""
-    xp = array_namespace(centred.left)
+def ridge_from_layer(layer: Layer, codes: np.ndarray) -> float:
+    """Do what `ridge` does, from a layer and the codes of `encode_labels`."""
+    xp = array_namespace(layer.features)
+    centred = layer.centred
     targets = one_hot(codes, like=centred.left)
     scale = float(xp.sum(centred.singular_values**2)) / max(centred.singular_values.shape[0], 1)
     penalties = [scale * penalty for penalty in PENALTIES]

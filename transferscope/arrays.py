@@ -1,0 +1,201 @@
+"""Scores of feature arrays of one's own: from memory or from a file, as a table."""
+
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import array_api_compat
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from transferscope import backend, transferability
+from transferscope.errors import InputError
+from transferscope.lookup import missing_file
+
+FORMATS = (".npz", ".npy", ".nc")
+
+
+def score(
+    features: Any,
+    labels: Any,
+    measures: str | Iterable[str] | None = None,
+    *,
+    source_probabilities: Any = None,
+) -> pd.DataFrame:
+    """Score features of one's own, of one layer or several: how well they suit a labelled task.
+
+    Parameters
+    ----------
+    features
+        (n_samples, n_features), a NumPy or CuPy array or a torch tensor; or a mapping from layer name to such.
+    labels
+        (n_samples,) integers, booleans or strings, at least two classes.
+    measures
+        Names of `transferability.SCORES`, which says what each is; None for all that can be computed.
+    source_probabilities
+        (n_samples, n_source_classes), what the source predicts for its own classes: needed by LEEP and NCE alone.
+
+    Returns
+    -------
+    DataFrame
+        A row per layer (index `layer`; ``"features"`` for an array without a name), a column per score. All are
+        better the higher; NaN where one is not defined for these data, with a warning that says why.
+
+    Raises
+    ------
+    InputError
+        When features, labels or probabilities are not as above, or a name is unknown.
+    """
+    labels, source_probabilities = _array(labels), _array(source_probabilities)
+    if not isinstance(features, Mapping):
+        rows = {"features": _panel(_array(features), labels, measures, source_probabilities)}
+    elif features:
+        measures = measures if measures is None or isinstance(measures, str) else list(measures)
+        rows = {}
+        for layer, array in features.items():
+            rows[layer] = _named(layer, _array(array), labels, measures, source_probabilities)
+    else:
+        raise InputError("Expected `features` to hold at least one layer but got none; pass an array or a mapping")
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.rename_axis(index="layer", columns="score")
+
+
+def _panel(features: Any, labels: Any, measures: Any, source_probabilities: Any) -> dict[str, float]:
+    return transferability.panel(features, labels, measures, source_probabilities=source_probabilities)
+
+
+def _named(layer: Any, *arguments: Any) -> dict[str, float]:
+    """Score one layer of several; what goes wrong, or is only warned of, names it."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            values = _panel(*arguments)
+    except InputError as error:
+        raise InputError(f"layer {layer!r}: {error}") from error
+    for each in caught:
+        warnings.warn(f"layer {layer!r}: {each.message}", each.category, stacklevel=3)
+    return values
+
+
+def _array(values: Any) -> Any:
+    return backend.from_torch(values) if array_api_compat.is_torch_array(values) else values
+
+
+class FeatureFile(NamedTuple):
+    """What a file of features holds."""
+
+    features: np.ndarray
+    """(n_samples, n_features)."""
+    labels: np.ndarray
+    """(n_samples,)."""
+    source_probabilities: np.ndarray | None = None
+    """(n_samples, n_source_classes)."""
+
+
+def read_features(path: str | Path, labels: str | Path | None = None) -> FeatureFile:
+    """Read features and labels from a file; nothing in it is ever unpickled.
+
+    Parameters
+    ----------
+    path
+        An ``.npz`` file with arrays, or a NetCDF file (``.nc``) with variables, `features` (sample, feature) and
+        `labels` (sample), and `source_probabilities` (sample, source_class) if there are any; or an ``.npy`` file
+        with the features alone. Whatever else the first two hold is ignored.
+    labels
+        An ``.npy`` file with the labels: needed with an ``.npy`` file, wrong with the others.
+
+    Raises
+    ------
+    InputError
+        When a file is missing, damaged, of another kind, or does not hold this.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise InputError(f"Expected a file of features that ends in {', '.join(FORMATS)} but got {path}; convert it")
+    if path.suffix == ".npy":
+        if labels is None:
+            raise InputError(f"Expected a file of labels beside {path}, which holds features alone; name an .npy file")
+        return FeatureFile(_read_npy(path), _read_npy(Path(labels)))
+    if labels is not None:
+        raise InputError(
+            f"Expected no file of labels beside {path}, which holds its own, but got {labels}; leave it out"
+        )
+    found = _read(path, _npz if path.suffix == ".npz" else _netcdf)
+    return FeatureFile(found["features"], found["labels"], found.get("source_probabilities"))
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    if path.suffix != ".npy":
+        raise InputError(
+            f"Expected features and labels as a pair of .npy files but got {path}; save it with numpy.save"
+        )
+    return _read(path, _npy)
+
+
+def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
+    """Call the reader; say what is wrong with the file when it cannot be read."""
+    if not path.is_file():
+        raise InputError(missing_file(path))
+    try:
+        return reader(path)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):
+            raise InputError(
+                f"{path} holds Python objects, which are never read, for that runs code; save features and labels as "
+                "numbers or strings, labels.astype(str) for instance"
+            ) from error
+        raise InputError(f"Cannot read {path}: {error}; save it again") from error
+
+
+def _npy(path: Path) -> np.ndarray:
+    # Opened here, for numpy leaves a damaged file open.
+    with path.open("rb") as stream:
+        array = np.load(stream, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"Expected {path} to hold one array but it is an archive of several; call it .npz")
+        return array
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as stream:
+        file = np.load(stream, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise InputError(f"Expected {path} to hold features and labels but it is a single array; call it .npy")
+        return {name: file[name] for name in _expected(path, file.files)}
+
+
+def _netcdf(path: Path) -> dict[str, np.ndarray]:
+    with xr.open_dataset(path, decode_times=False) as dataset:
+        found = {}
+        for name in _expected(path, map(str, dataset.variables)):
+            dims = _DIMS[name]
+            if set(dataset[name].dims) != set(dims):
+                raise InputError(
+                    f"Expected variable {name} of {path} to have dimensions {dims} but got {dataset[name].dims}; "
+                    "rename or reduce them"
+                )
+            found[name] = dataset[name].transpose(*dims).to_numpy()
+        return found
+
+
+_DIMS = {
+    "features": ("sample", "feature"),
+    "labels": ("sample",),
+    "source_probabilities": ("sample", "source_class"),
+}
+
+
+def _expected(path: Path, names: Iterable[str]) -> list[str]:
+    present = list(names)
+    if not {"features", "labels"} <= set(present):
+        raise InputError(
+            f"Expected {path} to hold 'features' and 'labels' but it holds "
+            f"{', '.join(map(repr, present)) or 'nothing'}; save them under these names"
+        )
+    return [name for name in _DIMS if name in present]

@@ -1,0 +1,57 @@
+"""`transferscope score`: transferability scores of feature arrays of one's own."""
+
+import json
+import math
+import sys
+
+import click
+
+from transferscope.cli import options
+
+
+@click.command(
+    "score",
+    epilog="""\b
+Examples:
+  transferscope score features.npz
+  transferscope score features.npy labels.npy --measure logme --measure ridge
+  transferscope score features.nc --format json""",
+)
+@click.argument("features", metavar="FILE")
+@click.argument("labels", required=False, metavar="[LABELS.npy]")
+@click.option(
+    "--measure", "measures", multiple=True, metavar="NAME",
+    help="A score, as named in the first column of the output; may be given several times. Default: all.",
+)  # fmt: skip
+@options.together(options.output_format, options.quiet, options.verbose)
+def command(
+    features: str, labels: str | None, measures: tuple[str, ...], output_format: str, quiet: bool, verbose: bool
+) -> None:
+    """Score features by how well they suit a labelled task; all scores are better the higher.
+
+    FILE is an .npz file or a NetCDF file (.nc) that holds features (sample, feature) and labels (sample), and
+    source_probabilities (sample, source_class) for LEEP and NCE if there are any; or an .npy file with the features,
+    followed by one with the labels.
+    """
+    options.set_up_messages(quiet, verbose)
+    from transferscope.arrays import read_features, score
+    from transferscope.transferability import SCORES
+
+    found = read_features(features, labels)
+    table = score(
+        found.features, found.labels, measures or None, source_probabilities=found.source_probabilities
+    ).T.rename(columns={"features": "value"})
+    table["range"] = [SCORES[name].range for name in table.index]
+    table["title"] = [SCORES[name].title for name in table.index]
+    if output_format == "json":
+        rows = table.reset_index().to_dict("records")
+        for row in rows:
+            # JSON has neither NaN nor infinity; stderr says which of them it was, and why.
+            row["value"] = row["value"] if math.isfinite(row["value"]) else None
+        n_samples, n_features = found.features.shape
+        answer = {"schema_version": 1, "samples": n_samples, "features": n_features, "scores": rows}
+        sys.stdout.write(json.dumps(answer, indent=1) + "\n")
+    elif output_format == "csv":
+        sys.stdout.write(table.to_csv(lineterminator="\n"))
+    else:
+        click.echo(table.reset_index().to_string(index=False, float_format="%.4f", justify="left"))

@@ -1,0 +1,124 @@
+"""Gram matrices of activations, formed inside the forward hook where the activation lives, which is then let go."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from transferscope import backend
+from transferscope.activations import check_finite
+from transferscope.linalg import center, standardize
+from transferscope.reductions import Reduction, reducer, unordered
+
+CENTRE_ABOVE = 10.0
+"""Squared mean over variance above which features are centred before the product, not after it.
+
+Centring a Gram matrix afterwards is exact but for rounding, which grows with this ratio; 10 loses one digit of
+float32's seven. Most layers are far below, and are spared a centred copy.
+"""
+
+_CHUNKS = 32
+_SHORTEST_CHUNK = 2048
+
+
+class GramReducer:
+    """A reduction for `capture`: a layer's output becomes the Gram matrix (n_samples, n_samples) of its features.
+
+    On the CPU, and on a GPU without CuPy, the matrix is a torch tensor of which only the upper triangle is filled; with
+    CuPy a CuPy array. Several passes over the same layers: call `restart` before each.
+
+    Parameters
+    ----------
+    reduce
+        As in `reductions.reducer`.
+    standardized
+        Z-score every feature with the statistics of the batch.
+    """
+
+    def __init__(self, reduce: Reduction, *, standardized: bool = False) -> None:
+        # Gram matrices do not depend on the order of features, so that flattening need not copy.
+        self._features: Callable[[torch.Tensor], torch.Tensor] = (
+            unordered if reduce == "flatten" else _itself if reduce is None else reducer(reduce)
+        )
+        self._standardized = standardized
+        self._next = 0
+        self._centred: set[int] = set()
+
+    def restart(self) -> None:
+        """Count layers from the first one again."""
+        self._next = 0
+
+    def __call__(self, output: torch.Tensor) -> Any:
+        """Return the Gram matrix of the next layer's output."""
+        features = self._features(output)
+        centred = self._next in self._centred
+        self._next += 1
+        if self._standardized or (features.is_cuda and backend.has_cupy()):
+            # On a GPU a centred copy costs less than the question whether it is needed, which stops the queue.
+            X = backend.from_torch(features)
+            X = standardize(X) if self._standardized else center(X)
+            return X @ X.T
+        if centred:
+            features = features - features[:1]
+            features -= features.mean(dim=0, dtype=torch.float64).to(features.dtype)
+        return upper_gram(features)
+
+    def stack(self, grams: Sequence[Any], layers: Sequence[str]) -> backend.Array:
+        """Stack what this reducer gave of each of `layers`: (n_layers, n_samples, n_samples), float64.
+
+        Raises
+        ------
+        CaptureError
+            When activations are NaN or infinite, or too large for their squares; on a GPU nothing is looked at.
+        """
+        if not isinstance(grams[0], torch.Tensor):
+            xp = backend.array_namespace(*grams)
+            return xp.astype(xp.stack(list(grams)), xp.float64)
+        upper = torch.stack(list(grams))
+        for layer, trace in zip(layers, upper.diagonal(dim1=1, dim2=2).sum(dim=1), strict=True):
+            check_finite(trace, layer)
+        return backend.from_torch((upper.triu() + upper.triu(1).mT).double())
+
+    def must_center(self, stack: backend.Array) -> bool:
+        """Whether some layer's features are so far from zero that they have to be centred first.
+
+        If so, it is remembered, and the same batch has to be run again.
+        """
+        if self._standardized or not isinstance(stack, np.ndarray):
+            return False
+        mean = stack.mean(axis=(1, 2))
+        variance = stack.diagonal(axis1=1, axis2=2).mean(axis=1) - mean
+        # A variance at or below zero is one that rounding swallowed.
+        far = set(np.flatnonzero((mean > 0) & (mean > CENTRE_ABOVE * variance)).tolist())
+        new = far - self._centred
+        self._centred |= new
+        return bool(new)
+
+
+def _itself(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def upper_gram(features: torch.Tensor) -> torch.Tensor:
+    """Return features · featuresᵀ (n, n), of which only the upper triangle means anything.
+
+    Few rows and very many columns are what activations are, and what BLAS libraries are least prepared for: products
+    of column chunks, summed, for blocks of rows on and above the diagonal only. `benchmarks/similarity.py` measures
+    it against the plain product.
+    """
+    n, p = features.shape
+    if p < 2 * _SHORTEST_CHUNK or n < 16:
+        return features @ features.T
+    chunk = max(_SHORTEST_CHUNK, -(-p // _CHUNKS))
+    whole = p - p % chunk
+    chunks = features[:, :whole].unflatten(1, (-1, chunk)).transpose(0, 1)
+    rest = features[:, whole:]
+    product = features.new_empty(n, n)
+    height = -(-n // 4) if n >= 128 else -(-n // 2)
+    for start in range(0, n, height):
+        block = product[start : start + height, start:]
+        torch.sum(torch.bmm(chunks[:, start : start + height], chunks[:, start:].transpose(1, 2)), dim=0, out=block)
+        if whole < p:
+            block.addmm_(rest[start : start + height], rest[start:].T)
+    return product

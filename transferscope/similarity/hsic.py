@@ -1,0 +1,240 @@
+"""HSIC of all pairs of layers, sample by sample: the sums that streaming CKA and its standard error are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from array_api_compat import device
+
+from transferscope.backend import Array, array_namespace
+from transferscope.linalg import center, gram
+
+TILE_BYTES = 2**28
+"""Bytes that the blocks of Gram matrices held at a time may take, and the blocks of features beside them."""
+
+
+class RowSums(NamedTuple):
+    """Per sample i, Σ_j K̃_ij L̃_ij of centred kernels K̃ and L̃: summed over i they are HSIC up to a factor."""
+
+    xy: Array
+    """Of each pair of layers, (n_samples, n_layers_x, n_layers_y), float64."""
+    xx: Array
+    """Of each layer of x with itself, (n_samples, n_layers_x)."""
+    yy: Array
+    """Of each layer of y with itself, (n_samples, n_layers_y)."""
+
+
+def center_kernels(grams: Array, *, debiased: bool, eps: float) -> tuple[Array, Array]:
+    """Centre stacked Gram matrices (n_layers, n, n), float64, of features that may but need not be centred.
+
+    Parameters
+    ----------
+    grams
+        Contiguous; written over.
+    debiased
+        U-centre: the sum of products of two such matrices is n (n - 3) times the unbiased HSIC of Song et al.
+        (2012). Otherwise centre doubly.
+    eps
+        Machine epsilon of the features.
+
+    Returns
+    -------
+    kernels, floors
+        The matrices, and per layer the self-HSIC up to which rounding alone explains it: structure without any HSIC
+        (a single sample that differs, say) leaves some behind, which must not be divided by itself.
+    """
+    xp = array_namespace(grams)
+    n = grams.shape[-1]
+    # Slices of this view are the diagonals.
+    flat = xp.reshape(grams, (grams.shape[0], n * n), copy=False)
+    means = xp.mean(grams, axis=2)
+    mean = xp.mean(means, axis=1, keepdims=True)
+    norms = flat[:, :: n + 1] - 2 * means + mean
+    floors = (n * eps) ** 2 * xp.sum(norms**2, axis=1)
+    if debiased:
+        flat[:, :: n + 1] = 0.0
+        means = xp.sum(grams, axis=2) / (n - 2)
+        mean = xp.sum(means, axis=1, keepdims=True) / (n - 1)
+    grams -= (means - mean)[:, :, None]
+    grams -= means[:, None, :]
+    if debiased:
+        flat[:, :: n + 1] = 0.0
+    return grams, floors
+
+
+def row_sums(kernels_x: Array, floors_x: Array, kernels_y: Array | None, floors_y: Array | None) -> RowSums:
+    """Multiply what `center_kernels` gives of one network or, where `kernels_y` is given, of two."""
+    xp = array_namespace(kernels_x)
+    if kernels_y is None:
+        xy = _row_products(kernels_x, kernels_x)
+        own = xp.linalg.diagonal(xy)
+        return _without_rounding(RowSums(xy, own, own), floors_x, floors_x)
+    xy = _row_products(kernels_x, kernels_y)
+    rows = RowSums(xy, xp.vecdot(kernels_x, kernels_x).T, xp.vecdot(kernels_y, kernels_y).T)
+    return _without_rounding(rows, floors_x, floors_y)
+
+
+def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: bool) -> RowSums:
+    """Do the same from features, never holding more than blocks of the Gram matrices.
+
+    Parameters
+    ----------
+    xs, ys
+        Per layer something (n, n_features) whose slices `[rows, columns]` are arrays: an array, or features on disk.
+    debiased
+        As in `center_kernels`.
+    """
+    layers = [_Tiled(X) for X in (*xs, *(ys or ()))]
+    n_x = len(xs)
+    n = xs[0].shape[0]
+    xp = array_namespace(layers[0].norms)
+    shapes = (n, n_x, len(layers) - n_x or n_x), (n, n_x), (n, len(layers) - n_x)
+    sums = [xp.zeros(shape, dtype=xp.float64, device=layers[0].device) for shape in shapes]
+    side = max(64, int((TILE_BYTES / (16 * len(layers))) ** 0.5))
+    blocks = list(_slices(n, side))
+    for i, rows in enumerate(blocks):
+        for columns in blocks[i:]:
+            kernels = xp.stack([layer.block(rows, columns, debiased) for layer in layers])
+            _add(sums, rows, kernels, n_x)
+            if columns != rows:
+                _add(sums, columns, xp.matrix_transpose(kernels), n_x)
+    xy, xx, yy = sums
+    if ys is None:
+        xx = yy = xp.linalg.diagonal(xy)
+    floors = xp.stack([(n * layer.eps) ** 2 * xp.sum(layer.norms**2) for layer in layers])
+    return _without_rounding(RowSums(xy, xx, yy), floors[:n_x], floors[n_x:] if ys else floors)
+
+
+def feature_row_sums(xs: Sequence[Array], ys: Sequence[Array] | None, *, debiased: bool) -> RowSums:
+    """Do the same by way of cross-products of features (n, n_features), which is cheaper for many samples.
+
+    With x, y centred rows of X, Y and d, e their squared norms, K_ij = xᵢ·xⱼ; the rows of K sum to zero, so that
+    K̃_ij = K_ij + (d_i + d_j) / (n - 2) - Σd / ((n - 1) (n - 2)) off the diagonal, and every sum over j of the
+    product K̃_ij L̃_ij is one over features.
+    """
+    xp = array_namespace(xs[0])
+    xs, ys = ([center(xp.astype(X, xp.float64)) for X in layers] for layers in (xs, ys or ()))
+    xy = xp.stack([xp.stack([_feature_rows(X, Y, debiased) for Y in ys or xs], axis=1) for X in xs], axis=1)
+    if ys:
+        xx, yy = (xp.stack([_feature_rows(X, X, debiased) for X in layers], axis=1) for layers in (xs, ys))
+    else:
+        xx = yy = xp.linalg.diagonal(xy)
+    rounding = xs[0].shape[0] * float(xp.finfo(xp.float64).eps)
+    floors = [xp.stack([rounding * xp.sum((X.T @ X) ** 2) for X in layers]) for layers in (xs, ys or xs)]
+    return _without_rounding(RowSums(xy, xx, yy), *floors)
+
+
+def centred_gram(X: Any) -> Array:
+    """Gram matrix (n, n) of the centred features, float64, of an array or of features on disk."""
+    if hasattr(X, "dtype"):
+        return gram(X)
+    everything = slice(0, X.shape[0])
+    return _Tiled(X).block(everything, everything, debiased=False)
+
+
+def prefers_features(n: int, widths_x: Sequence[int], widths_y: Sequence[int]) -> bool:
+    """Whether cross-products of features take fewer operations than Gram matrices and their products."""
+    features = 4 * n * sum(widths_x) * sum(widths_y)
+    return features < n**2 * (sum(widths_x) + sum(widths_y) + 2 * len(widths_x) * len(widths_y))
+
+
+def _row_products(kernels_x: Array, kernels_y: Array) -> Array:
+    """Σ_j of kernels (n_layers, rows, columns) of x and y at the same (i, j): (rows, n_layers_x, n_layers_y)."""
+    xp = array_namespace(kernels_x, kernels_y)
+    return xp.permute_dims(kernels_x, (1, 0, 2)) @ xp.permute_dims(kernels_y, (1, 2, 0))
+
+
+def _add(sums: list[Array], rows: slice, kernels: Array, n_x: int) -> None:
+    xp = array_namespace(kernels)
+    xy, xx, yy = sums
+    if kernels.shape[0] == n_x:
+        xy[rows, :, :] += _row_products(kernels, kernels)
+        return
+    x, y = kernels[:n_x, ...], kernels[n_x:, ...]
+    xy[rows, :, :] += _row_products(x, y)
+    xx[rows, :] += xp.vecdot(x, x).T
+    yy[rows, :] += xp.vecdot(y, y).T
+
+
+class _Tiled:
+    """Features of one layer, read in blocks: what one pass over them tells, and blocks of their centred kernel."""
+
+    def __init__(self, X: Any) -> None:
+        self._X = X
+        n, p = X.shape
+        first = X[0:1, :]
+        xp = array_namespace(first)
+        self.device = device(first)
+        self.eps = float(xp.finfo(first.dtype).eps)
+        self._shift = first
+        mean = xp.zeros((1, p), dtype=xp.float64, device=self.device)
+        step = max(1, TILE_BYTES // (24 * p))
+        for rows in _slices(n, step):
+            mean += xp.sum(X[rows, :] - first, axis=0, keepdims=True, dtype=xp.float64) / n
+        self._mean = xp.astype(mean, first.dtype)
+        self.norms = xp.concat(
+            [xp.sum(xp.astype(self._centred(rows, slice(None)), xp.float64) ** 2, axis=1) for rows in _slices(n, step)]
+        )
+
+    def _centred(self, rows: slice, columns: slice) -> Array:
+        return (self._X[rows, columns] - self._shift[:, columns]) - self._mean[:, columns]
+
+    def block(self, rows: slice, columns: slice, debiased: bool) -> Array:
+        xp = array_namespace(self.norms)
+        n, p = self._X.shape
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        kernel = xp.zeros((height, width), dtype=xp.float64, device=self.device)
+        for part in _slices(p, max(64, TILE_BYTES // (16 * (height + width)))):
+            left = self._centred(rows, part)
+            right = left if rows == columns else self._centred(columns, part)
+            kernel += xp.astype(left @ right.T, xp.float64)
+        if debiased:
+            kernel += self.norms[rows, None] / (n - 2) - xp.sum(self.norms) / ((n - 1) * (n - 2))
+            kernel += self.norms[None, columns] / (n - 2)
+            if rows == columns:
+                kernel *= _off_diagonal(kernel)
+        return kernel
+
+
+def _feature_rows(X: Array, Y: Array, debiased: bool) -> Array:
+    xp = array_namespace(X, Y)
+    n = X.shape[0]
+    products = xp.vecdot(X @ (X.T @ Y), Y)
+    if not debiased:
+        return products
+    d, e = xp.vecdot(X, X), xp.vecdot(Y, Y)
+    each, total_d, total_e = 1 / (n - 2), xp.sum(d), xp.sum(e)
+    c, f = each * total_d / (n - 1), each * total_e / (n - 1)
+    a, b = each * d - c, each * e - f
+    crossed = d * e
+    k_with_e = X @ (X.T @ e) - crossed
+    l_with_d = Y @ (Y.T @ d) - crossed
+    return (
+        products
+        - crossed
+        + each * (k_with_e + l_with_d)
+        - b * d
+        - a * e
+        + (n - 1) * a * b
+        + each * (a * (total_e - e) + b * (total_d - d))
+        + each**2 * (xp.sum(crossed) - crossed)
+    )
+
+
+def _without_rounding(rows: RowSums, floors_x: Array, floors_y: Array) -> RowSums:
+    """Set to zero what layers contribute whose self-HSIC is no larger than the rounding of what it is left of."""
+    xp = array_namespace(rows.xy)
+    real_x = xp.astype(xp.sum(rows.xx, axis=0) > floors_x, xp.float64)
+    real_y = xp.astype(xp.sum(rows.yy, axis=0) > floors_y, xp.float64)
+    return RowSums(rows.xy * real_x[None, :, None] * real_y[None, None, :], rows.xx * real_x, rows.yy * real_y)
+
+
+def _off_diagonal(square: Array) -> Array:
+    xp = array_namespace(square)
+    return 1.0 - xp.eye(square.shape[-1], dtype=square.dtype, device=device(square))
+
+
+def _slices(n: int, step: int) -> Iterator[slice]:
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))

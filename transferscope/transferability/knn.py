@@ -1,0 +1,153 @@
+"""Leave-one-out accuracy of the nearest neighbours and of the nearest class mean."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from array_api_compat import device
+
+from transferscope.backend import Array, array_namespace
+from transferscope.errors import InputError
+from transferscope.transferability.labels import encode_labels, one_hot
+from transferscope.transferability.layer import Layer
+
+METRICS = ("cosine", "euclidean")
+
+_SAME = 1e-12
+"""Relative difference up to which two distances are a tie: rounding must not decide who is nearer."""
+
+
+def knn(features: Array, labels: Any, *, k: int = 5, metric: str = "cosine") -> float:
+    """Leave-one-out accuracy of the majority among the k nearest other samples.
+
+    Ties are settled without regard to the order of samples or classes: all samples as near as the k-th nearest
+    vote; of classes with equal votes the one whose voters are nearer, on the sum of their similarities, is
+    taken; and where that is equal too, the sample counts as wrong.
+
+    Parameters
+    ----------
+    features
+        (n_samples, n_features), at least 2 samples.
+    labels
+        (n_samples,) integers, booleans or strings, at least two classes.
+    k
+        How many neighbours vote, at least 1; with fewer than k other samples all of them do.
+    metric
+        ``"cosine"``, of the features as they are, not centred (a row of zeros is at right angles to all), or
+        ``"euclidean"``.
+
+    Returns
+    -------
+    float
+        Share of samples classified correctly, in [0, 1]; a class with a single sample is never right.
+
+    Raises
+    ------
+    InputError
+        When features, labels, `k` or `metric` are not as above.
+
+    References
+    ----------
+    Cover and Hart (1967), Nearest neighbor pattern classification.
+    """
+    layer = Layer(features)
+    return knn_from_layer(layer, encode_labels(labels, layer.n_samples), k=k, metric=metric)
+
+
+def knn_from_layer(layer: Layer, codes: np.ndarray, *, k: int = 5, metric: str = "cosine") -> float:
+    """Do what `knn` does, from a layer and the codes of `encode_labels`."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InputError(f"Expected `k` to be a whole number of neighbours, at least 1, but got {k!r}")
+    if metric not in METRICS:
+        raise InputError(f"Expected `metric` to be 'cosine' or 'euclidean' but got {metric!r}")
+    xp = array_namespace(layer.features)
+    targets = one_hot(codes, like=layer.features)
+    n = layer.n_samples
+    nearness = _cosines(layer) if metric == "cosine" else _euclidean(layer)
+    itself = xp.eye(n, dtype=xp.float64, device=device(nearness)) > 0
+    others = xp.where(itself, xp.full_like(nearness, -math.inf), nearness)
+    last = xp.sort(others, axis=1, descending=True)[:, min(k, n - 1) - 1]
+    voters = xp.astype(others >= (last - _SAME)[:, None], xp.float64)
+    votes = voters @ targets
+    # Nearness is at most 1, so that its share stays below the difference that one vote makes.
+    votes = votes + ((voters * nearness) @ targets) / (1 + xp.sum(voters, axis=1, keepdims=True))
+    return _share_of_greatest(votes, targets, _SAME)
+
+
+def nearest_mean(features: Array, labels: Any) -> float:
+    """Leave-one-out accuracy of the class whose mean is nearest in Euclidean distance.
+
+    Every sample is left out of the mean of its own class, in closed form.
+
+    Parameters
+    ----------
+    features
+        (n_samples, n_features), at least 2 samples.
+    labels
+        (n_samples,) integers, booleans or strings, at least two classes.
+
+    Returns
+    -------
+    float
+        Share of samples classified correctly, in [0, 1]. The sample of a class with no other counts as wrong, and
+        so does one as far from the mean of another class as from its own: 0 for constant features.
+
+    Raises
+    ------
+    InputError
+        When features or labels are not as above.
+
+    References
+    ----------
+    Mensink et al. (2013), Distance-Based Image Classification: Generalizing to New Classes at Near-Zero Cost.
+    """
+    layer = Layer(features)
+    return nearest_mean_from_layer(layer, encode_labels(labels, layer.n_samples))
+
+
+def nearest_mean_from_layer(layer: Layer, codes: np.ndarray) -> float:
+    """Do what `nearest_mean` does, from a layer and the codes of `encode_labels`."""
+    xp = array_namespace(layer.features)
+    targets = one_hot(codes, like=layer.features)
+    counts = xp.sum(targets, axis=0)
+    points = layer.coordinates
+    means = (targets.T @ points) / counts[:, None]
+    norms = xp.sum(points**2, axis=1)
+    squares = norms[:, None] + xp.sum(means**2, axis=1)[None, :] - 2 * (points @ means.T)
+    # Without the sample the mean of its class is further off by n_c / (n_c - 1), and without any there is none.
+    alone = counts == 1
+    stretch = (counts / xp.where(alone, counts, counts - 1)) ** 2
+    squares = xp.where(targets > 0, stretch[None, :] * squares, squares)
+    squares = xp.where((targets > 0) & alone[None, :], xp.full_like(squares, math.inf), squares)
+    return _share_of_greatest(-squares, targets, _SAME * float(xp.max(norms)))
+
+
+def _cosines(layer: Layer) -> Array:
+    """Cosine similarity of all samples, moved to [0, 1]; (n_samples, n_samples)."""
+    xp = array_namespace(layer.features)
+    rows = xp.astype(layer.features, xp.float64)
+    # Squares of what is far from 1 would overflow or vanish.
+    largest = xp.max(xp.abs(rows), axis=1, keepdims=True)
+    rows = rows / xp.where(largest > 0, largest, xp.ones_like(largest))
+    norms = xp.linalg.vector_norm(rows, axis=1, keepdims=True)
+    rows = rows / xp.where(norms > 0, norms, xp.ones_like(norms))
+    return (1 + rows @ rows.T) / 2
+
+
+def _euclidean(layer: Layer) -> Array:
+    """Squared distances of all samples turned into similarities in [0, 1]; (n_samples, n_samples)."""
+    xp = array_namespace(layer.features)
+    squares = layer.squared_distances
+    largest = float(xp.max(squares))
+    return 1 - squares / (largest or 1.0)
+
+
+def _share_of_greatest(scores: Array, targets: Array, tie: float) -> float:
+    """Share of samples whose own class scores higher than every other, by more than `tie`."""
+    xp = array_namespace(scores, targets)
+    lowest = xp.full_like(scores, -math.inf)
+    own = xp.max(xp.where(targets > 0, scores, lowest), axis=1)
+    other = xp.max(xp.where(targets > 0, lowest, scores), axis=1)
+    return float(xp.mean(xp.astype(own > other + tie, xp.float64)))
