@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import transferscope as ts
 from transferscope import similarity
+from transferscope.comparison import compare_by
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 from transferscope.images import Transform
+from transferscope.uncertainty import measure_cells
 
 LAYERS_X, LAYERS_Y = ["1", "2", "4"], ["1", "3"]
 
@@ -286,3 +289,277 @@ def test_the_images_of_a_target_are_prepared_by_the_transform(net_x, net_y):
     net_x, net_y = net_x.float(), net_y.float()
     result = both(net_x, net_y, target, transform=transform)
     np.testing.assert_array_equal(result, both(net_x, net_y, prepared))
+
+
+# --- all images at once -------------------------------------------------------------------------------------------
+
+
+def test_the_exact_estimator_does_not_depend_on_batches(net_x, net_y, images):
+    want = expected(net_x, net_y, images, [slice(None)])
+    for batch_size in (4, 10, 64):
+        result = both(net_x, net_y, images, estimator="exact", batch_size=batch_size)
+        np.testing.assert_allclose(result, want, atol=1e-10)
+    assert result.attrs["estimator"] == "exact"
+
+
+@pytest.mark.parametrize("measure", ["linear_cka", "svcca", "procrustes", "rsa", "mutual_knn"])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_features_that_went_to_disk_give_the_same(net_x, net_y, images, monkeypatch, measure, standardize):
+    options = {"measure": measure, "estimator": "exact", "standardize": standardize, "batch_size": 10}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TransferscopeWarning)  # SVCCA has too few images here, which is all the same
+        want = both(net_x, net_y, images, **options)
+        monkeypatch.setattr("transferscope.kept.BUDGET", 1000)
+        found = both(net_x, net_y, images, **options)
+    np.testing.assert_allclose(found, want, atol=1e-9)
+
+
+@pytest.mark.parametrize("measure", sorted(similarity.MEASURES))
+def test_every_measure_is_its_array_function_on_the_features(net_x, net_y, images, measure):
+    function = {
+        "linear_cka": lambda X, Y: similarity.linear_cka(X, Y, debiased=True),
+        "rbf_cka": lambda X, Y: similarity.rbf_cka(X, Y, debiased=True),
+    }.get(measure, getattr(similarity, measure))
+    result = both(net_x, net_y, images, measure=measure, reduce="mean", batch_size=64)
+
+    def means(net, layers):
+        with torch.no_grad():
+            outputs = [net.eval()[: int(layer) + 1](images.clone()) for layer in layers]
+        return [(out if out.ndim == 2 else out.mean((2, 3))).numpy() for out in outputs]
+
+    want = [[function(X, Y) for Y in means(net_y, LAYERS_Y)] for X in means(net_x, LAYERS_X)]
+    np.testing.assert_allclose(result, want, atol=1e-9)
+    assert bool(result["informative"].all())
+
+
+def test_several_measures_take_one_pass(net_x, net_y, images):
+    calls = []
+    net_x.register_forward_hook(lambda *_: calls.append(1))
+    options = {"layers_x": LAYERS_X, "layers_y": LAYERS_Y, "reduce": "mean", "batch_size": 11, "device": "cpu"}
+    together = compare_by(["linear_cka", "procrustes", "rsa"], net_x, net_y, images, **options)
+    assert len(calls) == 1 + 3  # one to look the layers up
+    for measure, result in together.items():
+        np.testing.assert_allclose(result, ts.compare(net_x, net_y, images, measure=measure, **options), atol=1e-10)
+
+
+def test_standardised_features_forget_their_units(net_x, net_y, images):
+    """Every feature in units of its own: only without standardising does that change anything."""
+    scaled = copy.deepcopy(net_y)
+    scaled[3].weight.data *= torch.tensor([1.0, 10.0, 100.0]).reshape(3, 1, 1, 1)
+    scaled[3].bias.data *= torch.tensor([1.0, 10.0, 100.0])
+    for estimator in ("minibatch", "exact"):
+        options = {"layers_x": "4", "layers_y": "3", "estimator": estimator, "device": "cpu", "batch_size": 16}
+        plain_one, plain_other = (ts.compare(net_x, y, images, **options) for y in (net_y, scaled))
+        assert abs(float(plain_one[0, 0]) - float(plain_other[0, 0])) > 0.01
+        one, other = (ts.compare(net_x, y, images, standardize=True, **options) for y in (net_y, scaled))
+        np.testing.assert_allclose(one, other, atol=1e-10)
+
+
+# --- what is known of a cell --------------------------------------------------------------------------------------
+
+
+def test_linear_cka_comes_with_its_standard_error(net_x, net_y, images):
+    result = both(net_x, net_y, images, batch_size=64)
+    x, y = activations(net_x, LAYERS_X, images), activations(net_y, LAYERS_Y, images)
+    left_out = []
+    for i in range(len(images)):
+        rows = np.arange(len(images)) != i
+        left_out.append(plain([X[rows] for X in x], [Y[rows] for Y in y], [slice(None)]))
+    jackknife = np.sqrt(32 / 33 * np.sum((left_out - np.mean(left_out, axis=0)) ** 2, axis=0))
+    # Of the same size: with 33 images the linear estimate is not closer.
+    np.testing.assert_allclose(result["standard_error"], jackknife, rtol=0.4)
+    assert "p_value" not in result.coords
+
+
+def test_the_jackknife_of_other_measures_is_of_the_size_of_the_exact_one(net_x, net_y):
+    """Linear CKA, of which the standard error is known in closed form, as if it were any other measure."""
+    images = torch.randn(120, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x, y = activations(net_x, LAYERS_X, images), activations(net_y, LAYERS_Y, images)
+    cka = similarity.MinibatchCKA()
+    cka.update(x, y)
+    layers = ([similarity.Representation(X) for X in side] for side in (x, y))
+    cells = measure_cells("linear_cka", *layers, standard_error=True, permutations=0, seed=0)
+    # Twenty groups tell a standard error to within a sixth, one deviation.
+    np.testing.assert_allclose(cells.standard_error, cka.standard_error(), rtol=0.5)
+
+
+@pytest.mark.parametrize("measure", ["linear_cka", "svcca", "information_imbalance"])
+@pytest.mark.parametrize("estimator", ["minibatch", "exact"])
+def test_permutations_tell_a_network_from_noise(net_x, images, measure, estimator):
+    options = {"measure": measure, "reduce": "mean", "permutations": 99, "batch_size": 16, "estimator": estimator}
+    options |= {"layers_x": "0", "layers_y": ["0", "2"], "device": "cpu"}
+    noise = nn.Sequential(Noise(), nn.Conv2d(3, 4, 3).double(), nn.Conv2d(4, 5, 3).double())
+    related = ts.compare(net_x, net_x, images, **options)
+    unrelated = ts.compare(net_x, noise, images, **options)
+    np.testing.assert_allclose(related["p_value"][0, 0], 1 / 100)
+    assert float(unrelated["p_value"].min()) > 1 / 100
+
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(int(x.sum().abs() * 1000)))
+
+
+def test_cells_that_say_nothing_are_flagged(net_x, images):
+    constant = nn.Sequential(nn.Conv2d(3, 4, 3).double(), Zero())
+    with pytest.warns(TransferscopeWarning, match="constant features"):
+        result = ts.compare(net_x, constant, images, layers_x=["0"], layers_y=["0", "1"], device="cpu")
+    assert result["informative"].to_numpy().tolist() == [[True, False]]
+    assert np.isnan(result.to_numpy()).tolist() == [[False, True]]
+    with pytest.warns(TransferscopeWarning, match="directions of the two layers"):
+        result = ts.compare(net_x, net_x, images, measure="svcca", layers_x=["0"], layers_y=["0"], device="cpu")
+    assert not result["informative"].any()
+
+
+class Zero(nn.Module):
+    def forward(self, x):
+        return x * 0
+
+
+def test_too_few_images_for_the_jackknife_are_an_input_error(net_x, net_y, images):
+    with pytest.raises(InputError, match="at least 40 images for the standard error of SVCCA"):
+        both(net_x, net_y, images, measure="svcca", reduce="mean", standard_error=True)
+
+
+# --- precision ----------------------------------------------------------------------------------------------------
+
+
+class Offset(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x):
+        return x + self.size
+
+
+@pytest.mark.parametrize("batch_size", [16, 33])
+@pytest.mark.parametrize("offset", [0, 100, 3000])
+def test_trap_2_activations_far_from_zero(net_x, net_y, images, offset, batch_size):
+    """Layers of deviation about one, 100 and 3000 of them away from zero, in float32."""
+    batches = [slice(start, start + batch_size) for start in range(0, 33, batch_size)]
+    if len(images[batches[-1]]) < 4:
+        batches = [slice(0, 16), slice(16, 33)]
+    want = expected(net_x, net_y, images, batches)
+    far_x, far_y = (
+        nn.Sequential(*(nn.Sequential(layer, Offset(0)) for layer in net)).float() for net in (net_x, net_y)
+    )
+    for net in (far_x, far_y):
+        for block in net:
+            block[1] = Aside(offset)
+    names_x, names_y = ([f"{layer}.1.far" for layer in layers] for layers in (LAYERS_X, LAYERS_Y))
+    result = ts.compare(
+        far_x, far_y, images.float(), layers_x=names_x, layers_y=names_y, batch_size=batch_size, device="cpu"
+    )
+    # What float32 activations themselves lose at 3000 is 3000 · 2⁻²⁴ of a deviation, feature by feature.
+    np.testing.assert_allclose(result, want, atol=1e-5 if offset < 1000 else 1e-3)
+
+
+class Aside(nn.Module):
+    """Shows its input moved by an offset to whoever listens at `far`, and passes it on as it is."""
+
+    def __init__(self, offset):
+        super().__init__()
+        self.far = Offset(offset)
+
+    def forward(self, x):
+        self.far(x)
+        return x
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_activations_are_those_of_their_values(net_x, images, dtype):
+    class Half(nn.Module):
+        def forward(self, x):
+            return x.to(dtype)
+
+    net = nn.Sequential(net_x[0], Half())
+    result = ts.compare(net, net_x, images, layers_x="1", layers_y="0", device="cpu", batch_size=64)
+    (exact,) = activations(net_x, ["0"], images)
+    rounded = torch.from_numpy(exact).to(dtype).double().numpy()
+    np.testing.assert_allclose(result, plain([rounded], [exact], [slice(None)]), atol=1e-6)
+
+
+# --- space and tokens ---------------------------------------------------------------------------------------------
+
+
+def test_positions_are_samples_at_the_resolution_of_the_smallest_map(net_x, net_y, images):
+    """Maps of 6 × 6 and 4 × 4 in x, of 3 × 3 and 2 × 2 in y: all averaged to 2 × 2."""
+    options = {"reduce": "positions", "batch_size": 64, "device": "cpu"}
+    result = ts.compare(net_x, net_y, images, layers_x=["1", "2"], layers_y=LAYERS_Y, **options)
+
+    def rows(net, layers):
+        with torch.no_grad():
+            maps = [net.eval()[: int(layer) + 1](images.clone()) for layer in layers]
+        pooled = [nn.functional.adaptive_avg_pool2d(each, 2) for each in maps]
+        return [each.permute(0, 2, 3, 1).reshape(-1, each.shape[1]).numpy() for each in pooled]
+
+    np.testing.assert_allclose(result, plain(rows(net_x, ["1", "2"]), rows(net_y, LAYERS_Y), [slice(None)]), atol=1e-10)
+    assert result.attrs["n_samples"] == 33
+
+
+class Tokens(nn.Module):
+    """Nine patches, then a class token in front of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 6, 2, 2)
+        self.with_class = Prepend()
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.with_class(self.patches(x).flatten(2).transpose(1, 2)))[:, 0]
+
+
+class Prepend(nn.Module):
+    def forward(self, x):
+        return torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
+
+
+def test_the_class_token_is_taken_where_there_is_one():
+    net = seeded(Tokens).double()
+    images = torch.randn(30, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    options = {"reduce": "class_token", "device": "cpu", "batch_size": 64}
+    result = ts.compare(net, net, images, layers_x="with_class", layers_y=["with_class", "head"], **options)
+    with torch.no_grad():
+        token = net.patches(images).flatten(2).mean(dim=2)
+        features = [token.numpy(), net.head(token).numpy()]
+    np.testing.assert_allclose(result, plain(features[:1], features, [slice(None)]), atol=1e-10)
+    with pytest.raises(CaptureError, match=r"reduce='class_token'.*patches of shape \(6, 3, 3\)"):
+        ts.compare(net, net, images, layers_x="patches", **options)
+
+
+def test_layers_without_positions_are_left_out_of_auto_with_a_warning(net_x, images):
+    with pytest.warns(TransferscopeWarning, match="left out, since `reduce='positions'`"):
+        result = ts.compare(net_x, net_x, images, reduce="positions", device="cpu")
+    assert result["layer_x"].to_numpy().tolist() == ["1"]
+
+
+# --- two transforms -----------------------------------------------------------------------------------------------
+
+
+def test_each_network_can_have_its_own_transform(net_x, net_y):
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 12, 12, 3), dtype=np.uint8)
+    target = ts.load_target((pixels, [0, 1] * 6))
+    transforms = [Transform(size=8, mean=(m,) * 3, std=(0.25,) * 3) for m in (0.2, 0.7)]
+    prepared = [torch.stack([t(target.image(i)) for i in range(12)]).double() for t in transforms]
+    net_x, net_y = (nn.Sequential(*net).float() for net in (net_x, net_y))
+    result = both(net_x, net_y, target, transform=tuple(transforms))
+    x = activations(net_x.double(), LAYERS_X, prepared[0])
+    y = activations(net_y.double(), LAYERS_Y, prepared[1])
+    np.testing.assert_allclose(result, plain(x, y, [slice(None)]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"estimator": "full"}, "`estimator` to be 'minibatch' or 'exact', but got 'full'"),
+        ({"permutations": -1}, "`permutations` to be 0 or more, but got -1"),
+        ({"reduce": None}, r"`reduce` to give features \(n_samples, n_features\), but got None"),
+        ({"reduce": "max"}, r"`reduce`.*but got 'max'"),
+        ({"measure": "svca"}, "did you mean 'svcca'"),
+    ],
+)
+def test_wrong_options_are_input_errors(net_x, net_y, images, options, message):
+    with pytest.raises(InputError, match=message):
+        both(net_x, net_y, images, **options)

@@ -14,6 +14,10 @@ from transferscope.errors import TransferscopeError
 from transferscope.linalg import standardize
 
 
+BUDGET = 2**30
+"""Bytes of features that stay in memory by default."""
+
+
 class StoredRows:
     """Features (n_samples, n_features) in a file, of which slices `[rows, columns]` are read as arrays."""
 
@@ -40,9 +44,9 @@ class KeptFeatures:
         system's temporary folder (`TMPDIR`).
     """
 
-    def __init__(self, *, standardized: bool = False, budget: int = 2**30) -> None:
+    def __init__(self, *, standardized: bool = False, budget: int | None = None) -> None:
         self._standardized = standardized
-        self._budget = budget
+        self._budget = BUDGET if budget is None else budget
         self._bytes = 0
         self._parts: dict[Any, list[backend.Array]] = {}
         self._shapes: dict[Any, tuple[int, int]] = {}

@@ -8,9 +8,10 @@ import warnings
 from transferscope.backend import Array, array_namespace
 from transferscope.errors import TransferscopeWarning
 from transferscope.linalg import center, check_paired
+from transferscope.linalg import standardize as z_score
 
 
-def linear_cka(X: Array, Y: Array, *, debiased: bool = False) -> float:
+def linear_cka(X: Array, Y: Array, *, debiased: bool = False, standardize: bool = False) -> float:
     """Linear centred kernel alignment, HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with K = X Xᵀ and L = Y Yᵀ.
 
     Unchanged by shifts, orthogonal maps and isotropic scaling of the features. Computed in float64 in feature
@@ -23,6 +24,8 @@ def linear_cka(X: Array, Y: Array, *, debiased: bool = False) -> float:
     debiased
         Use the unbiased HSIC of Song et al. (2012). The biased default rises towards 1 as features outnumber
         samples.
+    standardize
+        Z-score every feature first; features without variance become 0.
 
     Returns
     -------
@@ -42,7 +45,7 @@ def linear_cka(X: Array, Y: Array, *, debiased: bool = False) -> float:
     """
     xp = array_namespace(X, Y)
     X, Y = check_paired(X, Y, min_samples=4 if debiased else 2)
-    X, Y = center(xp.astype(X, xp.float64)), center(xp.astype(Y, xp.float64))
+    X, Y = (center(xp.astype(z_score(each) if standardize else each, xp.float64)) for each in (X, Y))
     n, p, q = X.shape[0], X.shape[1], Y.shape[1]
     if p * p + q * q + p * q < n * (p + q):
         biased = [xp.sum((A.T @ B) ** 2) for A, B in ((X, Y), (X, X), (Y, Y))]

@@ -14,6 +14,10 @@ TILE_BYTES = 2**28
 """Bytes that the blocks of Gram matrices held at a time may take, and the blocks of features beside them."""
 
 
+SMALLEST_TILE = 64
+"""Fewest rows of a block."""
+
+
 class RowSums(NamedTuple):
     """Per sample i, Σ_j K̃_ij L̃_ij of centred kernels K̃ and L̃: summed over i they are HSIC up to a factor."""
 
@@ -91,7 +95,7 @@ def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: boo
     xp = array_namespace(layers[0].norms)
     shapes = (n, n_x, len(layers) - n_x or n_x), (n, n_x), (n, len(layers) - n_x)
     sums = [xp.zeros(shape, dtype=xp.float64, device=layers[0].device) for shape in shapes]
-    side = max(64, int((TILE_BYTES / (16 * len(layers))) ** 0.5))
+    side = max(SMALLEST_TILE, int((TILE_BYTES / (16 * len(layers))) ** 0.5))
     blocks = list(_slices(n, side))
     for i, rows in enumerate(blocks):
         for columns in blocks[i:]:

@@ -211,9 +211,8 @@ class MinibatchCKA:
             - 4 * value / scale * (sums.xy_xx / self_x + sums.xy_yy / self_y)
             + value**2 * (sums.xx_xx / self_x**2 + sums.yy_yy / self_y**2 + 2 * sums.xx_yy / (self_x * self_y))
         )
-        return xp.sqrt(
-            xp.where(variance > 0, variance, xp.zeros_like(variance)) * self.n_samples / (self.n_samples - 1)
-        )
+        images = self.n_samples // self.group
+        return xp.sqrt(xp.where(variance > 0, variance, xp.zeros_like(variance)) * images / (images - 1))
 
     def p_value(self) -> Array:
         """Return the share (1 + b) / (1 + B) of permutations of the samples of y whose HSIC with x is as large.
@@ -312,7 +311,8 @@ def _checked(xs: list[Any], ys: list[Any] | None) -> tuple[list[Any], int]:
     if not xs or (ys is not None and not ys):
         raise InputError("Expected `xs` and `ys` to hold one array per layer but got none; pass at least one")
     named = [(f"xs[{i}]", X) for i, X in enumerate(xs)] + [(f"ys[{i}]", Y) for i, Y in enumerate(ys or ())]
-    array_namespace(*(X for _, X in named if _is_array(X)))
+    if arrays := [X for _, X in named if _is_array(X)]:
+        array_namespace(*arrays)
     layers = [check_features(X, name) if _is_array(X) else X for name, X in named]
     n = layers[0].shape[0]
     for (name, _), X in zip(named, layers, strict=True):
