@@ -157,3 +157,65 @@ def test_to_numpy_copies_nothing_that_is_on_the_host():
     host, tensor = np.ones(2), torch.ones(2)
     assert backend.to_numpy(host) is host
     assert backend.to_numpy(tensor).ctypes.data == tensor.data_ptr()
+
+
+# --- CuPy on torch's stream, fewer digits -------------------------------------------------------------------------
+
+
+def test_without_a_gpu_nothing_changes_and_fewer_digits_are_said_to_be_float32(monkeypatch, caplog):
+    monkeypatch.setattr(backend, "has_cupy", lambda: False)
+    for device in (torch.device("cpu"), torch.device("cuda", 0)):
+        with backend.stream_of(device), caplog.at_level("INFO", "transferscope"):
+            for _ in range(2):
+                with backend.product_precision("tf32", device):
+                    X = np.full((2, 2), 1 + 2.0**-20, dtype=np.float32)
+                    assert (X @ X)[0, 0] == np.float32(2 * (1 + 2.0**-20) ** 2)
+    assert caplog.text.count("products are in float32") == 1
+
+
+def test_an_unknown_precision_raises():
+    with (
+        pytest.raises(InputError, match="`precision` to be 'float32', 'tf32' or 'bfloat16' but got 'half'"),
+        backend.product_precision("half", torch.device("cpu")),
+    ):
+        pass
+
+
+def test_cupy_that_fails_to_import_is_no_cupy(monkeypatch):
+    class Broken:
+        def find_spec(self, name, *_):
+            if name == "cupy":
+                raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    backend.has_cupy.cache_clear()
+    try:
+        assert not backend.has_cupy()
+    finally:
+        backend.has_cupy.cache_clear()
+
+
+@pytest.mark.gpu
+def test_cupy_works_on_the_stream_of_torch():
+    cupy = pytest.importorskip("cupy")
+    if not backend.has_cupy():
+        pytest.skip("needs a GPU")
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream), backend.stream_of(torch.device("cuda", torch.cuda.current_device())):
+        assert cupy.cuda.get_current_stream().ptr == stream.cuda_stream
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "digits"), [("float32", 2.0**-23), ("tf32", 2.0**-10), ("bfloat16", 2.0**-7)])
+def test_fewer_digits_round_the_factors(precision, digits):
+    cupy = pytest.importorskip("cupy")
+    if not backend.has_cupy():
+        pytest.skip("needs a GPU")
+    X = cupy.random.default_rng(0).standard_normal((256, 4096), dtype=cupy.float32)
+    with backend.product_precision(precision, torch.device("cuda", 0)):
+        product = X @ X.T
+    exact = X.astype(cupy.float64) @ X.T.astype(cupy.float64)
+    error = float(cupy.sqrt(cupy.mean((product - exact) ** 2) / cupy.mean(exact**2)))
+    assert error < digits
+    assert precision == "float32" or error > digits / 1000

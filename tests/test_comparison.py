@@ -388,7 +388,7 @@ def test_the_jackknife_of_other_measures_is_of_the_size_of_the_exact_one(net_x, 
 def test_permutations_tell_a_network_from_noise(net_x, images, measure, estimator):
     options = {"measure": measure, "reduce": "mean", "permutations": 99, "batch_size": 16, "estimator": estimator}
     options |= {"layers_x": "0", "layers_y": ["0", "2"], "device": "cpu"}
-    noise = nn.Sequential(Noise(), nn.Conv2d(3, 4, 3).double(), nn.Conv2d(4, 5, 3).double())
+    noise = seeded(lambda: nn.Sequential(Noise(), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)).double())
     related = ts.compare(net_x, net_x, images, **options)
     unrelated = ts.compare(net_x, noise, images, **options)
     np.testing.assert_allclose(related["p_value"][0, 0], 1 / 100)
@@ -401,7 +401,7 @@ class Noise(nn.Module):
 
 
 def test_cells_that_say_nothing_are_flagged(net_x, images):
-    constant = nn.Sequential(nn.Conv2d(3, 4, 3).double(), Zero())
+    constant = seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), Zero()).double())
     with pytest.warns(TransferscopeWarning, match="constant features"):
         result = ts.compare(net_x, constant, images, layers_x=["0"], layers_y=["0", "1"], device="cpu")
     assert result["informative"].to_numpy().tolist() == [[True, False]]
@@ -563,3 +563,16 @@ def test_each_network_can_have_its_own_transform(net_x, net_y):
 def test_wrong_options_are_input_errors(net_x, net_y, images, options, message):
     with pytest.raises(InputError, match=message):
         both(net_x, net_y, images, **options)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("measure", ["linear_cka", "svcca", "mutual_knn"])
+@pytest.mark.parametrize("estimator", ["minibatch", "exact"])
+def test_a_gpu_gives_what_the_cpu_gives(net_x, net_y, images, measure, estimator):
+    pytest.importorskip("cupy")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    options = {"measure": measure, "estimator": estimator, "reduce": "mean", "layers_x": LAYERS_X, "layers_y": LAYERS_Y}
+    on_cpu = ts.compare(net_x, net_y, images, device="cpu", batch_size=12, **options)
+    on_gpu = ts.compare(net_x, net_y, images, device="cuda", batch_size=12, **options)
+    np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-9)

@@ -21,7 +21,6 @@ from transferscope.kept import KeptFeatures
 from transferscope.lookup import near
 from transferscope.models import IMAGENET_MEAN, IMAGENET_STD
 from transferscope.reductions import CommonPositions, Reduction, has_class_token, map_side
-from transferscope.stages import Stage
 from transferscope.uncertainty import Cells, linear_cka_cells, measure_cells, representations
 
 IMAGENET = Transform(size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
@@ -42,6 +41,7 @@ def compare(
     estimator: Estimator = "minibatch",
     standard_error: bool = False,
     permutations: int = 0,
+    precision: backend.Precision = "float32",
     transform: Transform | tuple[Transform, Transform] = IMAGENET,
     batch_size: int = 64,
     device: str = "auto",
@@ -82,6 +82,8 @@ def compare(
         which computes everything 20 times more.
     permutations : int
         Permutations of the images for p-values; 0 for none.
+    precision : "float32", "tf32" or "bfloat16"
+        Of the products that make Gram matrices, on a GPU with CuPy; fewer digits are faster.
     transform : Transform, or one for each network
         Only for a target: 224 px and ImageNet's mean and deviation by default.
     batch_size : int
@@ -122,6 +124,7 @@ def compare(
         estimator=estimator,
         standard_error=standard_error,
         permutations=permutations,
+        precision=precision,
         transform=transform,
         batch_size=batch_size,
         device=device,
@@ -143,6 +146,7 @@ def compare_by(
     estimator: Estimator = "minibatch",
     standard_error: bool = False,
     permutations: int = 0,
+    precision: backend.Precision = "float32",
     transform: Transform | tuple[Transform, Transform] = IMAGENET,
     batch_size: int = 64,
     device: str = "auto",
@@ -158,14 +162,14 @@ def compare_by(
     first = next(stream, (torch.empty(0), torch.empty(0)))
     if len(first[0]) < FEWEST:
         raise InputError(f"Expected `images` to hold at least {FEWEST} images, but got {len(first[0])}.")
-    stages = [
-        _usable(resolve_stages(net, layers, sample.to(where)), layers, reduce)
+    shapes_x, shapes_y = (
+        _usable(_shapes(net, layers, sample[:1].to(where)), layers, reduce)
         for net, layers, sample in zip(nets, (layers_x, layers_y), first, strict=True)
-    ]
-    names_x, names_y = ([stage.layer for stage in found] for found in stages)
+    )
+    names_x, names_y = list(shapes_x), list(shapes_y)
     reduction, group = reduce, 1
     if reduce == "positions":
-        reduction = CommonPositions([stage.shape for found in stages for stage in found])
+        reduction = CommonPositions([*shapes_x.values(), *shapes_y.values()])
         group = reduction.per_sample
 
     in_batches = "linear_cka" in measures and estimator == "minibatch"
@@ -173,7 +177,9 @@ def compare_by(
     cka = similarity.MinibatchCKA(permutations=permutations, seed=seed, group=group)
     cells: dict[str, Cells] = {}
     n_samples = 0
-    with KeptFeatures(standardized=standardize) as kept, backend.stream_of(where), ExitStack() as hooks:
+    with KeptFeatures(standardized=standardize) as kept, ExitStack() as hooks:
+        hooks.enter_context(backend.stream_of(where))
+        hooks.enter_context(backend.product_precision(precision, where))
         sides: list[_Side] = []
         for net, names in zip(nets, (names_x, names_y), strict=True):
             if sides and (net, names) == (sides[0].net, sides[0].names):
@@ -191,7 +197,7 @@ def compare_by(
                         check_finite(features, layer)
                         kept.add((i, layer), backend.from_torch(features))
             if in_batches:
-                cka.update_grams(*_gram_stacks(sides, on_device, from_features=bool(whole)))
+                cka.update_grams(*(_gram_stack(side, from_features=bool(whole)) for side in sides))
         if in_batches:
             _check_sums(cka, sides)
             cells["linear_cka"] = linear_cka_cells(cka)
@@ -244,20 +250,12 @@ def _forward(sides: Sequence[_Side], batch: Pair) -> None:
             )
 
 
-def _gram_stacks(sides: Sequence[_Side], batch: Pair, *, from_features: bool) -> list[backend.Array]:
-    """Stack the Gram matrices of what the last forward pass captured; once more where centring turns out to matter."""
-    while True:
-        found = []
-        for side in sides:
-            values: Sequence[Any] = list(side.activations.values())
-            if from_features:
-                side.grams.restart()
-                values = [side.grams(features) for features in values]
-            found.append(side.grams.stack(values, side.names))
-        if sum(side.grams.must_center(stack) for side, stack in zip(sides, found, strict=True)) == 0:
-            return found
-        if not from_features:
-            _forward(sides, batch)
+def _gram_stack(side: _Side, *, from_features: bool) -> backend.Array:
+    values: Sequence[Any] = list(side.activations.values())
+    if from_features:
+        side.grams.restart()
+        values = [side.grams(features) for features in values]
+    return side.grams.stack(values, side.names)
 
 
 def _check_sums(cka: similarity.MinibatchCKA, sides: Sequence[_Side]) -> None:
@@ -287,27 +285,37 @@ def _whole_cells(
     )
 
 
-def _usable(stages: tuple[Stage, ...], layers: Layers, reduce: Reduction) -> tuple[Stage, ...]:
+Shapes = dict[str, tuple[int, ...]]
+"""Layer names, in firing order, and the shape of each one's output for one sample."""
+
+
+def _shapes(net: nn.Module, layers: Layers, sample: torch.Tensor) -> Shapes:
+    if layers == "auto":
+        return {stage.layer: stage.shape for stage in resolve_stages(net, layers, sample)}
+    with capture(net, layers, reduce=lambda output: output[:0]) as activations:
+        net(sample.clone())
+    return {layer: activations.shapes[layer] for layer in activations}
+
+
+def _usable(shapes: Shapes, layers: Layers, reduce: Reduction) -> Shapes:
     """Leave out layers that have no class token or positions, when the reduction needs them."""
     needs = {"class_token": has_class_token, "positions": map_side}.get(reduce) if isinstance(reduce, str) else None
     if needs is None:
-        return stages
-    fit = tuple(stage for stage in stages if needs(stage.shape))
-    unfit = [stage.layer for stage in stages if stage not in fit]
-    if not fit or (unfit and layers != "auto"):
+        return shapes
+    unfit = {layer: shape for layer, shape in shapes.items() if not needs(shape)}
+    if len(unfit) == len(shapes) or (unfit and layers != "auto"):
         raise CaptureError(
-            f"Expected layers whose output `reduce={reduce!r}` can take, but {', '.join(unfit[:8])} of shape "
-            f"{next(stage.shape for stage in stages if stage not in fit)} a sample cannot; leave them out or choose "
-            "another reduction."
+            f"Expected layers whose output `reduce={reduce!r}` can take, but {', '.join(list(unfit)[:8])} of shape "
+            f"{next(iter(unfit.values()))} a sample cannot; leave them out or choose another reduction."
         )
     if unfit:
         warnings.warn(
             f"{len(unfit)} layers are left out, since `reduce={reduce!r}` cannot take their output: "
-            f"{', '.join(unfit[:8])}",
+            f"{', '.join(list(unfit)[:8])}",
             TransferscopeWarning,
             stacklevel=4,
         )
-    return fit
+    return {layer: shape for layer, shape in shapes.items() if layer not in unfit}
 
 
 def _check_options(

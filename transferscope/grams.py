@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from transferscope import backend
@@ -43,7 +42,7 @@ class GramReducer:
         )
         self._standardized = standardized
         self._next = 0
-        self._centred: set[int] = set()
+        self._far: set[int] = set()
 
     def restart(self) -> None:
         """Count layers from the first one again."""
@@ -52,17 +51,19 @@ class GramReducer:
     def __call__(self, output: torch.Tensor) -> Any:
         """Return the Gram matrix of the next layer's output."""
         features = self._features(output)
-        centred = self._next in self._centred
-        self._next += 1
+        layer, self._next = self._next, self._next + 1
         if self._standardized or (features.is_cuda and backend.has_cupy()):
             # On a GPU a centred copy costs less than the question whether it is needed, which stops the queue.
             X = backend.from_torch(features)
             X = standardize(X) if self._standardized else center(X)
             return X @ X.T
-        if centred:
-            features = features - features[:1]
-            features -= features.mean(dim=0, dtype=torch.float64).to(features.dtype)
-        return upper_gram(features)
+        if layer not in self._far:
+            product = upper_gram(features)
+            if not _far_from_zero(product):
+                return product
+            self._far.add(layer)
+        # A sample is as near to the mean as the variance says; what is left is subtracted from the product.
+        return upper_gram(features - features[:1])
 
     def stack(self, grams: Sequence[Any], layers: Sequence[str]) -> backend.Array:
         """Stack what this reducer gave of each of `layers`: (n_layers, n_samples, n_samples), float64.
@@ -80,20 +81,14 @@ class GramReducer:
             check_finite(trace, layer)
         return backend.from_torch((upper.triu() + upper.triu(1).mT).double())
 
-    def must_center(self, stack: backend.Array) -> bool:
-        """Whether some layer's features are so far from zero that they have to be centred first.
 
-        If so, it is remembered, and the same batch has to be run again.
-        """
-        if self._standardized or not isinstance(stack, np.ndarray):
-            return False
-        mean = stack.mean(axis=(1, 2))
-        variance = stack.diagonal(axis1=1, axis2=2).mean(axis=1) - mean
-        # A variance at or below zero is one that rounding swallowed.
-        far = set(np.flatnonzero((mean > 0) & (mean > CENTRE_ABOVE * variance)).tolist())
-        new = far - self._centred
-        self._centred |= new
-        return bool(new)
+def _far_from_zero(product: torch.Tensor) -> bool:
+    """Whether the mean of the features drowns their variance, told by the upper triangle of their Gram matrix."""
+    n = len(product)
+    diagonal = float(product.diagonal().sum(dtype=torch.float64))
+    mean = (2 * float(product.triu().sum(dtype=torch.float64)) - diagonal) / n**2
+    # A variance at or below zero is one that rounding swallowed.
+    return mean > CENTRE_ABOVE * (diagonal / n - mean) and mean > 0
 
 
 def _itself(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,6 @@ from transferscope import backend
 from transferscope.errors import TransferscopeError
 from transferscope.linalg import standardize
 
-
 BUDGET = 2**30
 """Bytes of features that stay in memory by default."""
 
