@@ -17,6 +17,7 @@ from similarity_runs import (
     present,
     record,
     table,
+    truths,
 )
 
 FIRST_LAYERS = 10
@@ -44,37 +45,37 @@ def kernel_section(sizes: Sizes, folder: Path, rounds: int, device: str, threads
     for n in sizes.samples:
         path = write_activations(folder / "activations.npy", max(sizes.layers), n, sizes.features)
         judged = min(FIRST_LAYERS, *sizes.layers)
-        references[n] = reference(path, judged, threads)
+        few = {"kind": "arrays", "path": path, "layers": judged}
+        references[n] = truths(few, "cpu", threads, (0.0,))[0]
         for layers in sizes.layers:
             case = {"kind": "arrays", "path": path, "layers": layers}
-            beaten = {
-                name
-                for name in names
-                if any(r[name].error for (few, m), r in results.items() if few <= layers and m <= n)
-            }
-            results[layers, n] = run_case(case, workers, beaten, rounds, device, threads)
+            left_out = {name for name in names if hopeless(name, layers, n, results)}
+            results[layers, n] = run_case(case, workers, left_out, rounds, device, threads)
     for worker in workers.values():
         worker.close()
     return kernel_tables(sizes, names, results, references)
 
 
-def reference(path: str, layers: int, threads: int) -> Any:
-    """Return the references of the first layers."""
-    judge = Worker("reference", "cpu", threads)
-    judge.ask("open", workload={"kind": "arrays", "path": path, "layers": layers})
-    values = judge.ask("values")["values"]
-    judge.close()
-    return values
+def hopeless(name: str, layers: int, n: int, results: dict[tuple[int, int], dict[str, Result]]) -> bool:
+    """Tell whether a smaller size failed, or took so long that L n² growth, the least there is, exceeds the limit."""
+    for (fewer, m), by_tool in results.items():
+        result = by_tool[name]
+        if fewer <= layers and m <= n:
+            if result.error:
+                return True
+            if result.median * layers / fewer * (n / m) ** 2 > KERNEL_LIMIT:
+                return True
+    return False
 
 
 def run_case(
-    case: dict[str, Any], workers: dict[str, Worker], beaten: set[str], rounds: int, device: str, threads: int
+    case: dict[str, Any], workers: dict[str, Worker], left_out: set[str], rounds: int, device: str, threads: int
 ) -> dict[str, Result]:
-    """Run every tool on one size; those that a smaller one has beaten are left out."""
+    """Run every tool on one size; those without hope are left out."""
     results = {name: Result() for name in workers}
     planned = dict.fromkeys(workers, 0)
     for name, result in results.items():
-        if name in beaten:
+        if name in left_out:
             result.error = "not run"
             continue
         answer = workers[name].ask("open", workload=case)
@@ -114,8 +115,9 @@ def kernel_tables(
     text = (
         f"\n## (c) Kernels alone: L × L pairs of random activations, {sizes.features} features\n\n"
         "Noise around a matrix common to all layers; one batch of all samples. Through a network that plays the "
-        f"activations back where a tool takes no arrays. Stopped after {KERNEL_LIMIT:.0f} s; what a smaller size has "
-        f"beaten is not run. Few rounds where one takes long.\n\n{table(rows)}\n"
+        f"activations back where a tool takes no arrays. Stopped after {KERNEL_LIMIT:.0f} s; not run where a smaller "
+        "size failed or, grown by L n², promises more. Few rounds where one takes long. Memory above what the process "
+        f"held before.\n\n{table(rows)}\n"
     )
     judged = min(FIRST_LAYERS, *sizes.layers)
     rows = [["samples", *names]]

@@ -1,6 +1,5 @@
 """What the sections of `similarity.py` share: worker processes, rounds in turn, results, deviations, tables."""
 
-import importlib.util
 import json
 import os
 import selectors
@@ -8,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from similarity_peers import TOOLS
 
 ROUND_LIMIT, TOOL_BUDGET = 60.0, 90.0
 """Seconds: a longer round is extrapolated from one batch; rounds of one tool end when they have taken this long."""
-KERNEL_LIMIT, KERNEL_BUDGET = 30.0, 8.0
-"""The same for the kernels alone, where a longer round is stopped."""
+BATCH_LIMIT = 120.0
+"""Seconds: a tool that takes longer over one batch is stopped."""
+KERNEL_LIMIT, KERNEL_BUDGET = 60.0, 8.0
+"""Seconds, for the kernels alone: a longer round is stopped; rounds end when they have taken the second."""
 OFFSET = 100.0
 
 
@@ -32,7 +34,7 @@ class Sizes:
     real_batch: int = 100
     layers: tuple[int, ...] = (10, 30, 100)
     samples: tuple[int, ...] = (256, 1000, 4000)
-    features: int = 512
+    features: int = 256
     growth: dict[str, tuple[int, ...]] = field(
         default_factory=lambda: {
             "L": (5, 10, 20, 40, 80),
@@ -41,10 +43,21 @@ class Sizes:
         }
     )
     base: dict[str, int] = field(default_factory=lambda: {"L": 10, "n": 256, "p": 1024})
+    wide: tuple[int, int] = (10_000, 100_000)
 
 
 QUICK = Sizes(
-    64, 32, 32, 48, 16, (3, 6), (64, 128), 64, {"L": (2, 4), "n": (64, 128), "p": (64, 128)}, {"L": 2, "n": 64, "p": 64}
+    64,
+    32,
+    32,
+    48,
+    16,
+    (3, 6),
+    (64, 128),
+    64,
+    {"L": (2, 4), "n": (64, 128), "p": (64, 128)},
+    {"L": 2, "n": 64, "p": 64},
+    (600, 2000),
 )
 
 
@@ -114,15 +127,12 @@ class Worker:
 
 def present() -> list[str]:
     """Return the tools that are installed, ours first."""
-    return [name for name, tool in TOOLS.items() if importlib.util.find_spec(tool.module) is not None]
+    return [name for name, tool in TOOLS.items() if any(distributions(name=tool.package))]
 
 
 def run_networks(workload: dict[str, Any], rounds: int, device: str, threads: int) -> tuple[dict[str, Result], Any]:
     """Run all tools over two networks, in turn; return their results and the references, plain and shifted."""
-    judge = Worker("reference", "cpu", threads)
-    judge.ask("open", workload=workload)
-    references = [judge.ask("values", offset=offset)["values"] for offset in (0.0, OFFSET)]
-    judge.close()
+    references = truths(workload, device, threads, (0.0, OFFSET))
     results: dict[str, Result] = {}
     workers: dict[str, Worker] = {}
     planned: dict[str, int] = {}
@@ -133,7 +143,7 @@ def run_networks(workload: dict[str, Any], rounds: int, device: str, threads: in
         answer = workers[name].ask("open", workload=workload)
         result.baseline = answer.get("baseline", 0.0)
         if "error" not in answer:
-            answer = workers[name].ask("warm")
+            answer = workers[name].ask("warm", BATCH_LIMIT)
         if "error" in answer:
             result.error = answer["error"]
             continue
@@ -151,10 +161,22 @@ def run_networks(workload: dict[str, Any], rounds: int, device: str, threads: in
                 record(results[name], worker.ask("round"))
     for name, worker in workers.items():
         result = results[name]
-        if name != "bare" and (result.seconds or result.error):
-            result.clean, result.shifted = (matrix(worker.ask("values", offset=o)) for o in (0.0, OFFSET))
+        if name != "bare" and result.seconds:
+            result.clean, result.shifted = (matrix(worker.ask("values", BATCH_LIMIT, offset=o)) for o in (0.0, OFFSET))
         worker.close()
     return results, references
+
+
+def truths(workload: dict[str, Any], device: str, threads: int, offsets: tuple[float, ...]) -> list[dict[str, Any]]:
+    """Return the plain float64 references, by estimator, for each offset."""
+    judge = Worker("reference", device, threads)
+    judge.ask("open", workload=workload)
+    answers = [judge.ask("values", offset=offset) for offset in offsets]
+    judge.close()
+    for answer in answers:
+        if "error" in answer:
+            raise RuntimeError(f"no float64 reference for {workload}: {answer['error']}")
+    return [answer["values"] for answer in answers]
 
 
 def record(result: Result, answer: dict[str, Any]) -> None:

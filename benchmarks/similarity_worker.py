@@ -1,10 +1,11 @@
 """One tool in one process: answers the requests of `similarity.py`, a line of JSON each, on standard input.
 
-Not for direct use. `python similarity_worker.py TOOL DEVICE THREADS`, where TOOL is a name of `similarity_peers.TOOLS`,
-"bare" (the forward passes alone) or "reference" (plain float64).
+Not for direct use, and Linux only (`/proc`). `python similarity_worker.py TOOL DEVICE THREADS`, where TOOL is a name of
+`similarity_peers.TOOLS`, "bare" (the forward passes alone) or "reference" (plain float64).
 """
 
 import copy
+import ctypes
 import gc
 import json
 import os
@@ -120,7 +121,7 @@ def kernel(activations: torch.Tensor) -> np.ndarray:
     """Return the Gram matrix of the centred activations, all in float64."""
     centred = activations.double()
     centred -= centred.mean(dim=0)
-    return (centred @ centred.T).numpy()
+    return (centred @ centred.T).cpu().numpy()
 
 
 class Worker:
@@ -148,6 +149,8 @@ class Worker:
             nets = [net.eval().to(self.device) for net in build(workload)]
             batches = list(images.split(workload["batch"]))
             self.work = Work(nets[0], nets[1], workload["layers"], batches, self.device)
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what an earlier workload left in the heap is no part of the baseline
         self.baseline = self._resident()
         return {"baseline": self.baseline}
 
@@ -310,6 +313,8 @@ def status(key: str) -> float:
 
 def one_line(error: BaseException) -> str:
     """Return the first line of an error."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return "out of memory"
     text = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {text}"[:160]
 

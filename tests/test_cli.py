@@ -88,7 +88,7 @@ class TestRank:
         first = answer["ranking"][0]
         assert set(first) == {
             "rank", "source", "layer", "depth", "depths", "protocol", "expected_accuracy", "interval", "params",
-            "flops", "scores",
+            "flops", "scores", "baselines", "beats_next", "tied_with",
         }  # fmt: skip
         assert first["rank"] == 1
         assert first["interval"][0] <= first["expected_accuracy"] <= first["interval"][1]
@@ -115,6 +115,35 @@ class TestRank:
         rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
         assert [row["rank"] for row in rows] == ["1", "2", "3"]
         assert {row["source"] for row in rows} == {"first", "second", "scratch"}
+
+    def test_scores_are_given_by_commas_or_several_times(self, target, zoo, capsys):
+        assert (
+            rank(target, zoo, "--scores", "leep, parc", "--scores", "logme", "--uncertainty", "2", "--format", "json")
+            == 0
+        )
+        row = json.loads(capsys.readouterr().out)["ranking"]
+        found = next(each["scores"] for each in row if each["scores"])
+        assert {"leep", "parc", "logme", "ridge", "parc_standard_error", "leep_standard_error"} <= set(found)
+        assert not {"hscore", "nce"} & set(found)
+        assert rank(target, zoo, "--scores", "default,nce", "-q") == 0
+        out = capsys.readouterr().out
+        for word in ("nce", "nearest_mean", "network_params (baseline)", "cannot be told with fewer than 3"):
+            assert word in " ".join(out.split())
+
+    def test_the_help_names_every_score(self, capsys):
+        from transferscope.transferability import SCORES
+
+        assert run(["rank", "--help"]) == 0
+        words = capsys.readouterr().out.replace(",", " ").replace(";", " ").replace(".", " ").split()
+        assert set(SCORES) <= set(words)
+
+    def test_verbose_puts_the_baselines_beside_the_scores(self, target, zoo, capsys):
+        zoo.write_text(zoo.read_text().replace("sources:", "order: [second]\nsources:"))
+        assert rank(target, zoo, "-v") == 0
+        out = capsys.readouterr().out
+        assert "preference" in out
+        assert rank(target, zoo, "-q") == 0
+        assert "preference" not in capsys.readouterr().out
 
     def test_table_starts_with_the_answer_and_a_second_run_repeats_it(self, target, zoo, capsys):
         assert rank(target, zoo) == 0
@@ -151,6 +180,9 @@ class TestRank:
             (["--nonsense"], 2, "--nonsense"),
             (["--seed", "99999999999999999999999"], 2, "--seed"),
             (["-o", ""], 2, "output folder"),
+            (["--scores", "logmee"], 2, "'logmee' (did you mean 'logme'"),
+            (["--scores", "logme,,ridge"], 2, "`scores`"),
+            (["--uncertainty", "1"], 2, "--uncertainty"),
         ],
     )
     def test_wrong_usage_is_one_sentence(self, target, zoo, capsys, arguments, code, message):

@@ -110,7 +110,8 @@ class TestRank:
             assert pick.expected_accuracy == row["expected_accuracy"].max()
             assert pick.layer == row["layer"].sel(depth=pick.depth)
             assert pick.depths == 8
-        assert dict(ranking.scores.sizes) == {"source": 2, "depth": 8, "reference_layer": 8}
+        sizes = {"source": 2, "other": 2, "depth": 8, "reference_layer": 8, "sample": 40}
+        assert dict(ranking.scores.sizes) == sizes
 
     def test_scores_are_those_of_the_features_one_would_compute_by_hand(self, digits, two):
         ranking = rank(digits, two)
@@ -142,7 +143,8 @@ class TestRank:
 
         monkeypatch.setattr("transferscope.models.load_network", never)
         monkeypatch.setattr("transferscope.protocols.scratch.train_from_scratch", never)
-        monkeypatch.setattr("transferscope.scoring.score_layers", never)
+        monkeypatch.setattr("transferscope.scoring.factor", never)
+        monkeypatch.setattr("transferscope.scorer.score_source", never)
         second = rank(digits, two)
         assert second.to_json() == first.to_json()
         assert second.failed == ()
@@ -252,15 +254,15 @@ class TestFailures:
             rank(digits, two, **{option: value})
 
     def test_an_interrupt_passes_through_and_the_next_run_completes(self, digits, two, monkeypatch):
-        from transferscope import pipeline
+        from transferscope import scorer
 
-        real = pipeline.layer_features
+        real = scorer.layer_features
 
         def interrupted(*args, **options):
-            monkeypatch.setattr(pipeline, "layer_features", real)
+            monkeypatch.setattr(scorer, "layer_features", real)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(pipeline, "layer_features", interrupted)
+        monkeypatch.setattr(scorer, "layer_features", interrupted)
         with pytest.raises(KeyboardInterrupt):
             rank(digits, two)
         assert len(rank(digits, two).recommendations) == 3

@@ -23,16 +23,19 @@ from transferscope.errors import InputError
 from transferscope.report import plot
 from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary, load_ranking, prepare_folder
 from transferscope.report.table import print_ranking
-from transferscope.scoring import SIMILARITIES, SourceScores
-from transferscope.selection import ScratchCandidate, leave_one_out, recommend
+from transferscope.scoring import BASELINES, SIMILARITIES, SourceScores
+from transferscope.selection import ScratchCandidate, compare_sources, leave_one_out, recommend
 from transferscope.stages import Stage
 
 NAMES = ("linear_cka_to_scratch", "svcca_to_scratch", "logme", "hscore", "ridge")
 FILES = {"ranking.json", "ranking.csv", "scores.nc", "depth_curves.png", "similarity.png"}
 
 
-def make_ranking(ridge, *, scratch=0.5, n_samples=1000, **changes):
-    """Return the ranking of sources with the given leave-one-out accuracies by depth."""
+def make_ranking(ridge, *, scratch=0.5, n_samples=1000, more=None, errors=None, baselines=None, **changes):
+    """Return the ranking of sources with the given leave-one-out accuracies by depth; all get the same images right.
+
+    `more` scores, standard `errors` and `baselines` come with it: name to a number for all.
+    """
     rng = np.random.default_rng(0)
     units = []
     for source, accuracies in ridge.items():
@@ -42,16 +45,22 @@ def make_ranking(ridge, *, scratch=0.5, n_samples=1000, **changes):
                 source,
                 tuple(Stage(f"blocks.{i}", (8,), 1000 * (i + 1), 90000 * (i + 1)) for i in range(depths)),
                 ("stem", "head"),
-                {"ridge": np.array(accuracies), "logme": -rng.random(depths), "hscore": rng.random(depths)},
+                {"ridge": np.array(accuracies), "logme": -rng.random(depths), "hscore": rng.random(depths)}
+                | {name: np.full(depths, value) for name, value in (more or {}).items()},
                 {name: rng.uniform(-0.1, 1, (depths, 2)) for name in SIMILARITIES},
+                np.arange(n_samples) < np.round(np.array(accuracies) * n_samples)[:, None],
+                {name: np.full(depths, value) for name, value in (errors or {}).items()},
             )
         )
-    scores = leave_one_out(scoring.to_dataset(units, {"target": "shells", "n_samples": n_samples, "seed": 0}))
+    attributes = {"target": "shells", "n_samples": n_samples, "seed": 0}
+    known = {name: [value] * len(units) for name, value in (baselines or {}).items()}
     candidate = None if scratch is None else ScratchCandidate("compact", scratch, 200, 8, 77000, 5000000)
+    scores = compare_sources(leave_one_out(scoring.to_dataset(units, attributes, known)), candidate)
+    shown = [name for name in BASELINES if name in scores]
     ranking = Ranking(
         target=TargetSummary("shells", n_samples, 6, "0f" * 32),
         reference=Reference("compact residual network", scratch, 200, 680, 31, "early"),
-        recommendations=recommend(scores, NAMES, candidate),
+        recommendations=recommend(scores, scoring.score_names(scores), candidate, shown),
         scores=scores,
         failed=(Failure("gone", "No checkpoint at gone.pt."),),
     )
@@ -90,15 +99,17 @@ def no_pyplot(monkeypatch):
 def same(x, y):
     """Whether two recommendations agree up to the six decimals of the file; NaN equals NaN."""
     left, right = (
-        {**vars(pick), **pick.scores, "lower": pick.interval[0], "upper": pick.interval[1], "scores": 0, "interval": 0}
+        {**vars(pick), **pick.scores, "lower": pick.interval[0], "upper": pick.interval[1]}
+        | {**pick.baselines, "scores": 0, "interval": 0, "baselines": 0}
+        | {"tied_with": " ".join(pick.tied_with)}
         for pick in (x, y)
     )
     return left == pytest.approx(right, abs=5e-7, nan_ok=True)
 
 
-def printed(ranking, width=120):
+def printed(ranking, width=120, **options):
     console = Console(width=width, file=io.StringIO())
-    print_ranking(ranking, console)
+    print_ranking(ranking, console, **options)
     return console.file.getvalue()
 
 
@@ -107,7 +118,7 @@ def printed(ranking, width=120):
 
 def test_json_has_the_documented_keys_in_order(ranking):
     content = json.loads(ranking.to_json())
-    assert list(content) == ["schema_version", "target", "reference", "ranking", "failed"]
+    assert list(content) == ["schema_version", "target", "reference", "ranking", "failed", "agreement"]
     assert content["schema_version"] == 1
     assert content["target"] == {"name": "shells", "samples": 1000, "classes": 6, "hash": "0f" * 32}
     assert content["failed"] == [{"source": "gone", "error": "No checkpoint at gone.pt."}]
@@ -115,8 +126,11 @@ def test_json_has_the_documented_keys_in_order(ranking):
     first = content["ranking"][0]
     assert list(first) == [
         "rank", "source", "layer", "depth", "depths", "protocol", "expected_accuracy", "interval", "params", "flops",
-        "scores",
+        "scores", "baselines", "beats_next", "tied_with",
     ]  # fmt: skip
+    assert first["beats_next"] > 0.999
+    assert first["tied_with"] == []
+    assert first["baselines"] == {"network_params": 3000, "depth_fraction": 0.666667}
     assert {key: first[key] for key in ("rank", "source", "layer", "depth", "depths", "protocol")} == {
         "rank": 1, "source": "birds", "layer": "blocks.1", "depth": 2, "depths": 3, "protocol": "truncate",
     }  # fmt: skip
@@ -304,8 +318,9 @@ AWKWARD = ["大猫 ñandú", r"$\frac$", "a$b$c", "_hidden", "net[bold]", "[/red
 @pytest.mark.parametrize("name", AWKWARD)
 def test_awkward_names_survive_the_table(name):
     ranking = make_ranking({name: [0.6, 0.7], "other": [0.69]}, target=TargetSummary(name, 10, 2, "00"))
-    # In the verdict, in the table and as the name of the target.
+    # In the verdict, in the tables and as the name of the target.
     assert printed(ranking, 160).count(name) == 3
+    assert printed(ranking, 160, detailed=True).count(name) == 4
 
 
 def test_awkward_names_survive_the_files(tmp_path):
@@ -355,10 +370,10 @@ def test_the_table_shows_every_candidate_with_its_numbers(ranking):
 
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_the_table_fits_and_keeps_its_numbers(width):
-    ranking = make_ranking({"mobilenetv2-imagenet": [0.123, 0.456]})
+    ranking = make_ranking({"mobilenetv2-imagenet": [0.123, 0.456]}, scratch=0.46)
     lines = printed(ranking, width).splitlines()
     assert max(map(len, lines)) <= width
-    rows = [line for line in lines if line.startswith("2 ")]
+    rows = [line for line in lines if line.lstrip().startswith("2= ")]
     assert len(rows) == (1 if width >= 120 else 2)
     pick = ranking.recommendations[1]
     lower, upper = pick.interval
@@ -389,12 +404,12 @@ def test_the_verdict_on_an_inner_cut_names_what_the_last_layer_gives():
     lower, upper = ranking.best.interval
     assert ranking.verdict == (
         f"Start from birds, cut after blocks.1 (depth 2 of 3): expected accuracy 0.700 [{lower:.3f}, {upper:.3f}], "
-        "against 0.557 when cut after its last layer."
+        "against 0.557 when cut after its last layer. It really beats the next, scratch, with probability over 0.99."
     )
 
 
 def test_the_verdict_on_the_last_layer_compares_with_nothing():
-    verdict = make_ranking({"birds": [0.54, 0.7]}).verdict
+    verdict = make_ranking({"birds": [0.54, 0.7]}, scratch=None).verdict
     assert "(depth 2 of 2)" in verdict
     assert verdict.endswith("].")
     assert "against" not in verdict
@@ -403,12 +418,75 @@ def test_the_verdict_on_the_last_layer_compares_with_nothing():
 def test_the_verdict_says_when_nothing_beats_scratch():
     verdict = make_ranking({"birds": [0.2]}, scratch=0.9).verdict
     assert verdict.startswith("Train from scratch: no source is expected to beat it (accuracy 0.900 [")
-    assert "not settled" not in verdict
+    assert verdict.endswith("It really beats the next, birds, with probability over 0.99.")
 
 
-def test_the_verdict_lists_what_is_within_the_interval():
-    ranking = make_ranking({"birds": [0.7], "insects": [0.71], "far": [0.3]}, scratch=0.69)
-    assert ranking.verdict.endswith("Within its interval, so not settled: birds, scratch.")
+def test_the_verdict_lists_what_the_images_cannot_tell_apart():
+    # One image more in a thousand: three to one.
+    ranking = make_ranking({"birds": [0.7], "insects": [0.701], "far": [0.3]}, scratch=0.69)
+    assert ranking.best.beats_next == pytest.approx(0.75)
+    assert ranking.verdict.endswith("These images cannot tell it apart from: birds, scratch.")
+    lines = printed(ranking).splitlines()
+    assert [line.split()[:2] for line in lines if line.lstrip()[:1].isdigit()][:4] == [
+        ["1", "insects"], ["2=", "birds"], ["3=", "scratch"], ["4", "far"],
+    ]  # fmt: skip
+    assert "=: cannot be told apart from the first" in printed(ranking, 400)
+
+
+def test_the_same_images_settle_what_the_intervals_leave_open():
+    # The intervals overlap by far, but all ten images that differ speak for the one.
+    ranking = make_ranking({"birds": [0.7], "insects": [0.71]}, scratch=None)
+    first, second = ranking.recommendations
+    assert first.interval[0] < second.interval[1]
+    assert (first.tied_with, second.tied_with) == ((), ())
+    assert ranking.verdict.endswith("It really beats the next, birds, with probability over 0.99.")
+    assert "=" not in printed(ranking)
+
+
+# --- scores on request, beside the baselines ----------------------------------------------------------------------
+
+
+def test_every_score_stands_beside_the_baselines_where_it_was_asked_for():
+    few = {"birds": [0.54, 0.7, 0.6], "insects": [0.6, 0.65, 0.5], "far": [0.3, 0.2, 0.1]}
+    plain = make_ranking(few)
+    assert "network_params" not in printed(plain)
+    detailed = printed(plain, detailed=True)
+    assert "beats next" in detailed
+    asked = make_ranking(few, more={"parc": 0.125}, errors={"parc": 0.0625, "logme": 0.5}, baselines={"preference": 2})
+    text = printed(asked)
+    assert max(map(len, text.splitlines())) <= 120
+    for expected in ("0.125±0.062", f"{asked.best.scores['logme']:.3f}±0.500", "2k", "preference (baseline)"):
+        assert expected in text
+    (line,) = (line.split() for line in text.splitlines() if line.startswith("logme  "))
+    found = asked.agreement
+    assert line == ["logme", f"{found.over_sources['logme']:.3f}", f"{found.over_depths['logme']:.3f}"]
+    assert "not with transfers that were run" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_details_fit_the_terminal(width):
+    names = ("transrate", "nleep", "gbc", "parc", "sfda", "knn", "kernel_ridge")
+    ranking = make_ranking(
+        {"mobilenetv2-imagenet": [0.1, 0.4], "b": [0.2, 0.3]},
+        more=dict.fromkeys(names, -0.5), errors=dict.fromkeys(names, 0.25), baselines={"source_accuracy": math.nan},
+    )  # fmt: skip
+    text = printed(ranking, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("-0.500±0.250") == 2 * len(names)
+    assert "cannot be told with fewer than 3" in " ".join(text.split())
+
+
+def test_a_file_from_before_there_were_ties_and_baselines_loads(saved):
+    path = saved / "ranking.json"
+    content = json.loads(path.read_text())
+    del content["agreement"]
+    for row in content["ranking"]:
+        for key in ("baselines", "beats_next", "tied_with"):
+            del row[key]
+    path.write_text(json.dumps(content))
+    loaded = load_ranking(saved)
+    assert loaded.best.tied_with == ()
+    assert "tell it apart" not in loaded.verdict
 
 
 def test_the_table_of_a_notebook_has_a_row_per_candidate(ranking):
@@ -416,8 +494,8 @@ def test_the_table_of_a_notebook_has_a_row_per_candidate(ranking):
     assert table.index.tolist() == [1, 2, 3]
     assert table["source"].tolist() == ["birds", "scratch", "plain"]
     assert list(table.columns) == [
-        "source", "layer", "depth", "depths", "protocol", "expected_accuracy", "params", "flops", "lower", "upper",
-        "accuracy_at_last_layer", *NAMES,
+        "source", "layer", "depth", "depths", "protocol", "expected_accuracy", "params", "flops", "beats_next",
+        "tied_with", "lower", "upper", "accuracy_at_last_layer", *NAMES, "network_params", "depth_fraction",
     ]  # fmt: skip
     assert table.loc[1, "accuracy_at_last_layer"] == 0.557
     assert math.isnan(table.loc[2, "accuracy_at_last_layer"])

@@ -5,8 +5,11 @@ import pytest
 
 from transferscope import scoring, similarity, transferability
 from transferscope.errors import TransferscopeWarning
-from transferscope.scoring import SCORES, SIMILARITIES, SourceScores
+from transferscope.panels import CORRECT, score_source
+from transferscope.scoring import SIMILARITIES, SourceScores
 from transferscope.stages import Stage
+
+NAMES = ("logme", "hscore", "ridge")
 
 
 def features(widths, n_samples=60, seed=0, dtype=np.float64):
@@ -19,33 +22,28 @@ def features(widths, n_samples=60, seed=0, dtype=np.float64):
     }
 
 
-def unit(source, stages, reference_layers, seed=0):
+def unit(source, stages, reference_layers, seed=0, **more):
     rng = np.random.default_rng(seed)
     return SourceScores(
         source,
         tuple(Stage(f"{source}.{i}", (4, 2, 2), params=10 * i, flops=100 * i) for i in range(1, stages + 1)),
         tuple(f"ref{i}" for i in range(reference_layers)),
-        {name: rng.normal(size=stages) for name in SCORES},
+        {name: rng.normal(size=stages) for name in NAMES} | more.pop("scores", {}),
         {name: rng.normal(size=(stages, reference_layers)) for name in SIMILARITIES},
+        rng.random((stages, 7)) < 0.5,
+        **more,
     )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_layers_are_scored_as_the_panel_scores_each_alone(dtype):
+def test_factored_layers_are_scored_as_the_panel_scores_each_alone(dtype):
     arrays = features([4, 20, 90], dtype=dtype)
     labels = np.random.default_rng(1).integers(0, 3, 60)
-    scores = scoring.score_layers(scoring.factor(arrays), labels)
-    assert set(scores) == set(SCORES)
+    scores = score_source(scoring.layers_of(scoring.factor(arrays)), None, labels, NAMES)
+    assert set(scores) == {*NAMES, CORRECT}
     for i, array in enumerate(arrays.values()):
-        alone = transferability.panel(array, labels, SCORES)
-        assert {name: values[i] for name, values in scores.items()} == pytest.approx(alone, rel=1e-9)
-
-
-def test_labels_may_skip_numbers():
-    arrays, labels = features([5]), np.random.default_rng(1).integers(0, 3, 60)
-    plain = scoring.score_layers(scoring.factor(arrays), labels)
-    gaps = scoring.score_layers(scoring.factor(arrays), np.array([0, 7, 40])[labels])
-    assert {name: gaps[name][0] for name in SCORES} == {name: plain[name][0] for name in SCORES}
+        alone = transferability.panel(array, labels, NAMES)
+        assert {name: scores[name][i] for name in NAMES} == pytest.approx(alone, rel=1e-9)
 
 
 def test_layers_are_compared_as_each_pair_is_alone():
@@ -71,7 +69,7 @@ def test_the_dataset_has_every_source_at_every_depth():
     units = [unit("a", 3, 4, seed=1), unit("b", 5, 4, seed=2)]
     dataset = scoring.to_dataset(units, {"target": "shells", "n_samples": 60, "seed": 7})
 
-    assert dict(dataset.sizes) == {"source": 2, "depth": 5, "reference_layer": 4}
+    assert dict(dataset.sizes) == {"source": 2, "depth": 5, "reference_layer": 4, "sample": 7}
     assert dataset["source"].to_numpy().tolist() == ["a", "b"]
     assert dataset["depth"].to_numpy().tolist() == [1, 2, 3, 4, 5]
     assert dataset["layer"].sel(source="a").to_numpy().tolist() == ["a.1", "a.2", "a.3", "", ""]
@@ -79,8 +77,12 @@ def test_the_dataset_has_every_source_at_every_depth():
     assert dataset["flops"].sel(source="b").to_numpy().tolist() == [100, 200, 300, 400, 500]
     for each, kept in zip(units, (3, 5), strict=True):
         rows = dataset.sel(source=each.source)
-        for name in SCORES:
+        for name in NAMES:
             np.testing.assert_array_equal(rows[name], [*each.scores[name], *[np.nan] * (5 - kept)])
+        np.testing.assert_array_equal(rows["correct"][:kept], each.correct)
+        assert (rows["correct"][kept:] == -1).all()
+        np.testing.assert_allclose(rows["depth_fraction"][:kept], np.arange(1, kept + 1) / kept)
+        assert rows["network_params"] == 10 * kept
         for name in SIMILARITIES:
             np.testing.assert_array_equal(rows[name][:kept], each.similarities[name])
             assert np.isnan(rows[name][kept:]).all()
@@ -119,3 +121,22 @@ def test_a_source_comes_out_of_the_dataset_as_it_went_in():
             assert matrix["layer_x"].to_numpy().tolist() == [stage.layer for stage in each.stages]
             assert matrix["layer_y"].to_numpy().tolist() == list(each.reference_layers)
             assert (matrix.attrs["measure"], matrix.attrs["x"], matrix.attrs["y"]) == (measure, each.source, "scratch")
+
+
+def test_scores_say_their_range_and_paper_and_those_of_a_source_have_no_depth():
+    own = {"leep": np.float64(-0.7), "nce": np.float64(np.nan)}
+    errors = {"logme": np.array([0.1, 0.2]), "leep": np.float64(0.3)}
+    units = [unit("a", 2, 2, scores=own, standard_errors=errors)]
+    dataset = scoring.to_dataset(units, {"uncertainty": 12}, {"source_accuracy": [0.9], "preference": [2.0]})
+    assert dataset["leep"].dims == dataset["nce"].dims == dataset["leep_standard_error"].dims == ("source",)
+    assert dataset["leep"].item() == -0.7
+    assert np.isnan(dataset["nce"].item())
+    assert dataset["leep"].attrs["paper"] == "Nguyen et al. 2020"
+    assert dataset["hscore"].attrs["range"] == "[0, C - 1]"
+    np.testing.assert_array_equal(dataset["logme_standard_error"], [[0.1, 0.2]])
+    assert "12 stratified draws of 80%" in dataset["logme_standard_error"].attrs["description"]
+    assert (dataset["source_accuracy"].item(), dataset["preference"].item()) == (0.9, 2.0)
+    assert scoring.score_names(dataset) == [
+        "linear_cka_to_scratch", "svcca_to_scratch", "logme", "logme_standard_error", "hscore", "ridge",
+        "leep", "leep_standard_error", "nce",
+    ]  # fmt: skip

@@ -7,9 +7,9 @@ from scipy import stats
 
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.selection import (
-    Recommendation,
     ScratchCandidate,
     accuracy_interval,
+    compare_sources,
     leave_one_out,
     recommend,
 )
@@ -32,15 +32,19 @@ def scores_of(ridge, *, flops=None):
         "ridge": padded(ridge.values(), np.nan),
         "logme": padded([[-value for value in row] for row in ridge.values()], np.nan),
     }
+    right = np.round(np.nan_to_num(variables["ridge"]) * N_SAMPLES)[..., None]
+    correct = (np.arange(N_SAMPLES) < right).astype(np.int8)
     return xr.Dataset(
-        {name: (("source", "depth"), np.array(rows)) for name, rows in variables.items()},
+        {name: (("source", "depth"), np.array(rows)) for name, rows in variables.items()}
+        | {"correct": (("source", "depth", "sample"), correct), "leep": ("source", np.arange(len(ridge)) / 4)},
         coords={"source": list(ridge), "depth": np.arange(1, depths + 1)},
         attrs={"n_samples": N_SAMPLES},
     )
 
 
 def ranked(ridge, scratch=None, **options):
-    return recommend(leave_one_out(scores_of(ridge, **options)), ("ridge", "logme"), scratch)
+    predictions = compare_sources(leave_one_out(scores_of(ridge, **options)), scratch)
+    return recommend(predictions, ("ridge", "logme"), scratch, ("leep",))
 
 
 def scratch_with(accuracy, flops=1):
@@ -100,6 +104,7 @@ def test_each_source_at_its_best_cut_best_first():
     best = picks[0]
     assert (best.expected_accuracy, best.params, best.flops) == (0.9, 20, 200)
     assert best.scores == {"ridge": 0.9, "logme": -0.9}
+    assert best.baselines == {"leep": 0.25}
     assert best.interval == pytest.approx(accuracy_interval(0.9, N_SAMPLES))
     plain = [*best.interval, best.expected_accuracy, *best.scores.values()]
     assert {type(value) for value in plain} == {float}
@@ -144,16 +149,42 @@ def test_nothing_to_rank_is_an_error():
         assert [p.source for p in ranked({"a": [np.nan]}, scratch_with(0.5))] == ["scratch"]
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "overlapping"),
-    [
-        ((0.1, 0.3), (0.2, 0.5), True),
-        ((0.1, 0.3), (0.3, 0.5), True),
-        ((0.1, 0.9), (0.4, 0.5), True),
-        ((0.1, 0.3), (0.31, 0.5), False),
-    ],
-)
-def test_intervals_overlap_when_they_share_a_value(one, other, overlapping):
-    x, y = (Recommendation(1, "s", "l", 1, 1, "truncate", 0.5, interval, 1, 1) for interval in (one, other))
-    assert x.overlaps(y) is overlapping
-    assert y.overlaps(x) is overlapping
+def test_sources_are_compared_image_by_image_at_their_best_cuts():
+    # 45, 44 and 30 of 50 right, the same ones first: 1 image, 15 and 14 tell them apart.
+    predictions = compare_sources(leave_one_out(scores_of({"a": [0.1, 0.9], "b": [0.88, 0.2], "c": [0.6]})), None)
+    expected = {("a", "b"): 1, ("a", "c"): 15, ("b", "c"): 14}
+    for (one, other), images in expected.items():
+        mid_p = stats.binom.pmf(images, images, 0.5) / 2
+        assert float(predictions["beats"].sel(source=one, other=other)) == pytest.approx(1 - mid_p)
+        assert float(predictions["beats"].sel(source=other, other=one)) == pytest.approx(mid_p)
+    assert "beats_scratch" not in predictions
+    assert "McNemar" in predictions["beats"].attrs["description"]
+
+
+def test_what_cannot_be_told_apart_is_tied():
+    picks = {pick.source: pick for pick in ranked({"a": [0.9], "b": [0.88], "c": [0.6]}, scratch_with(0.1))}
+    assert [picks[name].tied_with for name in "abc"] == [("b",), ("a",), ()]
+    assert picks["scratch"].tied_with == ()
+    assert picks["a"].beats_next == pytest.approx(0.75)
+    assert picks["b"].beats_next == pytest.approx(1 - 0.5**15)
+    assert picks["c"].beats_next > 0.999
+    assert picks["scratch"].beats_next is None
+
+
+def test_scratch_was_measured_on_other_images():
+    picks = ranked({"a": [0.7], "b": [0.2]}, scratch_with(0.75))
+    assert [pick.source for pick in picks] == ["scratch", "a", "b"]
+    rng = np.random.default_rng(0)
+    scratch, a = rng.beta(31, 11, 10**6), rng.beta(36, 16, 10**6)
+    assert picks[0].beats_next == pytest.approx((scratch > a).mean(), abs=0.01)
+    assert picks[0].tied_with == ("a",)
+    assert picks[1].tied_with == ("scratch",)
+
+
+@pytest.mark.filterwarnings("ignore::transferscope.errors.TransferscopeWarning")
+def test_a_source_without_prediction_beats_nobody():
+    scores = leave_one_out(scores_of({"a": [0.2, 0.1], "empty": [np.nan, np.nan]}))
+    predictions = compare_sources(scores, scratch_with(0.5))
+    np.testing.assert_array_equal(predictions["beats"], [[0.5, np.nan], [np.nan, np.nan]])
+    assert np.isnan(predictions["beats_scratch"].to_numpy()).tolist() == [False, True]
+    assert [p.tied_with for p in recommend(predictions, (), scratch_with(0.5))] == [(), ()]

@@ -6,7 +6,7 @@ from torch import nn
 
 from transferscope.errors import CaptureError
 from transferscope.networks import CompactResNet
-from transferscope.stages import natural_stages, trace
+from transferscope.stages import classifier, natural_stages, trace
 
 
 def stages_of(net, size=32):
@@ -137,3 +137,31 @@ class TestTrace:
         with pytest.raises(RuntimeError):
             trace(net, torch.zeros(1, 3, 8, 8))
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+class TestClassifier:
+    @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "mobilenetv2_100"])
+    def test_of_a_network_and_none_without_its_head(self, name):
+        image = torch.zeros(1, 3, *[160 if name == "test_vit" else 64] * 2)
+        net = timm.create_model(name, pretrained=False, num_classes=7)
+        assert classifier(trace(net, image)).module is net.get_classifier()
+        assert classifier(trace(timm.create_model(name, pretrained=False, num_classes=0), image)) is None
+
+    def test_a_pointwise_convolution_may_be_one(self):
+        net = torchvision.models.squeezenet1_1(weights=None)
+        assert classifier(trace(net, torch.zeros(1, 3, 64, 64))).layer == "classifier.1"
+
+    def test_a_linear_layer_beside_which_another_path_runs_is_none(self):
+        class Skips(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 4)
+
+            def forward(self, x):
+                x = self.first(x.mean(dim=(2, 3)))
+                return x + self.last(x)
+
+        assert classifier(trace(Skips(), torch.zeros(1, 3, 8, 8))) is None
+
+    def test_without_weights_there_is_none(self):
+        assert classifier(trace(nn.Sequential(nn.ReLU(), nn.Flatten()), torch.zeros(1, 3, 8, 8))) is None

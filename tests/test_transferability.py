@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.linear_model import Ridge
 
@@ -86,11 +86,80 @@ def test_logme_of_noise_with_more_features_than_samples_is_that_of_no_features(x
     assert transferability.logme(xp.zeros((300, 4)), np.arange(300) % 5) == pytest.approx(without, abs=1e-12)
 
 
-def test_logme_of_labels_among_the_features_is_infinite_and_says_so(xp):
-    X, codes = task(20, 4)
+def svd_logme(X, codes):
+    """The evidence by the thin SVD of the features as they are; its least cost by SciPy from the best of a grid."""
+    n = len(X)
+    U, s, _ = np.linalg.svd(X.astype(np.float64), full_matrices=False)
+    rank = np.count_nonzero(s > max(X.shape) * np.finfo(X.dtype).eps * s[0])
+    U, ratios = U[:, :rank], (s[:rank] / s[0]) ** 2
+
+    def least(t):
+        z = (U.T @ t) ** 2
+        outside = t @ t - z.sum() if rank < n else 0.0
+
+        def cost(log):
+            shrink = 1 + ratios / np.exp(log)
+            return 0.5 * (n * np.log(2 * np.pi * np.e / n * (outside + np.sum(z / shrink))) + np.log(shrink).sum())
+
+        start = min(np.arange(-60, 15, 0.1), key=cost)
+        return minimize_scalar(cost, bounds=(start - 0.1, start + 0.1), method="bounded", options={"xatol": 1e-9}).fun
+
+    return -np.mean([least(t) for t in one_hot(codes).T]) / n
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("offset", [0.0, 0.5, 30.0])
+@pytest.mark.parametrize("kind", ["zero columns", "few directions", "falling", "very different sizes"])
+@pytest.mark.parametrize("shape", [(30, 6), (30, 29), (30, 30), (20, 60)])
+def test_logme_needs_no_factorisation_of_features_that_are_not_centred(xp, shape, kind, offset, dtype):
+    X, codes = task(*shape)
+    rng = np.random.default_rng(1)
+    if kind == "few directions":
+        X = X[:, :3] @ rng.normal(size=(3, shape[1]))
+    X = X * {"falling": np.logspace(-2, 0, shape[1]), "very different sizes": np.logspace(0, -5, shape[1])}.get(kind, 1)
+    X = (X + offset * rng.normal(size=shape[1])).astype(dtype)
+    if kind == "zero columns":
+        X[:, shape[1] // 2 :] = 0
+    # How much of what is below the rounding of its dtype counts as a direction is for either to say.
+    tolerance = 1e-6 if dtype == "float64" or kind != "very different sizes" else 2e-2
+    assert transferability.logme(xp.asarray(X), codes) == pytest.approx(svd_logme(X, codes), abs=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "offset"), [("float32", 1e3), ("float64", 1e3), ("float64", 1e7)])
+@pytest.mark.parametrize("shape", [(30, 6), (20, 60)])
+def test_logme_beside_a_huge_mean(xp, shape, dtype, offset):
+    X, codes = task(*shape)
+    X = (X + offset * np.random.default_rng(1).normal(size=shape[1])).astype(dtype)
+    assert transferability.logme(xp.asarray(X), codes) == pytest.approx(svd_logme(X, codes), abs=1e-6)
+
+
+def test_logme_of_two_valleys_takes_the_deeper(xp):
+    """Beside a large mean the evidence may have two maxima in λ."""
+    X, codes = task(20, 60)
+    rng = np.random.default_rng(1)
+    X = X[:, :3] @ rng.normal(size=(3, 60)) + 1e3 * rng.normal(size=60)
+    assert transferability.logme(xp.asarray(X), codes) == pytest.approx(svd_logme(X, codes), abs=1e-6)
+
+
+def test_logme_of_constant_features(xp):
+    """One direction, that of the ones."""
+    X, codes = np.full((12, 3), 0.1), np.arange(12) % 3
+    assert transferability.logme(xp.asarray(X), codes) == pytest.approx(svd_logme(X, codes), abs=1e-9)
+
+
+@pytest.mark.parametrize("p", [4, 17, 18])
+def test_logme_of_labels_among_the_features_is_infinite_and_says_so(xp, p):
+    """With one feature less than samples no direction is left outside of the mean and the centred features."""
+    X, codes = task(20, p)
     leaking = np.column_stack([X, codes == 1])
     with pytest.warns(TransferscopeWarning, match="labels among the features"):
         assert transferability.logme(xp.asarray(leaking), codes) == np.inf
+
+
+def test_logme_of_samples_that_occur_twice_is_infinite_and_says_so(xp):
+    X, codes = (np.repeat(each, 2, axis=0) for each in task(10, 40))
+    with pytest.warns(TransferscopeWarning, match="samples that occur twice"):
+        assert transferability.logme(xp.asarray(X), codes) == np.inf
 
 
 # H-score ------------------------------------------------------------------------------------------

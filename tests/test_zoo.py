@@ -266,7 +266,7 @@ def test_files_that_are_no_yaml(write, content, says):
 
 def test_a_file_that_holds_something_else(write):
     path = write("just a sentence\n")
-    assert problems(path) == [f"{path}:1: expected a mapping with version, sources; got 'just a sentence'"]
+    assert problems(path) == [f"{path}:1: expected a mapping with version, sources, order; got 'just a sentence'"]
 
 
 def test_a_file_that_holds_itself(write):
@@ -275,6 +275,46 @@ def test_a_file_that_holds_itself(write):
     assert [re.sub("got .*", "", told) for told in problems(path)] == [
         f"{path}:3: sources[0] (a).kwargs: expected a mapping of names to JSON values; "
     ]
+
+
+SMALL = """\
+version: 1
+sources:
+  - {name: ours, loader: torchvision, model: resnet18}
+  - name: squeeze
+    loader: torchvision
+    model: squeezenet1_1
+"""
+
+
+def test_accuracies_and_an_order_of_preference(write):
+    text = VALID.replace("sources:", "order: [squeeze, ours]\nsources:") + "  - {name: d, loader: timm, model: m, "
+    zoo = load_zoo(write(text + "accuracy: 0.718}\n"))
+    assert zoo.order == ("squeeze", "ours")
+    assert [source.accuracy for source in zoo] == [None, None, None, 0.718]
+    assert load_zoo(write(VALID)).order is None
+    assert load_zoo([{"name": "a", "loader": "timm", "model": "m", "accuracy": 1}])["a"].accuracy == 1
+
+
+@pytest.mark.parametrize("value", ["72", "0", "-0.5", "1.01", '"0.7"', "yes", ".nan", "[0.7]"])
+def test_an_accuracy_that_is_no_share_is_told_with_its_line(write, value):
+    path = write(f"{SMALL}    accuracy: {value}\n")
+    (told,) = problems(path)
+    assert told.startswith(f"{path}:7: sources[1] (squeeze).accuracy: expected ")
+    assert "above 0 and at most 1 (0.72 for 72 %)" in told
+
+
+def test_the_names_in_an_order_are_checked(write):
+    path = write("order:\n  - squeeze\n  - our\n  - squeeze\n" + SMALL)
+    assert problems(path) == [
+        f"{path}:3: order[1]: no source is called 'our' (did you mean 'ours'?); correct or remove it",
+        f"{path}:4: order[2]: 'squeeze' comes twice, first as order[0]; remove one",
+    ]
+    for order in ("[]", "ours", "{ours: 1}", "[3]"):
+        path = write(f"order: {order}\n{SMALL}")
+        assert problems(path)[0].startswith(f"{path}:1: order: expected a list of source names")
+    with pytest.raises(ValueError, match=r"order: no source is called 'b'"):
+        Zoo(version=1, sources=(Source(name="a", loader="timm", model="m"),), order=("b",))
 
 
 def test_a_missing_file_and_a_folder(write, tmp_path):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transferscope.arrays import score
     from transferscope.comparison import compare
     from transferscope.data import Target, load_target
+    from transferscope.pairing import compare_sources
     from transferscope.pipeline import rank
     from transferscope.report import plot
     from transferscope.report.ranking import Ranking, load_ranking
@@ -29,6 +30,7 @@ _HOMES = {
     "Zoo": "zoo",
     "capture": "activations",
     "compare": "comparison",
+    "compare_sources": "pairing",
     "load_ranking": "report.ranking",
     "load_target": "data",
     "load_zoo": "zoo",
@@ -47,6 +49,7 @@ __all__ = [
     "Zoo",
     "capture",
     "compare",
+    "compare_sources",
     "load_ranking",
     "load_target",
     "load_zoo",

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from transferscope import backend
-from transferscope.errors import TransferscopeError
+from transferscope.errors import InputError, TransferscopeError
 from transferscope.linalg import standardize
 
 BUDGET = 2**30
@@ -67,10 +67,17 @@ class KeptFeatures:
 
         Raises
         ------
+        InputError
+            When there are more or fewer features than before.
         TransferscopeError
             When the temporary folder is full.
         """
         n, p = self._shapes.get(layer, (0, rows.shape[1]))
+        if rows.shape[1] != p:
+            raise InputError(
+                f"Expected all images to give {p} features of layer {layer!r}, but got {rows.shape[1]}; take images of "
+                "one size, or `reduce='mean'`."
+            )
         self._shapes[layer] = n + rows.shape[0], p
         self._likes.setdefault(layer, rows[:0, :])
         self._parts.setdefault(layer, []).append(rows)
@@ -105,9 +112,10 @@ class KeptFeatures:
             try:
                 with path.open("ab") as file:
                     for rows in parts:
-                        backend.to_numpy(rows).tofile(file)
+                        # Not tofile, which does not say that the disk is full.
+                        file.write(np.ascontiguousarray(backend.to_numpy(rows)).data)
             except OSError as error:
-                if error.errno != errno.ENOSPC:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 raise TransferscopeError(
                     f"The temporary folder {self._folder.name} is full of features; take fewer images or layers, "

@@ -1,10 +1,8 @@
 """Where the parts meet: target and zoo in, captured, scored and selected, a ranking out."""
 
 import logging
-import time
 import traceback
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,18 @@ import torch
 from transferscope import backend, models, scoring
 from transferscope.activations import resolve_stages
 from transferscope.data import load_target
+from transferscope.draws import stratified_draws
 from transferscope.errors import InputError, SourceError, TransferscopeError, is_interrupt
-from transferscope.features import LayerFeatures, layer_features
+from transferscope.panels import choose_scores
 from transferscope.progress import Reporter
 from transferscope.protocols.training import Recipe
-from transferscope.reference import ReferenceMaker, TrainedReference
+from transferscope.reference import ReferenceMaker, ReferenceNetwork, TrainedReference
 from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary
-from transferscope.scoring import Factored, SourceScores
-from transferscope.seeding import contained
-from transferscope.selection import ScratchCandidate, Selector, leave_one_out, recommend
+from transferscope.scorer import Clock, Scorer
+from transferscope.selection import ScratchCandidate, Selector, compare_sources, leave_one_out, recommend
 from transferscope.stages import trace
-from transferscope.store import Store, digest
-from transferscope.zoo import OWN, Source, Zoo, load_zoo
+from transferscope.store import Store
+from transferscope.zoo import OWN, Zoo, load_zoo
 
 logger = logging.getLogger("transferscope")
 
@@ -40,6 +38,8 @@ def rank(
     batch_size: int = 64,
     seed: int = 0,
     progress: bool = True,
+    scores: str | Iterable[str] = "default",
+    uncertainty: int = 0,
     reference: str = "compact",
     recipe: Recipe | None = None,
     trust_code: bool = False,
@@ -48,7 +48,7 @@ def rank(
     """Rank the sources of a zoo, each with the depth at which to cut it, for a target that nothing was run on.
 
     Every source runs once over a stratified probe set of the target. Each of its stages gets transferability
-    scores (LogME, H-score, leave-one-out ridge) and its similarity (debiased linear CKA, SVCCA) to a network
+    scores (LogME, H-score, leave-one-out ridge …) and its similarity (debiased linear CKA, SVCCA) to a network
     trained from scratch on the same images, after Gerace et al. (2024, arXiv 2303.01429; our instantiation).
 
     Parameters
@@ -67,6 +67,13 @@ def rank(
         Decides the probe set and the reference. Same seed, same device, same answer.
     progress : bool
         Whether to draw progress bars on stderr when it is a terminal.
+    scores : str or iterable of str
+        Names of `transferability.SCORES`; "default" for those that take next to no time; "all". LEEP and NCE look at
+        the source's predictions for its own classes: they are one number a source, NaN where it has no classifier.
+    uncertainty : int
+        Stratified draws of the images (without replacement, 80 % of them) for the standard error of every score that is
+        no accuracy, whose error needs none: at least 2, some 20 say enough; 0 for none at all. Every draw costs as much
+        as those scores themselves.
     reference : str
         "compact": a small residual network trained from scratch on the probe; "own": each source's own
         architecture, re-initialised and trained; a checkpoint of `networks.CompactResNet`; or the name of a
@@ -87,22 +94,22 @@ def rank(
     SourceError
         When not a single source could be ranked; single failures are in `Ranking.failed`.
     """
-    for name, value, least in (("samples", samples, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if not isinstance(value, (int, np.integer)) or not least <= value < 2**63:
-            raise InputError(f"Expected `{name}` to be a whole number of at least {least}, but got {value!r}.")
-    if not isinstance(reference, str):
+    check_arguments(samples, batch_size, seed, reference)
+    names = choose_scores(scores)
+    if not isinstance(uncertainty, (int, np.integer)) or uncertainty < 0 or uncertainty == 1:
         raise InputError(
-            "Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, but "
-            f"got {type(reference).__name__}; put a network of your own into the zoo and pass its name."
+            f"Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got {uncertainty!r}."
         )
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)
     for source in sources:
         # Before the reference is trained, not after.
         models.check_trust(source, trust_code)
-    clock = _Clock()
+    clock = Clock()
     images = load_target(target)
     probe = images.probe(samples, seed)
+    if uncertainty:
+        next(stratified_draws(probe.labels, uncertainty, seed))  # too few images are an error now, not for each source
     clock.lap("data")
 
     reporter = Reporter(progress)
@@ -117,7 +124,7 @@ def rank(
             f"Expected the zoo to hold sources beside the reference {reference!r}, but there are none; add the "
             "networks to be ranked."
         )
-    scorer = _Scorer(maker, reporter, clock)
+    scorer = Scorer(maker, names, int(uncertainty), reporter, clock)
     if reference != OWN:
         scorer.prepare(None)
     units, failed = [], []
@@ -127,7 +134,7 @@ def rank(
         except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
             if is_interrupt(error):
                 raise KeyboardInterrupt from error
-            failed.append(Failure(source.name, _describe(source.name, error, batch_size)))
+            failed.append(Failure(source.name, describe(source.name, error, batch_size)))
             logger.warning("%s failed: %s", source.name, failed[-1].error)
             logger.debug("%s", traceback.format_exc())
     if not units:
@@ -138,123 +145,38 @@ def rank(
         logger.info("%d of %d sources came from the cache in %s.", scorer.remembered, len(candidates), store.root)
     largest = float(np.bincount(probe.labels).max() / probe.n_samples)
     attributes = {"target": images.name, "n_samples": probe.n_samples, "seed": seed, "largest_class": largest}
-    scores = scoring.to_dataset(units, attributes)
-    predictions = selector(scores)
-    names = (*(f"{name}_to_scratch" for name in scoring.SIMILARITIES), *scoring.SCORES)
+    if uncertainty:
+        attributes["uncertainty"] = int(uncertainty)
+    dataset = scoring.to_dataset(units, attributes, _baselines(sources, [unit.source for unit in units]))
     chosen = scorer.best_reference()
+    candidate = _candidate(chosen)
+    predictions = compare_sources(selector(dataset), candidate)
+    shown = scoring.score_names(dataset)
+    recommendations = recommend(predictions, shown, candidate, [name for name in scoring.BASELINES if name in dataset])
     clock.lap("selection")
     return Ranking(
         target=TargetSummary(images.name, probe.n_samples, len(images.classes), images.hash),
-        reference=_summary(chosen),
-        recommendations=recommend(predictions, names, _candidate(chosen)),
+        reference=summarize(chosen.network),
+        recommendations=recommendations,
         scores=predictions,
         failed=tuple(failed),
         timings=clock.seconds,
     )
 
 
-class _Clock:
-    """Seconds spent on each part, by name."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
-        self._last = now
-
-
-class _Scorer:
-    """Scores one source after the other against the reference, from the cache where it can."""
-
-    def __init__(self, maker: ReferenceMaker, reporter: Reporter, clock: _Clock) -> None:
-        self._maker = maker
-        self._reporter = reporter
-        self._clock = clock
-        self._references: dict[str, TrainedReference] = {}
-        self._factored: dict[str, Factored] = {}
-        self.remembered = 0
-        """Sources whose scores came from the cache."""
-
-    def prepare(self, source: Source | None) -> TrainedReference:
-        """Make the reference of `source`, or the one that serves all of them."""
-        name = source.name if source is not None and self._maker.kind == OWN else ""
-        if name not in self._references:
-            with self._reporter.bar("scratch reference") as report:
-                self._references[name] = self._maker.make(source, report)
-            self._clock.lap("reference")
-        return self._references[name]
-
-    def best_reference(self) -> TrainedReference:
-        """Return the reference that did best on the images it was stopped by."""
-        return max(
-            self._references.values(),
-            key=lambda made: made.record.validation_accuracy if made.record is not None else 0.0,
-        )
-
-    def score(self, source: Source, title: str) -> SourceScores:
-        """Capture and score one source; warnings name it, each once."""
-        caught: list[warnings.WarningMessage] = []
-        try:
-            with contained(), warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                return self._score(source, title)
-        finally:
-            for category, text in dict.fromkeys((item.category, str(item.message)) for item in caught):
-                warnings.warn(f"{source.name}: {text}", category, stacklevel=2)
-
-    def _score(self, source: Source, title: str) -> SourceScores:
-        maker = self._maker
-        reference = self.prepare(source)
-        with self._reporter.bar(title) as report:
-            features = layer_features(
-                lambda: _loaded(source, maker.seed, maker.trust_code),
-                [models.fingerprint(source), maker.seed],
-                source.layers,
-                maker.probe,
-                store=maker.store,
-                device=maker.device,
-                batch_size=maker.batch_size,
-                report=report,
-            )
-        self._clock.lap("features")
-        unit = self._unit(source.name, features, reference)
-        self._clock.lap("scores")
-        return unit
-
-    def _unit(self, name: str, features: LayerFeatures, reference: TrainedReference) -> SourceScores:
-        store = self._maker.store
-        key = digest(scoring.VERSION, features.key, reference.features.key)
-        measures = (*scoring.SCORES, *scoring.SIMILARITIES)
-        if (entry := store.get("scores", key)) is not None and set(entry[0]) == set(measures):
-            arrays = entry[0]
-            self.remembered += 1
-        else:
-            if reference.network not in self._factored:
-                self._factored[reference.network] = scoring.factor(reference.features.arrays)
-            layers = scoring.factor(features.arrays)
-            arrays = {
-                **scoring.score_layers(layers, self._maker.probe.labels),
-                **scoring.compare_layers(layers, self._factored[reference.network]),
-            }
-            store.put("scores", key, arrays, {"source": name})
-        return SourceScores(
-            name,
-            features.stages,
-            tuple(reference.features.arrays),
-            {measure: arrays[measure] for measure in scoring.SCORES},
-            {measure: arrays[measure] for measure in scoring.SIMILARITIES},
+def check_arguments(samples: Any, batch_size: Any, seed: Any, reference: Any) -> None:
+    """Raise InputError when one of these arguments of `rank` is of another kind."""
+    for name, value, least in (("samples", samples, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if not isinstance(value, (int, np.integer)) or not least <= value < 2**63:
+            raise InputError(f"Expected `{name}` to be a whole number of at least {least}, but got {value!r}.")
+    if not isinstance(reference, str):
+        raise InputError(
+            "Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, but "
+            f"got {type(reference).__name__}; put a network of your own into the zoo and pass its name."
         )
 
 
-def _loaded(source: Source, seed: int, trust_code: bool) -> tuple[Any, Any]:
-    network = models.load_network(source, seed=seed, trust_code=trust_code)
-    return network.module, network.transform
-
-
-def _describe(name: str, error: BaseException, batch_size: int) -> str:
+def describe(name: str, error: BaseException, batch_size: int) -> str:
     """Say in one sentence what went wrong with a source."""
     if isinstance(error, TransferscopeError):
         return str(error).removeprefix(f"source {name!r}: ")
@@ -264,10 +186,11 @@ def _describe(name: str, error: BaseException, batch_size: int) -> str:
     return f"{type(error).__name__}: {text}; check that the network takes images of the size in its `transform`."
 
 
-def _summary(reference: TrainedReference) -> Reference:
+def summarize(reference: ReferenceNetwork) -> Reference:
+    """Return what a report says of a reference network."""
     record = reference.record
     return Reference(
-        network=reference.network,
+        network=reference.name,
         held_out_accuracy=reference.accuracy,
         held_out_samples=reference.n_held_out,
         trained_on=reference.n_train,
@@ -276,14 +199,26 @@ def _summary(reference: TrainedReference) -> Reference:
     )
 
 
+def _baselines(zoo: Zoo, names: Sequence[str]) -> dict[str, list[float]]:
+    """Return what the zoo says of the sources of these names, where it says anything."""
+    found = {}
+    accuracies = [zoo[name].accuracy for name in names]
+    if any(accuracies):
+        found["source_accuracy"] = [np.nan if accuracy is None else accuracy for accuracy in accuracies]
+    if (order := zoo.order) is not None:
+        found["preference"] = [float(len(order) - order.index(name)) if name in order else 0.0 for name in names]
+    return found
+
+
 def _candidate(reference: TrainedReference) -> ScratchCandidate | None:
-    if reference.accuracy is None:
+    network = reference.network
+    if network.accuracy is None:
         return None
     last = reference.features.stages[-1]
     return ScratchCandidate(
-        reference.network,
-        reference.accuracy,
-        reference.n_held_out,
+        network.name,
+        network.accuracy,
+        network.n_held_out,
         len(reference.features.stages),
         last.params,
         last.flops,
@@ -325,7 +260,7 @@ def list_layers(
     except (Exception, SystemExit) as error:
         if is_interrupt(error):
             raise
-        raise SourceError(f"source {source!r}: {_describe(source, error, 1)}") from error
+        raise SourceError(f"source {source!r}: {describe(source, error, 1)}") from error
 
 
 def _layer_table(network: models.Network, sample: torch.Tensor, everything: bool) -> pd.DataFrame:

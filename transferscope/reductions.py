@@ -72,7 +72,11 @@ def map_side(shape: Sequence[int]) -> tuple[int, int] | None:
 
 
 def has_class_token(shape: Sequence[int]) -> bool:
-    """Whether one sample's output (tokens, channels) has a token more than a square grid of patches."""
+    """Whether one sample's output (tokens, channels) is no square grid of patches, so that its first token is special.
+
+    So are the registers and the like that may come after it; a network for images that are not square would be
+    misread.
+    """
     return len(shape) == 2 and shape[0] > 1 and math.isqrt(shape[0]) ** 2 != shape[0]
 
 
@@ -135,7 +139,7 @@ def _channels_first(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _flatten(tensor: torch.Tensor) -> torch.Tensor:
-    flat = _channels_first(tensor).flatten(1)
+    flat = _channels_first(tensor).flatten(1) if tensor.ndim > 1 else _full(tensor)[:, None]
     # A view would follow the activation when the next module overwrites it.
     return flat.clone() if flat.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr() else flat
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from transferscope import __version__, checkpoints, models
+from transferscope.activations import Layers
 from transferscope.data import Target
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.features import LayerFeatures, layer_features
@@ -25,16 +26,28 @@ from transferscope.zoo import COMPACT, OWN, Source, Zoo
 
 
 @dataclass(frozen=True)
-class TrainedReference:
-    """A reference network's features on the probe, and how it came to be."""
+class ReferenceNetwork:
+    """A reference network, built whenever it is asked for, and how it came to be."""
 
-    network: str
-    features: LayerFeatures
-    record: TrainingRecord | None
+    name: str
+    build: Callable[[], tuple[nn.Module, Transform]]
+    """Returns the network, in evaluation mode, and its transform."""
+    identity: list[Any]
+    """Everything that decides what `build` returns."""
+    layers: Layers
+    record: TrainingRecord | None = None
     """None when the network was handed in."""
-    accuracy: float | None
-    n_held_out: int
-    n_train: int
+    accuracy: float | None = None
+    n_held_out: int = 0
+    n_train: int = 0
+
+
+@dataclass(frozen=True)
+class TrainedReference:
+    """A reference network and its features on the probe."""
+
+    network: ReferenceNetwork
+    features: LayerFeatures
 
 
 @dataclass(frozen=True)
@@ -72,20 +85,30 @@ class ReferenceMaker:
         )
 
     def make(self, source: Source | None, report: Report) -> TrainedReference:
-        """Return the reference for `source`; only the kind "own" looks at which source it is."""
+        """Return the reference for `source` with its features; only the kind "own" looks at which source it is."""
+        network = self.network(source, report)
+        features = layer_features(
+            network.build, network.identity, network.layers, self.probe,
+            store=self.store, device=self.device, batch_size=self.batch_size, report=report,
+        )  # fmt: skip
+        return TrainedReference(network, features)
+
+    def network(self, source: Source | None, report: Report) -> ReferenceNetwork:
+        """Return the network of the reference for `source`, trained if it has to be."""
         if (given := self.given_source()) is not None:
-            return self._given(
+            return ReferenceNetwork(
                 given.name,
                 lambda: _network(models.load_network(given, trust_code=self.trust_code)),
-                models.fingerprint(given),
+                ["given", models.fingerprint(given)],
                 given.layers,
-                report,
             )
         transform = scratch.compact_transform(self.probe)
         if self.kind not in (COMPACT, OWN):
             path = Path(self.kind)
             identity = ["compact checkpoint", checkpoints.file_digest(path), asdict(transform)]
-            return self._given(path.name, lambda: (_read_compact(path, transform), transform), identity, "auto", report)
+            return ReferenceNetwork(
+                path.name, lambda: (_read_compact(path, transform), transform), ["given", identity], "auto"
+            )
         if self.kind == COMPACT:
             classes = len(self.target.classes)
             return self._trained(
@@ -110,25 +133,14 @@ class ReferenceMaker:
         transform = models.source_transform(source)
         return scratch.with_head(net, len(self.target.classes), transform, self.seed), transform
 
-    def _given(
-        self,
-        name: str,
-        build: Callable[[], tuple[nn.Module, Transform]],
-        identity: Any,
-        layers: Any,
-        report: Report,
-    ) -> TrainedReference:
-        features = self._features(build, ["given", identity], layers, report)
-        return TrainedReference(name, features, None, None, 0, 0)
-
     def _trained(
         self,
         name: str,
         build: Callable[[], tuple[nn.Module, Transform]],
         identity: Any,
-        layers: Any,
+        layers: Layers,
         report: Report,
-    ) -> TrainedReference:
+    ) -> ReferenceNetwork:
         split = scratch.split_probe(self.target, self.probe, self.seed)
         identity = [
             identity, asdict(self.recipe), self.seed, self.probe.hash, split.held_out.hash,
@@ -153,8 +165,10 @@ class ReferenceMaker:
             net.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
             return net.eval(), transform
 
-        features = self._features(trained, ["scratch", key], layers, report)
-        return TrainedReference(name, features, result.record, result.accuracy, result.n_held_out, len(split.train))
+        return ReferenceNetwork(
+            name, trained, ["scratch", key], layers,
+            result.record, result.accuracy, result.n_held_out, len(split.train),
+        )  # fmt: skip
 
     def _warn_of_budget(self, record: TrainingRecord) -> None:
         if record.stopped == "budget":
@@ -165,14 +179,6 @@ class ReferenceMaker:
                 TransferscopeWarning,
                 stacklevel=2,
             )
-
-    def _features(
-        self, build: Callable[[], tuple[nn.Module, Transform]], identity: Any, layers: Any, report: Report
-    ) -> LayerFeatures:
-        return layer_features(
-            build, identity, layers, self.probe,
-            store=self.store, device=self.device, batch_size=self.batch_size, report=report,
-        )  # fmt: skip
 
 
 def _network(network: models.Network) -> tuple[nn.Module, Transform]:

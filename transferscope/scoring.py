@@ -1,32 +1,38 @@
 """Arrays in, labelled xarray out: the only maker of xarray objects. No mathematics of its own."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from transferscope import __version__, backend, similarity, transferability
+from transferscope import __version__, backend, similarity
+from transferscope.draws import KEPT
 from transferscope.linalg import Factors, thin_svd
+from transferscope.panels import ACCURACIES, CORRECT
 from transferscope.stages import Stage
+from transferscope.transferability import SCORES, Layer
 
 SIMILARITIES = ("linear_cka", "svcca")
-SCORES = ("logme", "hscore", "ridge")
-VERSION = 1
+BASELINES = ("network_params", "depth_fraction", "source_accuracy", "preference")
+"""What needs no look at the target: a score that does not beat these is of no use."""
+VERSION = 2
 """Goes up when the meaning of a score changes, so that cached scores of an earlier meaning are not used."""
 
-DESCRIPTIONS = {
+_DESCRIPTIONS = {
     "layer": "Layer after which the source is cut at this depth (`named_modules()` path).",
     "params": "Parameters of the source up to the cut.",
     "flops": "Floating-point operations per image up to the cut (a multiply-add counts as two).",
-    "logme": "LogME: exact log evidence per image of a Bayesian linear model, mean over classes.",
-    "hscore": "H-score with Ledoit-Wolf shrinkage, between 0 and the number of classes minus one.",
-    "ridge": "Leave-one-out accuracy of ridge regression onto the classes.",
     "linear_cka": "Debiased linear CKA with each layer of the network trained from scratch on the target.",
     "svcca": "SVCCA (0.99 of the variance) with each layer of the network trained from scratch on the target.",
     "linear_cka_to_scratch": "Debiased linear CKA with the most similar layer of the scratch network.",
     "svcca_to_scratch": "SVCCA with the most similar layer of the scratch network.",
+    CORRECT: "Whether the left-out image is classified correctly by ridge: 1 or 0, -1 where there is no such depth.",
+    "network_params": "Baseline: parameters of the whole source, up to its last stage.",
+    "depth_fraction": "Baseline: share of the source's stages that are kept.",
+    "source_accuracy": "Baseline: accuracy of the source on its own task, as the zoo gives it.",
+    "preference": "Baseline: place in the order that the zoo gives, counted from its end; 0 for what it leaves out.",
 }
 
 
@@ -38,9 +44,13 @@ class SourceScores:
     stages: tuple[Stage, ...]
     reference_layers: tuple[str, ...]
     scores: Mapping[str, np.ndarray]
-    """Score name to (depths,)."""
+    """Score name to (depths,); to () where a score looks at the source's own predictions alone."""
     similarities: Mapping[str, np.ndarray]
     """Similarity measure to (depths, reference layers)."""
+    correct: np.ndarray
+    """Booleans (depths, n_samples): whether ridge classifies the image when it is left out."""
+    standard_errors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Score name to the shape of that score."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +65,16 @@ class Factored:
     """Of each layer: an orthonormal basis of the directions that hold 0.99 of its variance."""
 
 
+def layers_of(factored: Factored) -> Iterator[Layer]:
+    """Yield each layer with its factors, for scores."""
+    for array, centred in zip(factored.features.values(), factored.factors, strict=True):
+        yield Layer.from_factors(array, centred)
+
+
 def factor(features: Mapping[str, Any]) -> Factored:
     """Factor every layer's features (n_samples, n_features)."""
     factors = tuple(thin_svd(array) for array in features.values())
     return Factored(features, factors, tuple(similarity.subspace_from_factors(each) for each in factors))
-
-
-def score_layers(layers: Factored, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Return every transferability score of every layer: score name to (depths,)."""
-    codes = transferability.encode_labels(labels, len(labels))
-    rows = [
-        transferability.panel_from_layer(transferability.Layer.from_factors(array, centred), codes, SCORES)
-        for array, centred in zip(layers.features.values(), layers.factors, strict=True)
-    ]
-    return {name: np.array([row[name] for row in rows]) for name in SCORES}
 
 
 def compare_layers(x: Factored, y: Factored) -> dict[str, np.ndarray]:
@@ -106,44 +112,95 @@ def similarity_array(
     )
 
 
-def to_dataset(units: Sequence[SourceScores], attributes: Mapping[str, Any]) -> xr.Dataset:
+def similarity_dataset(results: Mapping[str, xr.DataArray], attributes: Mapping[str, Any]) -> xr.Dataset:
+    """Join the similarities of the same layers by several measures: a variable for each measure.
+
+    What is known of the cells of a measure beside its values is a variable `<measure>_informative`,
+    `<measure>_standard_error`, `<measure>_p_value`: coordinates are shared, and these differ between measures.
+    """
+    variables: dict[str, Any] = {}
+    for measure, array in results.items():
+        known = [name for name, coordinate in array.coords.items() if coordinate.dims == array.dims]
+        variables[measure] = array.drop_vars(known)
+        variables.update({f"{measure}_{name}": (array.dims, array[name].to_numpy()) for name in known})
+    return xr.Dataset(variables, attrs={**attributes, "transferscope_version": __version__})
+
+
+def to_dataset(
+    units: Sequence[SourceScores],
+    attributes: Mapping[str, Any],
+    baselines: Mapping[str, Sequence[float]] | None = None,
+) -> xr.Dataset:
     """Join the scores of all sources over (source, depth).
 
     Sources with fewer stages than the deepest one are padded: NaN scores, an empty layer name, -1 parameters and
-    FLOPs. Similarities carry the layers of the scratch network as a third dimension, by position: with a
-    reference per source their names differ, so `reference_layer_name` (source, reference_layer) holds them.
+    FLOPs. Scores of the source's own predictions (LEEP, NCE) have no depth: they are variables over source alone.
+    Similarities carry the layers of the scratch network as a third dimension, by position: with a reference per source
+    their names differ, so `reference_layer_name` (source, reference_layer) holds them. Standard errors are variables
+    `<score>_standard_error`.
+
+    Parameters
+    ----------
+    units
+        All with the same scores.
+    attributes
+        Of the dataset.
+    baselines
+        Those of `BASELINES` that are known of each source from elsewhere: name to a number a source.
     """
     depths = max((len(unit.stages) for unit in units), default=0)
     widths = max((len(unit.reference_layers) for unit in units), default=0)
     shape = (len(units), depths)
+    stages = [(len(unit.stages), unit) for unit in units]
 
-    layer = np.full(shape, "", dtype=object)
-    sizes = {"params": np.full(shape, -1, np.int64), "flops": np.full(shape, -1, np.int64)}
-    scores = {name: np.full(shape, np.nan) for name in SCORES}
-    similarities = {name: np.full((*shape, widths), np.nan) for name in SIMILARITIES}
-    nearest = {f"{name}_to_scratch": np.full(shape, np.nan) for name in SIMILARITIES}
-    names = np.full((len(units), widths), "", dtype=object)
-    for i, unit in enumerate(units):
-        kept, width = len(unit.stages), len(unit.reference_layers)
-        layer[i, :kept] = [stage.layer for stage in unit.stages]
-        names[i, :width] = unit.reference_layers
-        for name, array in sizes.items():
-            array[i, :kept] = [getattr(stage, name) for stage in unit.stages]
-        for name in SCORES:
-            scores[name][i, :kept] = unit.scores[name]
-        for name in SIMILARITIES:
-            matrix = unit.similarities[name]
-            similarities[name][i, :kept, :width] = matrix
-            nearest[f"{name}_to_scratch"][i, :kept] = np.fmax.reduce(matrix, axis=1)
+    def padded(arrays: Iterable[Any], fill: Any, dtype: Any = np.float64, trailing: tuple[int, ...] = ()) -> np.ndarray:
+        out = np.full((*shape, *trailing), fill, dtype)
+        for row, array in zip(out, arrays, strict=True):
+            array = np.asarray(array)
+            row[tuple(map(slice, array.shape))] = array
+        return out
 
-    per_depth = {"layer": layer, **sizes, **scores, **nearest}
-    variables = {
-        **{name: (("source", "depth"), array) for name, array in per_depth.items()},
-        **{name: (("source", "depth", "reference_layer"), array) for name, array in similarities.items()},
-        "reference_layer_name": (("source", "reference_layer"), names),
+    over_depths = {
+        "layer": padded(([stage.layer for stage in unit.stages] for unit in units), "", object),
+        "params": padded(([stage.params for stage in unit.stages] for unit in units), -1, np.int64),
+        "flops": padded(([stage.flops for stage in unit.stages] for unit in units), -1, np.int64),
+        "depth_fraction": padded((np.arange(1, kept + 1) / kept for kept, _ in stages), np.nan),
     }
+    over_sources: dict[str, Any] = {
+        "network_params": np.array([unit.stages[-1].params for unit in units], np.int64),
+        **(baselines or {}),
+    }
+    for name in units[0].scores if units else ():
+        own = SCORES[name].needs == "source_probabilities"
+        found = {name: [unit.scores[name] for unit in units]}
+        if name in units[0].standard_errors:
+            found[f"{name}_standard_error"] = [unit.standard_errors[name] for unit in units]
+        for variable, arrays in found.items():
+            if own:
+                over_sources[variable] = np.array(arrays, np.float64)
+            else:
+                over_depths[variable] = padded(arrays, np.nan)
+    similarities = {
+        name: padded((unit.similarities[name] for unit in units), np.nan, trailing=(widths,)) for name in SIMILARITIES
+    }
+    for name, array in similarities.items():
+        over_depths[f"{name}_to_scratch"] = np.fmax.reduce(array, axis=2, initial=np.nan)
+    names = np.full((len(units), widths), "", dtype=object)
+    for row, unit in zip(names, units, strict=True):
+        row[: len(unit.reference_layers)] = unit.reference_layers
+    n_samples = max((unit.correct.shape[1] for unit in units), default=0)
+
     dataset = xr.Dataset(
-        variables,
+        {
+            **{name: (("source", "depth"), array) for name, array in over_depths.items()},
+            **{name: (("source",), np.asarray(array)) for name, array in over_sources.items()},
+            **{name: (("source", "depth", "reference_layer"), array) for name, array in similarities.items()},
+            "reference_layer_name": (("source", "reference_layer"), names),
+            CORRECT: (
+                ("source", "depth", "sample"),
+                padded((unit.correct for unit in units), -1, np.int8, (n_samples,)),
+            ),
+        },
         coords={
             "source": np.array([unit.source for unit in units], dtype=object),
             "depth": np.arange(1, depths + 1),
@@ -151,10 +208,32 @@ def to_dataset(units: Sequence[SourceScores], attributes: Mapping[str, Any]) -> 
         },
         attrs={**attributes, "transferscope_version": __version__},
     )
-    for name, text in DESCRIPTIONS.items():
-        dataset[name].attrs["description"] = text
+    for variable in map(str, dataset.data_vars):
+        dataset[variable].attrs.update(_attributes(variable, attributes))
     dataset["depth"].attrs["description"] = "Stages of the source that are kept; 0 would keep nothing."
     return dataset
+
+
+def score_names(scores: xr.Dataset) -> list[str]:
+    """Return the names of what is one number at a cut: similarities to the scratch network, scores, standard errors."""
+    names = [*(f"{name}_to_scratch" for name in SIMILARITIES), *SCORES]
+    return [each for name in names for each in (name, f"{name}_standard_error") if each in scores]
+
+
+def _attributes(name: str, attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Say what a variable is."""
+    score = SCORES.get(name)
+    if score is not None:
+        own = " Of the source's own predictions, so the same at every depth." * (score.needs == "source_probabilities")
+        return {"description": f"{score.title}; higher is better.{own}", "range": score.range, "paper": score.paper}
+    if name.endswith("_standard_error"):
+        of = name.removesuffix("_standard_error")
+        draws = f"{attributes.get('uncertainty', 'some')} stratified draws of {KEPT:.0%} without replacement"
+        return {
+            "description": f"Standard error of {of} over images: "
+            + ("that of a share of the images." if of in ACCURACIES else f"delete-d jackknife, {draws}.")
+        }
+    return {"description": _DESCRIPTIONS[name]} if name in _DESCRIPTIONS else {}
 
 
 def source_similarity(scores: xr.Dataset, source: str, measure: str = "linear_cka") -> xr.DataArray:

@@ -224,6 +224,23 @@ def natural_stages(net: nn.Module, calls: list[Call]) -> list[Stage]:
     return [Stage(call.layer, call.shape, call.params, call.flops) for call in stages]
 
 
+def classifier(calls: list[Call]) -> Call | None:
+    """Return the call that gives a source's own class logits, None when there is none to be seen.
+
+    That is the last weight layer, if everything runs through it and it is a linear one or a 1 × 1 convolution with
+    a bias. The last layer of an embedding looks the same and counts as one too.
+    """
+    # Not the network itself, which may own weights (position embeddings, say) and finishes last.
+    weighted = [call for call in calls if call.layer and _has_weight(call.module)]
+    if not weighted:
+        return None
+    last, module = weighted[-1], weighted[-1].module
+    pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.bias is not None
+    # A graph that is detached inside `forward` shows no cut at all.
+    runs_through = last.is_cut or not any(call.is_cut for call in calls)
+    return last if runs_through and (pointwise or isinstance(module, nn.Linear)) else None
+
+
 def _before_classifier(cuts: list[Call]) -> list[Call]:
     """Drop the last weight layer, where it is a linear one, and everything that finishes with or after it."""
     weighted = [i for i, call in enumerate(cuts) if _has_weight(call.module)]

@@ -96,6 +96,10 @@ class Source(BaseModel):
     layers: Literal["auto"] | Annotated[tuple[_Text, ...], Field(min_length=1)] = Field(
         default="auto", description="auto, or a list of at least one layer name or glob"
     )
+    accuracy: Annotated[_Number, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="the accuracy on its own task, a number above 0 and at most 1 (0.72 for 72 %), without quotes",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Source":
@@ -119,13 +123,19 @@ class Zoo(BaseModel):
 
     version: int = Field(strict=True, ge=1, le=1, description="1, the only version there is")
     sources: tuple[Source, ...] = Field(min_length=1, description="a list of at least one source")
+    order: Annotated[tuple[_Text, ...], Field(min_length=1)] | None = Field(
+        default=None, description="a list of source names, the one that is tried first at the top"
+    )
+    """A fixed order of preference, to be compared with; those that it leaves out come after it."""
     _path: Path | None = None
     _lines: _Lines = {}  # pydantic copies it for each instance
 
     @model_validator(mode="after")
-    def _unique(self) -> "Zoo":
+    def _consistent(self) -> "Zoo":
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"source names must be unique, got {self.names}")
+        if found := list(_wrong_order(self.order, self.names)):
+            raise ValueError("; ".join(f"order: {text}" for _, text in found))
         return self
 
     @property
@@ -185,6 +195,7 @@ def load_zoo(zoo: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | Z
         if isinstance(entry, Mapping):
             problems += [(("sources", index, *key), text) for key, text in _contradictions(entry)]
     problems += _repeated_names(names)
+    problems += _wrong_order(raw.get("order") if isinstance(raw, Mapping) else None, names)
     folder = path.absolute().parent if path else Path.cwd()
     if problems:
         problems += _missing_from(entries, folder)
@@ -315,6 +326,15 @@ def _repeated_names(names: Sequence[Any]) -> Iterator[_Problem]:
             yield ("sources", index, "name"), f"{name!r} is already taken by sources[{first}]; choose another"
 
 
+def _wrong_order(order: Any, names: Sequence[Any]) -> Iterator[_Problem]:
+    order = list(order) if isinstance(order, list | tuple) else []
+    for index, name in enumerate(order):
+        if name not in names:
+            yield ("order", index), f"no source is called {name!r}{near(name, map(str, names))}; correct or remove it"
+        elif order.index(name) != index:
+            yield ("order", index), f"{name!r} comes twice, first as order[{order.index(name)}]; remove one"
+
+
 def _line(where: _Location, lines: _Lines) -> int:
     """Return the line of a key or of the closest thing around it that has one; 0 when there is no file."""
     while where and where not in lines:
@@ -327,7 +347,8 @@ def _located(where: _Location, text: str, path: Path | None, lines: _Lines, name
     words = ""
     for depth, key in enumerate(where):
         words += f"[{key}]" if isinstance(key, int) else f".{key}" if words else str(key)
-        if depth == 1 and isinstance(key, int) and isinstance(name := names[key], str) and name.isprintable():
+        name = names[key] if depth == 1 and where[0] == "sources" and isinstance(key, int) else None
+        if isinstance(name, str) and name.isprintable():
             words += f" ({name})"
     file = f"{path}:{_line(where, lines)}: " if path else ""
     return f"{file}{words}{': ' if words else ''}{text}"

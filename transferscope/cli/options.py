@@ -6,11 +6,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from transferscope.errors import TransferscopeWarning
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -36,6 +39,19 @@ trust_code = click.option(
     "--trust-code", is_flag=True, help="Run the Python factories that the zoo names. Look at them first."
 )
 sources = click.option("--sources", required=True, metavar="ZOO.yaml", help="The candidate networks.")
+reference = click.option(
+    "--reference", default="compact", show_default=True, metavar="compact|own|SOURCE|CHECKPOINT",
+    help="Network trained from scratch on the target to compare with: a compact residual network, each source's own "
+    "architecture, a source of the zoo, or a checkpoint of the compact network.",
+)  # fmt: skip
+reference_epochs = click.option(
+    "--reference-epochs", type=click.IntRange(min=1), default=40, show_default=True,
+    help="Most epochs that the reference is trained for.",
+)  # fmt: skip
+reference_budget = click.option(
+    "--reference-budget", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True,
+    metavar="SECONDS", help="Most time that the reference is trained for.",
+)  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, notes or warnings on stderr.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="More on stderr: debug notes and timings.")
 
@@ -63,6 +79,15 @@ def stdout_for_results() -> Iterator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def console() -> "Console":
+    """Return a console on stdout, wide enough that numbers are not cut off."""
+    from rich.console import Console
+
+    found = Console()
+    # Output that goes to a file or a pipe has no width of its own.
+    return Console(width=max(found.width, 80) if found.is_terminal else 120)
 
 
 def set_up_messages(quiet: bool, verbose: bool) -> None:

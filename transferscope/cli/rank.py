@@ -13,24 +13,24 @@ from transferscope.cli import options
 Examples:
   transferscope rank --target data/ --sources zoo.yaml
   transferscope rank --target data/ --sources zoo.yaml --samples 300 --format json > ranking.json
-  transferscope rank --target data/ --sources zoo.yaml --reference own -o results/""",
+  transferscope rank --target data/ --sources zoo.yaml --reference own -o results/
+  transferscope rank --target data/ --sources zoo.yaml --scores default,leep,parc --uncertainty 20""",
 )
 @click.option("--target", required=True, metavar="FOLDER", help="Labelled images: a sub-folder for each class.")
 @options.sources
 @options.samples
 @click.option(
-    "--reference", default="compact", show_default=True, metavar="compact|own|SOURCE|CHECKPOINT",
-    help="Network trained from scratch on the target to compare with: a compact residual network, each source's own "
-    "architecture, a source of the zoo, or a checkpoint of the compact network.",
+    "--scores", multiple=True, metavar="NAME[,NAME...]|default|all",
+    help="Transferability scores to compute, at every depth: logme, hscore, transrate, nleep, gbc, parc, sfda, knn, "
+    "nearest_mean, ridge, kernel_ridge, alignment; and of the source's own predictions: leep, nce. May be given "
+    "several times. By default those that take next to no time.",
 )  # fmt: skip
 @click.option(
-    "--reference-epochs", type=click.IntRange(min=1), default=40, show_default=True,
-    help="Most epochs that the reference is trained for.",
+    "--uncertainty", type=click.IntRange(min=2), metavar="DRAWS",
+    help="Standard errors of all scores, from this many draws of the images; 20 say enough. Each draw takes as long as "
+    "the scores themselves.",
 )  # fmt: skip
-@click.option(
-    "--reference-budget", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True,
-    metavar="SECONDS", help="Most time that the reference is trained for.",
-)  # fmt: skip
+@options.together(options.reference, options.reference_epochs, options.reference_budget)
 @options.together(options.device, options.batch_size, options.seed, options.trust_code)
 @click.option(
     "-o", "--output", default="transferscope-results", show_default=True, metavar="DIR",
@@ -43,6 +43,8 @@ def command(
     target: str,
     sources: str,
     samples: int,
+    scores: tuple[str, ...],
+    uncertainty: int | None,
     reference: str,
     reference_epochs: int,
     reference_budget: float,
@@ -56,6 +58,8 @@ def command(
     verbose: bool,
 ) -> None:
     """Rank pretrained networks, each with the depth to cut it at, for a folder of labelled images.
+
+    With -v, --scores or --uncertainty the table shows every score beside the baselines.
 
     Exit code 3: done, but some sources failed; they are listed and the others are ranked.
     """
@@ -75,6 +79,8 @@ def command(
             batch_size=batch_size,
             seed=seed,
             progress=not quiet,
+            scores=[name.strip() for part in scores for name in part.split(",")] or "default",
+            uncertainty=uncertainty or 0,
             reference=reference,
             recipe=Recipe(epochs=reference_epochs, budget_s=reference_budget),
             trust_code=trust_code,
@@ -84,13 +90,9 @@ def command(
     elif output_format == "csv":
         sys.stdout.write(ranking.to_csv())
     else:
-        from rich.console import Console
-
         from transferscope.report.table import print_ranking
 
-        console = Console()
-        # Output that goes to a file or a pipe has no width of its own; below 80 columns numbers would be cut off.
-        print_ranking(ranking, Console(width=max(console.width, 80) if console.is_terminal else 120))
+        print_ranking(ranking, options.console(), detailed=verbose)
     sys.stdout.flush()
     # After the answer, so that a folder that fills up or changes costs the files alone.
     written = ranking.save(folder)

@@ -7,20 +7,26 @@ import numpy as np
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from transferscope import scoring
 from transferscope.errors import InputError
 from transferscope.selection import Recommendation
+from transferscope.similarity import MEASURES
 
 _MOST_LABELS = 40
 _MOST_PANELS = 4
 _LONGEST_NAME = 40
-_TITLES = {"linear_cka": "debiased linear CKA", "svcca": "SVCCA"}
+_INCHES_A_LETTER = 0.085
+_TITLES = {name: measure.title for name, measure in MEASURES.items()} | {"linear_cka": "debiased linear CKA"}
 
 
 def heatmap(similarity: xr.DataArray, ax: Axes | None = None, **options: Any) -> Axes:
-    """Draw a layer × layer similarity matrix, the first layers at the bottom left.
+    """Draw a layer × layer similarity matrix, the first layers at the bottom left; bright is similar.
+
+    Cells whose number means nothing (coordinate `informative`) are hatched.
 
     Parameters
     ----------
@@ -42,20 +48,22 @@ def heatmap(similarity: xr.DataArray, ax: Axes | None = None, **options: Any) ->
             f"Expected `similarity` to have dimensions ('layer_x', 'layer_y') but got {dims}; `compare` returns "
             "such an array."
         )
-    rows, columns = similarity.shape
     if ax is None:
-        ax = plt.subplots(figsize=_heatmap_size(rows, columns), layout="constrained")[1]
+        ax = plt.subplots(figsize=_heatmap_size(similarity), layout="constrained")[1]
     measure = str(similarity.attrs.get("measure", similarity.name or "similarity"))
     defaults = {
         "vmin": 0.0,
         "vmax": 1.0,
-        "cmap": "viridis",
+        "cmap": "viridis_r" if measure.endswith("_imbalance") else "viridis",
         "square": True,
         "cbar_kws": {"label": _TITLES.get(measure, measure), "shrink": 0.8},
         "xticklabels": _thinned(similarity["layer_y"].to_numpy()),
         "yticklabels": _thinned(similarity["layer_x"].to_numpy()),
     }
     sns.heatmap(similarity.to_numpy(), ax=ax, **{**defaults, **options})
+    if "informative" in similarity.coords:
+        cells = [Rectangle((j, i), 1, 1) for i, j in np.argwhere(~similarity["informative"].to_numpy())]
+        ax.add_collection(PatchCollection(cells, facecolor="none", edgecolor="0.5", hatch="////", linewidth=0))
     ax.invert_yaxis()
     ax.set_xlabel(_plain(similarity.attrs.get("y", "layer_y")))
     ax.set_ylabel(_plain(similarity.attrs.get("x", "layer_x")))
@@ -117,7 +125,7 @@ def similarity_panels(scores: xr.Dataset, sources: list[str], measure: str = "li
     """Draw the similarity of the first four sources with the scratch network side by side, on one colour scale."""
     shown = sources[:_MOST_PANELS]
     matrices = [scoring.source_similarity(scores, source, measure) for source in shown]
-    sizes = [_heatmap_size(*matrix.shape) for matrix in matrices]
+    sizes = [_heatmap_size(matrix) for matrix in matrices]
     size = (sum(width for width, _ in sizes), max(height for _, height in sizes) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False)
@@ -131,8 +139,23 @@ def similarity_panels(scores: xr.Dataset, sources: list[str], measure: str = "li
     return figure
 
 
-def _heatmap_size(rows: int, columns: int) -> tuple[float, float]:
-    return 2.6 + 0.26 * min(columns, 60), 1.8 + 0.26 * min(rows, 60)
+def heatmap_figure(similarity: xr.DataArray) -> Figure:
+    """Draw a heatmap in a figure of its own, outside pyplot."""
+    figure = Figure(figsize=_heatmap_size(similarity), layout="constrained")
+    ax = heatmap(similarity, ax=figure.subplots())
+    if "informative" in similarity.coords and not bool(similarity["informative"].all()):
+        ax.set_title("hatched: says nothing", fontsize="medium")
+    return figure
+
+
+def _heatmap_size(similarity: xr.DataArray) -> tuple[float, float]:
+    """Return width and height in inches: room for the cells and for the names of layers and networks beside them."""
+    cells, names = [], []
+    for dim, side in (("layer_y", "y"), ("layer_x", "x")):
+        title = _INCHES_A_LETTER * len(_plain(similarity.attrs.get(side, "")))
+        cells.append(max(0.26 * min(similarity.sizes[dim], 60), title, 1.3))
+        names.append(_INCHES_A_LETTER * max(len(_plain(name)) for name in similarity[dim].to_numpy()))
+    return 1.9 + cells[0] + names[1], 1.1 + cells[1] + names[0]
 
 
 def _thinned(names: np.ndarray) -> list[str]:

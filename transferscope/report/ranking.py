@@ -11,8 +11,10 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from transferscope.agreement import Agreement, agreement
 from transferscope.errors import InputError
-from transferscope.selection import Recommendation
+from transferscope.scoring import BASELINES, score_names
+from transferscope.selection import Recommendation, best_cuts
 from transferscope.store import write_atomically
 
 SCHEMA_VERSION = 1
@@ -77,10 +79,11 @@ class Ranking:
         rows = []
         for pick in self.recommendations:
             row = asdict(pick)
-            scores = row.pop("scores")
+            scores, baselines = row.pop("scores"), row.pop("baselines")
+            row["tied_with"] = "; ".join(pick.tied_with)
             row["lower"], row["upper"] = row.pop("interval")
             row["accuracy_at_last_layer"] = self.accuracy_at_last_layer(pick)
-            rows.append({**row, **scores})
+            rows.append({**row, **scores, **baselines})
         return pd.DataFrame(rows).set_index("rank")
 
     def accuracy_at_last_layer(self, pick: Recommendation) -> float:
@@ -108,10 +111,19 @@ class Ranking:
                 f" That is not clearly better than always guessing the largest class ({chance:.3f}): too few images to "
                 "choose by."
             )
-        tied = [pick.source for pick in others if pick.overlaps(best)]
-        if tied:
-            text += f" Within its interval, so not settled: {', '.join(tied)}."
+        if best.tied_with:
+            text += f" These images cannot tell it apart from: {', '.join(best.tied_with)}."
+        elif others and best.beats_next is not None:
+            sure = f"{best.beats_next:.2f}" if best.beats_next < 0.995 else "over 0.99"
+            text += f" It really beats the next, {others[0].source}, with probability {sure}."
         return text
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far each score and each baseline agrees with the predicted accuracy, over sources and over depths."""
+        names = [name for name in score_names(self.scores) if not name.endswith("_standard_error")]
+        baselines = [name for name in BASELINES if name in self.scores]
+        return agreement(self.scores, best_cuts(self.scores), [*names, *baselines])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON structure; values that are not finite become None."""
@@ -121,6 +133,7 @@ class Ranking:
             "reference": None if self.reference is None else asdict(self.reference),
             "ranking": [{**asdict(pick), "interval": list(pick.interval)} for pick in self.recommendations],
             "failed": [asdict(failure) for failure in self.failed],
+            "agreement": asdict(self.agreement),
         }
 
     def to_json(self) -> str:
@@ -212,7 +225,10 @@ def load_ranking(folder: str | Path) -> Ranking:
 def _recommendation(row: dict[str, Any]) -> Recommendation:
     lower, upper = map(_number, row["interval"])
     scores = {name: _number(score) for name, score in row["scores"].items()}
-    return Recommendation(**{**row, "interval": (lower, upper), "scores": scores})
+    more: dict[str, Any] = {"interval": (lower, upper), "scores": scores, "tied_with": tuple(row.get("tied_with", ()))}
+    if "baselines" in row:
+        more["baselines"] = {name: _number(value) for name, value in row["baselines"].items()}
+    return Recommendation(**{**row, **more})
 
 
 def _number(value: float | None) -> float:

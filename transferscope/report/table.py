@@ -1,13 +1,22 @@
 """The ranking as a table for the terminal."""
 
+import math
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from transferscope.agreement import FEWEST
+from transferscope.panels import DEFAULT_SCORES
 from transferscope.report.ranking import Ranking, Reference
+from transferscope.scoring import BASELINES, SIMILARITIES
+from transferscope.transferability import SCORES
 
 _WIDE = 120
 """Terminal columns from which on answer and scores share one table."""
+
+_SHOWN = {*DEFAULT_SCORES, *(f"{name}_to_scratch" for name in SIMILARITIES)}
+"""What is computed unasked."""
 
 _SCORES = {"CKA": "linear_cka_to_scratch", "SVCCA": "svcca_to_scratch", "LogME": "logme", "H-score": "hscore"}
 
@@ -15,7 +24,11 @@ _SCORES = {"CKA": "linear_cka_to_scratch", "SVCCA": "svcca_to_scratch", "LogME":
 def ranking_tables(ranking: Ranking, width: int = _WIDE) -> list[Table]:
     """Return the ranking as rich tables: one where `width` columns hold it, else the answer and the scores."""
     picks = ranking.recommendations
-    names = {"#": [str(pick.rank) for pick in picks], "source": [pick.source for pick in picks]}
+    tied = ranking.best.tied_with
+    names = {
+        "#": [f"{pick.rank}{'=' if pick.source in tied else ''}" for pick in picks],
+        "source": [pick.source for pick in picks],
+    }
     answer = {
         "cut after": [pick.layer or "" for pick in picks],
         "depth": ["" if pick.layer is None else f"{pick.depth}/{pick.depths}" for pick in picks],
@@ -34,10 +47,66 @@ def ranking_tables(ranking: Ranking, width: int = _WIDE) -> list[Table]:
     return [_table({**names, **answer}), _table({**names, **scores})]
 
 
+def detail_tables(ranking: Ranking, width: int = _WIDE) -> list[Table]:
+    """Return every score and baseline at the cuts, `width` columns a table, then how far each agrees with the ranking.
+
+    Beside the scores stands the probability that a candidate really beats the next one.
+    """
+    picks = ranking.recommendations
+    columns = {
+        "beats next": ["" if pick.beats_next is None else f"{pick.beats_next:.3f}" for pick in picks],
+    }
+    # The scratch network has none of them.
+    known = next((pick for pick in picks if pick.scores), picks[0])
+    columns |= {name: [_with_error(pick.scores, name) for pick in picks] for name in SCORES if name in known.scores}
+    columns |= {name: [_baseline(pick.baselines.get(name)) for pick in picks] for name in known.baselines}
+    names = {"#": [str(pick.rank) for pick in picks], "source": [pick.source for pick in picks]}
+    room = width - sum(_width(header, cells) for header, cells in names.items())
+    tables, part, used = [], dict(names), 0
+    for header, cells in columns.items():
+        if used and used + _width(header, cells) > room:
+            tables.append(_table(part))
+            part, used = dict(names), 0
+        part[header] = cells
+        used += _width(header, cells)
+    return [*tables, _table(part), _agreement_table(ranking)]
+
+
+def _agreement_table(ranking: Ranking) -> Table:
+    found = ranking.agreement
+    rows = sorted(found.over_sources, key=BASELINES.__contains__)
+    return _table(
+        {
+            "agrees with the accuracy": [f"{name} (baseline)" if name in BASELINES else name for name in rows],
+            "over sources": [_agreement(found.over_sources[name]) for name in rows],
+            "over depths": [_agreement(found.over_depths[name]) for name in rows],
+        }
+    )
+
+
+def _width(header: str, cells: list[str]) -> int:
+    return 2 + max(map(len, [header, *cells]))
+
+
+def _baseline(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else _short(value)
+
+
+def _agreement(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def _with_error(scores: dict[str, float], name: str) -> str:
+    if name not in scores:
+        return ""
+    error = scores.get(f"{name}_standard_error")
+    return f"{scores[name]:.3f}" + ("" if error is None else f"±{error:.3f}")
+
+
 def _table(columns: dict[str, list[str]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     for header in columns:
-        text = header in ("source", "cut after")
+        text = header in ("source", "cut after", "agrees with the accuracy")
         table.add_column(header, justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for row in zip(*columns.values(), strict=True):
         # As Text: a name may look like rich's markup.
@@ -45,11 +114,16 @@ def _table(columns: dict[str, list[str]]) -> Table:
     return table
 
 
-def print_ranking(ranking: Ranking, console: Console) -> None:
-    """Print the answer in words, then the tables."""
+def print_ranking(ranking: Ranking, console: Console, *, detailed: bool = False) -> None:
+    """Print the answer in words, then the tables.
+
+    Where scores or standard errors were asked for, or with `detailed`, every score is printed beside the baselines.
+    """
     target, reference = ranking.target, ranking.reference
     console.print(Text(ranking.verdict + "\n", style="bold"))
-    for table in ranking_tables(ranking, console.width):
+    asked = any(name not in _SHOWN for pick in ranking.recommendations for name in pick.scores)
+    details = detail_tables(ranking, console.width) if asked or detailed else []
+    for table in [*ranking_tables(ranking, console.width), *details]:
         console.print(table)
         console.print()
     lines = [
@@ -57,9 +131,24 @@ def print_ranking(ranking: Ranking, console: Console) -> None:
         "linear head on the frozen, cut network; uncut: the same at its last layer; FLOPs: per image; CKA, SVCCA: "
         "similarity to the scratch network."
     ]
+    if ranking.best.tied_with:
+        lines[0] += " =: cannot be told apart from the first on these images (a probability within 0.1 to 0.9)."
+    if details:
+        lines.append(_agreement_line(ranking))
     if reference is not None:
         lines.append(_reference_line(reference))
     console.print(Text("\n".join(lines), style="dim"))
+
+
+def _agreement_line(ranking: Ranking) -> str:
+    text = (
+        "beats next: probability that it is really better than the next one. Agreement: weighted Kendall τ with the "
+        "accuracy predicted here, so not with transfers that were run; a score below a baseline has nothing to add to "
+        "it."
+    )
+    if ranking.agreement.sources < FEWEST:
+        text += f" Over sources it cannot be told with fewer than {FEWEST} of them."
+    return text
 
 
 def _reference_line(reference: Reference) -> str:
@@ -72,7 +161,7 @@ def _reference_line(reference: Reference) -> str:
     )
 
 
-def _short(number: int) -> str:
+def _short(number: float) -> str:
     """Write a count with three significant digits and a unit: 48.1M."""
     value = float(number)
     for unit in ("", "k", "M", "G", "T"):

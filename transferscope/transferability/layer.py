@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
-
-from array_api_compat import device
 
 from transferscope.backend import Array, array_namespace
 from transferscope.errors import InputError
-from transferscope.linalg import Factors, center, check_features, squared_distances, thin_svd
-
-_WIDEST = 1e4
-"""Ratio of the centred singular values up to which float64 features need no factorisation of their own for `raw`."""
+from transferscope.linalg import Factors, check_features, squared_distances, thin_svd
 
 
 class Layer:
@@ -83,46 +77,3 @@ class Layer:
         squares = squared_distances(self.coordinates @ self.coordinates.T)
         rounding = self.n_samples * float(xp.finfo(xp.float64).eps) * xp.max(squares)
         return xp.where(squares > rounding, squares, xp.zeros_like(squares))
-
-    @cached_property
-    def raw(self) -> Factors:
-        """Thin SVD of the features as they are, not centred: `linalg.thin_svd` with ``centered=False``.
-
-        With Q = [1/√n_samples, U], U the left singular vectors of the centred features, the features are Q B for
-        a B of rank + 1 rows, so that the factors of B give theirs without a second factorisation of all features.
-        """
-        xp = array_namespace(self.features)
-        left, s = self.centred
-        n, p = self.features.shape
-        eps = float(xp.finfo(self.features.dtype).eps)
-        spread = float(s[0] / s[-1]) if s.shape[0] else 1.0
-        if eps < 1e-8 and spread > _WIDEST:
-            # The coordinates of the mean would lose as many digits as the singular values span, twice.
-            return thin_svd(self.features, centered=False)
-
-        wide = xp.astype(self.features, xp.float64)
-        centred = center(wide)
-        mean = wide[0, :] - centred[0, :]
-        projected = left.T @ (centred @ mean)  # s times the coordinates of the mean along the right vectors
-        diagonal = xp.eye(s.shape[0], dtype=xp.float64, device=device(s)) * s
-        if eps > 1e-8:
-            # Through B Bᵀ, an arrow, which is enough for float32 features for the reason given in `thin_svd`.
-            edge = math.sqrt(n) * projected
-            top = xp.concat([xp.reshape(n * (mean @ mean), (1,)), edge])
-            arrow = xp.concat([top[None, :], xp.concat([edge[:, None], diagonal**2], axis=1)])
-            values, vectors = xp.linalg.eigh(arrow)
-            values, vectors = xp.flip(values), xp.flip(vectors, axis=1)
-            values = xp.sqrt(xp.where(values > 0, values, xp.zeros_like(values)))
-        else:
-            along = projected / s
-            outside = xp.linalg.vector_norm(mean - centred.T @ (left @ (along / s)))
-            rounding = max(n, p) * eps * spread * xp.linalg.vector_norm(mean)
-            if s.shape[0] == p or outside <= rounding:
-                outside = xp.zeros_like(outside)
-            top = math.sqrt(n) * xp.concat([along, xp.reshape(outside, (1,))])
-            below = xp.concat([diagonal, xp.zeros_like(along)[:, None]], axis=1)
-            vectors, values, _ = xp.linalg.svd(xp.concat([top[None, :], below]), full_matrices=False)
-        kept = values > max(n, p) * eps * values[0]
-        rank = int(xp.sum(xp.astype(kept, xp.int64)))
-        ones = xp.full((n, 1), 1 / math.sqrt(n), dtype=xp.float64, device=device(left))
-        return Factors(xp.concat([ones, left], axis=1) @ vectors[:, :rank], values[:rank])

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import device
 
 from transferscope.backend import Array, array_namespace
 from transferscope.errors import TransferscopeWarning
+from transferscope.linalg import center, thin_svd
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
 
+_WIDEST = 1e4
+"""Ratio of the centred singular values up to which the factors of the centred features are enough."""
 _GRID_STEP = 0.5
-_BISECTIONS = 30
+_VALLEYS = 2
+"""Local minima looked at: the lowest on the grid need not be the lowest."""
+_BISECTIONS = 20
 
 
 def logme(features: Array, labels: Any) -> float:
@@ -55,17 +60,15 @@ def logme(features: Array, labels: Any) -> float:
 def logme_from_layer(layer: Layer, codes: np.ndarray) -> float:
     """Do what `logme` does, from a layer and the codes of `encode_labels`."""
     xp = array_namespace(layer.features)
-    raw = layer.raw
-    n, rank = raw.left.shape
-    targets = one_hot(codes, like=raw.left)
+    targets = one_hot(codes, like=layer.features)
     counts = xp.sum(targets, axis=0)  # the squared norms of the targets
-    power = (raw.left.T @ targets) ** 2
-    rest = counts - xp.sum(power, axis=0)
-    # Rounding aside, nothing is outside the span of n directions, or of a target that they reproduce.
-    rest = xp.where(rest <= n * float(xp.finfo(xp.float64).eps) * counts, xp.zeros_like(rest), rest)
-    if rank == n:
-        rest = xp.zeros_like(rest)
-    elif xp.any(rest == 0):
+    n = layer.n_samples
+    model = _model(layer, targets)
+    if model is None:
+        return -0.5 * float(xp.mean(xp.log(2 * math.pi * math.e * counts / n)))
+    # What is left of each target as λ goes to 0: rounding alone, where a linear map of the features reproduces it.
+    missed = model.rest if model.outside > 0 else model.rest + _missed_by_mean(model)
+    if not model.full and xp.any(missed <= n * float(xp.finfo(xp.float64).eps) * counts):
         warnings.warn(
             "LogME is infinite: a linear map of the features reproduces the labels of a class exactly; look "
             "for labels among the features or for samples that occur twice",
@@ -73,54 +76,161 @@ def logme_from_layer(layer: Layer, codes: np.ndarray) -> float:
             stacklevel=2,
         )
         return math.inf
-    if rank == 0:
-        return -0.5 * float(xp.mean(xp.log(2 * math.pi * math.e * counts / n)))
-
-    return -float(xp.mean(_least_cost(raw.singular_values, power, rest, n))) / n
+    return -float(xp.mean(_least_cost(model, n))) / n
 
 
-def _least_cost(singular_values: Array, power: Array, rest: Array, n: int) -> Array:
-    """Minimise -log evidence over λ = α/β for every target: a grid of ln λ, then bisection of the slope.
+class _Model(NamedTuple):
+    """Features and targets in the basis [1/√n, U], U the left singular vectors (n_samples, rank) of the centred ones.
+
+    With F = 1 μᵀ + U diag(s) Vᵀ, m = Vᵀ μ and o the part of μ outside of V, F Fᵀ is in this basis an arrow: the
+    corner n (‖m‖² + ‖o‖²), the edge √n s m and the diagonal s². Determinant and inverse of I + F Fᵀ/λ then follow
+    from those of its diagonal and one number more, its Schur complement 1 + n ‖o‖²/λ + Σ n m²/(λ + s²), without
+    another factorisation. λ and what is squared of the features are in units of the largest of s² and n ‖μ‖².
+    """
+
+    values: Array
+    """s², (rank,)."""
+    means: Array
+    """n m², (rank,)."""
+    outside: float
+    """n ‖o‖²."""
+    coordinates: Array
+    """Uᵀ t of every target t, (rank, n_classes)."""
+    edges: Array
+    """√n s m times the coordinates, (rank, n_classes)."""
+    ones: Array
+    """1ᵀt/√n, (n_classes,)."""
+    rest: Array
+    """What is left of the squared norms of the targets outside the basis, (n_classes,); zero where it is rounding."""
+    full: bool
+    """Whether the features have n_samples independent directions."""
+
+
+def _model(layer: Layer, targets: Array) -> _Model | None:
+    """Bring features and one-hot targets together; None when all features are zero."""
+    xp = array_namespace(layer.features)
+    n, p = layer.features.shape
+    left, s = layer.centred
+    counts = xp.sum(targets, axis=0)
+    spread = float(s[0] / s[-1]) if s.shape[0] else 1.0
+    if spread > _WIDEST:
+        # The coordinates of the mean would lose as many digits as the singular values span, twice. In the basis of the
+        # features as they are, U alone, there is no mean beside them.
+        left, s = thin_svd(layer.features, centered=False)
+        along, outside, ones = xp.zeros_like(s), 0.0, xp.zeros_like(counts)
+        scale = float(s[0]) ** 2
+        full = span = s.shape[0] == n
+    else:
+        wide = xp.astype(layer.features, xp.float64)
+        centred = center(wide)
+        mean = wide[0, :] - centred[0, :]
+        along = (left.T @ (centred @ mean)) / s
+        outside = float(xp.linalg.vector_norm(mean - centred.T @ (left @ (along / s))))
+        eps = max(float(xp.finfo(layer.features.dtype).eps), spread * float(xp.finfo(xp.float64).eps))
+        norm = float(xp.linalg.vector_norm(mean))
+        if s.shape[0] == p or outside <= max(n, p) * eps * norm:
+            outside = 0.0
+        scale = max(float(s[0]) ** 2 if s.shape[0] else 0.0, n * norm**2)
+        if scale == 0:
+            return None
+        ones = counts / math.sqrt(n)
+        span = s.shape[0] == n - 1
+        full = span and outside > 0
+    coordinates = left.T @ targets
+    rest = counts - ones**2 - xp.sum(coordinates**2, axis=0)
+    # Rounding aside, nothing is outside the span of n directions, or of a target that they reproduce.
+    keep = (rest > n * float(xp.finfo(xp.float64).eps) * counts) & (not span)
+    return _Model(
+        s**2 / scale,
+        n * along**2 / scale,
+        n * outside**2 / scale,
+        coordinates,
+        (math.sqrt(n) / scale * s * along)[:, None] * coordinates,
+        ones,
+        xp.where(keep, rest, xp.zeros_like(rest)),
+        full,
+    )
+
+
+def _missed_by_mean(model: _Model) -> Array:
+    """Squared norm of the targets within the basis but outside the span of the features; `outside` being zero."""
+    xp = array_namespace(model.values)
+    gap = model.ones - xp.sum(model.edges / model.values[:, None], axis=0)
+    return gap**2 / (1 + xp.sum(model.means / model.values))
+
+
+def _least_cost(model: _Model, n: int) -> Array:
+    """Minimise -log evidence over λ = α/β for every target, (n_classes,): a grid of ln λ, then bisection."""
+    xp = array_namespace(model.values)
+    # The least eigenvalue of F Fᵀ, from below. A least λ under the grid would take a rest below its rounding; above
+    # it the cost is within e^-24 of its limit.
+    least = [float(model.values[-1])] if model.values.shape[0] else []
+    if model.outside > 0:
+        least.append(model.outside / (1 + float(xp.sum(model.means / model.values))))
+    start, stop = math.log(min(least)) - 40, math.log(2 * model.values.shape[0] + 2) + 24
+    grid = xp.arange(start, stop, _GRID_STEP, dtype=xp.float64, device=device(model.values))
+    coarse = _cost(model, n, grid, own=False)
+    least_cost = xp.min(coarse, axis=0)
+    # Rising on both sides: the directions of very different sizes that a layer may have each make a valley.
+    beyond = xp.full_like(coarse[:1, :], math.inf)
+    before, after = xp.concat([beyond, coarse[:-1, :]]), xp.concat([coarse[1:, :], beyond])
+    valleys = xp.where((coarse <= before) & (coarse <= after), coarse, beyond)
+    for _ in range(_VALLEYS):
+        best = xp.take(grid, xp.argmin(valleys, axis=0))
+        valleys = xp.where(grid[:, None] == best[None, :], beyond, valleys)
+        low, high = best - _GRID_STEP, best + _GRID_STEP
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            rises = _slope(model, n, middle) > 0
+            low, high = xp.where(rises, low, middle), xp.where(rises, middle, high)
+        least_cost = xp.minimum(least_cost, _cost(model, n, (low + high) / 2, own=True))
+    return least_cost
+
+
+def _cost(model: _Model, n: int, log_penalties: Array, *, own: bool) -> Array:
+    """½ n ln(2πe q/n) + ½ ln det(I + F Fᵀ/λ) with q = tᵀ (I + F Fᵀ/λ)⁻¹ t, for targets t and penalties λ.
 
     Parameters
     ----------
-    singular_values
-        s, (rank,).
-    power
-        Squared coordinates of the targets along the left singular vectors, (rank, n_classes).
-    rest
-        What is left of the squared norm of each target outside their span, (n_classes,).
-    n
-        Number of samples.
+    model, n
+        Features and targets, and their n_samples.
+    log_penalties
+        ln λ, (n_penalties,); or one for every target, (n_classes,).
+    own
+        Which of the two.
 
     Returns
     -------
     Array
-        (n_classes,): ½ n ln(2πe q/n) + ½ Σ ln(1 + s²/λ) at its least, with q = rest + Σ power/(1 + s²/λ).
+        (n_penalties, n_classes); or (n_classes,).
     """
-    xp = array_namespace(singular_values, power, rest)
-    # Relative to the largest eigenvalue, which drops out. A least λ below the grid would take a rest below
-    # its rounding; above it the cost is within e^-24 of its limit.
-    sigma = (singular_values[:, None] / singular_values[0]) ** 2
-    start, stop = float(xp.log(sigma[-1, 0])) - 40, math.log(sigma.shape[0]) + 24
-    grid = xp.arange(start, stop, _GRID_STEP, dtype=xp.float64, device=device(sigma))
+    xp = array_namespace(model.values)
+    penalties = xp.exp(log_penalties)
+    inverse = 1 / (penalties[None, :] + model.values[:, None])
 
-    def cost(explained: Array, ratio: Array) -> Array:
-        volume = xp.sum(xp.log1p(ratio), axis=0)
-        if explained.ndim == 2:
-            volume = volume[:, None]
-        return 0.5 * (n * xp.log(2 * math.pi * math.e / n * (rest + explained)) + volume)
+    def total(terms: Array) -> Array:
+        return xp.sum(inverse * terms, axis=0) if own else inverse.T @ terms
 
-    ratio = sigma / xp.exp(grid)[None, :]
-    coarse = cost((1 / (1 + ratio)).T @ power, ratio)
-    best = xp.take(grid, xp.argmin(coarse, axis=0))
-    low, high = best - _GRID_STEP, best + _GRID_STEP
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        ratio = sigma / xp.exp(middle)[None, :]
-        shrink = 1 / (1 + ratio)
-        kept, fitted = power * shrink, ratio * shrink
-        slope = n * xp.sum(kept * fitted, axis=0) / (rest + xp.sum(kept, axis=0)) - xp.sum(fitted, axis=0)
-        low, high = xp.where(slope > 0, low, middle), xp.where(slope > 0, middle, high)
-    ratio = sigma / xp.exp((low + high) / 2)[None, :]
-    return xp.minimum(cost(xp.sum(power / (1 + ratio), axis=0), ratio), xp.min(coarse, axis=0))
+    schur = 1 + model.outside / penalties + xp.sum(inverse * model.means[:, None], axis=0)
+    volume = xp.sum(xp.log1p(model.values[:, None] / penalties[None, :]), axis=0) + xp.log(schur)
+    if not own:
+        penalties, schur, volume = penalties[:, None], schur[:, None], volume[:, None]
+    gap = model.ones - total(model.edges)
+    left_over = model.rest + penalties * total(model.coordinates**2) + gap**2 / schur
+    return 0.5 * (n * xp.log(2 * math.pi * math.e / n * left_over) + volume)
+
+
+def _slope(model: _Model, n: int, log_penalties: Array) -> Array:
+    """Twice the derivative of `_cost` in ln λ, for a penalty of its own for every target."""
+    xp = array_namespace(model.values)
+    penalties = xp.exp(log_penalties)
+    inverse = 1 / (penalties[None, :] + model.values[:, None])
+    kept, fitted = penalties * inverse, model.values[:, None] * inverse
+    squares, means = model.coordinates**2, model.means[:, None]
+    schur = 1 + model.outside / penalties + xp.sum(means * inverse, axis=0)
+    schur_slope = -model.outside / penalties - xp.sum(means * inverse * kept, axis=0)
+    gap = model.ones - xp.sum(model.edges * inverse, axis=0)
+    gap_slope = xp.sum(model.edges * inverse * kept, axis=0)
+    left_over = model.rest + xp.sum(squares * kept, axis=0) + gap**2 / schur
+    slope = xp.sum(squares * kept * fitted, axis=0) + gap * (2 * gap_slope - gap * schur_slope / schur) / schur
+    return n * slope / left_over - xp.sum(fitted, axis=0) + schur_slope / schur

@@ -1,0 +1,140 @@
+"""`transferscope compare`: which layers of two networks are alike."""
+
+import sys
+from typing import Literal
+
+import click
+
+from transferscope.cli import options
+
+
+@click.command(
+    "compare",
+    epilog="""\b
+Examples:
+  transferscope compare birds insects --sources zoo.yaml --target data/
+  transferscope compare birds scratch --sources zoo.yaml --target data/ --measure linear_cka --measure svcca
+  transferscope compare birds birds --sources zoo.yaml --target data/ --layers-x 'blocks.*' --format csv""",
+)
+@click.argument("x", metavar="A")
+@click.argument("y", metavar="B")
+@click.option("--target", required=True, metavar="FOLDER", help="Labelled images: a sub-folder for each class.")
+@options.sources
+@click.option(
+    "--measure", "measures", multiple=True, default=["linear_cka"], show_default=True, metavar="NAME",
+    help="A measure of similarity; may be given several times. The README lists them.",
+)  # fmt: skip
+@click.option(
+    "--reduce", type=click.Choice(["flatten", "mean", "grid", "class_token", "positions"]), default="flatten",
+    show_default=True, help="What becomes of space and tokens: all values, their mean, a 2 x 2 grid of means, the "
+    "class token, or every position as a sample of its own.",
+)  # fmt: skip
+@click.option(
+    "--estimator", type=click.Choice(["minibatch", "exact"]), default="minibatch", show_default=True,
+    help="Of linear CKA: over pairs of images within a batch, or over all pairs, which takes more memory or disk.",
+)  # fmt: skip
+@click.option("--standardize", is_flag=True, help="Z-score every feature.")
+@click.option(
+    "--standard-error", is_flag=True,
+    help="Standard errors for measures beside linear CKA, which always has one; takes 20 times as long.",
+)  # fmt: skip
+@click.option(
+    "--permutations", type=click.IntRange(min=0), default=0, show_default=True,
+    help="Permutations of the images for p-values.",
+)  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(["float32", "tf32", "bfloat16"]), default="float32", show_default=True,
+    help="Of matrix products on a GPU.",
+)  # fmt: skip
+@click.option(
+    "--layers-x", multiple=True, metavar="GLOB",
+    help="Layers of A: names, globs or auto; may be given several times. Default: what the zoo says.",
+)  # fmt: skip
+@click.option("--layers-y", multiple=True, metavar="GLOB", help="The same for B.")
+@options.samples
+@options.together(options.reference, options.reference_epochs, options.reference_budget)
+@options.together(options.device, options.batch_size, options.seed, options.trust_code)
+@click.option(
+    "-o", "--output", default="transferscope-results", show_default=True, metavar="DIR",
+    help="Where compare.nc and the heatmaps go.",
+)  # fmt: skip
+@options.together(options.output_format, options.quiet, options.verbose)
+def command(
+    x: str,
+    y: str,
+    target: str,
+    sources: str,
+    measures: tuple[str, ...],
+    reduce: Literal["flatten", "mean", "grid", "class_token", "positions"],
+    estimator: Literal["minibatch", "exact"],
+    standardize: bool,
+    standard_error: bool,
+    permutations: int,
+    precision: Literal["float32", "tf32", "bfloat16"],
+    layers_x: tuple[str, ...],
+    layers_y: tuple[str, ...],
+    samples: int,
+    reference: str,
+    reference_epochs: int,
+    reference_budget: float,
+    device: str,
+    batch_size: int,
+    seed: int,
+    trust_code: bool,
+    output: str,
+    output_format: str,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Compare the layers of two networks on a folder of images: for each layer of A the closest of B.
+
+    A and B are sources of the zoo, or one and the same, or `scratch`: the network that `rank` compares with.
+    """
+    options.set_up_messages(quiet, verbose)
+    from transferscope.pairing import compare_sources
+    from transferscope.protocols.training import Recipe
+    from transferscope.report.ranking import prepare_folder
+
+    # Before the work starts, not after it.
+    folder = prepare_folder(output)
+    with options.stdout_for_results():
+        comparison = compare_sources(
+            x,
+            y,
+            target,
+            sources,
+            measures=measures,
+            layers_x=_layers(layers_x),
+            layers_y=_layers(layers_y),
+            reduce=reduce,
+            standardize=standardize,
+            estimator=estimator,
+            standard_error=standard_error,
+            permutations=permutations,
+            precision=precision,
+            reference=reference,
+            recipe=Recipe(epochs=reference_epochs, budget_s=reference_budget),
+            device=device,
+            samples=samples,
+            batch_size=batch_size,
+            seed=seed,
+            progress=not quiet,
+            trust_code=trust_code,
+        )
+    if output_format == "json":
+        sys.stdout.write(comparison.to_json())
+    elif output_format == "csv":
+        sys.stdout.write(comparison.to_csv())
+    else:
+        from transferscope.report.comparison import print_comparison
+
+        print_comparison(comparison, options.console())
+    sys.stdout.flush()
+    # After the answer, so that a folder that fills up or changes costs the files alone.
+    written = comparison.save(folder)
+    if not quiet:
+        click.echo(f"Wrote {', '.join(path.name for path in written)} to {folder}", err=True)
+
+
+def _layers(globs: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    return "auto" if globs == ("auto",) else globs or None

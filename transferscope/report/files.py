@@ -1,0 +1,63 @@
+"""Result files: numbers for JSON, pictures as bytes, and a set of files that appears as a whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transferscope.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DIGITS = 6
+
+
+def rounded(value: Any) -> Any:
+    """Round floats, so that the last bits of a reduction do not make equal answers differ; not finite becomes None."""
+    if isinstance(value, float):
+        # Adding 0 turns -0.0, which prints otherwise, into 0.0.
+        return round(value, DIGITS) + 0.0 if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    return value
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name in letters that the font lacks shows as boxes; the other files spell it out.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write `files`, name to content, into `folder`; none is replaced before all of them are on the disk.
+
+    Raises
+    ------
+    InputError
+        When they cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=".transferscope-", dir=folder) as waiting:
+            for name, data in files.items():
+                (Path(waiting) / name).write_bytes(data)
+            for name in files:
+                os.replace(Path(waiting) / name, folder / name)
+    except OSError as error:
+        raise InputError(
+            f"Expected the output folder to be writable, but {folder} is not ({error.strerror or error}); choose "
+            "another one with -o."
+        ) from error
+    return [folder / name for name in files]

@@ -1,0 +1,73 @@
+"""Whether one source is really better than another, from which images each of them gets right."""
+
+import numpy as np
+from scipy.special import betainc, ndtr
+
+TIE = (0.1, 0.9)
+"""Two candidates are tied while the probability that the first is better lies within these."""
+
+
+def is_tie(probability: float) -> bool:
+    """Whether a probability that one is better leaves it open which of the two is."""
+    return TIE[0] <= probability <= TIE[1]
+
+
+def beats(correct: np.ndarray) -> np.ndarray:
+    """Return the probability that each source is better than each other one, judged on the same images.
+
+    Only images that exactly one of two sources gets right tell them apart: b for the first, c for the second. The
+    share of b is given a uniform prior; the probability that it is above one half is then 1 - I(b + 1, c + 1) at 1/2
+    (I is the regularised incomplete beta function), which equals one minus the exact one-sided mid-p of McNemar's test.
+
+    Parameters
+    ----------
+    correct : numpy.ndarray
+        (sources, n_samples), whether each image is classified correctly.
+
+    Returns
+    -------
+    numpy.ndarray
+        (sources, sources) in (0, 1): row better than column; 0.5 on the diagonal and for sources that agree on every
+        image. Opposite entries sum to 1.
+
+    References
+    ----------
+    McNemar (1947), Note on the sampling error of the difference between correlated proportions. Fagerland et al.
+    (2013), The McNemar test for binary matched-pairs data: mid-p and asymptotic are better than exact conditional.
+    """
+    right = correct.astype(np.float64)
+    wins = right @ (1 - right).T
+    return betainc(wins.T + 1, wins + 1, 0.5)
+
+
+def beats_unpaired(accuracy: np.ndarray, n_samples: int, other: float, n_other: int) -> np.ndarray:
+    """Return the probability that accuracies are really higher than another one that was measured on other images.
+
+    The two are independent, each with a uniform prior; the difference of their posteriors (beta distributions) is
+    taken for normal.
+
+    Parameters
+    ----------
+    accuracy : numpy.ndarray
+        Any shape, each measured on `n_samples` images.
+    n_samples : int
+        At least 1.
+    other : float
+        Measured on `n_other` images.
+    n_other : int
+        At least 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        In (0, 1), of the shape of `accuracy`; NaN where that is.
+    """
+    mean, variance = posterior(np.asarray(accuracy, dtype=np.float64), n_samples)
+    other_mean, other_variance = posterior(np.asarray(other, dtype=np.float64), n_other)
+    return ndtr((mean - other_mean) / np.sqrt(variance + other_variance))
+
+
+def posterior(accuracy: np.ndarray, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the beta distribution of an accuracy measured on `n_samples` images, uniform before."""
+    mean = (accuracy * n_samples + 1) / (n_samples + 2)
+    return mean, mean * (1 - mean) / (n_samples + 3)
