@@ -576,3 +576,15 @@ def test_a_gpu_gives_what_the_cpu_gives(net_x, net_y, images, measure, estimator
     on_cpu = ts.compare(net_x, net_y, images, device="cpu", batch_size=12, **options)
     on_gpu = ts.compare(net_x, net_y, images, device="cuda", batch_size=12, **options)
     np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-9)
+
+
+class Regroup(nn.Module):
+    def forward(self, x):
+        return x.reshape(2 * len(x), -1)
+
+
+@pytest.mark.parametrize("measure", ["linear_cka", "svcca"])
+def test_a_layer_that_regroups_samples_is_named(net_x, images, measure):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3).double(), Regroup())
+    with pytest.raises(CaptureError, match=r"layer '1' to give 1 rows an image, but got 66 for 33"):
+        ts.compare(net, net, images, layers_x="1", layers_y="1", measure=measure, device="cpu", batch_size=64)

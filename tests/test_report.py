@@ -21,10 +21,11 @@ from rich.console import Console
 from transferscope import scoring, store
 from transferscope.errors import InputError
 from transferscope.report import plot
-from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary, load_ranking, prepare_folder
+from transferscope.report.files import prepare_folder
+from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary, load_ranking
 from transferscope.report.table import print_ranking
 from transferscope.scoring import BASELINES, SIMILARITIES, SourceScores
-from transferscope.selection import ScratchCandidate, compare_sources, leave_one_out, recommend
+from transferscope.selection import ScratchCandidate, compare_hits, leave_one_out, recommend
 from transferscope.stages import Stage
 
 NAMES = ("linear_cka_to_scratch", "svcca_to_scratch", "logme", "hscore", "ridge")
@@ -55,7 +56,7 @@ def make_ranking(ridge, *, scratch=0.5, n_samples=1000, more=None, errors=None, 
     attributes = {"target": "shells", "n_samples": n_samples, "seed": 0}
     known = {name: [value] * len(units) for name, value in (baselines or {}).items()}
     candidate = None if scratch is None else ScratchCandidate("compact", scratch, 200, 8, 77000, 5000000)
-    scores = compare_sources(leave_one_out(scoring.to_dataset(units, attributes, known)), candidate)
+    scores = compare_hits(leave_one_out(scoring.to_dataset(units, attributes, known)), candidate)
     shown = [name for name in BASELINES if name in scores]
     ranking = Ranking(
         target=TargetSummary("shells", n_samples, 6, "0f" * 32),

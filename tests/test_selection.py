@@ -9,7 +9,7 @@ from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.selection import (
     ScratchCandidate,
     accuracy_interval,
-    compare_sources,
+    compare_hits,
     leave_one_out,
     recommend,
 )
@@ -43,7 +43,7 @@ def scores_of(ridge, *, flops=None):
 
 
 def ranked(ridge, scratch=None, **options):
-    predictions = compare_sources(leave_one_out(scores_of(ridge, **options)), scratch)
+    predictions = compare_hits(leave_one_out(scores_of(ridge, **options)), scratch)
     return recommend(predictions, ("ridge", "logme"), scratch, ("leep",))
 
 
@@ -151,7 +151,7 @@ def test_nothing_to_rank_is_an_error():
 
 def test_sources_are_compared_image_by_image_at_their_best_cuts():
     # 45, 44 and 30 of 50 right, the same ones first: 1 image, 15 and 14 tell them apart.
-    predictions = compare_sources(leave_one_out(scores_of({"a": [0.1, 0.9], "b": [0.88, 0.2], "c": [0.6]})), None)
+    predictions = compare_hits(leave_one_out(scores_of({"a": [0.1, 0.9], "b": [0.88, 0.2], "c": [0.6]})), None)
     expected = {("a", "b"): 1, ("a", "c"): 15, ("b", "c"): 14}
     for (one, other), images in expected.items():
         mid_p = stats.binom.pmf(images, images, 0.5) / 2
@@ -184,7 +184,7 @@ def test_scratch_was_measured_on_other_images():
 @pytest.mark.filterwarnings("ignore::transferscope.errors.TransferscopeWarning")
 def test_a_source_without_prediction_beats_nobody():
     scores = leave_one_out(scores_of({"a": [0.2, 0.1], "empty": [np.nan, np.nan]}))
-    predictions = compare_sources(scores, scratch_with(0.5))
+    predictions = compare_hits(scores, scratch_with(0.5))
     np.testing.assert_array_equal(predictions["beats"], [[0.5, np.nan], [np.nan, np.nan]])
     assert np.isnan(predictions["beats_scratch"].to_numpy()).tolist() == [False, True]
     assert [p.tied_with for p in recommend(predictions, (), scratch_with(0.5))] == [(), ()]

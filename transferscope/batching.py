@@ -10,6 +10,7 @@ from transferscope.data import Target
 from transferscope.errors import InputError
 from transferscope.features import batches
 from transferscope.images import Transform
+from transferscope.progress import Report, silent
 
 FEWEST = 4
 """Unbiased HSIC needs as many samples in each batch (Song et al. 2012)."""
@@ -17,7 +18,9 @@ FEWEST = 4
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
-def image_pairs(images: Any, batch_size: int, transforms: tuple[Transform, Transform]) -> Iterator[Pair]:
+def image_pairs(
+    images: Any, batch_size: int, transforms: tuple[Transform, Transform], report: Report = silent
+) -> Iterator[Pair]:
     """Yield the batch of each of two networks, of the same images; one tensor twice where nothing tells them apart.
 
     Batches of fewer than `FEWEST` images, a loader's too, are joined to others.
@@ -30,6 +33,8 @@ def image_pairs(images: Any, batch_size: int, transforms: tuple[Transform, Trans
         Images at a time, where `images` is not a loader.
     transforms : pair of Transform
         What prepares the images of a target for each network.
+    report : callable
+        Told how many images of a target are prepared.
 
     Raises
     ------
@@ -38,7 +43,9 @@ def image_pairs(images: Any, batch_size: int, transforms: tuple[Transform, Trans
     """
     if isinstance(images, Target):
         one, other = transforms
-        streams = [batches(images, transform, batch_size) for transform in ((one,) if one == other else transforms)]
+        streams = [batches(images, one, batch_size, report)]
+        if other != one:
+            streams.append(batches(images, other, batch_size))
         pairs: Iterator[Pair] = ((batch[0], batch[-1]) for batch in zip(*streams, strict=True))
     else:
         pairs = ((batch, batch) for batch in _checked(_image_batches(images, batch_size)))

@@ -20,6 +20,7 @@ from transferscope.images import Transform
 from transferscope.kept import KeptFeatures
 from transferscope.lookup import near
 from transferscope.models import IMAGENET_MEAN, IMAGENET_STD
+from transferscope.progress import Report, silent
 from transferscope.reductions import CommonPositions, Reduction, has_class_token, map_side
 from transferscope.uncertainty import Cells, linear_cka_cells, measure_cells, representations
 
@@ -151,14 +152,17 @@ def compare_by(
     batch_size: int = 64,
     device: str = "auto",
     seed: int = 0,
+    report: Report = silent,
 ) -> dict[str, xr.DataArray]:
     """Do what `compare` does for several measures in the same pass over the images: measure name to result."""
-    _check_options(measures, reduce, estimator, permutations, batch_size)
+    check_options(measures, reduce, estimator, permutations, batch_size)
     where = backend.resolve_device(device)
     nets = [net.module if isinstance(net, nn.DataParallel) else net for net in (net_x, net_y)]
     for net in nets:
         net.to(where)
-    stream = image_pairs(images, batch_size, transform if isinstance(transform, tuple) else (transform, transform))
+    stream = image_pairs(
+        images, batch_size, transform if isinstance(transform, tuple) else (transform, transform), report
+    )
     first = next(stream, (torch.empty(0), torch.empty(0)))
     if len(first[0]) < FEWEST:
         raise InputError(f"Expected `images` to hold at least {FEWEST} images, but got {len(first[0])}.")
@@ -190,7 +194,7 @@ def compare_by(
         for batch in chain([first], stream):
             n_samples += len(batch[0])
             on_device = batch[0].to(where), batch[1].to(where)
-            _forward(sides, on_device)
+            _forward(sides, on_device, group)
             if whole:
                 for i, side in enumerate(sides):
                     for layer, features in side.activations.items():
@@ -234,7 +238,7 @@ class _Side:
     activations: Activations
 
 
-def _forward(sides: Sequence[_Side], batch: Pair) -> None:
+def _forward(sides: Sequence[_Side], batch: Pair, group: int) -> None:
     for i, (side, tensor) in enumerate(zip(sides, batch, strict=False)):
         if i and side.net is sides[0].net:
             break  # hooks of both sides fired in the one pass
@@ -248,6 +252,12 @@ def _forward(sides: Sequence[_Side], batch: Pair) -> None:
                 f"Expected the layers {', '.join(side.names[:8])} to fire in this order on every batch, but got "
                 f"{', '.join(list(side.activations)[:8])}; name layers that always fire."
             )
+        for layer, kept in side.activations.items():
+            if len(kept) != len(batch[0]) * group:
+                raise CaptureError(
+                    f"Expected layer {layer!r} to give {group} rows an image, but got {len(kept)} for {len(batch[0])} "
+                    "images; choose a layer before the samples are regrouped."
+                )
 
 
 def _gram_stack(side: _Side, *, from_features: bool) -> backend.Array:
@@ -318,9 +328,10 @@ def _usable(shapes: Shapes, layers: Layers, reduce: Reduction) -> Shapes:
     return {layer: shape for layer, shape in shapes.items() if layer not in unfit}
 
 
-def _check_options(
+def check_options(
     measures: Sequence[str], reduce: Reduction, estimator: str, permutations: int, batch_size: int
 ) -> None:
+    """Raise InputError unless these are options of `compare`."""
     for measure in measures:
         if measure not in similarity.MEASURES:
             raise InputError(

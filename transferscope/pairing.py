@@ -11,7 +11,7 @@ from torch import nn
 
 from transferscope import backend, models
 from transferscope.activations import Layers, capture
-from transferscope.comparison import Estimator, _check_options, compare_by
+from transferscope.comparison import Estimator, check_options, compare_by
 from transferscope.data import load_target
 from transferscope.errors import InputError, SourceError, TransferscopeError, is_interrupt
 from transferscope.images import Transform
@@ -88,7 +88,7 @@ def compare_sources(
     measures = list(dict.fromkeys([measures] if isinstance(measures, str) else measures))
     if not measures:
         raise InputError("Expected `measures` to name one measure at least, but got none; leave it out for linear CKA.")
-    _check_options(measures, reduce, estimator, permutations, batch_size)
+    check_options(measures, reduce, estimator, permutations, batch_size)
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)
     named = {name: _source(name, sources) for name in (x, y)}
@@ -122,7 +122,7 @@ def compare_sources(
                 made = maker.network(next(filter(None, named.values()), None), report)
             networks[SCRATCH] = _Network(*made.build(), made.layers)
     one, other = networks[x], networks[y]
-    with _blamed_on(f"{x} with {y}", batch_size), reporter.bar(f"{x} with {y}"):
+    with _blamed_on(f"{x} with {y}", batch_size), reporter.bar(f"{x} with {y}") as report:
         results = compare_by(
             measures,
             one.module,
@@ -140,6 +140,7 @@ def compare_sources(
             batch_size=batch_size,
             device=device,
             seed=seed,
+            report=report,
         )
     return Comparison(
         x=x,

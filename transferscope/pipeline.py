@@ -21,7 +21,7 @@ from transferscope.protocols.training import Recipe
 from transferscope.reference import ReferenceMaker, ReferenceNetwork, TrainedReference
 from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary
 from transferscope.scorer import Clock, Scorer
-from transferscope.selection import ScratchCandidate, Selector, compare_sources, leave_one_out, recommend
+from transferscope.selection import ScratchCandidate, Selector, compare_hits, leave_one_out, recommend
 from transferscope.stages import trace
 from transferscope.store import Store
 from transferscope.zoo import OWN, Zoo, load_zoo
@@ -150,7 +150,7 @@ def rank(
     dataset = scoring.to_dataset(units, attributes, _baselines(sources, [unit.source for unit in units]))
     chosen = scorer.best_reference()
     candidate = _candidate(chosen)
-    predictions = compare_sources(selector(dataset), candidate)
+    predictions = compare_hits(selector(dataset), candidate)
     shown = scoring.score_names(dataset)
     recommendations = recommend(predictions, shown, candidate, [name for name in scoring.BASELINES if name in dataset])
     clock.lap("selection")

@@ -102,7 +102,7 @@ def best_cuts(predictions: xr.Dataset) -> list[int | None]:
     return [None if np.isnan(row).all() else int(np.nanargmax(row)) for row in rows]
 
 
-def compare_sources(predictions: xr.Dataset, scratch: ScratchCandidate | None) -> xr.Dataset:
+def compare_hits(predictions: xr.Dataset, scratch: ScratchCandidate | None) -> xr.Dataset:
     """Add the probability that one source, at its best cut, is really better than another.
 
     `beats` (source, other) compares which images ridge gets right when they are left out (`correct`), image by image:
@@ -141,7 +141,7 @@ def recommend(
 ) -> tuple[Recommendation, ...]:
     """Rank every source at its best cut, and training from scratch, best first.
 
-    Takes what `compare_sources` returns for the same scratch network.
+    Takes what `compare_hits` returns for the same scratch network.
 
     Ties go to the cheaper one: the shallower cut, then fewer FLOPs, then the name. A source without a prediction at
     any depth is left out with a warning.

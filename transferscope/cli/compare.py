@@ -93,7 +93,7 @@ def command(
     options.set_up_messages(quiet, verbose)
     from transferscope.pairing import compare_sources
     from transferscope.protocols.training import Recipe
-    from transferscope.report.ranking import prepare_folder
+    from transferscope.report.files import prepare_folder
 
     # Before the work starts, not after it.
     folder = prepare_folder(output)

@@ -66,7 +66,7 @@ def command(
     options.set_up_messages(quiet, verbose)
     from transferscope.pipeline import rank
     from transferscope.protocols.training import Recipe
-    from transferscope.report.ranking import prepare_folder
+    from transferscope.report.files import prepare_folder
 
     # Before the work starts, not after it.
     folder = prepare_folder(output)

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from transferscope import scoring
-from transferscope.report.files import DIGITS, png, rounded, write_together
-from transferscope.report.ranking import Reference, TargetSummary, prepare_folder
+from transferscope.report.files import DIGITS, png, prepare_folder, rounded, write_together
+from transferscope.report.ranking import Reference, TargetSummary
 from transferscope.similarity import MEASURES
 
 SCHEMA_VERSION = 1

@@ -56,8 +56,31 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
             for name in files:
                 os.replace(Path(waiting) / name, folder / name)
     except OSError as error:
-        raise InputError(
-            f"Expected the output folder to be writable, but {folder} is not ({error.strerror or error}); choose "
-            "another one with -o."
-        ) from error
+        raise _unwritable(folder, error) from error
     return [folder / name for name in files]
+
+
+def prepare_folder(folder: str | Path) -> Path:
+    """Make `folder` if need be and make sure that files can be written there.
+
+    Raises
+    ------
+    InputError
+        When they cannot.
+    """
+    if not str(folder):
+        raise InputError("Expected the output folder to have a name, but got an empty one; choose one with -o.")
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return folder
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"Expected the output folder to be writable, but {folder} is not ({error.strerror or error}); choose another "
+        "one with -o."
+    )

@@ -1,9 +1,7 @@
 """The result of `rank`: what was asked, what is recommended, every score, and what failed."""
 
-import io
 import json
 import math
-import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,11 @@ import xarray as xr
 
 from transferscope.agreement import Agreement, agreement
 from transferscope.errors import InputError
+from transferscope.report.files import DIGITS, png, prepare_folder, rounded, write_together
 from transferscope.scoring import BASELINES, score_names
 from transferscope.selection import Recommendation, best_cuts
-from transferscope.store import write_atomically
 
 SCHEMA_VERSION = 1
-_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -138,16 +135,16 @@ class Ranking:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text; equal rankings give equal bytes."""
-        return json.dumps(_rounded(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(rounded(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
         """Return `table` as CSV text."""
-        return self.table.round(_DIGITS).to_csv(lineterminator="\n")
+        return self.table.round(DIGITS).to_csv(lineterminator="\n")
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ranking.json, ranking.csv, scores.nc, depth_curves.png and similarity.png into `folder`.
 
-        Each file is moved into place when it is complete. Returns their paths.
+        None is moved into place before all are complete. Returns their paths.
 
         Raises
         ------
@@ -171,19 +168,7 @@ class Ranking:
         figures = {"depth_curves.png": curves}
         if sources:
             figures["similarity.png"] = plot.similarity_panels(self.scores, sources)
-        for name, figure in figures.items():
-            buffer = io.BytesIO()
-            with warnings.catch_warnings():
-                # A name in letters that the font lacks shows as boxes; the other files spell it out.
-                warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
-                figure.savefig(buffer, format="png", dpi=150)
-            files[name] = buffer.getvalue()
-        try:
-            for name, data in files.items():
-                write_atomically(folder / name, data)
-        except OSError as error:
-            raise _unwritable(folder, error) from error
-        return [folder / name for name in files]
+        return write_together(folder, {**files, **{name: png(figure) for name, figure in figures.items()}})
 
 
 def load_ranking(folder: str | Path) -> Ranking:
@@ -232,44 +217,5 @@ def _recommendation(row: dict[str, Any]) -> Recommendation:
 
 
 def _number(value: float | None) -> float:
-    """Undo what `_rounded` does to values that are not finite."""
+    """Undo what `rounded` does to values that are not finite."""
     return math.nan if value is None else value
-
-
-def prepare_folder(folder: str | Path) -> Path:
-    """Make `folder` if need be and make sure that files can be written there.
-
-    Raises
-    ------
-    InputError
-        When they cannot.
-    """
-    if not str(folder):
-        raise InputError("Expected the output folder to have a name, but got an empty one; choose one with -o.")
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ".transferscope-writable", b"")
-        (folder / ".transferscope-writable").unlink()
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return folder
-
-
-def _unwritable(folder: Path, error: OSError) -> InputError:
-    return InputError(
-        f"Expected the output folder to be writable, but {folder} is not ({error.strerror or error}); choose another "
-        "one with -o."
-    )
-
-
-def _rounded(value: Any) -> Any:
-    """Round floats so that the last bits of a reduction do not make two equal answers differ."""
-    if isinstance(value, float):
-        # Adding 0 turns -0.0, which prints otherwise, into 0.0.
-        return round(value, _DIGITS) + 0.0 if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
-    return value

@@ -129,7 +129,7 @@ def _nearest(distances: Array, tolerance: float, own: Array, *, k: int) -> Array
     """Whether a sample (column) is one of the `k` nearest of that of the row: exactly `k` in each row."""
     xp = array_namespace(distances)
     distances = xp.where(own, xp.full_like(distances, xp.inf), distances)
-    farthest = xp.sort(distances, axis=1)[:, k - 1 : k]
+    farthest = xp.sort(distances, axis=1, stable=False)[:, k - 1 : k]
     nearer = distances < farthest - tolerance
     tied = (distances <= farthest + tolerance) & ~nearer
     places = k - xp.sum(xp.astype(nearer, xp.int64), axis=1, keepdims=True)

@@ -68,7 +68,7 @@ def knn_from_layer(layer: Layer, codes: np.ndarray, *, k: int = 5, metric: str =
     nearness = _cosines(layer) if metric == "cosine" else _euclidean(layer)
     itself = xp.eye(n, dtype=xp.float64, device=device(nearness)) > 0
     others = xp.where(itself, xp.full_like(nearness, -math.inf), nearness)
-    last = xp.sort(others, axis=1, descending=True)[:, min(k, n - 1) - 1]
+    last = xp.sort(others, axis=1, descending=True, stable=False)[:, min(k, n - 1) - 1]
     voters = xp.astype(others >= (last - _SAME)[:, None], xp.float64)
     votes = voters @ targets
     # Nearness is at most 1, so that its share stays below the difference that one vote makes.
