@@ -1,5 +1,7 @@
 """Gram matrices inside the hook: the product written for activations, centring where it matters, non-finite values."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -69,9 +71,12 @@ def test_any_order_of_memory_will_do(view):
 # --- the reduction ------------------------------------------------------------------------------------------------
 
 
+NAMES = ["layer0", "layer1", "layer2"]
+
+
 def grams(reducer, outputs):
     reducer.restart()
-    return reducer.stack([reducer(output) for output in outputs], [f"layer{i}" for i in range(len(outputs))])
+    return reducer.stack([reducer(output) for output in outputs])
 
 
 LAYERS = [
@@ -87,7 +92,7 @@ LAYERS = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_flattened_layers(dtype):
     layers = [layer.to(dtype) for layer in LAYERS]
-    stack = grams(GramReducer("flatten"), layers)
+    stack = grams(GramReducer("flatten", [str(i) for i in range(6)]), layers)
     assert stack.dtype == np.float64
     assert stack.shape == (6, 20, 20)
     for K, layer in zip(stack, layers, strict=True):
@@ -100,7 +105,7 @@ def test_flattened_layers(dtype):
 def test_other_reductions_come_first(reduce):
     features = {"mean": lambda x: x.mean((2, 3))}.get(reduce, lambda x: x.flatten(1))
     layer = LAYERS[4] if reduce is None else LAYERS[0]
-    (K,) = grams(GramReducer(reduce), [layer])
+    (K,) = grams(GramReducer(reduce, ["layer"]), [layer])
     X = features(layer)
     np.testing.assert_allclose(K, X @ X.T, atol=1e-9)
 
@@ -109,7 +114,7 @@ def test_other_reductions_come_first(reduce):
 def test_standardized_features_are_z_scored_in_the_batch(dtype):
     X = random(20, 300, dtype=dtype) * torch.linspace(0.1, 50, 300, dtype=dtype) + 1000
     X[:, 7] = 3
-    (K,) = grams(GramReducer("flatten", standardized=True), [X])
+    (K,) = grams(GramReducer("flatten", ["layer"], standardized=True), [X])
     double = X.double().numpy()
     spread = double.std(axis=0)
     Z = (double - double.mean(axis=0)) / np.where(spread > 0, spread, 1)
@@ -121,7 +126,7 @@ def test_standardized_features_are_z_scored_in_the_batch(dtype):
 def test_trap_2_features_far_from_zero_lose_no_digits(offset, shape):
     """float32 features whose mean is that many standard deviations: the centred Gram matrix is that of float64."""
     features = (random(*shape) + offset).float()
-    reducer = GramReducer("flatten")
+    reducer = GramReducer("flatten", ["layer"])
     (K,) = grams(reducer, [features])
     want = gram_of_centred(features)
     assert np.linalg.norm(centred(K) - want) / np.linalg.norm(want) < 2e-5
@@ -132,7 +137,7 @@ def test_trap_2_features_far_from_zero_lose_no_digits(offset, shape):
 
 def test_what_is_far_is_told_for_every_layer_and_batch_by_itself():
     """One reducer, three layers, batches that change from near to far: all are right from the first batch on."""
-    reducer = GramReducer("flatten")
+    reducer = GramReducer("flatten", NAMES)
     for batch, offsets in enumerate([(0, 300, 0), (0, 300, 300), (300, 0, 300), (0, 0, 0)]):
         layers = [(random(20, 500, seed=3 * batch + i) + offset).float() for i, offset in enumerate(offsets)]
         for K, layer in zip(grams(reducer, layers), layers, strict=True):
@@ -145,13 +150,13 @@ def test_features_are_shifted_when_the_ratio_passes_the_threshold(factor):
     """Of exactly known mean and variance: half of the samples at mean + 1, half at mean - 1."""
     mean = np.sqrt(CENTRE_ABOVE * factor)
     features = torch.full((10, 50), mean, dtype=DOUBLE) + torch.tensor([1.0, -1.0]).repeat(5)[:, None]
-    (K,) = grams(GramReducer("flatten"), [features])
+    (K,) = grams(GramReducer("flatten", ["layer"]), [features])
     shifted = features - features[:1] if factor > 1 else features
     np.testing.assert_allclose(K, shifted @ shifted.T, atol=1e-9)
 
 
 def test_constant_features_have_a_gram_matrix_of_zeros():
-    (K,) = grams(GramReducer("flatten"), [torch.full((8, 5000), 7.3)])
+    (K,) = grams(GramReducer("flatten", ["layer"]), [torch.full((8, 5000), 7.3)])
     np.testing.assert_array_equal(K, 0)
 
 
@@ -160,15 +165,18 @@ def test_activations_are_not_written_to():
         output = (random(20, 8, 6, 6) + offset).float()
         before = output.clone()
         for options in ({}, {"standardized": True}):
-            GramReducer("flatten", **options)(output)
+            GramReducer("flatten", NAMES, **options)(output)
             assert torch.equal(output, before)
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e30])
+@pytest.mark.parametrize(
+    ("value", "standardized"),
+    [*itertools.product([torch.nan, torch.inf, -torch.inf], [False, True]), (1e30, False)],
+)
 @pytest.mark.parametrize("offset", [0, 500])
-def test_values_that_are_not_finite_name_their_layer(value, offset):
-    """1e30 is finite in float32, but its square is not."""
+def test_values_that_are_not_finite_name_their_layer(value, offset, standardized):
+    """1e30 is finite in float32, but its square is not, unless features are standardised."""
     good, bad = random(6, 40).float() + offset, random(6, 40).float() + offset
     bad[2, 3] = value
     with pytest.raises(CaptureError, match="layer 'layer1' are NaN or infinite"):
-        grams(GramReducer("flatten"), [good, bad, good])
+        grams(GramReducer("flatten", NAMES, standardized=standardized), [good, bad, good])

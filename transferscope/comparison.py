@@ -188,7 +188,7 @@ def compare_by(
         for net, names in zip(nets, (names_x, names_y), strict=True):
             if sides and (net, names) == (sides[0].net, sides[0].names):
                 break  # a network with itself: both sides are the same
-            grams = GramReducer(None if whole else reduction, standardized=standardize)
+            grams = GramReducer(None if whole else reduction, names, standardized=standardize)
             activations = hooks.enter_context(capture(net, names, reduce=reduction if whole else grams))
             sides.append(_Side(net, names, grams, activations))
         for batch in chain([first], stream):
@@ -265,7 +265,7 @@ def _gram_stack(side: _Side, *, from_features: bool) -> backend.Array:
     if from_features:
         side.grams.restart()
         values = [side.grams(features) for features in values]
-    return side.grams.stack(values, side.names)
+    return side.grams.stack(values)
 
 
 def _check_sums(cka: similarity.MinibatchCKA, sides: Sequence[_Side]) -> None:

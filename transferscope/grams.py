@@ -31,15 +31,18 @@ class GramReducer:
     ----------
     reduce
         As in `reductions.reducer`.
+    layers
+        Names of the layers, in firing order.
     standardized
         Z-score every feature with the statistics of the batch.
     """
 
-    def __init__(self, reduce: Reduction, *, standardized: bool = False) -> None:
+    def __init__(self, reduce: Reduction, layers: Sequence[str], *, standardized: bool = False) -> None:
         # Gram matrices do not depend on the order of features, so that flattening need not copy.
         self._features: Callable[[torch.Tensor], torch.Tensor] = (
             unordered if reduce == "flatten" else _itself if reduce is None else reducer(reduce)
         )
+        self._layers = layers
         self._standardized = standardized
         self._next = 0
         self._far: set[int] = set()
@@ -49,9 +52,17 @@ class GramReducer:
         self._next = 0
 
     def __call__(self, output: torch.Tensor) -> Any:
-        """Return the Gram matrix of the next layer's output."""
+        """Return the Gram matrix of the next layer's output.
+
+        Raises
+        ------
+        CaptureError
+            When activations to be standardised are NaN or infinite.
+        """
         features = self._features(output)
         layer, self._next = self._next, self._next + 1
+        if self._standardized:
+            check_finite(features, self._layers[layer])
         if self._standardized or (features.is_cuda and backend.has_cupy()):
             # On a GPU a centred copy costs less than the question whether it is needed, which stops the queue.
             X = backend.from_torch(features)
@@ -65,8 +76,8 @@ class GramReducer:
         # A sample is as near to the mean as the variance says; what is left is subtracted from the product.
         return upper_gram(features - features[:1])
 
-    def stack(self, grams: Sequence[Any], layers: Sequence[str]) -> backend.Array:
-        """Stack what this reducer gave of each of `layers`: (n_layers, n_samples, n_samples), float64.
+    def stack(self, grams: Sequence[Any]) -> backend.Array:
+        """Stack what this reducer gave of each layer: (n_layers, n_samples, n_samples), float64.
 
         Raises
         ------
@@ -77,7 +88,7 @@ class GramReducer:
             xp = backend.array_namespace(*grams)
             return xp.astype(xp.stack(list(grams)), xp.float64)
         upper = torch.stack(list(grams))
-        for layer, trace in zip(layers, upper.diagonal(dim1=1, dim2=2).sum(dim=1), strict=True):
+        for layer, trace in zip(self._layers, upper.diagonal(dim1=1, dim2=2).sum(dim=1), strict=True):
             check_finite(trace, layer)
         return backend.from_torch((upper.triu() + upper.triu(1).mT).double())
 

@@ -112,10 +112,8 @@ def standard_errors(
     draws of the images without replacement, see `draws`. What is undefined on one of the draws is NaN; why, is not said
     again for each of them.
 
-    The jackknife would do for accuracies too, but overstates their error: on Gaussian classes (80 images in 48
-    dimensions, 300 in 64) by 1.5 to 2 times for ridge, k-NN and nearest mean, since every draw fits anew and turns
-    single images from right to wrong, where the error of the share was within 15 % of the true one. Of the other scores
-    it overstates the error by 1.05 to 1.4 times.
+    The jackknife would do for accuracies too, but overstates their error, since every draw fits anew and turns single
+    images from right to wrong.
 
     Parameters
     ----------

@@ -50,8 +50,7 @@ def kernel_ridge(features: Array, labels: Any) -> float:
     ----------
     features
         (n_samples, n_features), at least 2 samples. Whatever n_features, eigendecompositions of the kernel matrix take
-        most of the time, three of up to 1500 samples and one of all if there are more: half a second for 1000 samples
-        on one core, half a minute for 5000.
+        most of the time, three of up to 1500 samples and one of all if there are more.
     labels
         (n_samples,) integers, booleans or strings, at least two classes.
 
