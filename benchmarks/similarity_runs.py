@@ -18,7 +18,7 @@ ROUND_LIMIT, TOOL_BUDGET = 60.0, 90.0
 """Seconds: a longer round is extrapolated from one batch; rounds of one tool end when they have taken this long."""
 BATCH_LIMIT = 120.0
 """Seconds: a tool that takes longer over one batch is stopped."""
-KERNEL_LIMIT, KERNEL_BUDGET = 60.0, 8.0
+KERNEL_LIMIT, KERNEL_BUDGET = 40.0, 6.0
 """Seconds, for the kernels alone: a longer round is stopped; rounds end when they have taken the second."""
 OFFSET = 100.0
 

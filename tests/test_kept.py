@@ -12,6 +12,7 @@ from transferscope import kept as room
 from transferscope.backend import to_numpy
 from transferscope.errors import InputError, TransferscopeError
 from transferscope.kept import KeptFeatures, StoredRows
+from transferscope.linalg import sketched_svd
 
 WIDTHS = {"a": 7, "b": 1, ("c", 3): 30}
 BATCHES = (5, 3, 1, 8)
@@ -191,3 +192,17 @@ def test_only_a_lack_of_room_is_called_so(monkeypatch, number, expected):
     with KeptFeatures(budget=0) as kept, pytest.raises(expected) as caught:
         kept.add("a", np.ones((3, 2)))
     assert type(caught.value) is expected
+
+
+def test_a_sketch_reads_features_from_disk():
+    X = np.random.default_rng(0).normal(size=(40, 300)) * 0.9 ** np.arange(300)
+    with KeptFeatures(budget=100) as kept:
+        kept.add("wide", X[:25])
+        kept.add("wide", X[25:])
+        (stored,) = kept.features(["wide"])
+        assert not hasattr(stored, "dtype")
+        sketch = sketched_svd(stored, 10, seed=0)
+    centred = X - X.mean(axis=0)
+    exact = np.linalg.svd(centred, compute_uv=False)
+    assert sketch.total == pytest.approx(np.sum(centred**2))
+    assert sketch.captured == pytest.approx(np.sum(exact[:10] ** 2) / np.sum(exact**2), rel=1e-3)

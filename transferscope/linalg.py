@@ -41,18 +41,19 @@ def _working_dtype(X: Array) -> Array:
 
 
 def _require_features(X: Array, name: str, min_samples: int) -> None:
-    xp = array_namespace(X)
-    if X.ndim != 2 or X.shape[0] < min_samples or X.shape[1] < 1:
+    if len(X.shape) != 2 or X.shape[0] < min_samples or X.shape[1] < 1:
         raise InputError(
             f"Expected `{name}` to have shape (n_samples, n_features) with at least {min_samples} "
             f"samples and 1 feature but got {tuple(X.shape)}; rows are samples, flatten or pool everything "
             "else into columns"
         )
-    if xp.isdtype(X.dtype, ("bool", "integral")):
+    first = X[0:1, :]
+    xp = array_namespace(first)
+    if xp.isdtype(first.dtype, ("bool", "integral")):
         return
-    if not xp.isdtype(X.dtype, "real floating"):
+    if not xp.isdtype(first.dtype, "real floating"):
         raise InputError(
-            f"Expected `{name}` to hold real numbers but got dtype {X.dtype}; cast it to float32 or float64"
+            f"Expected `{name}` to hold real numbers but got dtype {first.dtype}; cast it to float32 or float64"
         )
     odd = [xp.sum(xp.astype(~xp.isfinite(rows), xp.int64)) for rows in _row_blocks(X)]
     if count := sum(int(each) for each in odd):
@@ -70,10 +71,11 @@ def _row_blocks(X: Array) -> Iterator[Array]:
 
 def float64_blocks(X: Array) -> Iterator[Array]:
     """Yield `X` (n_samples, n_features) in float64, a block of columns at a time, so that no whole copy is made."""
-    xp = array_namespace(X)
     step = max(1, BLOCK // X.shape[0])
     for start in range(0, X.shape[1], step):
-        yield xp.astype(X[:, start : min(start + step, X.shape[1])], xp.float64, copy=False)
+        block = X[:, start : min(start + step, X.shape[1])]
+        xp = array_namespace(block)
+        yield xp.astype(block, xp.float64, copy=False)
 
 
 def check_paired(X: Array, Y: Array, *, min_samples: int = 2) -> tuple[Array, Array]:
@@ -279,6 +281,8 @@ def sketched_svd(
     leading directions, and the features are diagonalised within it. All in float64, block of columns by block
     of columns in 2 + `power_iterations` passes, so that `X` may be larger than memory (a `numpy.memmap`).
 
+    `X` may also be anything whose slices `[rows, columns]` are arrays.
+
     Which directions are found is approximate, but not what is said of them: `singular_values` are the norms of
     the features along `left`, and `captured` is their exact share of the exact total (up to float64 rounding).
     Every partial sum of squares is at most that of the true SVD.
@@ -306,8 +310,9 @@ def sketched_svd(
     ----------
     Halko, Martinsson and Tropp (2011), Finding structure with randomness.
     """
-    xp = array_namespace(X)
     _require_features(X, "X", 2)
+    like = X[0:1, :]
+    xp = array_namespace(like)
     if rank < 1 or oversampling < 0 or power_iterations < 0:
         raise InputError(
             "Expected `rank` to be at least 1 and `oversampling` and `power_iterations` at least 0 but got "
@@ -316,9 +321,9 @@ def sketched_svd(
     n, p = X.shape
     size = min(rank + oversampling, n, p)
     generator = np.random.default_rng(seed)
-    image = xp.zeros((n, size), dtype=xp.float64, device=device(X))
+    image = xp.zeros((n, size), dtype=xp.float64, device=device(like))
     for block in float64_blocks(X):
-        directions = from_numpy(generator.standard_normal((block.shape[1], size)), like=X)
+        directions = from_numpy(generator.standard_normal((block.shape[1], size)), like=like)
         image = image + center(block) @ directions
     basis = xp.linalg.qr(image).Q
     for _ in range(power_iterations):
@@ -327,7 +332,7 @@ def sketched_svd(
             centred = center(block)
             image = image + centred @ (centred.T @ basis)
         basis = xp.linalg.qr(image).Q
-    within = xp.zeros((size, size), dtype=xp.float64, device=device(X))
+    within = xp.zeros((size, size), dtype=xp.float64, device=device(like))
     total = 0.0
     for block in float64_blocks(X):
         centred = center(block)
@@ -335,7 +340,7 @@ def sketched_svd(
         coordinates = basis.T @ centred
         within = within + coordinates @ coordinates.T
     vectors, singular_values = _roots(within)
-    eps = float(xp.finfo(_working_dtype(X)).eps)
+    eps = float(xp.finfo(_working_dtype(like)).eps)
     tolerance = max(max(n, p) * eps, math.sqrt(size * float(xp.finfo(xp.float64).eps)))
     kept = min(rank, size)
     factors = _above(tolerance, basis @ vectors[:, :kept], singular_values[:kept])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from array_api_compat import device
 
 from transferscope.backend import Array, array_namespace
-from transferscope.linalg import center, gram
+from transferscope.linalg import center
 
 TILE_BYTES = 2**28
 """Bytes that the blocks of Gram matrices held at a time may take, and the blocks of features beside them."""
@@ -130,9 +130,10 @@ def feature_row_sums(xs: Sequence[Array], ys: Sequence[Array] | None, *, debiase
 
 
 def centred_gram(X: Any) -> Array:
-    """Gram matrix (n, n) of the centred features, float64, of an array or of features on disk."""
+    """Gram matrix (n, n) of the centred features of an array, in its precision, or of features on disk, float64."""
     if hasattr(X, "dtype"):
-        return gram(X)
+        centred = center(X)
+        return centred @ centred.T
     everything = slice(0, X.shape[0])
     return _Tiled(X).block(everything, everything, debiased=False)
 

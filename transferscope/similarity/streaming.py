@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from array_api_compat import device
 
 from transferscope.backend import Array, array_namespace, from_numpy
 from transferscope.errors import InputError, TransferscopeWarning
@@ -116,8 +117,10 @@ class MinibatchCKA:
                     f"into memory together, but got {self.permutations}; take fewer samples, or compare in batches"
                 )
             xp = array_namespace(layers[0][0:1, :])
-            grams = xp.stack([hsic.centred_gram(X) for X in layers])
-            if not xp.all(xp.isfinite(grams)):
+            grams = xp.empty((len(layers), n, n), dtype=xp.float64, device=device(layers[0][0:1, :]))
+            for i, X in enumerate(layers):
+                grams[i, :, :] = hsic.centred_gram(X)
+            if not xp.all(xp.isfinite(xp.linalg.diagonal(grams))):
                 raise InputError(
                     "Expected features whose squares are finite but those of a layer overflow their dtype; "
                     "look at the network they come from, or cast them to float64"
