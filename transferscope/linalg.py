@@ -191,6 +191,20 @@ def u_center(K: Array) -> Array:
     return full * (1.0 - xp.eye(n, dtype=full.dtype, device=device(full)))
 
 
+def hsic_bias(norms_x: Array, norms_y: Array) -> float:
+    """Return what the product of two centred Gram matrices has more than n (n - 3) times their unbiased HSIC.
+
+    Parameters
+    ----------
+    norms_x, norms_y
+        Diagonals of the matrices, (n_samples,).
+    """
+    xp = array_namespace(norms_x, norms_y)
+    n = norms_x.shape[0]
+    diagonals, traces = xp.sum(norms_x * norms_y), xp.sum(norms_x) * xp.sum(norms_y)
+    return float(n * diagonals / (n - 2) - traces / ((n - 1) * (n - 2)))
+
+
 class Factors(NamedTuple):
     """Left half of a thin SVD: what every measure here needs of a feature matrix."""
 

@@ -7,7 +7,7 @@ import warnings
 
 from transferscope.backend import Array, array_namespace
 from transferscope.errors import TransferscopeWarning
-from transferscope.linalg import center, check_paired
+from transferscope.linalg import center, check_paired, hsic_bias
 from transferscope.linalg import standardize as z_score
 
 
@@ -59,9 +59,9 @@ def linear_cka(X: Array, Y: Array, *, debiased: bool = False, standardize: bool 
         rounding = n * float(xp.finfo(xp.float64).eps)
         floor_x, floor_y = rounding * hsic_xx, rounding * hsic_yy
         norms_x, norms_y = xp.sum(X * X, axis=1), xp.sum(Y * Y, axis=1)
-        hsic_xy -= _bias(norms_x, norms_y)
-        hsic_xx -= _bias(norms_x, norms_x)
-        hsic_yy -= _bias(norms_y, norms_y)
+        hsic_xy -= hsic_bias(norms_x, norms_y)
+        hsic_xx -= hsic_bias(norms_x, norms_x)
+        hsic_yy -= hsic_bias(norms_y, norms_y)
     if hsic_xx <= floor_x or hsic_yy <= floor_y:
         name = "X" if hsic_xx <= floor_x else "Y"
         warnings.warn(
@@ -71,11 +71,3 @@ def linear_cka(X: Array, Y: Array, *, debiased: bool = False, standardize: bool 
         )
         return math.nan
     return hsic_xy / (math.sqrt(hsic_xx) * math.sqrt(hsic_yy))
-
-
-def _bias(norms_x: Array, norms_y: Array) -> float:
-    """Return <K, L> minus n (n - 3) times the unbiased HSIC, for centred K and L with these diagonals."""
-    xp = array_namespace(norms_x, norms_y)
-    n = norms_x.shape[0]
-    diagonals, traces = xp.sum(norms_x * norms_y), xp.sum(norms_x) * xp.sum(norms_y)
-    return float(n * diagonals / (n - 2) - traces / ((n - 1) * (n - 2)))

@@ -10,6 +10,7 @@ import numpy as np
 
 from transferscope.backend import Array, array_namespace
 from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.linalg import hsic_bias
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
 
@@ -72,9 +73,9 @@ def alignment_from_layer(layer: Layer, codes: np.ndarray, *, debiased: bool = Tr
         floors = [rounding * features_self, rounding * labels_self]
         features_norms = left**2 @ variances
         labels_norms = 1 - 2 * (targets @ shares) + xp.sum(shares**2)
-        cross -= _bias(features_norms, labels_norms)
-        features_self -= _bias(features_norms, features_norms)
-        labels_self -= _bias(labels_norms, labels_norms)
+        cross -= hsic_bias(features_norms, labels_norms)
+        features_self -= hsic_bias(features_norms, features_norms)
+        labels_self -= hsic_bias(labels_norms, labels_norms)
     for name, value, floor in (("features", features_self, floors[0]), ("labels", labels_self, floors[1])):
         if value <= floor:
             warnings.warn(
@@ -85,17 +86,3 @@ def alignment_from_layer(layer: Layer, codes: np.ndarray, *, debiased: bool = Tr
             )
             return math.nan
     return cross / (math.sqrt(features_self) * math.sqrt(labels_self))
-
-
-def _bias(norms_x: Array, norms_y: Array) -> float:
-    """Return what the products of two centred kernels have more than n (n - 3) times their unbiased HSIC.
-
-    Parameters
-    ----------
-    norms_x, norms_y
-        Diagonals of the kernels, (n_samples,).
-    """
-    xp = array_namespace(norms_x, norms_y)
-    n = norms_x.shape[0]
-    diagonals, traces = xp.sum(norms_x * norms_y), xp.sum(norms_x) * xp.sum(norms_y)
-    return float(n * diagonals / (n - 2) - traces / ((n - 1) * (n - 2)))
