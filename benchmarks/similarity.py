@@ -56,7 +56,7 @@ def network_section(title: str, results: dict[str, Result], references: Any) -> 
             continue
         mark = "≈ " if result.extrapolated else ""
         part = result.above(bare)
-        relative = f"{part / ours.above(bare):.1f} ×" if ours.seconds else ""
+        relative = f"{part / ours.above(bare):.1f} ×" if ours.seconds and ours.above(bare) > 0 else ""
         cells = [mark + f"{result.median:.2f} s", f"{result.median / bare.median:.2f} ×", f"{part:.2f} s", relative]
         if name == "bare":
             cells[2:] = ["", ""]
@@ -94,8 +94,8 @@ def targets(results: dict[str, Result], references: Any) -> str:
 
     for peer, limit in (("pytorch-cka", 0.7), ("torch_cka", 0.05), ("ckatorch", 0.05), ("cka-pytorch", 0.05)):
         theirs = results[peer].above(bare) if peer in results and results[peer].seconds else None
-        if theirs is not None and theirs <= 0:
-            rows.append([f"similarity part at most {limit:g} × {peer}'s", "", "not told: theirs is within the noise"])
+        if theirs is not None and min(part, theirs) <= 0:
+            rows.append([f"similarity part at most {limit:g} × {peer}'s", "", "not told: within the noise"])
         elif theirs is not None:
             judge(f"similarity part at most {{}} × {peer}'s", part / theirs, limit)
     judge("total at most {} × the bare forward passes", ours.median / bare.median, 1.2)

@@ -17,6 +17,9 @@ BUDGET = 2**30
 """Bytes of features that stay in memory by default."""
 
 
+_ROWS_MAPPED = 500
+
+
 class StoredRows:
     """Features (n_samples, n_features) in a file, of which slices `[rows, columns]` are read as arrays."""
 
@@ -26,9 +29,15 @@ class StoredRows:
         self._like = like
 
     def __getitem__(self, index: tuple[slice, slice]) -> backend.Array:
-        # Mapped anew each time: pages of a lasting map would count as this process's memory.
-        mapped = np.memmap(self._path, dtype=backend.to_numpy(self._like).dtype, mode="r", shape=self.shape)
-        return backend.from_numpy(np.array(mapped[index]), like=self._like)
+        rows, columns = (range(*part.indices(size)) for part, size in zip(index, self.shape, strict=True))
+        found = np.empty((len(rows), len(columns)), dtype=backend.to_numpy(self._like).dtype)
+        for start in range(0, len(rows), _ROWS_MAPPED):
+            # Mapped anew each time: pages of a lasting map, and the system maps many around each that is read, would
+            # count as this process's memory.
+            mapped = np.memmap(self._path, dtype=found.dtype, mode="r", shape=self.shape)
+            taken = rows[start : start + _ROWS_MAPPED]
+            found[start : start + len(taken)] = mapped[taken.start : taken.stop, index[1]]
+        return backend.from_numpy(found, like=self._like)
 
 
 class KeptFeatures:

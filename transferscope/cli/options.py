@@ -53,7 +53,7 @@ reference_budget = click.option(
     metavar="SECONDS", help="Most time that the reference is trained for.",
 )  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, notes or warnings on stderr.")
-verbose = click.option("-v", "--verbose", is_flag=True, help="Debug notes and timings on stderr, and more of the result.")
+verbose = click.option("-v", "--verbose", is_flag=True, help="Debug notes and timings on stderr, more of the result.")
 
 
 def together(*decorators: Decorator) -> Decorator:
