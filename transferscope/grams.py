@@ -110,8 +110,7 @@ def upper_gram(features: torch.Tensor) -> torch.Tensor:
     """Return features · featuresᵀ (n, n), of which only the upper triangle means anything.
 
     Few rows and very many columns are what activations are, and what BLAS libraries are least prepared for: products
-    of column chunks, summed, for blocks of rows on and above the diagonal only. `benchmarks/similarity.py` measures
-    it against the plain product.
+    of column chunks, summed, for blocks of rows on and above the diagonal only.
     """
     n, p = features.shape
     if p < 2 * _SHORTEST_CHUNK or n < 16:
