@@ -11,11 +11,12 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import transferscope as ts
-from transferscope import similarity
+from transferscope import linalg, similarity
 from transferscope.comparison import compare_by
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 from transferscope.images import Transform
-from transferscope.uncertainty import measure_cells
+from transferscope.kept import KeptFeatures
+from transferscope.uncertainty import measure_cells, representations
 
 LAYERS_X, LAYERS_Y = ["1", "2", "4"], ["1", "3"]
 
@@ -302,7 +303,7 @@ def test_the_exact_estimator_does_not_depend_on_batches(net_x, net_y, images):
     assert result.attrs["estimator"] == "exact"
 
 
-@pytest.mark.parametrize("measure", ["linear_cka", "svcca", "procrustes", "rsa", "mutual_knn"])
+@pytest.mark.parametrize("measure", sorted(similarity.MEASURES))
 @pytest.mark.parametrize("standardize", [False, True])
 def test_features_that_went_to_disk_give_the_same(net_x, net_y, images, monkeypatch, measure, standardize):
     options = {"measure": measure, "estimator": "exact", "standardize": standardize, "batch_size": 10}
@@ -588,3 +589,28 @@ def test_a_layer_that_regroups_samples_is_named(net_x, images, measure):
     net = nn.Sequential(nn.Conv2d(3, 4, 3).double(), Regroup())
     with pytest.raises(CaptureError, match=r"layer '1' to give 1 rows an image, but got 66 for 33"):
         ts.compare(net, net, images, layers_x="1", layers_y="1", measure=measure, device="cpu", batch_size=64)
+
+
+@pytest.mark.parametrize("measure", sorted(set(similarity.MEASURES) - {"linear_cka"}))
+def test_wide_layers_of_few_directions_on_disk_are_what_they_are_in_memory(measure):
+    """Wider than long, yet with directions to spare: rotations or rounding would show there."""
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(40, 6))
+    x, y = ((shared + rng.normal(size=(40, 6))) @ (rng.normal(size=(6, 90)) ** 3) for _ in range(2))
+    want = similarity.MEASURES[measure].pairs([similarity.Representation(x)], [similarity.Representation(y)])
+    with KeptFeatures(budget=0) as kept:
+        kept.add("x", x)
+        kept.add("y", y)
+        layers = representations(kept.features(["x", "y"]))
+    cells = measure_cells(measure, layers[:1], layers[1:], standard_error=False, permutations=0, seed=0)
+    np.testing.assert_allclose(cells.values, want, atol=1e-12)
+    assert 0.1 < cells.values[0, 0] < 0.999
+
+
+def test_each_layer_is_factored_once_for_several_measures(net_x, net_y, images, monkeypatch):
+    calls = []
+    plain_svd = linalg.thin_svd
+    monkeypatch.setattr(linalg, "thin_svd", lambda *a, **k: calls.append(1) or plain_svd(*a, **k))
+    compare_by(["svcca", "pwcca", "procrustes"], net_x, net_y, images, layers_x=LAYERS_X, layers_y=LAYERS_Y,
+               reduce="mean", device="cpu")  # fmt: skip
+    assert len(calls) == len(LAYERS_X) + len(LAYERS_Y)

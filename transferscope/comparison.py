@@ -56,7 +56,7 @@ def compare(
     HSIC estimates are divided once, at the end. Smaller batches hardly change what to expect, but the standard error
     rises. The exact estimator compares all pairs of images, not only those within a batch: a smaller standard error
     from the same images, for n_samples² operations and with features of all images kept, on disk where they are many.
-    All other measures need that too.
+    All other measures need that too, and all of the features in memory at the end.
 
     Parameters
     ----------
@@ -207,8 +207,23 @@ def compare_by(
             cells["linear_cka"] = linear_cka_cells(cka)
         if whole:
             layers = [kept.features([(i, layer) for layer in side.names]) for i, side in enumerate(sides)]
-            for measure in whole:
-                cells[measure] = _whole_cells(measure, layers, standard_error, permutations, seed, group)
+            if "linear_cka" in whole:
+                exact = similarity.MinibatchCKA(permutations=permutations, seed=seed, group=group)
+                exact.update(*layers)
+                cells["linear_cka"] = linear_cka_cells(exact)
+            others = [measure for measure in whole if measure != "linear_cka"]
+            # For all measures together, so that each layer is factored once.
+            prepared = [representations(side) for side in layers] if others else []
+            for measure in others:
+                cells[measure] = measure_cells(
+                    measure,
+                    prepared[0],
+                    prepared[-1],
+                    standard_error=standard_error,
+                    permutations=permutations,
+                    seed=seed,
+                    group=group,
+                )
     return {
         measure: scoring.similarity_array(
             cells[measure].values,
@@ -273,26 +288,6 @@ def _check_sums(cka: similarity.MinibatchCKA, sides: Sequence[_Side]) -> None:
     for side, sums in zip(sides, cka.self_hsic(), strict=False):
         for layer, value in zip(side.names, backend.to_numpy(sums), strict=True):
             check_finite(torch.tensor(value), layer)
-
-
-def _whole_cells(
-    measure: str, layers: list[list[Any]], standard_error: bool, permutations: int, seed: int, group: int
-) -> Cells:
-    """Compare the features of all images: of one network with itself, or of two."""
-    if measure == "linear_cka":
-        cka = similarity.MinibatchCKA(permutations=permutations, seed=seed, group=group)
-        cka.update(*layers)
-        return linear_cka_cells(cka)
-    xs, *rest = (representations(side, measure) for side in layers)
-    return measure_cells(
-        measure,
-        xs,
-        rest[0] if rest else xs,
-        standard_error=standard_error,
-        permutations=permutations,
-        seed=seed,
-        group=group,
-    )
 
 
 Shapes = dict[str, tuple[int, ...]]

@@ -11,7 +11,6 @@ import numpy as np
 from transferscope import backend
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.similarity import MEASURES, MinibatchCKA, Representation
-from transferscope.similarity.hsic import centred_gram
 
 GROUPS = 20
 """Groups of samples that the jackknife leaves out in turn."""
@@ -45,28 +44,9 @@ def linear_cka_cells(cka: MinibatchCKA) -> Cells:
     )
 
 
-def representations(features: Sequence[Any], measure: str) -> list[Representation]:
-    """Wrap the features of every layer, arrays or rows on disk, for a measure in `similarity.MEASURES`.
-
-    Of rows on disk that are wider than long only what the measure depends on comes into memory: the coordinates of the
-    samples in as many dimensions as there are samples. RSA, whose dissimilarities depend on the features as they are,
-    needs all of it.
-    """
-    return [Representation(_in_memory(X, measure)) for X in features]
-
-
-def _in_memory(X: Any, measure: str) -> backend.Array:
-    n, p = X.shape
-    if hasattr(X, "dtype"):
-        return X
-    if p <= n or measure == "rsa":
-        return X[:, :]
-    gram = centred_gram(X)
-    xp = backend.array_namespace(gram)
-    values, vectors = xp.linalg.eigh(gram)
-    # The Gram matrix of float32 features knows no smaller directions than these.
-    floor = float(xp.finfo(X[:1, :1].dtype).eps) * float(values[-1])
-    return vectors * xp.sqrt(xp.where(values > floor, values, xp.zeros_like(values)))
+def representations(features: Sequence[Any]) -> list[Representation]:
+    """Bring the features of every layer, arrays or rows on disk, into memory for measures of `similarity.MEASURES`."""
+    return [Representation(X if hasattr(X, "dtype") else X[:, :]) for X in features]
 
 
 def measure_cells(
