@@ -16,21 +16,21 @@ FLOORS = [
     ["errors"],
     ["backend"],
     ["linalg"],
-    ["agreement", "draws", "similarity", "ties", "transferability"],
+    ["agreement", "draws", "nystrom", "similarity", "ties", "transferability"],
     ["images", "lookup", "networks", "progress", "reductions", "seeding", "stages", "store"],
-    ["samples", "zoo"],
-    ["activations", "checkpoints", "folders", "kept", "panels", "uncertainty"],
+    ["power", "samples", "zoo"],
+    ["activations", "checkpoints", "folders", "footprint", "kept", "panels", "uncertainty"],
     ["data", "grams", "models"],
     ["arrays", "features", "scoring"],
     ["batching", "protocols"],
     ["comparison", "selection", "reference"],
     ["report", "scorer"],
     ["pipeline", "demo"],
-    ["pairing"],
+    ["measurement", "pairing"],
     ["cli"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
-PURE = ("linalg", "similarity", "transferability")
+PURE = ("linalg", "nystrom", "similarity", "transferability")
 FORBIDDEN_IN_PURE = {
     "torch",
     "torchvision",

@@ -306,6 +306,10 @@ class Transform:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Return the image as a tensor (3, size, size), float32, normalised."""
+        return self.normalize(self.pixels(image))
+
+    def pixels(self, image: Image.Image) -> torch.Tensor:
+        """Return the resized and cropped image as a tensor (3, size, size), uint8."""
         if image.mode != "RGB":
             image = image_rgb(image)
         width, height = image.size
@@ -316,9 +320,12 @@ class Transform:
         resized = image.resize((wide, high), Image.Resampling[self.interpolation.upper()])
         left, top = round((wide - self.size) / 2), round((high - self.size) / 2)
         cropped = resized.crop((left, top, left + self.size, top + self.size))
-        pixels = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).contiguous().float().div_(255)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return pixels.sub_(mean).div_(std)
+        return torch.from_numpy(np.array(cropped)).permute(2, 0, 1).contiguous()
+
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turn uint8 pixels (..., 3, size, size) into a network's input, float32, on the same device."""
+        mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (self.mean, self.std))
+        return pixels.float().div_(255).sub_(mean).div_(std)
 
 
 def _is_length(value: object) -> bool:
