@@ -28,6 +28,7 @@ FLOORS = [
     ["pipeline", "demo"],
     ["measurement", "pairing"],
     ["cli"],
+    ["__main__"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 PURE = ("linalg", "nystrom", "similarity", "transferability")

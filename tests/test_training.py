@@ -16,7 +16,7 @@ from transferscope.data import load_target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.images import Transform
 from transferscope.networks import CompactResNet
-from transferscope.protocols import scratch, training
+from transferscope.protocols import inputs, resuming, scratch, training
 from transferscope.protocols.training import Recipe, evaluate, fit
 
 CPU = torch.device("cpu")
@@ -233,7 +233,7 @@ def test_evaluation_is_the_mean_over_all_images_whatever_the_batches():
 
 def test_shifted_images_are_shifts_with_the_border_repeated():
     images = torch.rand(64, 3, 16, 16)
-    shifted = training._shifted(images, 0.125, torch.Generator().manual_seed(0)).numpy()
+    shifted = inputs.shifted(images, 0.125, torch.Generator().manual_seed(0)).numpy()
     seen = set()
     for before, after in zip(images.numpy(), shifted, strict=True):
         padded = np.pad(before, ((0, 0), (2, 2), (2, 2)), mode="edge")
@@ -246,16 +246,410 @@ def test_shifted_images_are_shifts_with_the_border_repeated():
 
 def test_without_shift_the_images_stay_as_they_are():
     images = torch.rand(4, 3, 8, 8)
-    assert torch.equal(training._shifted(images, 0.0, torch.Generator()), images)
+    assert torch.equal(inputs.shifted(images, 0.0, torch.Generator()), images)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("epochs", 0), ("batch_size", -1), ("learning_rate", 0.0), ("patience", 0), ("budget_s", float("nan"))],
+    [
+        ("epochs", 0),
+        ("batch_size", -1),
+        ("learning_rate", 0.0),
+        ("patience", 0),
+        ("budget_s", float("nan")),
+        ("views", 0),
+    ],
 )
 def test_a_recipe_that_cannot_be_followed_is_an_input_error(name, value):
     with pytest.raises(InputError, match=f"`{name}` to be positive, but got {value}"):
         Recipe(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("epochs", 2.5, "a whole number"),
+        ("learning_rate", float("inf"), "finite"),
+        ("momentum", 1.0, "at least 0 and below 1"),
+        ("shift", -0.1, "at least 0 and below 1"),
+        ("weight_decay", -1.0, "0 or a positive number"),
+        ("optimiser", "adam", "one of sgd, adamw"),
+        ("precision", "float16", "one of auto, float32, bfloat16"),
+    ],
+)
+def test_a_recipe_with_a_senseless_value_is_an_input_error(name, value, expected):
+    with pytest.raises(InputError, match=f"`{name}` to be {expected}, but got {value!r}"):
+        Recipe(**{name: value})
+
+
+# --- steps, learning rates and frozen parts -----------------------------------------------------------------------
+
+
+def linear():
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_the_steps_are_those_of_the_plain_optimiser_on_a_cosine_schedule(optimiser):
+    """Four images make two steps an epoch; with equal images their order does not matter."""
+    images, labels = noise(1)
+    images, labels = images.double().expand(4, -1, -1, -1), labels.expand(4)
+    reference, net = linear(), linear()
+    first, second = (list(reference[i].parameters()) for i in (1, 3))
+    groups = [{"params": first, "lr": 0.003}, {"params": second, "lr": 0.01}]
+    if optimiser == "sgd":
+        plain = torch.optim.SGD(groups, momentum=0.8, nesterov=True, weight_decay=0.1, foreach=False)
+    else:
+        plain = torch.optim.AdamW(groups, betas=(0.8, 0.999), weight_decay=0.1, foreach=False)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(plain, 10)
+    for _ in range(10):
+        plain.zero_grad()
+        nn.functional.cross_entropy(reference(images), labels).backward()
+        plain.step()
+        schedule.step()
+    recipe = Recipe(epochs=5, learning_rate=0.01, momentum=0.8, weight_decay=0.1, optimiser=optimiser, shift=0.0)
+    record = fit(net, images, labels, None, recipe=recipe, seed=0, rates={"1": 0.3})
+    assert (record.steps, record.images_seen) == (10, 20)
+    for ours, theirs in zip(net.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_without_validation_the_whole_schedule_is_trained_and_the_last_weights_stay():
+    net, last = network(), []
+    images, labels = noise(24, label_noise=1.0)
+    recipe = Recipe(epochs=6, batch_size=8, patience=1)
+    record = fit(
+        net, images, labels, None, recipe=recipe, seed=0,
+        on_epoch=lambda _done, _total: last.append(copy.deepcopy(net.state_dict())),
+    )  # fmt: skip
+    assert (record.epochs, record.best_epoch, record.stopped) == (6, 6, "finished")
+    assert record.images_seen == 6 * 24
+    assert np.isnan([record.validation_accuracy, record.validation_loss]).all()
+    assert all(torch.equal(value, last[-1][name]) for name, value in net.state_dict().items())
+    assert not net.training
+
+
+def test_without_validation_a_training_loss_that_is_not_finite_is_a_source_error():
+    images, labels = noise(24)
+    images[3] = float("nan")
+    with pytest.raises(SourceError, match=r"diverged in epoch 1 \(training loss nan\)"):
+        fit(network(), images, labels, None, recipe=Recipe(epochs=3), seed=0)
+
+
+def test_frozen_parts_stay_as_they_are_averages_of_batch_norm_too():
+    net, modes = network(), []
+    net.blocks[0].register_forward_hook(lambda module, _args, _out: modes.append(module.bn1.training))
+    net.blocks[1].bn1.weight.requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    images, labels = noise(24)
+    fit(
+        net, images, labels, None, recipe=Recipe(epochs=2, batch_size=8), seed=0,
+        rates={"stem": 0, "blocks": 0, "blocks.1": 1, "blocks.1.conv1": 0, "blocks.1.bn2.bias": 0},
+    )  # fmt: skip
+    changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    counted = ("running_mean", "running_var", "num_batches_tracked")
+    expected = {"head.weight", "head.bias", "blocks.1.conv2.weight", "blocks.1.bn1.bias", "blocks.1.bn2.weight"}
+    expected |= {f"blocks.1.{norm}.{name}" for norm in ("bn1", "bn2") for name in counted}
+    assert changed == expected
+    assert not any(modes)
+    frozen = {name for name, parameter in net.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"blocks.1.bn1.weight"}, "as it was handed in"
+
+
+def test_what_the_network_itself_keeps_in_evaluation_mode_stays_there():
+    class Kept(nn.Sequential):
+        def train(self, mode=True):
+            super().train(mode)
+            self[0].eval()
+            return self
+
+    net = Kept(nn.BatchNorm2d(3), nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, 3))
+    images, labels = noise(24)
+    fit(net, images, labels, None, recipe=Recipe(epochs=1), seed=0)
+    assert not net[0].running_mean.any()
+    assert net[2].running_mean.all()
+    assert not torch.equal(net[0].weight, torch.ones(3)), "its weights are trained"
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({"stem": -1.0}, "0 or positive, but got -1.0 for 'stem'"),
+        ({"stem": float("nan")}, "0 or positive, but got nan"),
+        ({"blocks.7": 0.5, "block": 1.0}, "no parameters under 'block', 'blocks.7'"),
+        ({"": 0.0}, "all of CompactResNet is frozen"),
+    ],
+)
+def test_learning_rates_that_cannot_be_followed_are_an_input_error(rates, message):
+    with pytest.raises(InputError, match=message):
+        fit(network(), *noise(8), None, recipe=Recipe(), seed=0, rates=rates)
+
+
+@pytest.mark.parametrize(
+    ("labels", "validation", "message"),
+    [
+        (7, None, "one label for each .* but got 8 images and 7 labels"),
+        (8, (5, 4), "one validation label for each .* 5 images and 4 labels"),
+        (8, (0, 0), "at least one validation image"),
+    ],
+)
+def test_labels_that_do_not_fit_their_images_are_an_input_error(labels, validation, message):
+    images, all_labels = noise(8)
+    held = None if validation is None else (images[: validation[0]], all_labels[: validation[1]])
+    with pytest.raises(InputError, match=message):
+        fit(network(), images, all_labels[:labels], held, recipe=Recipe(), seed=0)
+
+
+def test_bfloat16_computes_coarsely_and_keeps_the_weights_in_full_precision():
+    exact, expected = trained(linear().float(), precision="auto")
+    same, _ = trained(linear().float(), precision="float32")
+    coarse, record = trained(linear().float(), precision="bfloat16")
+    assert equal_weights(exact, same), "the CPU computes in float32 unless told otherwise"
+    assert {parameter.dtype for parameter in coarse.parameters()} == {torch.float32}
+    assert not equal_weights(coarse, exact)
+    assert record.validation_loss == pytest.approx(expected.validation_loss, abs=0.05)
+
+
+def test_the_weights_come_back_contiguous_and_a_network_that_needs_it_is_trained_contiguous():
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head, self.formats = nn.Conv2d(3, 4, 3), nn.Linear(144, 3), set()
+
+        def forward(self, x):
+            self.formats.add(self.conv.weight.is_contiguous())
+            out = self.conv(x)
+            return self.head(out.view(len(out), 144))
+
+    for net in (Viewing(), network()):
+        trained(net)
+        assert all(tensor.is_contiguous() for tensor in net.state_dict().values())
+    viewing = Viewing()
+    _, record = trained(viewing)
+    assert record.epochs == 3
+    assert viewing.formats == {False, True}, "it is tried out in the quicker format first"
+
+
+# --- what is read -------------------------------------------------------------------------------------------------
+
+
+def batches(data, seed=0, epochs=3, shift=0.0):
+    """Return the inputs and labels of each of these epochs, put together from batches of four."""
+    labels = torch.arange(10)
+    made = inputs.Batches(
+        data, labels, shift=shift, seed=seed, device=CPU, dtype=torch.float32, memory_format=torch.channels_last
+    )
+    out = []
+    for epoch in range(1, epochs + 1):
+        made.begin(epoch)
+        parts = [made.batch(start, min(start + 4, 10)) for start in (0, 4, 8)]
+        out.append(tuple(torch.cat(part) for part in zip(*parts, strict=True)))
+    return out
+
+
+def test_each_epoch_reads_all_images_in_an_order_of_its_own():
+    images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 3, 4, 4)
+    epochs = batches(images)
+    for read, labels in epochs:
+        assert torch.equal(read[:, 0, 0, 0].long(), labels), "labels stay with their images"
+        assert sorted(labels.tolist()) == list(range(10))
+    orders = [tuple(labels.tolist()) for _, labels in epochs]
+    assert len(set(orders)) == 3
+    assert len({*orders, *(tuple(labels.tolist()) for _, labels in batches(images, seed=1))}) == 6
+
+
+def test_shifts_differ_between_epochs():
+    images = torch.rand(10, 3, 8, 8)
+    shifted = [read[labels.argsort()] for read, labels in batches(images, shift=0.25)]
+    assert not any(torch.equal(shifted[i], shifted[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_kept_views_take_turns_and_are_not_shifted():
+    views = torch.rand(2, 10, 3, 8, 8)
+    for epoch, (read, labels) in enumerate(batches(inputs.CachedViews(views), epochs=4, shift=0.25)):
+        assert torch.equal(read, views[epoch % 2][labels])
+
+
+def test_training_on_kept_views_of_a_frozen_prefix_is_training_behind_it():
+    net, suffix = network(), network()
+    images, labels = noise(24)
+    recipe = Recipe(epochs=3, batch_size=8, shift=0.0)
+    with torch.no_grad():
+        stem = net.eval().stem(images)
+    behind = nn.Sequential(suffix.blocks, suffix.pool, suffix.head)
+    fit(net, images, labels, None, recipe=recipe, seed=0, rates={"stem": 0})
+    fit(behind, inputs.CachedViews(stem[None]), labels, None, recipe=recipe, seed=0)
+    for name, value in suffix.state_dict().items():
+        if not name.startswith("stem"):
+            torch.testing.assert_close(value, net.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+# --- going on after an interruption -------------------------------------------------------------------------------
+
+
+class Mixed(nn.Sequential):
+    """Batch norm, dropout and a frozen layer: all that has a state."""
+
+    def __init__(self):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            super().__init__(
+                nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(),
+                nn.Dropout(0.3), nn.Linear(64, 3),
+            )  # fmt: skip
+
+
+def run_of(state, *, interrupt_after=None, seed=3, validated=True, net=None, **options):
+    """Train a new network, interrupted after an epoch if wanted; return it, its record and the epochs that it saw."""
+    net, seen = Mixed() if net is None else net, []
+
+    def watch(done, _total):
+        seen.append(done)
+        if done == interrupt_after:
+            raise KeyboardInterrupt
+
+    images, labels = noise(24, label_noise=0.5)
+    recipe = Recipe(**{"epochs": 6, "batch_size": 8, "learning_rate": 0.02, **options})
+    validation = noise(12, seed=9) if validated else None
+    record = None
+    with contextlib.suppress(KeyboardInterrupt):
+        record = fit(
+            net, images, labels, validation, recipe=recipe, seed=seed, rates={"0": 0.0, "2": 0.5}, state=state,
+            on_epoch=watch,
+        )  # fmt: skip
+    return net, record, seen
+
+
+def like(record):
+    return {name: value for name, value in vars(record).items() if name != "seconds"}
+
+
+@pytest.fixture
+def at_every_epoch(monkeypatch):
+    monkeypatch.setattr(resuming, "INTERVAL_S", 0.0)
+
+
+@pytest.mark.parametrize("epoch", [1, 4, 6])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"optimiser": "adamw", "learning_rate": 0.003}, {"validated": False}, {"patience": 1, "learning_rate": 0.5}],
+)
+def test_an_interrupted_run_ends_bit_by_bit_like_one_that_was_not(tmp_path, at_every_epoch, epoch, options):
+    state = tmp_path / "new folder" / "run.pt"
+    undisturbed, expected, all_epochs = run_of(None, **options)
+    interrupted, nothing, _ = run_of(state, interrupt_after=min(epoch, expected.epochs), **options)
+    assert nothing is None
+    assert {parameter.requires_grad for parameter in interrupted.parameters()} == {True}
+    torch.load(state, weights_only=True)
+    net, record, seen = run_of(state, **options)
+    assert seen == all_epochs[epoch:]
+    assert equal_weights(net, undisturbed)
+    np.testing.assert_equal(like(record), like(expected))
+    assert not state.exists()
+    assert list(state.parent.iterdir()) == []
+
+
+def test_a_short_run_writes_no_state(tmp_path):
+    run_of(tmp_path / "run.pt", interrupt_after=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_seconds_before_an_interruption_count(tmp_path, at_every_epoch):
+    run_of(tmp_path / "run.pt", interrupt_after=2)
+    kept = torch.load(tmp_path / "run.pt", weights_only=True)
+    kept["state"]["loop"]["_seconds"] = 1000.0
+    torch.save(kept, tmp_path / "run.pt")
+    _, record, seen = run_of(tmp_path / "run.pt")
+    assert (record.stopped, record.epochs, seen) == ("budget", 2, [])
+
+
+@pytest.mark.parametrize("damage", ["cut short", "not a state", "empty", "another seed", "another recipe"])
+def test_a_state_that_is_of_no_use_is_named_and_the_run_starts_anew(tmp_path, at_every_epoch, damage):
+    state = tmp_path / "run.pt"
+    foreign = {"another seed": {"seed": 4}, "another recipe": {"epochs": 7}}.get(damage, {})
+    run_of(state, interrupt_after=2, **foreign)
+    whole = state.read_bytes()
+    state.write_bytes({"cut short": whole[: len(whole) // 2], "not a state": b"text", "empty": b""}.get(damage, whole))
+    with pytest.warns(TransferscopeWarning, match=r"run.pt cannot be used \(.+\); training starts anew"):
+        net, record, seen = run_of(state)
+    undisturbed, expected, _ = run_of(None)
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert equal_weights(net, undisturbed)
+    assert like(record) == like(expected)
+    assert not state.exists()
+
+
+def test_a_full_disk_costs_the_state_and_not_the_run(tmp_path, at_every_epoch, monkeypatch):
+    tries = []
+
+    def full(path, data):
+        tries.append(path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(resuming, "write_atomically", full)
+    with pytest.warns(TransferscopeWarning, match=r"run.pt cannot be written \(.*No space left") as caught:
+        net, _, _ = run_of(tmp_path / "run.pt")
+    assert equal_weights(net, run_of(None)[0])
+    assert len(caught) == len(tries) == 1
+
+
+# --- relative gradient norms --------------------------------------------------------------------------------------
+
+
+def test_relative_gradient_norms_are_the_mean_over_batches_as_a_share_of_the_largest():
+    net, (images, labels) = network().double(), noise(20)
+    images = images.double()
+    groups = {
+        "stem": ["stem.0.weight", "stem.1.bias"],
+        "head": ["head.weight", "head.bias"],
+        "last": ["blocks.5.conv2.weight"],
+    }
+    ratios = {group: [] for group in groups}
+    reference = copy.deepcopy(net).eval()
+    own = dict(reference.named_parameters())
+    for rows in (slice(0, 8), slice(8, 16), slice(16, 20)):
+        reference.zero_grad()
+        nn.functional.cross_entropy(reference(images[rows]), labels[rows]).backward()
+        for group, names in groups.items():
+            gradient = np.concatenate([own[name].grad.numpy().ravel() for name in names])
+            weights = np.concatenate([own[name].detach().numpy().ravel() for name in names])
+            ratios[group].append(np.linalg.norm(gradient) / np.linalg.norm(weights))
+    means = {group: np.mean(values) for group, values in ratios.items()}
+    before = copy.deepcopy(net.state_dict())
+    net.train()
+    found = training.relative_gradient_norms(net, images, labels, groups, batch_size=8)
+    assert found == pytest.approx({group: value / max(means.values()) for group, value in means.items()})
+    assert max(found.values()) == 1.0
+    assert net.training
+    assert all(module.training for module in net.modules())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_a_group_of_zeros_gets_the_largest_rate_and_so_do_all_without_gradients():
+    net = network()
+    nn.init.zeros_(net.head.weight)
+    nn.init.zeros_(net.head.bias)
+    groups = {"stem": ["stem.0.weight"], "head": ["head.weight", "head.bias"]}
+    found = training.relative_gradient_norms(net, *noise(8), groups)
+    assert found == {"stem": 1.0, "head": 1.0}  # a head of zeros passes no gradient on
+
+
+@pytest.mark.parametrize("names", [[], ["stem.7"], ["head.weight", "stem.0.weight"]])
+def test_groups_of_unknown_or_frozen_parameters_are_an_input_error(names):
+    net = network()
+    net.stem.requires_grad_(False)
+    with pytest.raises(InputError, match="Expected group 'first' to name trainable parameters of CompactResNet"):
+        training.relative_gradient_norms(net, *noise(8), {"first": names})
+
+
+def test_gradients_that_are_not_finite_are_a_source_error():
+    images, labels = noise(8)
+    images[0] = float("nan")
+    with pytest.raises(SourceError, match="Expected finite gradients of CompactResNet"):
+        training.relative_gradient_norms(network(), images, labels, {"head": ["head.weight"]})
 
 
 # --- the compact network ------------------------------------------------------------------------------------------

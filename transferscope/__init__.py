@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from transferscope.arrays import score
     from transferscope.comparison import compare
     from transferscope.data import Target, load_target
+    from transferscope.measurement.measure import measure
     from transferscope.pairing import compare_sources
     from transferscope.pipeline import rank
+    from transferscope.protocols.cuts import cut
     from transferscope.report import plot
+    from transferscope.report.measurement import Measurement
     from transferscope.report.ranking import Ranking, load_ranking
     from transferscope.selection import Recommendation
     from transferscope.zoo import Zoo, load_zoo
 
 _HOMES = {
+    "Measurement": "report.measurement",
     "Ranking": "report.ranking",
     "Recommendation": "selection",
     "Target": "data",
@@ -31,9 +35,11 @@ _HOMES = {
     "capture": "activations",
     "compare": "comparison",
     "compare_sources": "pairing",
+    "cut": "protocols.cuts",
     "load_ranking": "report.ranking",
     "load_target": "data",
     "load_zoo": "zoo",
+    "measure": "measurement.measure",
     "plot": "report.plot",
     "rank": "pipeline",
     "score": "arrays",
@@ -43,6 +49,7 @@ _HOMES = {
 _ROOMS = ("plot", "similarity", "transferability")
 
 __all__ = [
+    "Measurement",
     "Ranking",
     "Recommendation",
     "Target",
@@ -50,9 +57,11 @@ __all__ = [
     "capture",
     "compare",
     "compare_sources",
+    "cut",
     "load_ranking",
     "load_target",
     "load_zoo",
+    "measure",
     "plot",
     "rank",
     "score",

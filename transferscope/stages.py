@@ -34,7 +34,8 @@ class Call:
     node: object
     """The autograd node of the output: two calls with the same node return the same values."""
     params: int
-    """Parameters of all modules entered so far: those of the network cut after this call."""
+    """Parameters of the network cut after this call: those that its output depends on. Of a call that is no cut, those
+    of all modules entered so far."""
     flops: int
     """Floating-point operations so far for one sample (a multiply-add counts as two)."""
 
@@ -77,6 +78,33 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def all_trainable(net: nn.Module) -> Iterator[None]:
+    """Let every parameter show up in the autograd graph."""
+    frozen = [p for p in net.parameters() if not p.requires_grad and p.is_floating_point()]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def parameters_behind(node: Any, up_to: Any = None) -> set[int]:
+    """Return the ids of the parameters that an autograd node depends on, not going beyond the node `up_to`."""
+    stack, seen, found = [node], {None, up_to}, set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            found.add(id(variable))
+        stack += [following for following, _ in node.next_functions]
+    return found
+
+
 def trace(net: nn.Module, *args: Any, **kwargs: Any) -> list[Call]:
     """Run `net` once and return every module call in the order in which the calls *finish*.
 
@@ -111,7 +139,7 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> list[Call]:
         for path, module in net.named_modules():
             handles.append(module.register_forward_pre_hook(enter))
             handles.append(module.register_forward_hook(lambda m, _a, out, path=path: leave(path, m, out)))
-        with evaluating(net), torch.inference_mode(False), torch.enable_grad():
+        with evaluating(net), torch.inference_mode(False), torch.enable_grad(), all_trainable(net):
             leaf = args[0][:1].detach().clone().requires_grad_()
             # A leaf may not be changed in place, and the first module of a network may do just that.
             with flop_counter:
@@ -120,10 +148,24 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> list[Call]:
     finally:
         for handle in handles:
             handle.remove()
+    kept = _kept_parameters(net, [key for *_, key, _, _ in records if key in bottlenecks])
     return [
-        Call(name, module, tuple(tensor.shape[1:]), key in bottlenecks, key, params, flops)
+        Call(name, module, tuple(tensor.shape[1:]), key in bottlenecks, key, kept.get(key, params), flops)
         for name, module, tensor, key, params, flops in records
     ]
+
+
+def _kept_parameters(net: nn.Module, cuts: list[tuple[Any, int]]) -> dict[tuple[Any, int], int]:
+    """Count the parameters that each cut depends on; `cuts` are in the order in which they fire."""
+    sizes = {id(parameter): parameter.numel() for parameter in net.parameters()}
+    counts: dict[tuple[Any, int], int] = {}
+    found: set[int] = set()
+    before = None
+    for key in cuts:
+        if key not in counts:
+            found |= parameters_behind(key[0], up_to=before) & sizes.keys()
+            counts[key], before = sum(sizes[parameter] for parameter in found), key[0]
+    return counts
 
 
 def _bottlenecks(output: torch.Tensor | None, leaf: torch.Tensor) -> set[tuple[Any, int]]:

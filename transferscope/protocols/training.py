@@ -1,157 +1,83 @@
-"""The one training loop: deterministic by seed, early stopping, best weights restored, within a time budget."""
+"""Training one network, and what tells how: its accuracy on images, and how much each stage wants to move."""
 
-import copy
-import time
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from transferscope import __version__
 from transferscope.errors import InputError, SourceError
+from transferscope.protocols.inputs import CachedViews, Inputs
+from transferscope.protocols.learner import Learner, learning_rate_factors, tensors
+from transferscope.protocols.loop import Loop, Member, deterministic_kernels
+from transferscope.protocols.recipe import Recipe, TrainingRecord
+from transferscope.protocols.resuming import StateFile
 from transferscope.seeding import seeded
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained: SGD with Nesterov momentum, a cosine schedule, random shifts of the images."""
-
-    epochs: int = 40
-    """Most passes over the training images; the cosine schedule spans them."""
-    batch_size: int = 32
-    learning_rate: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    patience: int = 8
-    """Epochs without a better validation loss after which training stops, counted from half the schedule on: before,
-    with a high learning rate and few steps for batch norm's averages, a bad validation loss says little."""
-    shift: float = 0.125
-    """Largest shift of an image, as a share of its side. Flips are left out: digits and signs do not survive them."""
-    budget_s: float = 600.0
-    """Seconds after which training stops, in the middle of an epoch too."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "patience", "budget_s"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"Expected `{name}` to be positive, but got {getattr(self, name)}.")
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """What a training run did."""
-
-    epochs: int
-    """Begun; the last one may have been cut short by the budget."""
-    best_epoch: int
-    steps: int
-    seconds: float
-    stopped: str
-    """"finished", "early" (no better validation loss) or "budget" (time ran out)."""
-    validation_accuracy: float
+from transferscope.store import digest
 
 
 def fit(
     net: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    validation: tuple[torch.Tensor, torch.Tensor],
+    images: Inputs,
+    labels: Tensor,
+    validation: tuple[Tensor, Tensor] | None,
     *,
     recipe: Recipe,
     seed: int,
     on_epoch: Callable[[int, int], None] | None = None,
+    rates: Mapping[str, float] | None = None,
+    state: Path | None = None,
 ) -> TrainingRecord:
     """Train `net` in place and leave it in evaluation mode with the weights of its best epoch.
 
     Parameters
     ----------
     net : torch.nn.Module
-        On the device on which it is trained.
-    images : torch.Tensor
-        (n_samples, 3, height, width), normalised.
+        On the device on which it is trained. Parameters that require no gradient are left as they are, and modules
+        that have no others stay in evaluation mode, like those that the network's own `train` keeps there.
+    images : torch.Tensor or CachedViews
+        (n_samples, 3, height, width), normalised; shifted anew in every epoch. Or what a frozen prefix made of views
+        of them, which is not. On a GPU they are kept in its memory where there is room for them.
     labels : torch.Tensor
         (n_samples,) int64.
-    validation : tuple of torch.Tensor
-        Images and labels that decide when to stop and which epoch is best.
+    validation : tuple of torch.Tensor, optional
+        Images (or what the prefix made of them) and labels that decide when to stop and which epoch is best. Without
+        them the whole schedule is trained and the last weights are kept.
     recipe : Recipe
         Schedule and budget.
     seed : int
-        Decides the order of the images, their shifts and dropout; the global random state is left alone.
+        Not negative. Decides the order of the images, their shifts and dropout; the global random state is left alone.
     on_epoch : callable, optional
         Called as `on_epoch(done, total)` after each epoch.
+    rates : mapping of str to float, optional
+        Factors on the learning rate by module path or parameter name; the longest match counts, 0 freezes.
+    state : pathlib.Path, optional
+        File that is written from time to time, and removed at the end. An interrupted run with the same arguments goes
+        on from it and ends with the same weights, bit by bit, as one that was never interrupted.
 
     Raises
     ------
+    InputError
+        When images and labels differ in number, or `rates` cannot be followed.
     SourceError
         When the loss is NaN or infinite.
     """
-    device = next(net.parameters()).device
-    batch_size = min(recipe.batch_size, max(2, len(images) // 4))
-    # Two images a step at least: batch norm after global pooling cannot take one.
-    steps_per_epoch = max(1, min(-(-len(images) // batch_size), len(images) // 2))
-    optimiser = torch.optim.SGD(
-        net.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs * steps_per_epoch)
-    draw = torch.Generator().manual_seed(seed)
-    started = time.monotonic()
-    best_loss, best_epoch, best_accuracy = float("inf"), 0, 0.0
-    best_weights = copy.deepcopy(net.state_dict())
-    stopped, epoch, steps = "finished", 0, 0
-
-    with _reproducible(seed, device):
-        for epoch in range(1, recipe.epochs + 1):
-            net.train()
-            order = torch.randperm(len(images), generator=draw)
-            # Chunks differ in size by one at most, so that none is small.
-            for chunk in torch.tensor_split(order, steps_per_epoch):
-                batch = _shifted(images[chunk].to(device), recipe.shift, draw)
-                loss = nn.functional.cross_entropy(net(batch), labels[chunk].to(device))
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
-                schedule.step()
-                steps += 1
-                if out_of_time := time.monotonic() - started > recipe.budget_s:
-                    break
-            validation_loss, accuracy = evaluate(net, *validation)
-            if not validation_loss < float("inf"):
-                raise SourceError(
-                    f"Training diverged in epoch {epoch} (validation loss {validation_loss}); lower the learning "
-                    f"rate, now {recipe.learning_rate}."
-                )
-            if validation_loss < best_loss:
-                best_loss, best_epoch, best_accuracy = validation_loss, epoch, accuracy
-                best_weights = copy.deepcopy(net.state_dict())
-            if on_epoch is not None:
-                on_epoch(epoch, recipe.epochs)
-            if steps == recipe.epochs * steps_per_epoch:
-                break
-            if out_of_time:
-                stopped = "budget"
-                break
-            if epoch - max(best_epoch, recipe.epochs // 2) >= recipe.patience:
-                stopped = "early"
-                break
-    net.load_state_dict(best_weights)
-    net.eval()
-    return TrainingRecord(
-        epochs=epoch,
-        best_epoch=best_epoch,
-        steps=steps,
-        seconds=time.monotonic() - started,
-        stopped=stopped,
-        validation_accuracy=best_accuracy,
-    )
+    member = Member(net, images, labels, validation, seed, rates)
+    factors = learning_rate_factors(net, rates)
+    file = None if state is None else StateFile(state, _identity(member, recipe))
+    with _frozen(net, [name for name, factor in factors.items() if factor == 0]), _channels_last(member) as format_:
+        learner = _Single(net, dict(net.named_parameters()), factors, recipe, format_)
+        (outcome,) = Loop(learner, [member], recipe).run(on_epoch, file)
+    if isinstance(outcome, SourceError):
+        raise outcome
+    return outcome
 
 
-def evaluate(
-    net: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, batch_size: int = 256
-) -> tuple[float, float]:
+def evaluate(net: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 256) -> tuple[float, float]:
     """Return (mean cross-entropy, accuracy) of `net` in evaluation mode; the mode is left there."""
     net.eval()
     device = next(net.parameters()).device
@@ -165,25 +91,138 @@ def evaluate(
     return loss / len(labels), correct / len(labels)
 
 
-def _shifted(batch: torch.Tensor, share: float, draw: torch.Generator) -> torch.Tensor:
-    """Shift each image by its own random offset; what moves in repeats the border."""
-    reach = round(share * batch.shape[-1])
-    if reach == 0:
-        return batch
-    height, width = batch.shape[-2:]
-    padded = nn.functional.pad(batch, (reach,) * 4, mode="replicate")
-    offsets = torch.randint(0, 2 * reach + 1, (len(batch), 2), generator=draw).tolist()
-    return torch.stack([image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, offsets, strict=True)])
+def relative_gradient_norms(
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    groups: Mapping[str, Sequence[str]],
+    *,
+    batch_size: int = 32,
+) -> dict[str, float]:
+    """Return ‖gradient‖ / ‖weights‖ of each group of parameters, the mean over batches, as a share of the largest.
+
+    The learning rates of surgical fine-tuning (Auto-RGN; Lee et al. 2023, arXiv 2210.11466): a stage whose weights
+    want to move far, for their size, is the one to tune.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Run in evaluation mode, so that batch norm keeps its averages; its mode is as before afterwards.
+    images : torch.Tensor
+        (n_samples, 3, height, width), normalised; not shifted.
+    labels : torch.Tensor
+        (n_samples,) int64.
+    groups : mapping of str to sequence of str
+        Names of the parameters of each group (a stage).
+    batch_size : int
+        Images a gradient is taken of.
+
+    Returns
+    -------
+    dict of str to float
+        Between 0 and 1 by group; a group whose weights are all 0 gets 1.
+
+    Raises
+    ------
+    InputError
+        When a group is empty, or names a parameter that is unknown or frozen.
+    SourceError
+        When a gradient is NaN or infinite.
+    """
+    trained = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
+    for group, names in groups.items():
+        if not names or not trained.keys() >= set(names):
+            raise InputError(
+                f"Expected group {group!r} to name trainable parameters of {type(net).__name__}, but got {list(names)}."
+            )
+    parameters = {name: trained[name] for names in groups.values() for name in names}
+    device = next(iter(parameters.values())).device
+    batches = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    gradients = dict.fromkeys(groups, torch.zeros((), device=device))
+    with deterministic_kernels():
+        for batch, truth in batches:
+            loss = nn.functional.cross_entropy(net(batch.to(device)), truth.to(device))
+            found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+            of = dict(zip(parameters, found, strict=True))
+            for group, names in groups.items():
+                gradients[group] = gradients[group] + _norm(of[name] for name in names) / len(batches)
+    for module, mode in modes.items():
+        module.training = mode
+    norms = {group: float(norm) for group, norm in gradients.items()}
+    if not all(map(math.isfinite, norms.values())):
+        raise SourceError(f"Expected finite gradients of {type(net).__name__}, but got norms {norms}.")
+    weights = {group: float(_norm(parameters[name].detach() for name in names)) for group, names in groups.items()}
+    relative = {group: norms[group] / weights[group] for group in groups if weights[group] > 0}
+    largest = max(relative.values(), default=0.0)
+    # Without any gradient no group is better than another.
+    return {group: relative[group] / largest if group in relative and largest > 0 else 1.0 for group in groups}
+
+
+def _norm(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]))
+
+
+class _Single(Learner):
+    """One network, stepped as it is."""
+
+    def losses(self, inputs: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(self._net(inputs[0]), labels[0])[None]
+
+    def evaluate(self, validations: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[float, float]]:
+        with self.precision():
+            return [evaluate(self._net, *validations[0])]
+
+    def weights(self, position: int) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in tensors(self._net)}
+
+    def keep(self, positions: Sequence[int]) -> None:
+        raise NotImplementedError("one network cannot be taken apart")
+
+
+def _identity(member: Member, recipe: Recipe) -> str:
+    """Return a digest of what tells a run from others: cheap to take, so without the images and the first weights."""
+    inputs = member.inputs.views if isinstance(member.inputs, CachedViews) else member.inputs
+    pairs = [(inputs, member.labels), *([] if member.validation is None else [member.validation])]
+    return digest(
+        __version__, torch.__version__, asdict(recipe), member.seed, dict(member.rates or {}),
+        {name: [list(t.shape), str(t.dtype), t.device.type, t.requires_grad] for name, t in tensors(member.net)},
+        [[list(images.shape), labels.tolist()] for images, labels in pairs],
+    )  # fmt: skip
 
 
 @contextmanager
-def _reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch for dropout and choose deterministic kernels; both are as before afterwards."""
-    cudnn = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark
-    cudnn.deterministic, cudnn.benchmark = True, False
+def _frozen(net: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Let these parameters require no gradient for the while, so that none is computed."""
+    parameters = dict(net.named_parameters())
+    frozen = [parameters[name] for name in names if parameters[name].requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
     try:
-        with seeded(seed, device):
-            yield
+        yield
     finally:
-        cudnn.deterministic, cudnn.benchmark = before
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _channels_last(member: Member) -> Iterator[torch.memory_format]:
+    """Lay weights and batches out channels last, in which convolutions are quicker, if the network takes it."""
+    net, device = member.net, next(member.net.parameters()).device
+    sample = (member.inputs.views[0] if isinstance(member.inputs, CachedViews) else member.inputs)[:1].to(device)
+    if sample.ndim != 4:
+        yield torch.contiguous_format
+        return
+    memory_format = torch.channels_last
+    net.eval().to(memory_format=memory_format)
+    try:
+        with torch.no_grad(), seeded(member.seed, device):
+            net(sample.contiguous(memory_format=memory_format))
+    except RuntimeError:  # A view of the activations that needs them contiguous.
+        memory_format = torch.contiguous_format
+        net.to(memory_format=memory_format)
+    try:
+        yield memory_format
+    finally:
+        net.to(memory_format=torch.contiguous_format)

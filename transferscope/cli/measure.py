@@ -1,0 +1,177 @@
+"""`transferscope measure`: really run the transfers."""
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from transferscope.cli import options
+
+if TYPE_CHECKING:
+    from transferscope.measurement.estimate import Estimate
+
+
+@click.command(
+    "measure",
+    epilog="""\b
+Examples:
+  transferscope measure --target data/ --sources zoo.yaml --protocols truncate,toptuning,fne
+  transferscope measure --target data/ --sources zoo.yaml --samples-per-class 5,20,100 --depths all --seeds 3 -o out/
+  transferscope measure --target data/ --sources zoo.yaml --protocols finetune,scratch --depths -1 --dry-run""",
+)
+@click.option("--target", required=True, metavar="FOLDER", help="Labelled images: a sub-folder for each class.")
+@options.sources
+@click.option(
+    "--protocols", default="truncate,toptuning,fne", show_default=True, metavar="NAME[,NAME...]",
+    help="truncate, svm, nearest_mean, toptuning: a head on features that are frozen at a depth; fne: full-network "
+    "embedding; reinit, finetune, defrost, surgical: training from a source; scratch: training from nothing.",
+)  # fmt: skip
+@click.option(
+    "--samples-per-class", default="1,2,5,10,20,50", show_default=True, metavar="N[,N...]",
+    help="Training images of each class; `all` takes what there is. Larger draws contain the smaller.",
+)  # fmt: skip
+@click.option(
+    "--depths", default="all", show_default=True, metavar="all|K[,K...]",
+    help="Stages to keep, see `transferscope layers`; -1 is the last.",
+)  # fmt: skip
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Draws for each size.")
+@click.option(
+    "--test-samples", type=click.IntRange(min=2), default=2000, show_default=True,
+    help="Most images to measure on: the folder's own test split, else a quarter of each class. None is trained on.",
+)  # fmt: skip
+@click.option(
+    "--learning-rates", metavar="RATE[,RATE...]",
+    help="Tried on validation images in each trained run, each counted as a trial. Default: one, by protocol.",
+)  # fmt: skip
+@click.option("--optimiser", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True, help="Most epochs of training.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")
+@click.option(
+    "--time-budget", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES",
+    help="Begin no run after this time; the same command goes on later.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Say what would run and about how long it would take.")
+@click.option("--retry-failed", is_flag=True, help="Run again what has failed.")
+@click.option(
+    "--country", default="world", show_default=True, metavar="ISO3|world",
+    help="Whose electricity is counted for CO2, such as DEU.",
+)  # fmt: skip
+@options.together(options.device, options.batch_size, options.seed, options.trust_code)
+@click.option(
+    "-o", "--output", default="transferscope-measurement", show_default=True, metavar="DIR",
+    help="Where runs.csv grows and the tables and pictures go.",
+)  # fmt: skip
+@options.together(options.output_format, options.quiet, options.verbose)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    target: str,
+    sources: str,
+    protocols: str,
+    samples_per_class: str,
+    depths: str,
+    seeds: int,
+    test_samples: int,
+    learning_rates: str | None,
+    optimiser: str,
+    epochs: int,
+    jobs: int,
+    time_budget: float | None,
+    dry_run: bool,
+    retry_failed: bool,
+    country: str,
+    device: str,
+    batch_size: int,
+    seed: int,
+    trust_code: bool,
+    output: str,
+    output_format: str,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Run real transfers over sources, protocols, depths and numbers of images, and record what each gave and cost.
+
+    Each finished run is one line of runs.csv at once. Stop it whenever you like: the same command runs what is missing.
+
+    Exit code 3: done, but some runs failed; they are listed and their reasons are in runs.csv.
+    """
+    options.set_up_messages(quiet, verbose)
+    from transferscope.measurement.measure import prepare
+    from transferscope.measurement.plan import parse_depths, parse_protocols, parse_sizes
+
+    with options.stdout_for_results():
+        grid = prepare(
+            target,
+            sources,
+            output,
+            protocols=parse_protocols(protocols),
+            samples_per_class=parse_sizes(samples_per_class),
+            depths=parse_depths(depths),
+            seeds=seeds,
+            test_samples=test_samples,
+            optimiser=optimiser,
+            epochs=epochs,
+            learning_rates=_rates(learning_rates),
+            jobs=jobs,
+            retry_failed=retry_failed,
+            country=country,
+            device=device,
+            batch_size=batch_size,
+            seed=seed,
+            progress=not quiet,
+            trust_code=trust_code,
+        )
+        if dry_run:
+            estimate = grid.estimate()
+        else:
+            measurement = grid.run(None if time_budget is None else 60 * time_budget)
+    if dry_run:
+        _print_estimate(estimate, output_format)
+        return
+    if output_format == "json":
+        sys.stdout.write(measurement.to_json())
+    elif output_format == "csv":
+        sys.stdout.write(measurement.to_csv())
+    else:
+        from transferscope.report.measurement import print_measurement
+
+        print_measurement(measurement, options.console())
+    sys.stdout.flush()
+    # After the answer, so that a folder that fills up or changes costs the files alone.
+    written = ["runs.csv", *(path.name for path in measurement.save(output))]
+    if not quiet:
+        click.echo(f"Wrote {', '.join(written)} to {output}", err=True)
+    if measurement.failed or len(measurement.failed_runs):
+        ctx.exit(3)
+
+
+def _rates(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise click.BadParameter(f"expected numbers like 0.01,0.05, but got {text!r}.") from error
+
+
+def _print_estimate(estimate: "Estimate", output_format: str) -> None:
+    if output_format == "json":
+        record = {"seconds": estimate.seconds, "runs": estimate.table.to_dict("records")}
+        sys.stdout.write(json.dumps(record, indent=1) + "\n")
+        return
+    if output_format == "csv":
+        sys.stdout.write(estimate.table.to_csv(index=False, lineterminator="\n"))
+        return
+    from rich.table import Table
+
+    table = Table("source", "protocol", "runs", "about", box=None, pad_edge=False)
+    for row in estimate.table.itertuples():
+        table.add_row(str(row.source), str(row.protocol), str(row.runs), _duration(float(str(row.seconds))))
+    console = options.console()
+    console.print(table)
+    console.print(f"\n{estimate.runs} runs, about {_duration(estimate.seconds)}; less where training stops early.")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

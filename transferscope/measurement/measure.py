@@ -1,0 +1,259 @@
+"""A grid of real transfers from beginning to end: plan, run what is missing, record each run as it ends."""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from transferscope import backend, models
+from transferscope.activations import resolve_stages
+from transferscope.data import Target, load_target
+from transferscope.errors import InputError, SourceError, TransferscopeWarning, is_interrupt
+from transferscope.images import Transform
+from transferscope.measurement.bank import Bank
+from transferscope.measurement.executor import Executor, Setup
+from transferscope.measurement.grid import Grid
+from transferscope.measurement.plan import ALL, PROTOCOLS, Depths, Run, Size, known_protocols, plan
+from transferscope.measurement.settings import Settings
+from transferscope.measurement.splits import draw, hold_out, sizes_within
+from transferscope.pipeline import check_arguments, describe
+from transferscope.power import WORLD
+from transferscope.progress import Report, Reporter
+from transferscope.protocols.finetuning import recipes
+from transferscope.report.measurement import Measurement
+from transferscope.report.ranking import Failure
+from transferscope.store import digest
+from transferscope.zoo import Zoo, load_zoo
+
+logger = logging.getLogger("transferscope")
+
+OUTPUT = "transferscope-measurement"
+PROTOCOLS_BY_DEFAULT = ("truncate", "toptuning", "fne")
+SIZES_BY_DEFAULT = (1, 2, 5, 10, 20, 50)
+
+
+def measure(
+    target: Any,
+    zoo: Zoo | str | Path | Mapping[str, Any] | Sequence[Any],
+    output: str | Path = OUTPUT,
+    *,
+    protocols: Sequence[str] = PROTOCOLS_BY_DEFAULT,
+    samples_per_class: Sequence[Size] = SIZES_BY_DEFAULT,
+    depths: Depths = ALL,
+    seeds: int = 3,
+    test_samples: int = 2000,
+    optimiser: str = "sgd",
+    epochs: int = 40,
+    learning_rates: Sequence[float] = (),
+    jobs: int = 1,
+    time_budget: float | None = None,
+    retry_failed: bool = False,
+    country: str = WORLD,
+    device: str = "auto",
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+    trust_code: bool = False,
+) -> Measurement:
+    """Run real transfers over sources, protocols, depths and numbers of images; record what each gave and cost.
+
+    Every run that ends is a row of ``runs.csv`` at once. A grid that was interrupted, or is asked for again with more
+    of anything, runs what is missing.
+
+    Parameters
+    ----------
+    target : path, Target, torchvision dataset or (images, labels)
+        What `load_target` takes.
+    zoo : Zoo, path, mapping or sequence
+        What `load_zoo` takes.
+    output : path
+        Folder of the results.
+    protocols : sequence of str
+        Names in `measurement.plan.PROTOCOLS`.
+    samples_per_class : sequence of int or "all"
+        Training images of each class. For one seed, larger draws contain the smaller. With 5 images of each class and
+        more, a fifth of them decide when to stop and which settings to choose.
+    depths : "all" or sequence of int
+        Stages to keep; negative ones count from the end.
+    seeds : int
+        Draws of images for each size; each decides everything random about its runs.
+    test_samples : int
+        Most images to measure on. They are the folder's own test split where there is one, else a quarter of each
+        class, the same for all runs, and none is ever trained on.
+    optimiser, epochs, learning_rates
+        Of the protocols that train, in place of their own recipe; of several learning rates the best on validation
+        images is taken, and each counts as a trial.
+    jobs : int
+        Runs side by side, each in a process of its own with its share of the cores. A script that asks for more than
+        one needs ``if __name__ == "__main__":``.
+    time_budget : float, optional
+        Seconds after which no run is begun.
+    retry_failed : bool
+        Whether runs that are recorded as failed are run again.
+    country : str
+        Whose electricity is counted: an ISO 3166 alpha-3 code, or "world".
+    device, batch_size, progress, trust_code
+        As in `rank`.
+    seed : int
+        Decides which images are tested on.
+
+    Raises
+    ------
+    InputError
+        When an argument, the target or the zoo is not as expected.
+    DeviceError
+        When the device does not exist.
+    SourceError
+        When not a single source can be loaded.
+    TransferscopeError
+        When a result cannot be written; what was recorded before is intact.
+    """
+    grid = prepare(
+        target, zoo, output, protocols=protocols, samples_per_class=samples_per_class, depths=depths, seeds=seeds,
+        test_samples=test_samples, optimiser=optimiser, epochs=epochs, learning_rates=learning_rates, jobs=jobs,
+        retry_failed=retry_failed, country=country, device=device, batch_size=batch_size, seed=seed,
+        progress=progress, trust_code=trust_code,
+    )  # fmt: skip
+    return grid.run(time_budget)
+
+
+def prepare(
+    target: Any,
+    zoo: Any,
+    output: str | Path = OUTPUT,
+    *,
+    protocols: Sequence[str] = PROTOCOLS_BY_DEFAULT,
+    samples_per_class: Sequence[Size] = SIZES_BY_DEFAULT,
+    depths: Depths = ALL,
+    seeds: int = 3,
+    test_samples: int = 2000,
+    optimiser: str = "sgd",
+    epochs: int = 40,
+    learning_rates: Sequence[float] = (),
+    jobs: int = 1,
+    retry_failed: bool = False,
+    country: str = WORLD,
+    device: str = "auto",
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+    trust_code: bool = False,
+) -> Grid:
+    """Plan a grid, see `measure`, and read its images; nothing is written yet."""
+    check_arguments(1, batch_size, seed, "compact")
+    known_protocols(protocols)
+    if not isinstance(jobs, int) or jobs < 1:
+        raise InputError(f"Expected `jobs` to be a whole number of at least 1, but got {jobs!r}.")
+    where = backend.resolve_device(device)
+    sources = load_zoo(zoo)
+    for source in sources:
+        models.check_trust(source, trust_code)
+    options = recipes(optimiser, epochs)
+    for rate in learning_rates:
+        replace(options["scratch"], learning_rate=rate)  # which checks it
+    images = load_target(target)
+    pool, test = hold_out(images, most=test_samples, seed=seed)
+    reporter = Reporter(progress)
+    layers, transform, failed = _layers(sources, trust_code, batch_size)
+    reporter, bank = Reporter(progress), Bank(images, transform)
+    with reporter.bar("reading images") as report:
+        pool, test, drawn = _sound(images, pool, test, samples_per_class, seeds, bank, report)
+    threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else None
+    setup = Setup(
+        images, sources, pool, test, drawn, options, tuple(learning_rates), device, batch_size, trust_code, country,
+        Path(output) / ".states", where.type == "cuda", jobs, threads,
+    )  # fmt: skip
+    sizes = sizes_within(samples_per_class, images.labels[pool])
+    runs = plan(layers, protocols, sizes, target=images.name, seeds=seeds, depths=depths)
+    settings = Settings(
+        target=images.name,
+        target_hash=images.hash,
+        held_out=digest(hashlib.sha256(pool.tobytes()).hexdigest(), hashlib.sha256(test.tobytes()).hexdigest()),
+        device=where.type,
+        options={
+            "recipes": {name: asdict(recipe) for name, recipe in options.items()},
+            "learning_rates": list(learning_rates),
+            "country": country,
+        },
+        sources={name: models.fingerprint(sources[name]) for name in layers},
+    )
+    return Grid(
+        runs, Path(output), settings, Executor(setup, bank), reporter, failed, retry_failed, _twins(runs, sources)
+    )
+
+
+def _layers(
+    sources: Zoo, trust_code: bool, batch_size: int
+) -> tuple[dict[str, tuple[str, ...]], Transform, tuple[Failure, ...]]:
+    """Return where each source can be cut, what the first one sees images by, and the sources that cannot be loaded."""
+    layers: dict[str, tuple[str, ...]] = {}
+    transforms: list[Transform] = []
+    failed: list[Failure] = []
+    for source in sources:
+        try:
+            network = models.load_network(source, trust_code=trust_code)
+            sample = torch.zeros(1, 3, network.transform.size, network.transform.size)
+            stages = resolve_stages(network.module, source.layers, sample, cuts_only=True)
+        except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
+            if is_interrupt(error):
+                raise KeyboardInterrupt from error
+            failed.append(Failure(source.name, describe(source.name, error, batch_size)))
+            logger.warning("%s failed: %s", source.name, failed[-1].error)
+            continue
+        layers[source.name] = tuple(stage.layer for stage in stages)
+        transforms.append(network.transform)
+    if not layers:
+        reasons = "; ".join(f"{failure.source}: {failure.error}" for failure in failed)
+        raise SourceError(f"No source could be loaded. {reasons}")
+    return layers, transforms[0], tuple(failed)
+
+
+def _sound(
+    images: Target, pool: np.ndarray, test: np.ndarray, sizes: Sequence[Size], seeds: int, bank: Bank, report: Report
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Leave broken images out of the pool and the test part, and draw anew, until every image that is needed is sound.
+
+    Returns
+    -------
+    pool, test, drawn : numpy.ndarray
+        Indices into the target; `drawn` are those of the pool that some run trains on.
+    """
+    most = max(len(pool) if size == ALL else size for size in sizes)
+    while True:
+        labels = images.labels[pool]
+        drawn = np.unique(np.concatenate([pool[draw(labels, most, seed)] for seed in range(seeds)]))
+        broken = bank.add([*drawn, *test], report)
+        if not broken:
+            return pool, test, drawn
+        warnings.warn(
+            f"{len(broken)} images are left out: {'; '.join(list(broken.values())[:5])}{'; …' * (len(broken) > 5)}",
+            TransferscopeWarning,
+            stacklevel=2,
+        )
+        pool, test = (np.setdiff1d(part, list(broken)) for part in (pool, test))
+        for part, what in ((pool, "train on"), (test, "test on")):
+            if missing := sorted(set(range(len(images.classes))) - set(images.labels[part].tolist())):
+                named = ", ".join(images.classes[label] for label in missing[:5])
+                raise InputError(f"target {images.name!r}: no sound image is left to {what} in {named}; repair some")
+
+
+def _twins(runs: Iterable[Run], sources: Zoo) -> dict[Run, list[Run]]:
+    """Find scratch runs of sources that differ in their weights alone: they are one and the same transfer."""
+    first: dict[Any, Run] = {}
+    twins: dict[Run, list[Run]] = {}
+    for run in runs:
+        if PROTOCOLS[run.protocol].depths != "none":
+            continue
+        architecture = models.fingerprint(sources[run.source].model_copy(update={"checkpoint": None}))
+        key = architecture, run.samples_per_class, run.seed
+        if key in first:
+            twins.setdefault(first[key], []).append(run)
+        else:
+            first[key] = run
+    return twins

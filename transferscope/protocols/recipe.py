@@ -1,0 +1,73 @@
+"""How a network is trained, and what a training run did."""
+
+import math
+from dataclasses import dataclass
+
+from transferscope.errors import InputError
+
+OPTIMISERS = ("sgd", "adamw")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: optimiser, a cosine schedule, random shifts of the images."""
+
+    epochs: int = 40
+    """Most passes over the training images; the cosine schedule spans them."""
+    batch_size: int = 32
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    """Nesterov's for "sgd", the first moment's decay for "adamw"."""
+    weight_decay: float = 5e-4
+    patience: int = 8
+    """Epochs without a better validation loss after which training stops, counted from half the schedule on: before,
+    with a high learning rate and few steps for batch norm's averages, a bad validation loss says little."""
+    shift: float = 0.125
+    """Largest shift of an image, as a share of its side. Flips are left out: digits and signs do not survive them."""
+    budget_s: float = 600.0
+    """Seconds after which training stops, in the middle of an epoch too."""
+    optimiser: str = "sgd"
+    """"sgd" (with Nesterov momentum) or "adamw"."""
+    views: int = 4
+    """Augmented views of the images that are kept where a frozen prefix is run only once."""
+    precision: str = "auto"
+    """"float32", "bfloat16" (autocast: the weights stay float32) or "auto": bfloat16 on a GPU that has it."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate", "patience", "budget_s", "views"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"Expected `{name}` to be positive, but got {getattr(self, name)}.")
+        for name in ("epochs", "batch_size", "patience", "views"):
+            if getattr(self, name) != int(getattr(self, name)):
+                raise InputError(f"Expected `{name}` to be a whole number, but got {getattr(self, name)}.")
+        if not math.isfinite(self.learning_rate):
+            raise InputError(f"Expected `learning_rate` to be finite, but got {self.learning_rate}.")
+        for name in ("momentum", "shift"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"Expected `{name}` to be at least 0 and below 1, but got {getattr(self, name)}.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"Expected `weight_decay` to be 0 or a positive number, but got {self.weight_decay}.")
+        for name, known in (("optimiser", OPTIMISERS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"Expected `{name}` to be one of {', '.join(known)}, but got {getattr(self, name)!r}.")
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What a training run did."""
+
+    epochs: int
+    """Begun; the last one may have been cut short by the budget."""
+    best_epoch: int
+    """The one whose weights were kept: the last one, without validation images."""
+    steps: int
+    seconds: float
+    """Of wall time, before an interruption too; of several networks trained at once, this one's share."""
+    stopped: str
+    """"finished", "early" (no better validation loss) or "budget" (time ran out)."""
+    validation_accuracy: float
+    """Of the best epoch, like the loss; both are NaN without validation images."""
+    validation_loss: float
+    images_seen: int
+    """Training images that went through the network, each as often as it did."""

@@ -1,0 +1,317 @@
+"""The result of `measure`: what each transfer really gave and cost, over draws of the training images."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pandas as pd
+import xarray as xr
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from transferscope import __version__
+from transferscope.errors import InputError
+from transferscope.report.files import DIGITS, png, prepare_folder, write_together
+from transferscope.report.ranking import Failure
+
+SCHEMA_VERSION = 1
+
+PROTOCOLS = (
+    "nearest_mean", "truncate", "svm", "toptuning", "fne", "reinit", "finetune", "defrost", "surgical", "scratch",
+)  # fmt: skip
+"""The order in which protocols are shown."""
+
+CELL = ["source", "protocol", "depth", "depths", "layer", "samples_per_class", "samples"]
+"""What runs that differ in the seed alone have in common."""
+
+UNITS = {
+    "accuracy": "1",
+    "balanced_accuracy": "1",
+    "seconds": "s",
+    "flops": "1",
+    "kwh": "kWh",
+    "kgco2e": "kg CO2e",
+    "peak_memory": "byte",
+    "trials": "1",
+}
+"""What is measured of a run, with its unit."""
+
+_DESCRIPTIONS = {
+    "accuracy": "Share of the test images that are classified correctly.",
+    "balanced_accuracy": "The same, averaged over classes.",
+    "seconds": "Time of the transfer: features of the training images, search and training; without testing.",
+    "flops": "Floating-point operations of the transfer (a multiply-add counts as two).",
+    "kwh": "Electricity that the transfer used.",
+    "kgco2e": "Emissions of that electricity.",
+    "peak_memory": "Most memory that the transfer held at once.",
+    "trials": "Fits that the search for settings tried.",
+}
+_WIDE = 110
+"""Terminal columns from which on the name of the layer has room."""
+_MOST_FAILURES = 10
+
+
+class Settings(TypedDict):
+    """What all runs of a measurement share."""
+
+    target: str
+    target_hash: str
+    classes: int
+    n_test: int
+    """Test images, the same for all runs."""
+    chance: float
+    """Share of the largest class among them."""
+    energy: str
+    """How electricity was measured or estimated, in one line."""
+    device: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Real transfers over sources, protocols, depths, numbers of images and seeds.
+
+    Attributes
+    ----------
+    runs : pandas.DataFrame
+        A row for each run that ended: the columns of runs.csv. Numbers of failed runs are NaN.
+    settings : Settings
+        What all of them share.
+    failed : tuple of Failure
+        Sources that could not be loaded, so that none of their runs was begun.
+
+    Raises
+    ------
+    InputError
+        When `runs` lacks a column.
+    """
+
+    runs: pd.DataFrame
+    settings: Settings
+    failed: tuple[Failure, ...] = ()
+
+    def __post_init__(self) -> None:
+        missing = [name for name in [*CELL, "seed", *UNITS, "status"] if name not in self.runs]
+        if missing:
+            raise InputError(
+                f"Expected `runs` to have the columns of runs.csv, but it lacks {', '.join(missing)}; `measure` "
+                "returns a Measurement."
+            )
+        # Where pandas has read runs.csv, the empty layer at depth 0 is NaN, and would be dropped from groups.
+        layers = self.runs["layer"].astype(object).fillna("")
+        object.__setattr__(self, "runs", self.runs.assign(layer=layers))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each source, protocol, depth, layer and number of images, over the seeds.
+
+        Accuracies and costs are means over the seeds that did not fail (`n_seeds` of them, `failed` did); NaN where
+        all failed. `peak_memory` is the largest of them. `standard_error` is the standard deviation of the accuracy
+        over seeds divided by √n_seeds, NaN for a single one: it tells how far the draw of the training images and of
+        the weights moves the mean. All runs are tested on the same images, whose own finite number is not in it.
+        `best` marks, for each source, protocol and number of images, the row with the highest accuracy (the
+        shallowest of equals), which is known only after all of them have been measured.
+        """
+        largest = {"peak_memory": "max"}
+        means = {name: (name, largest.get(name, "mean")) for name in UNITS}
+        table = (
+            self.runs.assign(failed=self.runs["status"] != "done")
+            .groupby(CELL, as_index=False, sort=False)
+            .agg(
+                n_seeds=("accuracy", "count"),
+                failed=("failed", "sum"),
+                accuracy=means.pop("accuracy"),
+                standard_error=("accuracy", "sem"),
+                **means,
+            )
+        )
+        order = ["source", "protocol", "samples_per_class", "depth", "layer"]
+        table = table.sort_values(order, key=_place, ignore_index=True)
+        return table.assign(best=table.index.isin(_best(table, ["source", "protocol", "samples_per_class"]).index))
+
+    @property
+    def dataset(self) -> xr.Dataset:
+        """All runs over (source, protocol, depth, samples_per_class, seed): what measurement.nc holds.
+
+        A run that failed or is not there is NaN. Each set of layers of a full-network embedding is a protocol of its
+        own, such as "fne (upper 75%)". The coordinate `layer` over (source, depth) is the layer of the cut, empty
+        where there is none.
+        """
+        runs = self.runs.assign(protocol=_variant(self.runs)).astype({"source": object, "protocol": object})
+        dims = ["source", "protocol", "depth", "samples_per_class", "seed"]
+        dataset = runs.set_index(dims)[list(UNITS)].astype(float).to_xarray()
+        dataset = dataset.sel({dim: runs[dim].drop_duplicates().sort_values(key=_place).to_numpy() for dim in dims})
+        layers = pd.DataFrame("", dataset.indexes["source"], dataset.indexes["depth"], dtype=object)
+        for row in self.runs[self.runs["protocol"] != "fne"].itertuples():
+            layers.loc[row.source, row.depth] = row.layer
+        dataset = dataset.assign_coords(layer=(("source", "depth"), layers.to_numpy(dtype=object)))
+        for name, unit in UNITS.items():
+            dataset[name].attrs.update(units=unit, description=_DESCRIPTIONS[name])
+        dataset["depth"].attrs["description"] = "Stages of the source that are kept or frozen."
+        dataset["samples_per_class"].attrs["description"] = "Training images of each class, at most."
+        versions = ", ".join(f"{name} {version}" for name, version in self.settings["versions"].items())
+        return dataset.assign_attrs({**self.settings, "versions": versions, "transferscope_version": __version__})
+
+    @property
+    def failed_runs(self) -> pd.DataFrame:
+        """The runs that failed, each with its reason in the column `error`."""
+        runs = self.runs[self.runs["status"] != "done"]
+        names = ["source", "protocol", "depth", "layer", "samples_per_class", "seed"]
+        return runs[names].assign(error=runs["status"].str.removeprefix("failed: "))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the single runs as plain lists and mappings; what is not finite is None."""
+        settings = self.settings
+        target = {name: settings[name] for name in ("classes", "n_test", "chance")}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "target": {"name": settings["target"], "hash": settings["target_hash"], **target},
+            "device": settings["device"],
+            "energy": settings["energy"],
+            "versions": dict(settings["versions"]),
+            "results": self.table.to_dict("records"),
+            "failed_runs": self.failed_runs.to_dict("records"),
+            "failed": [asdict(failure) for failure in self.failed],
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON text; numbers have six significant digits."""
+        return json.dumps(_significant(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_csv(self) -> str:
+        """Return `table` as CSV text; numbers have six significant digits."""
+        return self.table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write measurement.json, measurement.csv, measurement.nc and the pictures into `folder`; return their paths.
+
+        None is moved into place before all are complete. Pictures of what was not measured are left out.
+
+        Raises
+        ------
+        InputError
+            When the folder cannot be made or written.
+        """
+        from transferscope.report import transfer_plots
+
+        folder = prepare_folder(folder)
+        files = {
+            "measurement.json": self.to_json().encode(),
+            "measurement.csv": self.to_csv().encode(),
+            "measurement.nc": bytes(self.dataset.to_netcdf(engine="h5netcdf")),
+        }
+        figures = transfer_plots.figures(self.table, chance=self.settings["chance"], energy=self.settings["energy"])
+        return write_together(folder, {**files, **{name: png(figure) for name, figure in figures.items()}})
+
+
+def print_measurement(measurement: Measurement, console: Console) -> None:
+    """Print the best cut for each number of images and protocol, what failed, and how to read it."""
+    table = measurement.table
+    best = _best(table[table["best"]], ["samples_per_class", "protocol"])
+    if best.empty:
+        console.print(Text("No run has come to an end without failing.", style="bold"))
+    else:
+        console.print(_best_table(best, sources=len(table["source"].unique()), wide=console.width >= _WIDE))
+    for lines, style in ((_failures(measurement), "bold"), (_notes(measurement, best), "dim")):
+        if lines:
+            console.print()
+            console.print(Text("\n".join(lines), style=style))
+
+
+def _best_table(best: pd.DataFrame, *, sources: int, wide: bool) -> Table:
+    errors = ["" if math.isnan(error) else f" ±{error:.3f}" for error in best["standard_error"]]
+    sizes = best["samples_per_class"]
+    columns: dict[str, list[str]] = {
+        "images": sizes.astype(str).where(sizes != sizes.shift(), "").tolist(),
+        "protocol": _variant(best).tolist(),
+        "source": best["source"].tolist(),
+        "cut after": best["layer"].where(best["protocol"] != "fne", "").tolist(),
+        "depth": [f"{row.depth}/{row.depths}" for row in best.itertuples()],
+        "accuracy": [f"{value:.3f}{error:7}" for value, error in zip(best["accuracy"], errors, strict=True)],
+        "seconds": [_cost(value) for value in best["seconds"]],
+        "kWh": [_cost(value) for value in best["kwh"]],
+    }
+    left_out = {"source": sources == 1, "cut after": not wide, "kWh": best["kwh"].isna().all()}
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    shown = [name for name in columns if not left_out.get(name)]
+    for header in shown:
+        name = header in ("source", "cut after")
+        text = name or header == "protocol"
+        table.add_column(header, justify="left" if text else "right", no_wrap=not name, overflow="fold")
+    for row in zip(*(columns[name] for name in shown), strict=True):
+        # As Text: a name may look like rich's markup.
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _failures(measurement: Measurement) -> list[str]:
+    lines = [f"{failure.source} failed: {failure.error}" for failure in measurement.failed]
+    for (source, error), runs in measurement.failed_runs.groupby(["source", "error"], sort=False):
+        protocols = ", ".join(runs["protocol"].unique())
+        lines.append(f"{source}: {len(runs)} run{'s' * (len(runs) > 1)} failed ({protocols}): {error}")
+    more = len(lines) - _MOST_FAILURES
+    return [*lines[:_MOST_FAILURES], *([f"… and {more} more; all are in runs.csv."] if more > 0 else [])]
+
+
+def _notes(measurement: Measurement, best: pd.DataFrame) -> list[str]:
+    settings, lines = measurement.settings, []
+    if len(best):
+        seeds = sorted(set(best["n_seeds"]))
+        over = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        what = "depth" if len(measurement.table["source"].unique()) == 1 else "source and depth"
+        lines.append(
+            f"images: of each class, to train on. For each protocol the {what} with the highest accuracy is shown. "
+            "That choice was made on the test images, in hindsight: one made beforehand cannot expect as much."
+        )
+        lines.append(
+            f"Accuracy: on {settings['n_test']} test images of {settings['target']} ({settings['classes']} classes; "
+            f"always guessing the largest gives {settings['chance']:.3f}), mean over {over} seed{'s' * (seeds != [1])}."
+            + " ±: its standard error over seeds."
+            * bool(best["standard_error"].notna().any())
+        )
+    lines.append(settings["energy"])
+    if len(best) and measurement.runs["kwh"].isna().all():
+        lines.append("No run's electricity is known, so there is no accuracy-by-energy.png.")
+    return lines
+
+
+def _best(table: pd.DataFrame, within: list[str]) -> pd.DataFrame:
+    """Return the row with the highest accuracy for each combination of the columns `within`, in the table's order."""
+    known = table.dropna(subset="accuracy").sort_values("accuracy", ascending=False, kind="stable")
+    return known.drop_duplicates(within).sort_values(within, key=_place)
+
+
+def _variant(runs: pd.DataFrame) -> pd.Series:
+    """Name protocols, with the set of layers where that is what they differ in."""
+    return runs["protocol"].where(runs["protocol"] != "fne", "fne (" + runs["layer"] + ")")
+
+
+def _place(column: pd.Series) -> pd.Series:
+    """Return what a column is sorted by."""
+    if column.name != "protocol":
+        return column
+    known = {name: f"{number:02d}" for number, name in enumerate(PROTOCOLS)}
+    # A variant follows its protocol.
+    return column.map(lambda name: known.get(str(name).split(" ")[0], "") + str(name))
+
+
+def _cost(value: float) -> str:
+    """Write seconds or kWh with three significant digits, or all digits before the point."""
+    if math.isnan(value):
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _significant(value: Any) -> Any:
+    """Round floats to six significant digits: energy in kWh can be a millionth; not finite becomes None."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _significant(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_significant(item) for item in value]
+    return value
