@@ -188,6 +188,7 @@ def test_json_is_strict_and_keeps_six_digits_of_small_numbers():
     content = json.loads(found.to_json(), parse_constant=refuse)
     assert list(content) == [
         "schema_version", "target", "device", "energy", "versions", "results", "failed_runs", "failed",
+        "networks",
     ]  # fmt: skip
     assert content["schema_version"] == 1
     assert content["target"] == {"name": "shells", "hash": "0f" * 32, "classes": 6, "n_test": 200, "chance": 0.25}

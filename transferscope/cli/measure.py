@@ -44,7 +44,9 @@ Examples:
     "--learning-rates", metavar="RATE[,RATE...]",
     help="Tried on validation images in each trained run, each counted as a trial. Default: one, by protocol.",
 )  # fmt: skip
-@click.option("--optimiser", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True)
+@click.option(
+    "--optimiser", type=click.Choice(["sgd", "adamw"]), default="adamw", show_default=True, help="Of training."
+)
 @click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True, help="Most epochs of training.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")
 @click.option(
@@ -99,15 +101,19 @@ def command(
     options.set_up_messages(quiet, verbose)
     from transferscope.measurement.measure import prepare
     from transferscope.measurement.plan import parse_depths, parse_protocols, parse_sizes
+    from transferscope.report.files import prepare_folder
 
+    chosen = parse_protocols(protocols), parse_sizes(samples_per_class), parse_depths(depths)
+    if not dry_run:
+        prepare_folder(output)
     with options.stdout_for_results():
         grid = prepare(
             target,
             sources,
             output,
-            protocols=parse_protocols(protocols),
-            samples_per_class=parse_sizes(samples_per_class),
-            depths=parse_depths(depths),
+            protocols=chosen[0],
+            samples_per_class=chosen[1],
+            depths=chosen[2],
             seeds=seeds,
             test_samples=test_samples,
             optimiser=optimiser,

@@ -1,15 +1,22 @@
 """About how long a grid would take, from a few steps and fits timed on this machine."""
 
+import logging
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 import torch
 
+from transferscope.errors import TransferscopeWarning, is_interrupt
 from transferscope.measurement.executor import Executor
 from transferscope.measurement.plan import PROTOCOLS, Run
+from transferscope.pipeline import describe
+
+logger = logging.getLogger("transferscope")
 
 _REPEATS = 3
 _BATCH = 32
@@ -22,7 +29,8 @@ class Estimate:
     Attributes
     ----------
     table
-        A row for each source and protocol: `runs` that are missing and `seconds` for all of them.
+        A row for each source and protocol: `runs` that are missing and `seconds` for all of them. The features of a
+        source, which its runs share, have a row of no runs.
     seconds
         Until the end, side by side as asked. Training may stop early, so this is rather too much.
     runs
@@ -44,11 +52,13 @@ def estimate(executor: Executor, runs: Sequence[Run]) -> Estimate:
     runs : sequence of Run
         What is to be done.
     """
-    rates = {source: _Rates(executor, source) for source in dict.fromkeys(run.source for run in runs)}
-    rows = [(run.source, run.protocol, rates[run.source].seconds(run)) for run in runs]
-    rows += [(source, "(features)", rate.features()) for source, rate in rates.items() if rate.heads]
-    frame = pd.DataFrame(rows, columns=["source", "protocol", "seconds"])
-    table = frame.groupby(["source", "protocol"], sort=False)["seconds"].agg(runs="size", seconds="sum").reset_index()
+    rows: list[tuple[str, str, int, float]] = []
+    for source in dict.fromkeys(run.source for run in runs):
+        rates = _Rates(executor, source)
+        own = [(source, run.protocol, 1, rates.seconds(run)) for run in runs if run.source == source]
+        rows += [*([(source, "(features)", 0, rates.features())] if rates.heads else []), *own]
+    frame = pd.DataFrame(rows, columns=["source", "protocol", "runs", "seconds"])
+    table = frame.groupby(["source", "protocol"], sort=False, as_index=False).sum()
     return Estimate(table, float(table["seconds"].sum()) / executor.setup.jobs, len(runs))
 
 
@@ -57,22 +67,40 @@ class _Rates:
 
     def __init__(self, executor: Executor, source: str) -> None:
         self._executor = executor
+        self._source = source
         self.heads: dict[tuple[str, int], float] = {}
         """Seconds of one fit, by protocol and images per class."""
         self._stages = executor.stages(source)
-        setup = executor.setup
-        # All weights are trained, as in scratch.
-        net = executor.untrained(source)
-        images = executor.bank(source).images(setup.drawn[:_BATCH]).to(executor.device)
+        bank, indices = executor.bank(source), executor.setup.drawn[:_BATCH]
+        bank.add(indices)
+        self._images = bank.images(indices).to(executor.device)
 
-        def step() -> None:
-            net(images).sum().backward()
+    @cached_property
+    def _forward(self) -> float:
+        def prepare() -> Callable[[], object]:
+            net = self._executor.network(self._source).module.to(self._executor.device)
+            return torch.inference_mode()(lambda: net(self._images))
 
-        def forward() -> None:
-            with torch.inference_mode():
-                net(images)
+        return self._per_image(prepare)
 
-        self._step, self._forward = (_seconds(work, executor.device) / len(images) for work in (step, forward))
+    @cached_property
+    def _step(self) -> float:
+        def prepare() -> Callable[[], object]:
+            net = self._executor.untrained(self._source)  # all weights are trained, as in scratch
+            return lambda: net(self._images).sum().backward()
+
+        return self._per_image(prepare)
+
+    def _per_image(self, prepare: Callable[[], Callable[[], object]]) -> float:
+        """Return seconds for an image; 0, with a warning, for what fails, as the runs will too."""
+        try:
+            return _seconds(prepare(), self._executor.device) / len(self._images)
+        except (Exception, SystemExit) as error:  # whatever a network's code raises
+            if is_interrupt(error):
+                raise KeyboardInterrupt from error
+            reason = describe(self._source, error, self._executor.setup.batch_size)
+            logger.warning("%s cannot be timed: %s", self._source, reason)
+            return 0.0
 
     def features(self) -> float:
         """Seconds for the features of all images of the grid."""
@@ -82,7 +110,7 @@ class _Rates:
     def seconds(self, run: Run) -> float:
         """Seconds of one run."""
         setup = self._executor.setup
-        samples = len(self._executor.setup.drawn_by(run))
+        samples = len(setup.drawn_by(run))
         if PROTOCOLS[run.protocol].kind != "trained":
             key = run.protocol, run.samples_per_class
             if key not in self.heads:
@@ -97,17 +125,21 @@ class _Rates:
         return samples * passes * max(1, len(setup.learning_rates))
 
     def _head(self, run: Run) -> float:
-        """Fit the head of a run to noise of the size of its features."""
+        """Fit the head of a run to noise, as wide as the features of all layers or of the widest."""
         labels = self._executor.setup.target.labels[self._executor.setup.drawn_by(run)]
-        widths = [max(stage.shape[:1] if len(stage.shape) == 3 else stage.shape[-1:]) for stage in self._stages]
+        widths = [stage.shape[0] if len(stage.shape) == 3 else stage.shape[-1] for stage in self._stages]
+        if PROTOCOLS[run.protocol].kind == "features":
+            widths = [max(widths)] * len(widths)
         random = np.random.default_rng(0)
         layers = [random.normal(size=(len(labels), width)).astype(np.float32) for width in widths]
-        started = time.perf_counter()
-        self._executor.fit_head(run, layers, labels)
-        return time.perf_counter() - started
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TransferscopeWarning)  # noise is hard to fit
+            started = time.perf_counter()
+            self._executor.fit_head(run, layers, labels)
+            return time.perf_counter() - started
 
 
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
     """Return the least time of a few repetitions, the first one left out."""
     times = []
     for _ in range(1 + _REPEATS):

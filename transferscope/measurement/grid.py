@@ -1,22 +1,27 @@
 """A grid of transfers that is ready to run: what is missing, how long it takes, and running it."""
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from transferscope import __version__
+from transferscope.errors import is_interrupt
 from transferscope.measurement.estimate import Estimate, estimate
 from transferscope.measurement.executor import Executor
+from transferscope.measurement.networks import cut_networks
 from transferscope.measurement.plan import Run, group
 from transferscope.measurement.pool import carry_out, carry_out_side_by_side, deadline
-from transferscope.measurement.rows import DONE
-from transferscope.measurement.runs import IDENTITY, RunTable, recorded
-from transferscope.measurement.settings import Settings
+from transferscope.measurement.rows import DONE, ForeignError, Row
+from transferscope.measurement.runs import IDENTITY, SETTINGS, RunTable, recorded
+from transferscope.measurement.settings import Settings, check, read_settings
 from transferscope.progress import Reporter
 from transferscope.report.measurement import Measurement
 from transferscope.report.ranking import Failure
@@ -62,7 +67,7 @@ class Grid:
 
     def estimate(self) -> Estimate:
         """Say what is missing and about how long it would take; the folder is left as it is."""
-        known = recorded(self.folder)
+        known = self._recorded()
         there = {identity for identity, row in known.items() if row["status"] == DONE or not self.retry_failed}
         return estimate(self.executor, self._distinct([run for run in self.runs if run.identity not in there]))
 
@@ -85,6 +90,8 @@ class Grid:
                 self._run(table, self._distinct(missing), time_budget)
             if left := len(self._missing(table)):
                 logger.info("The time is up; %d runs are left. The same command goes on with them.", left)
+            else:
+                shutil.rmtree(self.executor.setup.states, ignore_errors=True)
             return self._measurement(table)
 
     def _run(self, table: RunTable, runs: Sequence[Run], time_budget: float | None) -> None:
@@ -98,8 +105,8 @@ class Grid:
         else:
             results = carry_out_side_by_side(setup, groups, out_of_time=out_of_time)
         twins = {run.identity: others for run, others in self.twins.items()}
-        done = 0
-        with self.reporter.bar("runs") as report:
+        done, told = 0, set()
+        with self.reporter.bar("runs") as report, closing(results):
             report(done, len(runs))
             for rows in results:
                 others = [row | asdict(twin) for row in rows for twin in twins.get(_identity(row), ())]
@@ -107,8 +114,21 @@ class Grid:
                 done += len(rows)
                 report(done, len(runs))
                 for row in rows:
-                    if row["status"] != DONE:
+                    if row["status"] != DONE and (row["source"], row["status"]) not in told:
+                        told.add((row["source"], row["status"]))
                         logger.warning("%s %s at depth %d %s", *(row[name] for name in _SHOWN))
+
+    def _recorded(self) -> dict[tuple[Any, ...], Row]:
+        """Return the rows that `run` would go on with, without touching them."""
+        rows = recorded(self.folder)
+        if not rows:
+            return {}
+        try:
+            check(read_settings(self.folder / SETTINGS), self.settings.record(), list(rows.values()))
+        except (ForeignError, OSError) as reason:
+            logger.info("The runs in %s would be set aside: %s.", self.folder, reason)
+            return {}
+        return rows
 
     def _missing(self, table: RunTable) -> list[Run]:
         return [run for run in self.runs if not table.done(run, retry_failed=self.retry_failed)]
@@ -119,16 +139,15 @@ class Grid:
         return [run for run in runs if run not in others]
 
     def _copy_to_twins(self, table: RunTable) -> None:
-        """Record what is known of twins of runs that were recorded when there was no such source yet."""
+        """Record what is known of runs whose twins were recorded when there was no such source yet."""
         rows = {_identity(row): row for row in table.frame().to_dict("records")}
         missing = set(self._missing(table))
-        new = [
-            {**rows[run.identity], **asdict(twin)}
-            for run, twins in self.twins.items()
-            if run not in missing
-            for twin in twins
-            if twin in missing
-        ]
+        new = []
+        for run, others in self.twins.items():
+            twins = [run, *others]
+            known = next((twin for twin in twins if twin not in missing), None)
+            if known is not None:
+                new += [{**rows[known.identity], **asdict(twin)} for twin in twins if twin in missing]
         if new:
             table.append(new)
 
@@ -151,7 +170,19 @@ class Grid:
                 "versions": {"transferscope": __version__, "torch": torch.__version__},
             },
             failed=self.failed,
+            networks=self._networks(),
         )
+
+    def _networks(self) -> pd.DataFrame:
+        tables = []
+        for source in dict.fromkeys(run.source for run in self.runs):
+            try:
+                tables.append(cut_networks(self.executor, source))
+            except (Exception, SystemExit) as error:  # its runs have failed too, and say why
+                if is_interrupt(error):
+                    raise KeyboardInterrupt from error
+                logger.debug("%s cannot be timed: %s", source, error)
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ import torch
 
 from transferscope import backend, models
 from transferscope.activations import resolve_stages
-from transferscope.data import Target, load_target
+from transferscope.data import BROKEN_LIMIT, Target, load_target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning, is_interrupt
 from transferscope.images import Transform
 from transferscope.measurement.bank import Bank
@@ -48,7 +48,7 @@ def measure(
     depths: Depths = ALL,
     seeds: int = 3,
     test_samples: int = 2000,
-    optimiser: str = "sgd",
+    optimiser: str = "adamw",
     epochs: int = 40,
     learning_rates: Sequence[float] = (),
     jobs: int = 1,
@@ -133,7 +133,7 @@ def prepare(
     depths: Depths = ALL,
     seeds: int = 3,
     test_samples: int = 2000,
-    optimiser: str = "sgd",
+    optimiser: str = "adamw",
     epochs: int = 40,
     learning_rates: Sequence[float] = (),
     jobs: int = 1,
@@ -148,8 +148,7 @@ def prepare(
     """Plan a grid, see `measure`, and read its images; nothing is written yet."""
     check_arguments(1, batch_size, seed, "compact")
     known_protocols(protocols)
-    if not isinstance(jobs, int) or jobs < 1:
-        raise InputError(f"Expected `jobs` to be a whole number of at least 1, but got {jobs!r}.")
+    _check_numbers(samples_per_class, depths, seeds=seeds, test_samples=test_samples, jobs=jobs)
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)
     for source in sources:
@@ -188,6 +187,27 @@ def prepare(
     )
 
 
+def _check_numbers(samples_per_class: Any, depths: Any, **counts: Any) -> None:
+    """Raise InputError unless the counts are whole numbers above 0, and the others lists of whole numbers."""
+    for name, value in counts.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise InputError(f"Expected `{name}` to be a whole number of at least 1, but got {value!r}.")
+    if (
+        not isinstance(samples_per_class, Sequence)
+        or not samples_per_class
+        or not all(size == ALL or (isinstance(size, (int, np.integer)) and size >= 1) for size in samples_per_class)
+    ):
+        raise InputError(
+            f"Expected `samples_per_class` to list whole numbers above 0 or 'all', but got {samples_per_class!r}."
+        )
+    if depths != ALL and (
+        not isinstance(depths, Sequence)
+        or not depths
+        or not all(isinstance(depth, (int, np.integer)) for depth in depths)
+    ):
+        raise InputError(f"Expected `depths` to be 'all' or to list whole numbers, but got {depths!r}.")
+
+
 def _layers(
     sources: Zoo, trust_code: bool, batch_size: int
 ) -> tuple[dict[str, tuple[str, ...]], Transform, tuple[Failure, ...]]:
@@ -219,23 +239,30 @@ def _sound(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Leave broken images out of the pool and the test part, and draw anew, until every image that is needed is sound.
 
+    More broken ones than a share of `BROKEN_LIMIT` are an error.
+
     Returns
     -------
     pool, test, drawn : numpy.ndarray
         Indices into the target; `drawn` are those of the pool that some run trains on.
     """
     most = max(len(pool) if size == ALL else size for size in sizes)
+    all_broken: dict[int, str] = {}
     while True:
         labels = images.labels[pool]
         drawn = np.unique(np.concatenate([pool[draw(labels, most, seed)] for seed in range(seeds)]))
         broken = bank.add([*drawn, *test], report)
         if not broken:
             return pool, test, drawn
-        warnings.warn(
-            f"{len(broken)} images are left out: {'; '.join(list(broken.values())[:5])}{'; …' * (len(broken) > 5)}",
-            TransferscopeWarning,
-            stacklevel=2,
-        )
+        all_broken |= broken
+        checked = len(drawn) + len(test)
+        listed = "; ".join(list(broken.values())[:5]) + "; …" * (len(broken) > 5)
+        if len(all_broken) > BROKEN_LIMIT * checked:
+            raise InputError(
+                f"target {images.name!r}: {len(all_broken)} of {checked} images are broken, over {BROKEN_LIMIT:.0%}: "
+                f"{listed}; repair or remove them"
+            )
+        warnings.warn(f"{len(broken)} images are left out: {listed}", TransferscopeWarning, stacklevel=2)
         pool, test = (np.setdiff1d(part, list(broken)) for part in (pool, test))
         for part, what in ((pool, "train on"), (test, "test on")):
             if missing := sorted(set(range(len(images.classes))) - set(images.labels[part].tolist())):

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -83,6 +83,9 @@ class Measurement:
         What all of them share.
     failed : tuple of Failure
         Sources that could not be loaded, so that none of their runs was begun.
+    networks : pandas.DataFrame
+        A row for each source and depth: layer, params, flops and latency (seconds) of one image through the network
+        cut there.
 
     Raises
     ------
@@ -93,6 +96,7 @@ class Measurement:
     runs: pd.DataFrame
     settings: Settings
     failed: tuple[Failure, ...] = ()
+    networks: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __post_init__(self) -> None:
         missing = [name for name in [*CELL, "seed", *UNITS, "status"] if name not in self.runs]
@@ -176,6 +180,7 @@ class Measurement:
             "results": self.table.to_dict("records"),
             "failed_runs": self.failed_runs.to_dict("records"),
             "failed": [asdict(failure) for failure in self.failed],
+            "networks": self.networks.to_dict("records"),
         }
 
     def to_json(self) -> str:
@@ -184,10 +189,10 @@ class Measurement:
 
     def to_csv(self) -> str:
         """Return `table` as CSV text; numbers have six significant digits."""
-        return self.table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+        return _csv(self.table)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write measurement.json, measurement.csv, measurement.nc and the pictures into `folder`; return their paths.
+        """Write measurement.json, .csv, .nc, networks.csv and the pictures into `folder`; return their paths.
 
         None is moved into place before all are complete. Pictures of what was not measured are left out.
 
@@ -204,6 +209,8 @@ class Measurement:
             "measurement.csv": self.to_csv().encode(),
             "measurement.nc": bytes(self.dataset.to_netcdf(engine="h5netcdf")),
         }
+        if len(self.networks):
+            files["networks.csv"] = _csv(self.networks).encode()
         figures = transfer_plots.figures(self.table, chance=self.settings["chance"], energy=self.settings["energy"])
         return write_together(folder, {**files, **{name: png(figure) for name, figure in figures.items()}})
 
@@ -277,6 +284,10 @@ def _notes(measurement: Measurement, best: pd.DataFrame) -> list[str]:
     if len(best) and measurement.runs["kwh"].isna().all():
         lines.append("No run's electricity is known, so there is no accuracy-by-energy.png.")
     return lines
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
 
 
 def _best(table: pd.DataFrame, within: list[str]) -> pd.DataFrame:
