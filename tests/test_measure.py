@@ -8,6 +8,7 @@ import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -651,6 +652,36 @@ class TestEstimate:
         assert "chokes cannot be timed: RuntimeError: [x] of two lines" in caplog.text
 
 
+class TestTogether:
+    def together(self, grid, folder):
+        setup = replace(grid.executor.setup, together=True)
+        return replace(grid, folder=Path(folder), executor=Executor(setup)).run().runs
+
+    def test_seeds_that_are_trained_together_end_as_alone_and_share_the_costs(self, zoo, monkeypatch):
+        grid = planned(zoo[:1], protocols=("reinit", "surgical", "scratch"), seeds=3, samples_per_class=(5,))
+        alone = grid.run().runs
+        real = Executor._train
+        trained = []
+        monkeypatch.setattr(Executor, "_train", lambda self, run, *r: trained.append(run) or real(self, run, *r))
+        found = self.together(grid, "together")
+        assert {run.protocol for run in trained} == {"surgical"}, "each has rates of its own"
+        assert found[IDENTITY].equals(alone[IDENTITY])
+        for name in ("samples", "flops", "trials", "status"):
+            assert found[name].equals(alone[name])
+        np.testing.assert_allclose(found["accuracy"], alone["accuracy"], atol=0.1)
+        assert list(found.groupby("protocol")["seconds"].nunique()) == [1, 1, 3]
+
+    def test_what_cannot_be_trained_together_is_trained_alone(self, zoo, monkeypatch):
+        grid = planned(zoo[:1], protocols=("reinit",), seeds=2)
+        alone = grid.run().runs
+
+        def fails(*_args, **_options):
+            raise RuntimeError("vmap does not know this operation")
+
+        monkeypatch.setattr(finetuning, "train_together", fails)
+        assert self.together(grid, "together")[RESULTS].equals(alone[RESULTS])
+
+
 class TestSideBySide:
     def test_two_processes_give_the_table_of_one_and_one_that_dies_costs_only_its_run(self, zoo, house, monkeypatch):
         options = {"protocols": ("truncate", "finetune"), "samples_per_class": (5,)}
@@ -692,6 +723,8 @@ class TestSideBySide:
                     future.set_result(1)
                     return future
                 ((run,),) = arguments
+                if run.layer == "dies" and len(pools) == 2:
+                    raise BrokenProcessPool  # its process died while it had nothing to do
                 self.submitted.append(run.layer)
                 if run.layer == "dies":
                     for each in (*self.pending, future):
@@ -708,7 +741,7 @@ class TestSideBySide:
         rows = pool.carry_out_side_by_side(setup, order, out_of_time=lambda: False)
         found = {row["layer"]: row["status"][:6] for (row,) in rows}
         assert found == {"before": "done", "slow": "done", "after": "done", "dies": "failed"}
-        assert [each.submitted for each in pools] == [["before", "slow", "dies"], ["slow", "dies"], ["after"]]
+        assert [each.submitted for each in pools] == [["before", "slow", "dies"], ["slow"], ["dies"], ["after"]]
 
     def test_a_script_without_a_main_part_is_told(self, zoo, house):
         call = f"ts.measure('data', {zoo!r}, 'out', jobs=2, **{DEFAULTS!r})"

@@ -80,7 +80,7 @@ def carry_out_side_by_side(
                         f"The {setup.jobs} processes for `jobs` cannot be started; a script that asks for several has "
                         "to be a file and needs `if __name__ == '__main__':` around its calls. Or use jobs=1."
                     ) from error
-                if not alone:  # which of the processes died is not known
+                if not alone or not under_way:  # which of the processes died is not known
                     suspects.extend(under_way.values())
                     continue
                 ((unit, others),) = under_way.values()
