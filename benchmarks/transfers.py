@@ -88,10 +88,16 @@ def print_table(name: str, runs: pd.DataFrame) -> None:
     print()
     for size in SIZES:
         tuned, fast = found.loc[(size, "finetune")], found.loc[(size, "toptuning")]
+        points = 100 * (fast["accuracy"] - tuned["accuracy"])
         print(
             f"- {size} images a class: top-tuning is {tuned['seconds'] / fast['seconds']:.0f} times faster than "
-            f"fine-tuning, at {100 * (tuned['accuracy'] - fast['accuracy']):.1f} points of accuracy less."
+            f"fine-tuning, and {abs(points):.1f} points {'better' if points > 0 else 'worse'}."
         )
+
+
+def count_rows(folder: Path) -> int:
+    path = folder / "runs.csv"
+    return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
 
 
 def print_kills(folder: Path) -> None:
@@ -100,18 +106,17 @@ def print_kills(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "transferscope", "demo", "-o", str(demo)], check=True, stdout=sys.stderr)
     options = ["--trust-code", "--protocols", "truncate,reinit,scratch", "--samples-per-class", "2,10"]
     options += ["--depths", "4,-1", "--epochs", "10", "--jobs", str(JOBS), "--device", "cpu"]
-    started = time.monotonic()
     whole = command(demo / "target", demo / "zoo.yaml", folder / "whole", *options)
     subprocess.run(whole, check=True, stdout=sys.stderr)
-    undisturbed = time.monotonic() - started
+    count = count_rows(folder / "whole")
     disturbed = command(demo / "target", demo / "zoo.yaml", folder / "killed", *options)
     rows = []
-    for _ in range(3):
+    for share in (0.25, 0.5, 0.75):
         with subprocess.Popen(disturbed, stdout=sys.stderr) as process:
-            time.sleep(undisturbed * 0.4)
+            while count_rows(folder / "killed") < share * count:
+                time.sleep(0.05)
             process.send_signal(signal.SIGKILL)
-        path = folder / "killed" / "runs.csv"
-        rows.append(len(path.read_text().splitlines()) - 1 if path.exists() else 0)
+        rows.append(count_rows(folder / "killed"))
     subprocess.run(disturbed, check=True, stdout=sys.stderr)
     identity = ["source", "protocol", "depth", "layer", "samples_per_class", "seed"]
     tables = [
@@ -121,7 +126,7 @@ def print_kills(folder: Path) -> None:
     equal = tables[0].equals(tables[1])
     print("\n## Killed three times\n")
     print(
-        f"A grid of {len(tables[0])} runs ({', '.join(options)}) was killed (SIGKILL) three times, with "
+        f"A grid of {len(tables[0])} runs (`measure {' '.join(options)}`) was killed (SIGKILL) three times, with "
         f"{', '.join(map(str, rows))} rows in its table, and begun again. The columns {', '.join(MEASURED)} of its "
         f"final table are {'equal' if equal else '**not equal**'} to those of an undisturbed grid, bit by bit."
     )

@@ -289,6 +289,22 @@ class TestTable:
             np.testing.assert_allclose(accuracy, own["accuracy"].astype(float))
         assert {path for path in os.listdir("out") if path.startswith(".") or path.endswith("tmp")} == {".measure.lock"}
 
+    def test_cost_of_the_networks_cut_at_each_depth(self, zoo):
+        result = measure(zoo[:1])
+        result.save("out")
+        table = pd.read_csv("out/networks.csv")
+        assert list(table.columns) == ["source", "depth", "layer", "params", "flops", "latency"]
+        assert list(table["depth"]) == list(range(1, 9))
+        assert table["layer"].iloc[-1] == "pool.1"
+        net = CompactResNet(3, width=4)
+        # Width 4 and three channels: the stem's 3 x 3 convolution at 16 x 16 pixels, and its batch norm.
+        assert table["params"].iloc[0] == sum(p.numel() for p in net.stem.parameters()) == 4 * 3 * 9 + 8
+        assert table["flops"].iloc[0] == 2 * 16 * 16 * 4 * 3 * 9
+        head = sum(p.numel() for p in net.head.parameters())
+        assert table["params"].iloc[-1] == sum(p.numel() for p in net.parameters()) - head
+        assert (table["latency"] > 0).all()
+        assert result.networks["latency"].tolist() == measure(zoo[:1], "again").networks["latency"].tolist(), "cached"
+
 
 class TestTargets:
     @pytest.fixture

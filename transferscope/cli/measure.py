@@ -174,7 +174,7 @@ def _print_estimate(estimate: "Estimate", output_format: str) -> None:
         table.add_row(str(row.source), str(row.protocol), str(row.runs), _duration(float(str(row.seconds))))
     console = options.console()
     console.print(table)
-    console.print(f"\n{estimate.runs} runs, about {_duration(estimate.seconds)}; less where training stops early.")
+    console.print(f"\n{estimate.runs} runs, about {_duration(estimate.seconds)}; training that stops early takes less.")
 
 
 def _duration(seconds: float) -> str:

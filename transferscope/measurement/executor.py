@@ -200,8 +200,9 @@ class Executor:
         seconds = len(drawn) * extracted.seconds[last.layer]
         meter.charge("features", seconds, len(drawn) * last.flops, watts * seconds / JOULES_PER_KWH)
         layers = list(extracted.features.values())
+        own, labels = [layer[rows] for layer in layers], self.setup.target.labels[drawn]
         with meter.phase("head"):
-            head = self.fit_head(run, [layer[rows] for layer in layers], self.setup.target.labels[drawn])
+            head = self.fit_head(run, own, labels)
         meter.trials = head.trials
         if PROTOCOLS[run.protocol].kind == "embedding":
             return head.predict([layer[test] for layer in layers])
