@@ -880,3 +880,19 @@ def test_held_out_images_that_are_all_broken_are_an_input_error(tmp_path):
     split = scratch.split_probe(target, probe, 0)
     with pytest.raises(InputError, match="all of them are broken"):
         scratch.load_images(split.held_out, TINY)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_channels_last_but_not_where_torch_corrupts_memory(stride):
+    # With several threads torch 2.15 crashes in the gradient of strided 1 x 1 convolutions in that format.
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 1, stride), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+        )
+    formats = set()
+    net[0].register_forward_hook(
+        lambda _module, images, _output: formats.add(images[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    trained(net, n=12, epochs=1)
+    assert formats == {stride == 1}

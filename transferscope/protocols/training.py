@@ -206,12 +206,21 @@ def _frozen(net: nn.Module, names: Sequence[str]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def _is_strided_pointwise(module: nn.Module) -> bool:
+    """Whether this is a 1 × 1 convolution with a stride, as in the shortcuts of a ResNet.
+
+    With channels last and several threads torch 2.15 computes its gradient on a CPU with writes beyond the memory it
+    has: seen with 4 and 8 channels and odd numbers of images.
+    """
+    return isinstance(module, nn.Conv2d) and max(module.kernel_size) == 1 and max(module.stride) > 1
+
+
 @contextmanager
 def _channels_last(member: Member) -> Iterator[torch.memory_format]:
     """Lay weights and batches out channels last, in which convolutions are quicker, if the network takes it."""
     net, device = member.net, next(member.net.parameters()).device
     sample = (member.inputs.views[0] if isinstance(member.inputs, CachedViews) else member.inputs)[:1].to(device)
-    if sample.ndim != 4:
+    if sample.ndim != 4 or (device.type == "cpu" and any(map(_is_strided_pointwise, net.modules()))):
         yield torch.contiguous_format
         return
     memory_format = torch.channels_last
