@@ -53,7 +53,7 @@ class Setup:
     drawn
         Those of the pool that any run trains on.
     recipes
-        By protocol, see `finetuning.RECIPES`.
+        By protocol, see `finetuning.recipes`.
     learning_rates
         What trained protocols choose among on validation images; empty for the recipe's own.
     country

@@ -158,7 +158,6 @@ def prepare(
         replace(options["scratch"], learning_rate=rate)  # which checks it
     images = load_target(target)
     pool, test = hold_out(images, most=test_samples, seed=seed)
-    reporter = Reporter(progress)
     layers, transform, failed = _layers(sources, trust_code, batch_size)
     reporter, bank = Reporter(progress), Bank(images, transform)
     with reporter.bar("reading images") as report:

@@ -30,8 +30,7 @@ _LEARNING_RATES = {
     "sgd": {"scratch": 0.05, "reinit": 0.02, "finetune": 0.01, "defrost": 0.01, "surgical": 0.01},
     "adamw": {"scratch": 1e-3, "reinit": 1e-3, "finetune": 5e-4, "defrost": 5e-4, "surgical": 5e-4},
 }
-"""What is drawn anew takes larger steps than what is carried over. AdamW is the default since, with few images, SGD
-at one learning rate for all networks left some of them at chance."""
+"""What is drawn anew takes larger steps than what is carried over."""
 
 _WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 0.05}
 
