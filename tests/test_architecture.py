@@ -16,8 +16,8 @@ FLOORS = [
     ["errors"],
     ["backend"],
     ["linalg"],
-    ["agreement", "draws", "nystrom", "similarity", "ties", "transferability"],
-    ["images", "lookup", "networks", "progress", "reductions", "seeding", "stages", "store"],
+    ["agreement", "discrepancy", "displacement", "draws", "lookup", "nystrom", "similarity", "ties", "transferability"],
+    ["images", "located_yaml", "networks", "progress", "reductions", "seeding", "stages", "store"],
     ["power", "samples", "zoo"],
     ["activations", "checkpoints", "folders", "footprint", "kept", "panels", "uncertainty"],
     ["data", "grams", "models"],
@@ -27,11 +27,12 @@ FLOORS = [
     ["report", "scorer"],
     ["pipeline", "demo"],
     ["measurement", "pairing"],
+    ["parameters"],
     ["cli"],
     ["__main__"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
-PURE = ("linalg", "nystrom", "similarity", "transferability")
+PURE = ("discrepancy", "displacement", "linalg", "nystrom", "similarity", "transferability")
 FORBIDDEN_IN_PURE = {
     "torch",
     "torchvision",

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import re
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from transferscope.data import load_target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.images import Transform
 from transferscope.networks import CompactResNet
-from transferscope.protocols import inputs, resuming, scratch, training
+from transferscope.protocols import inputs, loop, resuming, scratch, training
 from transferscope.protocols.training import Recipe, evaluate, fit
+from transferscope.stages import evaluating
 
 CPU = torch.device("cpu")
 
@@ -275,6 +277,7 @@ def test_a_recipe_that_cannot_be_followed_is_an_input_error(name, value):
         ("weight_decay", -1.0, "0 or a positive number"),
         ("optimiser", "adam", "one of sgd, adamw"),
         ("precision", "float16", "one of auto, float32, bfloat16"),
+        ("schedule", "linear", "one of cosine, constant"),
     ],
 )
 def test_a_recipe_with_a_senseless_value_is_an_input_error(name, value, expected):
@@ -291,8 +294,9 @@ def linear():
         return nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.Tanh(), nn.Linear(5, 3)).double()
 
 
+@pytest.mark.parametrize("shape", ["cosine", "constant"])
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_the_steps_are_those_of_the_plain_optimiser_on_a_cosine_schedule(optimiser):
+def test_the_steps_are_those_of_the_plain_optimiser_on_a_schedule(optimiser, shape):
     """Four images make two steps an epoch; with equal images their order does not matter."""
     images, labels = noise(1)
     images, labels = images.double().expand(4, -1, -1, -1), labels.expand(4)
@@ -303,13 +307,18 @@ def test_the_steps_are_those_of_the_plain_optimiser_on_a_cosine_schedule(optimis
         plain = torch.optim.SGD(groups, momentum=0.8, nesterov=True, weight_decay=0.1, foreach=False)
     else:
         plain = torch.optim.AdamW(groups, betas=(0.8, 0.999), weight_decay=0.1, foreach=False)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(plain, 10)
+    if shape == "cosine":
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(plain, 10)
+    else:
+        schedule = torch.optim.lr_scheduler.ConstantLR(plain, factor=1.0)
     for _ in range(10):
         plain.zero_grad()
         nn.functional.cross_entropy(reference(images), labels).backward()
         plain.step()
         schedule.step()
-    recipe = Recipe(epochs=5, learning_rate=0.01, momentum=0.8, weight_decay=0.1, optimiser=optimiser, shift=0.0)
+    recipe = Recipe(
+        epochs=5, learning_rate=0.01, momentum=0.8, weight_decay=0.1, optimiser=optimiser, shift=0.0, schedule=shape
+    )
     record = fit(net, images, labels, None, recipe=recipe, seed=0, rates={"1": 0.3})
     assert (record.steps, record.images_seen) == (10, 20)
     for ours, theirs in zip(net.parameters(), reference.parameters(), strict=True):
@@ -329,6 +338,65 @@ def test_without_validation_the_whole_schedule_is_trained_and_the_last_weights_s
     assert np.isnan([record.validation_accuracy, record.validation_loss]).all()
     assert all(torch.equal(value, last[-1][name]) for name, value in net.state_dict().items())
     assert not net.training
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_a_run_at_a_constant_rate_is_the_beginning_of_a_longer_one(optimiser):
+    """So one run shows what a shorter one would have ended with, after every number of steps."""
+    images, labels = noise(24)
+    options = {"batch_size": 8, "learning_rate": 0.01, "optimiser": optimiser}
+    same = {}
+    for schedule in ("constant", "cosine"):
+        short, long, after = Mixed(), Mixed(), []
+        fit(short, images, labels, None, recipe=Recipe(epochs=2, schedule=schedule, **options), seed=3)
+        fit(
+            long, images, labels, None, recipe=Recipe(epochs=4, schedule=schedule, **options), seed=3,
+            on_epoch=lambda _done, _total, long=long, after=after: after.append(copy.deepcopy(long)),
+        )  # fmt: skip
+        assert not equal_weights(short, long)
+        same[schedule] = equal_weights(short, after[1])
+    assert same == {"constant": True, "cosine": False}
+
+
+# --- a callback after each step -----------------------------------------------------------------------------------
+
+
+def test_the_callback_sees_the_weights_of_each_step_and_may_evaluate_the_network():
+    images, labels = noise(24)
+    recipe = Recipe(epochs=2, batch_size=6, precision="float32")
+    plain, watched, seen = Mixed(), Mixed(), []
+
+    def watch(done):
+        assert watched[0].training
+        with evaluating(watched):
+            seen.append((done, evaluate(watched, images, labels)[0], copy.deepcopy(watched)))
+
+    expected = fit(plain, images, labels, None, recipe=recipe, seed=0)
+    record = fit(watched, images, labels, None, recipe=recipe, seed=0, on_step=watch)
+    assert [done for done, _, _ in seen] == list(range(1, 9))
+    np.testing.assert_equal(like(record), like(expected))
+    assert equal_weights(watched, plain)
+    assert equal_weights(watched, seen[-1][2])
+    assert len({loss for _, loss, _ in seen}) == 8, "each step has weights of its own"
+
+
+def test_the_time_of_the_callback_counts_neither_in_the_record_nor_in_the_budget(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    net = linear().float()
+    net.register_forward_hook(lambda *_: clock.__setitem__(0, clock[0] + 1.0))
+    recipe = Recipe(epochs=2, batch_size=6, budget_s=10.0)
+    record = fit(
+        net, *noise(24), None, recipe=recipe, seed=0, on_step=lambda _done: clock.__setitem__(0, clock[0] + 100.0)
+    )
+    assert (record.stopped, record.steps, record.seconds) == ("finished", 8, 8.0)
+
+
+def test_the_callback_of_a_run_that_goes_on_is_told_of_the_steps_that_are_left(tmp_path, at_every_epoch):
+    seen = []
+    run_of(tmp_path / "run.pt", interrupt_after=2)
+    run_of(tmp_path / "run.pt", on_step=seen.append)
+    assert seen == list(range(9, 25))  # 24 images in batches of a quarter: four steps an epoch
 
 
 def test_without_validation_a_training_loss_that_is_not_finite_is_a_source_error():
@@ -501,7 +569,7 @@ class Mixed(nn.Sequential):
             )  # fmt: skip
 
 
-def run_of(state, *, interrupt_after=None, seed=3, validated=True, net=None, **options):
+def run_of(state, *, interrupt_after=None, seed=3, validated=True, net=None, on_step=None, **options):
     """Train a new network, interrupted after an epoch if wanted; return it, its record and the epochs that it saw."""
     net, seen = Mixed() if net is None else net, []
 
@@ -517,7 +585,7 @@ def run_of(state, *, interrupt_after=None, seed=3, validated=True, net=None, **o
     with contextlib.suppress(KeyboardInterrupt):
         record = fit(
             net, images, labels, validation, recipe=recipe, seed=seed, rates={"0": 0.0, "2": 0.5}, state=state,
-            on_epoch=watch,
+            on_epoch=watch, on_step=on_step,
         )  # fmt: skip
     return net, record, seen
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from transferscope.errors import InputError
+from transferscope.models import fingerprint
 from transferscope.zoo import Source, Zoo, check_files, load_zoo
 
 VALID = """\
@@ -136,6 +137,12 @@ sources:
   - {name: a, loader: timm, model: 5, factory: x.py:f, transform: {size: 10, resize: 4}}
   - {name: e, loader: timm, model: "local-dir:there", kwargs: {when: 2020-01-01}}
   - {name: f, loader: python, factory: models.build, transform: {size: 0}}
+  - name: g
+    loader: timm
+    model: resnet18
+    initial:
+    images: ""
+  - {name: h, loader: timm, model: resnet18, initial: [a.pt], images: 3}
 """
 
 # line, place, and what the message has to say; in the order of the lines
@@ -167,6 +174,10 @@ EXPECTED = [
     (24, "sources[5] (e).model", "cannot be a folder"),
     (25, "sources[6] (f).factory", "expected file.py:function.*got 'models.build'"),
     (25, "sources[6] (f).transform.size", "above 0.*got 0"),
+    (29, "sources[7] (g).initial", "is empty: give a path, or leave the key out to redraw the weights"),
+    (30, "sources[7] (g).images", "is empty: give a path, or leave the key out to go without the distance"),
+    (31, "sources[8] (h).initial", r"expected a path relative to the zoo file; got \['a.pt'\]"),
+    (31, "sources[8] (h).images", "expected the path of a folder, relative to the zoo file; got 3"),
 ]
 
 
@@ -251,7 +262,7 @@ def test_yaml_that_cannot_be_read_names_the_line(write, text, line, says):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "is empty"),
+        (b"", "is empty: expected version: 1 and sources:"),
         (b"# nothing yet\n", "is empty"),
         (b"version: 1\nname: gr\xf6\xdfe\n", "UTF-8"),
         (b"version: 1\x00", "not valid YAML"),
@@ -375,6 +386,46 @@ sources:
     assert len(told) == len(expected)
     for message, pattern in zip(told, expected, strict=True):
         assert re.match(re.escape(f"{path}{pattern}").replace(r"\.\*", ".*"), message), message
+
+
+def test_initial_weights_and_images_of_a_source(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    keys = ", initial: first/ours.pt, images: ~/photos}"
+    zoo = load_zoo(write(SMALL.replace("model: resnet18}", "model: resnet18" + keys)))
+    assert (zoo["ours"].initial, zoo["ours"].images) == (tmp_path / "first/ours.pt", Path("/home/somebody/photos"))
+    assert zoo["squeeze"].initial is zoo["squeeze"].images is None
+    assert fingerprint(zoo["ours"]) == fingerprint(load_zoo(write(SMALL))["ours"])
+
+
+def test_check_files_looks_for_initial_weights_and_images(write, tmp_path):
+    text = SMALL + "    initial: first.pt\n    images: photos\n"
+    path = write(text)
+    assert check_files(load_zoo(path)) == [
+        f"{path}:7: sources[1] (squeeze).initial: there is no file {tmp_path}/first.pt; correct the path",
+        f"{path}:8: sources[1] (squeeze).images: there is no folder {tmp_path}/photos; correct the path",
+    ]
+    (tmp_path / "first.pt").mkdir()
+    (tmp_path / "photo").mkdir()
+    assert check_files(load_zoo(path)) == [
+        f"{path}:7: sources[1] (squeeze).initial: expected a file, got the folder {tmp_path}/first.pt",
+        f"{path}:8: sources[1] (squeeze).images: there is no folder {tmp_path}/photos (did you mean 'photo'?)",
+    ]
+    (tmp_path / "first.pt").rmdir()
+    write("", "first.pt")
+    write("", "photos")
+    assert check_files(load_zoo(path)) == [
+        f"{path}:8: sources[1] (squeeze).images: expected a folder of images, got the file {tmp_path}/photos"
+    ]
+    (tmp_path / "photos").unlink()
+    (tmp_path / "photos").mkdir()
+    assert check_files(load_zoo(path)) == []
+
+
+def test_missing_images_are_told_with_the_problems_of_other_entries(write, tmp_path):
+    path = write(SMALL + "    images: photos\n  - {name: ours}\n")
+    assert f"{path}:7: sources[1] (squeeze).images: there is no folder {tmp_path}/photos; correct the path" in problems(
+        path
+    )
 
 
 def test_reading_a_zoo_imports_no_framework(write):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from transferscope import similarity, transferability
+    from transferscope import parameters, similarity, transferability
     from transferscope.activations import capture
     from transferscope.arrays import score
     from transferscope.comparison import compare
@@ -40,13 +40,14 @@ _HOMES = {
     "load_target": "data",
     "load_zoo": "zoo",
     "measure": "measurement.measure",
+    "parameters": "parameters",
     "plot": "report.plot",
     "rank": "pipeline",
     "score": "arrays",
     "similarity": "similarity",
     "transferability": "transferability",
 }
-_ROOMS = ("plot", "similarity", "transferability")
+_ROOMS = ("parameters", "plot", "similarity", "transferability")
 
 __all__ = [
     "Measurement",
@@ -62,6 +63,7 @@ __all__ = [
     "load_target",
     "load_zoo",
     "measure",
+    "parameters",
     "plot",
     "rank",
     "score",

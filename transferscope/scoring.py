@@ -126,6 +126,29 @@ def similarity_dataset(results: Mapping[str, xr.DataArray], attributes: Mapping[
     return xr.Dataset(variables, attrs={**attributes, "transferscope_version": __version__})
 
 
+def parameter_array(
+    values: np.ndarray, layers: Sequence[str], coordinates: Mapping[str, Sequence[Any] | np.ndarray], **attributes: Any
+) -> xr.DataArray:
+    """Label the parameter transferability of each layer: dimension `layer`, with its `depth` and what else is known."""
+    return xr.DataArray(
+        values,
+        coords={
+            "layer": list(layers),
+            "depth": ("layer", np.arange(1, len(layers) + 1)),
+            **{name: ("layer", np.asarray(known)) for name, known in coordinates.items()},
+        },
+        dims="layer",
+        name="transferability",
+        attrs={
+            "description": "D(initial, fine-tuned) / D(source, fine-tuned) of each layer's convolution or linear "
+            "weights, D the mean absolute difference, averaged over the weights of a block.",
+            "range": "[0, inf]",
+            **attributes,
+            "transferscope_version": __version__,
+        },
+    )
+
+
 def to_dataset(
     units: Sequence[SourceScores],
     attributes: Mapping[str, Any],

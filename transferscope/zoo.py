@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from transferscope.errors import InputError
+from transferscope.located_yaml import Lines, Location, Problem, line_of, read_yaml
 from transferscope.lookup import missing_file, missing_function, near, unknown_model
 
 Loader = Literal["timm", "torchvision", "python"]
@@ -20,9 +20,12 @@ SCRATCH = "scratch"
 COMPACT, OWN = "compact", "own"
 """What `reference` can be beside a source, which therefore has another name."""
 
-_Location = tuple[str | int, ...]
-_Lines = dict[_Location, int]
-_Problem = tuple[_Location, str]
+# The keys that hold paths, with what goes without them.
+_PATHS = {
+    "checkpoint": "for the library's own weights",
+    "initial": "to redraw the weights that the source was trained from",
+    "images": "to go without the distance between source and target",
+}
 
 # Weights that came in through these would escape both weights_only reading and the fingerprint.
 _WEIGHT_ARGUMENTS = {
@@ -74,7 +77,8 @@ class Source(BaseModel):
 
     Relative paths start at the zoo file when `load_zoo` made the entry, else at the working directory. A
     `factory` runs code, so its network is only built with ``trust_code=True``. Without a `checkpoint` the
-    weights are the library's own (downloaded), or whatever the factory returns.
+    weights are the library's own (downloaded), or whatever the factory returns. The `initial` weights and the
+    `images` of the source say where it comes from; what it computes does not depend on them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -89,6 +93,10 @@ class Source(BaseModel):
         default=None, description="file.py:function, the file relative to the zoo file"
     )
     checkpoint: Path | None = Field(default=None, description="a path relative to the zoo file")
+    initial: Path | None = Field(default=None, description="a path relative to the zoo file")
+    """A checkpoint of the weights that the source was trained from; parameter transferability starts there."""
+    images: Path | None = Field(default=None, description="the path of a folder, relative to the zoo file")
+    """A folder of the images that the source was trained on, as `load_target` takes it; for the domain gap."""
     kwargs: dict[str, JsonValue] = Field(default={}, description="a mapping of names to JSON values")
     transform: TransformOptions = Field(
         default=TransformOptions(), description=f"a mapping with {', '.join(TransformOptions.model_fields)}"
@@ -128,7 +136,7 @@ class Zoo(BaseModel):
     )
     """A fixed order of preference, to be compared with; those that it leaves out come after it."""
     _path: Path | None = None
-    _lines: _Lines = {}  # pydantic copies it for each instance
+    _lines: Lines = {}  # pydantic copies it for each instance
 
     @model_validator(mode="after")
     def _consistent(self) -> "Zoo":
@@ -181,10 +189,10 @@ def load_zoo(zoo: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | Z
     """
     if isinstance(zoo, Zoo):
         return zoo
-    path, lines, problems = None, _Lines(), list[_Problem]()
+    path, lines, problems = None, Lines(), list[Problem]()
     if isinstance(zoo, str | os.PathLike):
         path = Path(zoo)
-        raw, lines, problems = _read_yaml(path)
+        raw, lines, problems = read_yaml(path, "zoo file", "version: 1 and sources:")
     else:
         raw = zoo if isinstance(zoo, Mapping) else {"version": 1, "sources": zoo}
     problems += _field_problems(raw)
@@ -199,7 +207,7 @@ def load_zoo(zoo: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | Z
     folder = path.absolute().parent if path else Path.cwd()
     if problems:
         problems += _missing_from(entries, folder)
-        problems.sort(key=lambda problem: _line(problem[0], lines))
+        problems.sort(key=lambda problem: line_of(problem[0], lines))
         listed = [_located(where, text, path, lines, names) for where, text in problems]
         raise InputError("\n".join([f"{path or 'the zoo'} is not valid (problems: {len(listed)}):", *listed]))
     valid = Zoo.model_validate(raw)
@@ -209,15 +217,18 @@ def load_zoo(zoo: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | Z
 
 
 def check_files(zoo: Zoo) -> list[str]:
-    """Return a message, with its line, for each file or library model that is not there; load nothing."""
+    """Return a message, with its line, for each file, folder or library model that is not there; load nothing."""
     found = [problem for index, source in enumerate(zoo.sources) for problem in _missing(index, source)]
     return [_located(where, text, zoo.path, zoo._lines, zoo.names) for where, text in found]
 
 
-def _missing(index: int, source: Source) -> Iterator[_Problem]:
+def _missing(index: int, source: Source) -> Iterator[Problem]:
     """Find what a valid entry names and what is not there."""
-    if source.checkpoint and not source.checkpoint.is_file():
-        yield ("sources", index, "checkpoint"), missing_file(source.checkpoint)
+    for key, path in (("checkpoint", source.checkpoint), ("initial", source.initial)):
+        if path and not path.is_file():
+            yield ("sources", index, key), missing_file(path)
+    if source.images and not source.images.is_dir():
+        yield ("sources", index, "images"), _missing_folder(source.images)
     if source.factory:
         file, function = source.factory_parts
         problem = missing_function(file, function) if file.is_file() else missing_file(file)
@@ -227,7 +238,14 @@ def _missing(index: int, source: Source) -> Iterator[_Problem]:
         yield ("sources", index, "model"), problem
 
 
-def _missing_from(entries: Sequence[Any], folder: Path) -> Iterator[_Problem]:
+def _missing_folder(path: Path) -> str:
+    if path.exists():
+        return f"expected a folder of images, got the file {path}"
+    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+    return f"there is no folder {path}{near(path.name, beside) or '; correct the path'}"
+
+
+def _missing_from(entries: Sequence[Any], folder: Path) -> Iterator[Problem]:
     """Do the same for those entries of an invalid file that are valid themselves."""
     for index, entry in enumerate(entries):
         try:
@@ -238,21 +256,21 @@ def _missing_from(entries: Sequence[Any], folder: Path) -> Iterator[_Problem]:
 
 
 def _anchored(source: Source, folder: Path) -> Source:
-    update: dict[str, Any] = {}
-    if source.checkpoint is not None:
-        update["checkpoint"] = folder / source.checkpoint.expanduser()
+    paths = {key: getattr(source, key) for key in _PATHS}
+    update: dict[str, Any] = {key: folder / path.expanduser() for key, path in paths.items() if path is not None}
     if source.factory is not None:
         file, function = source.factory_parts
         update["factory"] = f"{folder / file.expanduser()}:{function}"
     return source.model_copy(update=update)
 
 
-def _contradictions(entry: Mapping[Any, Any]) -> Iterator[_Problem]:
+def _contradictions(entry: Mapping[Any, Any]) -> Iterator[Problem]:
     """Problems between the keys of one entry, each at its key; tolerant of keys that are wrong themselves."""
     loader, model, kwargs, transform = (entry.get(key) for key in ("loader", "model", "kwargs", "transform"))
     options = transform if isinstance(transform, Mapping) else {}
-    if "checkpoint" in entry and entry["checkpoint"] is None:
-        yield ("checkpoint",), "is empty: give a path, or leave the key out for the library's own weights"
+    for key, without in _PATHS.items():
+        if key in entry and entry[key] in (None, ""):
+            yield (key,), f"is empty: give a path, or leave the key out {without}"
     if loader in ("timm", "torchvision"):
         if model is None:
             yield ("model",), f"is missing: with loader {loader} it names the architecture"
@@ -276,12 +294,12 @@ def _contradictions(entry: Mapping[Any, Any]) -> Iterator[_Problem]:
         yield ("transform", "resize"), text
 
 
-def _field_problems(raw: Any) -> list[_Problem]:
+def _field_problems(raw: Any) -> list[Problem]:
     """Find the problems of single keys; the fields' descriptions say what was expected."""
     try:
         Zoo.model_validate(raw)
     except ValidationError as error:
-        found: dict[_Location, str] = {}  # a key that fails in several ways is named once
+        found: dict[Location, str] = {}  # a key that fails in several ways is named once
         for item in error.errors(include_url=False):
             where, kind = item["loc"], item["type"]
             if kind in {"extra_forbidden", "invalid_key"} and len(where) in _KEYS:
@@ -299,14 +317,14 @@ def _field_problems(raw: Any) -> list[_Problem]:
 _KEYS = {1: Zoo.model_fields, 3: Source.model_fields, 4: TransformOptions.model_fields}
 
 
-def _unknown_key(where: _Location) -> str:
+def _unknown_key(where: Location) -> str:
     known = _KEYS[len(where)]
     if len(where) == 3 and where[-1] in _KEYS[4]:
         return "belongs under transform: move it there"
     return f"is not a known key{near(where[-1], known)}; keys here are {', '.join(known)}"
 
 
-def _mismatch(raw: Any, where: _Location) -> str:
+def _mismatch(raw: Any, where: Location) -> str:
     if len(where) in _KEYS:
         expected = _KEYS[len(where)][str(where[-1])].description
     else:  # the zoo itself, or an entry
@@ -319,14 +337,14 @@ def _mismatch(raw: Any, where: _Location) -> str:
     return f"expected {expected}; got {came if len(came) <= 80 else came[:77] + '...'}"
 
 
-def _repeated_names(names: Sequence[Any]) -> Iterator[_Problem]:
+def _repeated_names(names: Sequence[Any]) -> Iterator[Problem]:
     for index, name in enumerate(names):
         first = names.index(name)
         if isinstance(name, str) and first != index:
             yield ("sources", index, "name"), f"{name!r} is already taken by sources[{first}]; choose another"
 
 
-def _wrong_order(order: Any, names: Sequence[Any]) -> Iterator[_Problem]:
+def _wrong_order(order: Any, names: Sequence[Any]) -> Iterator[Problem]:
     order = list(order) if isinstance(order, list | tuple) else []
     for index, name in enumerate(order):
         if name not in names:
@@ -335,14 +353,7 @@ def _wrong_order(order: Any, names: Sequence[Any]) -> Iterator[_Problem]:
             yield ("order", index), f"{name!r} comes twice, first as order[{order.index(name)}]; remove one"
 
 
-def _line(where: _Location, lines: _Lines) -> int:
-    """Return the line of a key or of the closest thing around it that has one; 0 when there is no file."""
-    while where and where not in lines:
-        where = where[:-1]
-    return lines.get(where, 0)
-
-
-def _located(where: _Location, text: str, path: Path | None, lines: _Lines, names: Sequence[Any]) -> str:
+def _located(where: Location, text: str, path: Path | None, lines: Lines, names: Sequence[Any]) -> str:
     """Prefix a problem with its place: ``file:line: sources[1] (name).key: text``."""
     words = ""
     for depth, key in enumerate(where):
@@ -350,48 +361,5 @@ def _located(where: _Location, text: str, path: Path | None, lines: _Lines, name
         name = names[key] if depth == 1 and where[0] == "sources" and isinstance(key, int) else None
         if isinstance(name, str) and name.isprintable():
             words += f" ({name})"
-    file = f"{path}:{_line(where, lines)}: " if path else ""
+    file = f"{path}:{line_of(where, lines)}: " if path else ""
     return f"{file}{words}{': ' if words else ''}{text}"
-
-
-def _read_yaml(path: Path) -> tuple[Any, _Lines, list[_Problem]]:
-    """Read a YAML file: its content, the line of each of its keys, and the keys that come twice."""
-    if not path.is_file():
-        raise InputError(f"zoo file {path}: {missing_file(path)}")
-    lines: _Lines = {}
-    problems: list[_Problem] = []
-    try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
-        node = loader.get_single_node()
-        if node is not None:
-            # Before construction, which merges `<<` keys into the nodes and lets the last of two keys win.
-            _walk(node, (), lines, problems, set())
-            return loader.construct_document(node), lines, problems
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        text = "; ".join(filter(None, (error.problem, error.context)))
-        raise InputError(f"{path}:{line}: not valid YAML: {text}; correct it") from error
-    except OSError as error:
-        raise InputError(f"zoo file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # control characters; bytes that are not UTF-8; 31 February
-        raise InputError(f"zoo file {path} is not valid YAML in UTF-8: {error}; correct it") from error
-    raise InputError(f"zoo file {path} is empty: expected version: 1 and sources:")
-
-
-def _walk(node: yaml.Node, where: _Location, lines: _Lines, problems: list[_Problem], seen: set[int]) -> None:
-    """Note each key's line and the keys that come twice; an aliased node is visited where it comes first."""
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    lines.setdefault(where, node.start_mark.line + 1)
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[*where, index] = item.start_mark.line + 1
-            _walk(item, (*where, index), lines, problems, seen)
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*where, str(key.value))
-            if here in lines:
-                problems.append((here, f"comes twice, first in line {lines[here]}: remove one"))
-            lines[here] = key.start_mark.line + 1
-            _walk(value, here, lines, problems, seen)

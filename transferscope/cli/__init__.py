@@ -11,7 +11,7 @@ import click
 from transferscope import __version__
 from transferscope.errors import TransferscopeError, is_interrupt
 
-VERBS = ("rank", "compare", "score", "measure", "validate", "layers", "demo")
+VERBS = ("rank", "compare", "score", "measure", "parameters", "validate", "layers", "demo")
 
 INTERRUPTED = 130
 

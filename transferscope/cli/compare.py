@@ -1,6 +1,5 @@
 """`transferscope compare`: which layers of two networks are alike."""
 
-import sys
 from typing import Literal
 
 import click
@@ -121,19 +120,9 @@ def command(
             progress=not quiet,
             trust_code=trust_code,
         )
-    if output_format == "json":
-        sys.stdout.write(comparison.to_json())
-    elif output_format == "csv":
-        sys.stdout.write(comparison.to_csv())
-    else:
-        from transferscope.report.comparison import print_comparison
+    from transferscope.report.comparison import print_comparison
 
-        print_comparison(comparison, options.console())
-    sys.stdout.flush()
-    # After the answer, so that a folder that fills up or changes costs the files alone.
-    written = comparison.save(folder)
-    if not quiet:
-        click.echo(f"Wrote {', '.join(path.name for path in written)} to {folder}", err=True)
+    options.deliver(comparison, print_comparison, output_format, folder, quiet)
 
 
 def _layers(globs: tuple[str, ...]) -> str | tuple[str, ...] | None:

@@ -135,19 +135,9 @@ def command(
     if dry_run:
         _print_estimate(estimate, output_format)
         return
-    if output_format == "json":
-        sys.stdout.write(measurement.to_json())
-    elif output_format == "csv":
-        sys.stdout.write(measurement.to_csv())
-    else:
-        from transferscope.report.measurement import print_measurement
+    from transferscope.report.measurement import print_measurement
 
-        print_measurement(measurement, options.console())
-    sys.stdout.flush()
-    # After the answer, so that a folder that fills up or changes costs the files alone.
-    written = ["runs.csv", *(path.name for path in measurement.save(output))]
-    if not quiet:
-        click.echo(f"Wrote {', '.join(written)} to {output}", err=True)
+    options.deliver(measurement, print_measurement, output_format, output, quiet, written=("runs.csv",))
     if measurement.failed or len(measurement.failed_runs):
         ctx.exit(3)
 

@@ -90,6 +90,28 @@ def console() -> "Console":
     return Console(width=max(found.width, 80) if found.is_terminal else 120)
 
 
+def deliver(
+    result: Any,
+    show: Callable[[Any, "Console"], None],
+    output_format: str,
+    folder: str | os.PathLike[str],
+    quiet: bool,
+    written: tuple[str, ...] = (),
+) -> None:
+    """Put a result on stdout as it was asked for, then its files into `folder`, and say which (`written` are there)."""
+    if output_format == "json":
+        sys.stdout.write(result.to_json())
+    elif output_format == "csv":
+        sys.stdout.write(result.to_csv())
+    else:
+        show(result, console())
+    sys.stdout.flush()
+    # After the answer, so that a folder that fills up or changes costs the files alone.
+    names = [*written, *(path.name for path in result.save(folder))]
+    if not quiet:
+        click.echo(f"Wrote {', '.join(names)} to {folder}", err=True)
+
+
 def set_up_messages(quiet: bool, verbose: bool) -> None:
     """Send notes and warnings to stderr as single lines."""
     logger = logging.getLogger("transferscope")

@@ -1,7 +1,5 @@
 """`transferscope rank`: which source, cut where, at what accuracy."""
 
-import sys
-
 import click
 
 from transferscope.cli import options
@@ -67,6 +65,7 @@ def command(
     from transferscope.pipeline import rank
     from transferscope.protocols.training import Recipe
     from transferscope.report.files import prepare_folder
+    from transferscope.report.table import print_ranking
 
     # Before the work starts, not after it.
     folder = prepare_folder(output)
@@ -85,21 +84,11 @@ def command(
             recipe=Recipe(epochs=reference_epochs, budget_s=reference_budget),
             trust_code=trust_code,
         )
-    if output_format == "json":
-        sys.stdout.write(ranking.to_json())
-    elif output_format == "csv":
-        sys.stdout.write(ranking.to_csv())
-    else:
-        from transferscope.report.table import print_ranking
-
-        print_ranking(ranking, options.console(), detailed=verbose)
-    sys.stdout.flush()
-    # After the answer, so that a folder that fills up or changes costs the files alone.
-    written = ranking.save(folder)
+    options.deliver(
+        ranking, lambda found, console: print_ranking(found, console, detailed=verbose), output_format, folder, quiet
+    )
     if verbose:
         for part, seconds in ranking.timings.items():
             click.echo(f"{part}: {seconds:.1f} s", err=True)
-    if not quiet:
-        click.echo(f"Wrote {', '.join(path.name for path in written)} to {folder}", err=True)
     if ranking.failed:
         ctx.exit(3)

@@ -1,13 +1,16 @@
 """The images of a grid of transfers, decoded once and kept as bytes."""
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 
-from transferscope.data import Target
-from transferscope.errors import InputError
+from transferscope.data import BROKEN_LIMIT, Target
+from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.images import Transform
+from transferscope.measurement.plan import ALL, Size
+from transferscope.measurement.splits import draw
 from transferscope.progress import Report, silent
 
 
@@ -53,3 +56,39 @@ class Bank:
         for start in range(0, len(indices), batch_size):
             yield self.images(indices[start : start + batch_size])
             report(min(start + batch_size, len(indices)), len(indices))
+
+
+def sound(
+    images: Target, pool: np.ndarray, test: np.ndarray, sizes: Sequence[Size], seeds: int, bank: Bank, report: Report
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Leave broken images out of the pool and the test part, and draw anew, until every image that is needed is sound.
+
+    More broken ones than a share of `BROKEN_LIMIT` are an error.
+
+    Returns
+    -------
+    pool, test, drawn : numpy.ndarray
+        Indices into the target; `drawn` are those of the pool that some run trains on.
+    """
+    most = max(len(pool) if size == ALL else size for size in sizes)
+    all_broken: dict[int, str] = {}
+    while True:
+        labels = images.labels[pool]
+        drawn = np.unique(np.concatenate([pool[draw(labels, most, seed)] for seed in range(seeds)]))
+        broken = bank.add([*drawn, *test], report)
+        if not broken:
+            return pool, test, drawn
+        all_broken |= broken
+        checked = len(drawn) + len(test)
+        listed = "; ".join(list(broken.values())[:5]) + "; …" * (len(broken) > 5)
+        if len(all_broken) > BROKEN_LIMIT * checked:
+            raise InputError(
+                f"target {images.name!r}: {len(all_broken)} of {checked} images are broken, over {BROKEN_LIMIT:.0%}: "
+                f"{listed}; repair or remove them"
+            )
+        warnings.warn(f"{len(broken)} images are left out: {listed}", TransferscopeWarning, stacklevel=2)
+        pool, test = (np.setdiff1d(part, list(broken)) for part in (pool, test))
+        for part, what in ((pool, "train on"), (test, "test on")):
+            if missing := sorted(set(range(len(images.classes))) - set(images.labels[part].tolist())):
+                named = ", ".join(images.classes[label] for label in missing[:5])
+                raise InputError(f"target {images.name!r}: no sound image is left to {what} in {named}; repair some")

@@ -2,29 +2,27 @@
 
 import hashlib
 import logging
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from transferscope import backend, models
 from transferscope.activations import resolve_stages
-from transferscope.data import BROKEN_LIMIT, Target, load_target
-from transferscope.errors import InputError, SourceError, TransferscopeWarning, is_interrupt
+from transferscope.data import load_target
+from transferscope.errors import SourceError, is_interrupt
 from transferscope.images import Transform
-from transferscope.measurement.bank import Bank
+from transferscope.measurement.bank import Bank, sound
 from transferscope.measurement.executor import Executor, Setup
 from transferscope.measurement.grid import Grid
-from transferscope.measurement.plan import ALL, PROTOCOLS, Depths, Run, Size, known_protocols, plan
+from transferscope.measurement.plan import ALL, PROTOCOLS, Depths, Run, Size, check_numbers, known_protocols, plan
 from transferscope.measurement.settings import Settings
-from transferscope.measurement.splits import draw, hold_out, sizes_within
+from transferscope.measurement.splits import hold_out, sizes_within
 from transferscope.pipeline import check_arguments, describe
 from transferscope.power import WORLD
-from transferscope.progress import Report, Reporter
+from transferscope.progress import Reporter
 from transferscope.protocols.finetuning import recipes
 from transferscope.report.measurement import Measurement
 from transferscope.report.ranking import Failure
@@ -148,7 +146,7 @@ def prepare(
     """Plan a grid, see `measure`, and read its images; nothing is written yet."""
     check_arguments(1, batch_size, seed, "compact")
     known_protocols(protocols)
-    _check_numbers(samples_per_class, depths, seeds=seeds, test_samples=test_samples, jobs=jobs)
+    check_numbers(samples_per_class, depths, seeds=seeds, test_samples=test_samples, jobs=jobs)
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)
     for source in sources:
@@ -161,7 +159,7 @@ def prepare(
     layers, transform, failed = _layers(sources, trust_code, batch_size)
     reporter, bank = Reporter(progress), Bank(images, transform)
     with reporter.bar("reading images") as report:
-        pool, test, drawn = _sound(images, pool, test, samples_per_class, seeds, bank, report)
+        pool, test, drawn = sound(images, pool, test, samples_per_class, seeds, bank, report)
     threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else None
     setup = Setup(
         images, sources, pool, test, drawn, options, tuple(learning_rates), device, batch_size, trust_code, country,
@@ -184,27 +182,6 @@ def prepare(
     return Grid(
         runs, Path(output), settings, Executor(setup, bank), reporter, failed, retry_failed, _twins(runs, sources)
     )
-
-
-def _check_numbers(samples_per_class: Any, depths: Any, **counts: Any) -> None:
-    """Raise InputError unless the counts are whole numbers above 0, and the others lists of whole numbers."""
-    for name, value in counts.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise InputError(f"Expected `{name}` to be a whole number of at least 1, but got {value!r}.")
-    if (
-        not isinstance(samples_per_class, Sequence)
-        or not samples_per_class
-        or not all(size == ALL or (isinstance(size, (int, np.integer)) and size >= 1) for size in samples_per_class)
-    ):
-        raise InputError(
-            f"Expected `samples_per_class` to list whole numbers above 0 or 'all', but got {samples_per_class!r}."
-        )
-    if depths != ALL and (
-        not isinstance(depths, Sequence)
-        or not depths
-        or not all(isinstance(depth, (int, np.integer)) for depth in depths)
-    ):
-        raise InputError(f"Expected `depths` to be 'all' or to list whole numbers, but got {depths!r}.")
 
 
 def _layers(
@@ -231,42 +208,6 @@ def _layers(
         reasons = "; ".join(f"{failure.source}: {failure.error}" for failure in failed)
         raise SourceError(f"No source could be loaded. {reasons}")
     return layers, transforms[0], tuple(failed)
-
-
-def _sound(
-    images: Target, pool: np.ndarray, test: np.ndarray, sizes: Sequence[Size], seeds: int, bank: Bank, report: Report
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Leave broken images out of the pool and the test part, and draw anew, until every image that is needed is sound.
-
-    More broken ones than a share of `BROKEN_LIMIT` are an error.
-
-    Returns
-    -------
-    pool, test, drawn : numpy.ndarray
-        Indices into the target; `drawn` are those of the pool that some run trains on.
-    """
-    most = max(len(pool) if size == ALL else size for size in sizes)
-    all_broken: dict[int, str] = {}
-    while True:
-        labels = images.labels[pool]
-        drawn = np.unique(np.concatenate([pool[draw(labels, most, seed)] for seed in range(seeds)]))
-        broken = bank.add([*drawn, *test], report)
-        if not broken:
-            return pool, test, drawn
-        all_broken |= broken
-        checked = len(drawn) + len(test)
-        listed = "; ".join(list(broken.values())[:5]) + "; …" * (len(broken) > 5)
-        if len(all_broken) > BROKEN_LIMIT * checked:
-            raise InputError(
-                f"target {images.name!r}: {len(all_broken)} of {checked} images are broken, over {BROKEN_LIMIT:.0%}: "
-                f"{listed}; repair or remove them"
-            )
-        warnings.warn(f"{len(broken)} images are left out: {listed}", TransferscopeWarning, stacklevel=2)
-        pool, test = (np.setdiff1d(part, list(broken)) for part in (pool, test))
-        for part, what in ((pool, "train on"), (test, "test on")):
-            if missing := sorted(set(range(len(images.classes))) - set(images.labels[part].tolist())):
-                named = ", ".join(images.classes[label] for label in missing[:5])
-                raise InputError(f"target {images.name!r}: no sound image is left to {what} in {named}; repair some")
 
 
 def _twins(runs: Iterable[Run], sources: Zoo) -> dict[Run, list[Run]]:

@@ -90,13 +90,16 @@ class Loop:
         self._learner, self._recipe = learner, recipe
         self._runs = [_begun(member, learner, recipe) for member in members]
         self._going = self._runs
-        self._bounds = _bounds(len(members[0].labels), recipe.batch_size)
+        self._bounds = batch_bounds(len(members[0].labels), recipe.batch_size)
         self._total = recipe.epochs * (len(self._bounds) - 1)
         self._epoch = self._steps = self._seen = 0
         self._seconds = 0.0
 
     def run(
-        self, on_epoch: Callable[[int, int], None] | None = None, state: StateFile | None = None
+        self,
+        on_epoch: Callable[[int, int], None] | None = None,
+        state: StateFile | None = None,
+        on_step: Callable[[int], None] | None = None,
     ) -> list[TrainingRecord | SourceError]:
         """Train all networks, and leave them in evaluation mode with their best weights.
 
@@ -106,6 +109,8 @@ class Loop:
             Called as `on_epoch(done, total)` after each epoch.
         state : StateFile, optional
             Where the run of a single member is kept, and goes on from.
+        on_step : callable, optional
+            Called as `on_step(done)` after each optimiser step; it leaves modes, weights and random state as they are.
 
         Returns
         -------
@@ -117,7 +122,7 @@ class Loop:
         with deterministic_kernels():
             self._settle()
             while self._going:
-                self._train_epoch()
+                self._train_epoch(on_step)
                 if state is not None and self._going[0].outcome is None:
                     state.write(self._to_keep)
                 if on_epoch is not None:
@@ -130,7 +135,7 @@ class Loop:
             state.remove()
         return [run.outcome for run in self._runs if run.outcome is not None]
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self, on_step: Callable[[int], None] | None) -> None:
         learner, going, started = self._learner, self._going, time.monotonic()
         self._epoch += 1
         # Dropout draws for all networks at once, from the first one's seed.
@@ -142,11 +147,13 @@ class Loop:
             for start, stop in itertools.pairwise(self._bounds):
                 inputs, labels = zip(*(run.data.batch(start, stop) for run in going), strict=True)
                 # The losses stay on the device: reading each would make a GPU wait.
-                losses = losses + learner.step(
-                    inputs, labels, 0.5 * (1 + math.cos(math.pi * self._steps / self._total))
-                )
+                losses = losses + learner.step(inputs, labels, self._schedule())
                 self._steps += 1
                 self._seen += stop - start
+                if on_step is not None:
+                    called = time.monotonic()
+                    on_step(self._steps)
+                    started += time.monotonic() - called
                 if self._seconds + time.monotonic() - started > self._recipe.budget_s:
                     break
             validations = [run.validation for run in going if run.validation is not None]
@@ -158,6 +165,12 @@ class Loop:
             run.seconds += took / len(going)
         for position, (run, loss) in enumerate(zip(going, mean_losses, strict=True)):
             self._judge(run, position, loss, scores[position] if scores else None)
+
+    def _schedule(self) -> float:
+        """Return the share of the learning rate that the next step is made at."""
+        if self._recipe.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * self._steps / self._total))
 
     def _judge(self, run: _Run, position: int, training_loss: float, score: tuple[float, float] | None) -> None:
         """Take note of a finite loss, and of the weights where it is the best one."""
@@ -236,7 +249,7 @@ def _begun(member: Member, learner: Learner, recipe: Recipe) -> _Run:
     return _Run(member, batches, (images, labels))
 
 
-def _bounds(n_samples: int, batch_size: int) -> list[int]:
+def batch_bounds(n_samples: int, batch_size: int) -> list[int]:
     """Return where the batches of an epoch begin, and the end of the last."""
     batch_size = min(batch_size, max(2, n_samples // 4))
     # Two images a step at least: batch norm after global pooling cannot take one.

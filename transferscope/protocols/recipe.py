@@ -7,14 +7,15 @@ from transferscope.errors import InputError
 
 OPTIMISERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "float32", "bfloat16")
+SCHEDULES = ("cosine", "constant")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: optimiser, a cosine schedule, random shifts of the images."""
+    """How a network is trained: optimiser, schedule, random shifts of the images."""
 
     epochs: int = 40
-    """Most passes over the training images; the cosine schedule spans them."""
+    """Most passes over the training images; a cosine schedule spans them."""
     batch_size: int = 32
     learning_rate: float = 0.05
     momentum: float = 0.9
@@ -33,6 +34,9 @@ class Recipe:
     """Augmented views of the images that are kept where a frozen prefix is run only once."""
     precision: str = "auto"
     """"float32", "bfloat16" (autocast: the weights stay float32) or "auto": bfloat16 on a GPU that has it."""
+    schedule: str = "cosine"
+    """Of the learning rate: "cosine" falls to 0 at the end of the epochs, with "constant" it stays as it is. Then a run
+    is, bit by bit, the beginning of every longer one, and one run shows the network after every number of steps."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "patience", "budget_s", "views"):
@@ -48,7 +52,7 @@ class Recipe:
                 raise InputError(f"Expected `{name}` to be at least 0 and below 1, but got {getattr(self, name)}.")
         if not 0 <= self.weight_decay < math.inf:
             raise InputError(f"Expected `weight_decay` to be 0 or a positive number, but got {self.weight_decay}.")
-        for name, known in (("optimiser", OPTIMISERS), ("precision", PRECISIONS)):
+        for name, known in (("optimiser", OPTIMISERS), ("precision", PRECISIONS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise InputError(f"Expected `{name}` to be one of {', '.join(known)}, but got {getattr(self, name)!r}.")
 
@@ -63,7 +67,8 @@ class TrainingRecord:
     """The one whose weights were kept: the last one, without validation images."""
     steps: int
     seconds: float
-    """Of wall time, before an interruption too; of several networks trained at once, this one's share."""
+    """Of wall time, before an interruption too; of several networks trained at once, this one's share. Without the time
+    of an `on_step` callback, to which on a GPU what was still queued before it is counted."""
     stopped: str
     """"finished", "early" (no better validation loss) or "budget" (time ran out)."""
     validation_accuracy: float

@@ -31,6 +31,7 @@ def fit(
     on_epoch: Callable[[int, int], None] | None = None,
     rates: Mapping[str, float] | None = None,
     state: Path | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> TrainingRecord:
     """Train `net` in place and leave it in evaluation mode with the weights of its best epoch.
 
@@ -58,6 +59,10 @@ def fit(
     state : pathlib.Path, optional
         File that is written from time to time, and removed at the end. An interrupted run with the same arguments goes
         on from it and ends with the same weights, bit by bit, as one that was never interrupted.
+    on_step : callable, optional
+        Called as `on_step(done)` after each optimiser step, when `net` has the weights of that step; a run that goes on
+        from a state file calls it for the steps that are left. It may evaluate the network, and leaves modes, weights
+        and random state as they were. Its time counts neither in the record nor in the budget.
 
     Raises
     ------
@@ -71,7 +76,7 @@ def fit(
     file = None if state is None else StateFile(state, _identity(member, recipe))
     with _frozen(net, [name for name, factor in factors.items() if factor == 0]), _channels_last(member) as format_:
         learner = _Single(net, dict(net.named_parameters()), factors, recipe, format_)
-        (outcome,) = Loop(learner, [member], recipe).run(on_epoch, file)
+        (outcome,) = Loop(learner, [member], recipe).run(on_epoch, file, on_step)
     if isinstance(outcome, SourceError):
         raise outcome
     return outcome

@@ -1,0 +1,261 @@
+"""How well pretrained parameters serve, layer by layer: two sources of one small architecture moved to seven targets.
+
+Needs TRANSFERSCOPE_REAL, a folder with `data/NAME.zip`; says so and stops without it.
+
+    TRANSFERSCOPE_REAL=... python benchmarks/parameters.py OUT > benchmarks/results/parameters.md
+
+OUT is a folder for the source networks, which `compact_sources.py` trains if they are not there. Tables and pictures go
+to benchmarks/results. Finished fine-tunings are kept in the cache ($TRANSFERSCOPE_HOME).
+"""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torchvision
+import yaml
+from compact_sources import unpack
+from scipy import stats
+
+import transferscope as ts
+from transferscope.protocols.finetuning import recipes
+from transferscope.protocols.recipe import Recipe
+from transferscope.report.parameter_plots import figures
+from transferscope.report.parameters import ParameterTransfer
+
+SOURCES = ("cifar10", "gtsrb")
+TARGETS = ("mnist", "fashion-mnist", "sign-digits", "trashnet", "pacs-photo", "pacs-cartoon", "pacs-sketch")
+SIZES, SEEDS, EPOCHS, BATCH = (10, 40, 160), 2, 30, 16
+CHECKED = ("sign-digits", "pacs-photo")
+"""Targets of the two smaller checks."""
+NAMES = {"epochs": "fixed epochs", "steps": "matched steps", "loss": "matched loss"}
+RESULTS = Path(__file__).parent / "results"
+DRAWS = 2000
+
+
+def recipe(optimiser: str) -> Recipe:
+    return replace(recipes(optimiser, EPOCHS)["defrost"], schedule="constant", batch_size=BATCH)
+
+
+def write_zoo(sources: Path, images: dict[str, Path], *, initial: bool = True) -> Path:
+    zoo = yaml.safe_load((sources / "zoo.yaml").read_text())
+    for source in zoo["sources"]:
+        source["images"] = str(images[source["name"]])
+        if not initial:
+            del source["initial"]
+    path = sources / ("zoo-images.yaml" if initial else "zoo-redrawn.yaml")
+    path.write_text(yaml.safe_dump(zoo, sort_keys=False))
+    return path
+
+
+def measure(targets: list[Path], zoo: Path, optimiser: str = "sgd", sizes=SIZES, seeds=SEEDS) -> ParameterTransfer:
+    return ts.parameters.measure(
+        targets, zoo, samples_per_class=sizes, seeds=seeds, recipe=recipe(optimiser), device="cpu", trust_code=True
+    )
+
+
+def print_table(table: pd.DataFrame, digits: int = 2) -> None:
+    print("| " + " | ".join([table.index.name or "", *map(str, table.columns)]) + " |")
+    print("|" + "---|" * (len(table.columns) + 1))
+    for name, row in table.iterrows():
+        print(
+            "| " + " | ".join([str(name), *(f"{x:.{digits}f}" if isinstance(x, float) else str(x) for x in row)]) + " |"
+        )
+    print()
+
+
+def interval(values: pd.Series, targets: pd.Series, rng: np.random.Generator) -> str:
+    """Return the mean with a 95 % interval from resampling whole targets."""
+    by_target = values.groupby(targets).mean()
+    means = [by_target.sample(frac=1, replace=True, random_state=rng).mean() for _ in range(DRAWS)]
+    lower, upper = np.quantile(means, [0.025, 0.975])
+    return f"{by_target.mean():.2f} [{lower:.2f}, {upper:.2f}]"
+
+
+def print_layers(found: ParameterTransfer) -> None:
+    print("## T of each layer\n")
+    print("Geometric mean over targets, sizes and draws. Layers from the input on.\n")
+    for source in SOURCES:
+        rows = found.layers[found.layers["source"] == source]
+        table = rows.assign(log=np.log(rows["transferability"])).pivot_table("log", "layer", "criterion", sort=False)
+        print(f"### {source}\n")
+        print_table(np.exp(table)[list(NAMES)].rename(columns=NAMES))
+
+
+def print_lowest(found: ParameterTransfer) -> None:
+    print("## Are the lowest layers the most transferable?\n")
+    print(
+        "Share of the runs in which a layer has the largest T of its network; and the rank correlation of T with depth "
+        "within a run, mean over targets [95 % interval from resampling targets].\n"
+    )
+    rng = np.random.default_rng(0)
+    for criterion, name in NAMES.items():
+        rows = found.layers[found.layers["criterion"] == criterion]
+        print(f"### {name}\n")
+        columns, correlations = {}, []
+        for source in SOURCES:
+            own = rows[rows["source"] == source]
+            runs = own.groupby(["target", "samples_per_class", "seed"])
+            best = own.loc[runs["transferability"].idxmax(), "layer"].value_counts(normalize=True)
+            columns[source] = best.reindex(own["layer"].unique(), fill_value=0.0)
+            within = runs.apply(lambda run: stats.spearmanr(run["depth"], run["transferability"])[0])
+            correlations.append(
+                f"{source}: {interval(within, within.index.get_level_values('target').to_series(within.index), rng)}"
+            )
+        table = pd.DataFrame(columns)
+        table.index.name = "layer"
+        print_table(table)
+        print(f"Rank correlation of T with depth: {'; '.join(correlations)}.\n")
+
+
+def print_amount(found: ParameterTransfer) -> None:
+    print("## Does T fall with more images?\n")
+    print(
+        "T of the network (mean over layers), geometric mean over targets and draws; and Spearman's correlation with "
+        "the number of images within a target, mean over targets [95 % interval from resampling targets].\n"
+    )
+    rng = np.random.default_rng(0)
+    rows = []
+    for source in SOURCES:
+        for criterion, name in NAMES.items():
+            own = found.runs[(found.runs["source"] == source) & (found.runs["criterion"] == criterion)]
+            own = own.dropna(subset="transferability")
+            means = np.exp(np.log(own["transferability"]).groupby(own["samples_per_class"]).mean())
+            within = own.groupby("target").apply(lambda run: stats.spearmanr(run["samples"], run["transferability"])[0])
+            steps = own.groupby("samples_per_class")["step"].mean()
+            rows.append({
+                "source": source, "criterion": name,
+                **{f"{size} a class": f"{means[size]:.2f} ({steps[size]:.0f} steps)" for size in SIZES},
+                "Spearman": interval(within, within.index.to_series(), rng),
+            })  # fmt: skip
+    print_table(pd.DataFrame(rows).set_index("source"))
+
+
+def print_companions(found: ParameterTransfer) -> None:
+    print("## What goes with T, and what predicts it beforehand?\n")
+    shown = found.correlations.assign(
+        criterion=found.correlations["criterion"].map(NAMES),
+        spearman=[
+            f"{row.spearman:.2f} [{row.lower:.2f}, {row.upper:.2f}]" for row in found.correlations.itertuples()
+        ],
+        known=np.where(found.correlations["before_transfer"], "before", "after"),
+    )  # fmt: skip
+    table = shown.pivot_table(
+        "spearman", ["level", "companion", "known", "source"], "criterion", aggfunc="first", sort=False
+    )
+    table.index = [" · ".join(names) for names in table.index]
+    print_table(table[[name for name in NAMES.values() if name in table]])
+    print("## What explains it?\n")
+    if found.regression.empty:
+        print(f"No regression: {found.regression.attrs.get('reason', '')}\n")
+        return
+    shown = found.regression.assign(
+        criterion=found.regression["criterion"].map(NAMES),
+        coefficient=[f"{r.coefficient:+.2f} [{r.lower:+.2f}, {r.upper:+.2f}]" for r in found.regression.itertuples()],
+    )
+    print(
+        "Least squares of ln T on standardised predictors, over targets and sizes; 95 % intervals from resampling "
+        f"targets ({int(found.regression['n_targets'].min())} of them: few).\n"
+    )
+    table = shown.pivot_table("coefficient", ["source", "predictor"], "criterion", aggfunc="first", sort=False)
+    fit = shown.pivot_table("r_squared", "source", "criterion", aggfunc="first", sort=False)
+    table.index = [" · ".join(names) for names in table.index]
+    for source in SOURCES:
+        table.loc[f"{source} · R²"] = [f"{fit.loc[source, name]:.2f}" for name in table.columns]
+    print_table(table)
+
+
+def print_checks(targets: list[Path], images: dict[str, Path], sources: Path, found: ParameterTransfer) -> None:
+    size = SIZES[1]
+    given = found.layers.query("seed == 0 and samples_per_class == @size and criterion == 'epochs'")
+    keys = ["source", "target", "layer"]
+    redrawn = measure(targets, write_zoo(sources, images, initial=False), sizes=(size,), seeds=1).layers
+    redrawn = redrawn[redrawn["criterion"] == "epochs"]
+    both = given.merge(redrawn, on=keys, suffixes=("", "_redrawn"))
+    ratio = both["transferability_redrawn"] / both["transferability"]
+    order = both.groupby(["source", "target"]).apply(
+        lambda run: stats.spearmanr(run["transferability"], run["transferability_redrawn"])[0]
+    )
+    print("## When the initial weights are not known\n")
+    print(
+        f"T with five redraws of the initial weights against T with those that the source really began from, "
+        f"{len(both)} layers of {len(order)} runs ({', '.join(CHECKED)}; {size} images a class): ratio "
+        f"{ratio.min():.2f} to {ratio.max():.2f}, median {ratio.median():.2f}; rank correlation over the layers of a "
+        f"run {order.min():.2f} to {order.max():.2f}. Standard deviation over redraws, relative to T: at most "
+        f"{(both['spread_redrawn'] / both['transferability_redrawn']).max():.3f}.\n"
+    )
+    adamw = measure(targets, write_zoo(sources, images), "adamw", sizes=(size,), seeds=1).layers
+    adamw = adamw[adamw["criterion"] == "epochs"]
+    both = given.merge(adamw, on=keys, suffixes=("_sgd", "_adamw"))
+    print("## Another optimiser\n")
+    print(f"T at fixed epochs, mean over {', '.join(CHECKED)} with {size} images a class.\n")
+    table = both.pivot_table(["transferability_sgd", "transferability_adamw"], "layer", "source", sort=False)
+    table.columns = [f"{source}, {name.removeprefix('transferability_')}" for name, source in table.columns]
+    print_table(table)
+
+
+def print_speed() -> None:
+    nets = [torchvision.models.resnet50(weights=None).state_dict() for _ in range(3)]
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        found = ts.parameters.transferability(*nets)
+        seconds.append(time.perf_counter() - started)
+    print("## Time\n")
+    print(
+        f"`transferability` of three ResNet-50 ({len(found)} layers): {statistics.median(seconds):.2f} s, median of 5 "
+        f"({torch.get_num_threads()} threads)."
+    )
+
+
+def main() -> None:
+    real = os.environ.get("TRANSFERSCOPE_REAL")
+    if not real or len(sys.argv) != 2:
+        sys.exit("Set TRANSFERSCOPE_REAL to the folder with real data, and name a folder for the source networks.")
+    sources = Path(sys.argv[1])
+    trainer = Path(__file__).parent / "compact_sources.py"
+    subprocess.run([sys.executable, str(trainer), str(sources), *SOURCES], check=True, stdout=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        images = {name: unpack(Path(real), name, Path(folder)) for name in SOURCES}
+        targets = {name: unpack(Path(real), name, Path(folder)) for name in TARGETS}
+        found = measure(list(targets.values()), write_zoo(sources, images))
+        print("# How well pretrained parameters serve, layer by layer\n")
+        print(
+            f"A compact residual network (stem and six blocks, 32 px) trained on {' and on '.join(SOURCES)}, with the "
+            f"weights it began from; all its weights fine-tuned on {', '.join(TARGETS)} with {SIZES} images a class at "
+            f"most, {SEEDS} draws, {EPOCHS} epochs of SGD at a constant rate of {recipe('sgd').learning_rate}, batches "
+            f"of {BATCH}. Matched at {found.settings['matched_steps']} steps, and at a training loss of "
+            f"{found.settings['matched_loss']:.3f} of that of guessing. {platform.machine()}, Python "
+            f"{platform.python_version()}, torch {version('torch')}, {os.cpu_count()} cores.\n"
+        )
+        accuracies = found.runs.query("criterion == 'epochs'").pivot_table(
+            "accuracy", "target", ["source", "samples_per_class"], sort=False
+        )
+        accuracies.columns = [f"{source}, {size} a class" for source, size in accuracies.columns]
+        print("## Accuracy after fine-tuning\n")
+        print_table(accuracies)
+        print_layers(found)
+        print_lowest(found)
+        print_amount(found)
+        print_companions(found)
+        print_checks([targets[name] for name in CHECKED], images, sources, found)
+        print_speed()
+    found.layers.to_csv(RESULTS / "parameters.csv", index=False, float_format="%.6g", lineterminator="\n")
+    found.runs.to_csv(RESULTS / "parameters-runs.csv", index=False, float_format="%.6g", lineterminator="\n")
+    for name, figure in figures(found).items():
+        if SOURCES[0] in name:
+            figure.savefig(RESULTS / f"parameters-{name}", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

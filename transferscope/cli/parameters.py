@@ -1,0 +1,127 @@
+"""`transferscope parameters`: how much of each layer's parameters survives the move to a target."""
+
+from collections.abc import Sequence
+
+import click
+
+from transferscope.cli import options
+
+
+@click.command(
+    "parameters",
+    epilog="""\b
+Examples:
+  transferscope parameters --target data/ --sources zoo.yaml
+  transferscope parameters --target birds/ --target signs/ --sources zoo.yaml --samples-per-class 10,40,160 --seeds 2
+  transferscope parameters --target data/ --sources zoo.yaml --steps 500 --loss 0.2 --groups tensor --format csv""",
+)
+@click.option(
+    "--target", "targets", required=True, multiple=True, metavar="FOLDER",
+    help="Labelled images: a sub-folder for each class; may be given several times.",
+)  # fmt: skip
+@options.sources
+@click.option(
+    "--samples-per-class", default="all", show_default=True, metavar="N[,N...]",
+    help="Training images of each class; `all` takes what there is. Larger draws contain the smaller.",
+)  # fmt: skip
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Draws for each size.")
+@click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True, help="Of fine-tuning.")
+@click.option(
+    "--optimiser", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True,
+    help="AdamW moves all weights about equally far, whatever the layer.",
+)  # fmt: skip
+@click.option(
+    "--learning-rate", type=click.FloatRange(min=0, min_open=True), metavar="RATE",
+    help="Constant. Default: by optimiser.",
+)  # fmt: skip
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N",
+    help="Optimiser steps that runs are matched at. Default: the fewest that any run took.",
+)  # fmt: skip
+@click.option(
+    "--loss", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE",
+    help="Training loss that runs are matched at, as a share of that of guessing. Default: one that every run reached.",
+)  # fmt: skip
+@click.option(
+    "--redraws", type=click.IntRange(min=1), default=5, show_default=True,
+    help="Draws of the initial weights of sources for which the zoo names none.",
+)  # fmt: skip
+@click.option(
+    "--groups", type=click.Choice(["auto", "tensor"]), default="auto", show_default=True,
+    help="A value for each block, as published, or for each weight tensor.",
+)  # fmt: skip
+@click.option(
+    "--test-samples", type=click.IntRange(min=2), default=500, show_default=True,
+    help="Most images of each target to measure the accuracy on. None is trained on.",
+)  # fmt: skip
+@options.together(options.device, options.batch_size, options.seed, options.trust_code)
+@click.option(
+    "-o", "--output", default="transferscope-parameters", show_default=True, metavar="DIR",
+    help="Where the tables and pictures go.",
+)  # fmt: skip
+@options.together(options.output_format, options.quiet, options.verbose)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    targets: Sequence[str],
+    sources: str,
+    samples_per_class: str,
+    seeds: int,
+    epochs: int,
+    optimiser: str,
+    learning_rate: float | None,
+    steps: int | None,
+    loss: float | None,
+    redraws: int,
+    groups: str,
+    test_samples: int,
+    device: str,
+    batch_size: int,
+    seed: int,
+    trust_code: bool,
+    output: str,
+    output_format: str,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Fine-tune pretrained networks on targets and measure how well the parameters of each layer serve there.
+
+    The transferability T of a layer (Chen et al. 2022) is its distance from the initial weights over its distance from
+    the source, both of the fine-tuned weights: as published, after equally many steps, and at equal training loss.
+
+    Finished fine-tunings are kept in the cache: stop it whenever you like, the same command goes on.
+
+    Exit code 3: done, but some fine-tunings failed; they are listed.
+    """
+    options.set_up_messages(quiet, verbose)
+    from transferscope.measurement.plan import parse_sizes
+    from transferscope.parameters.study import measure
+    from transferscope.report.files import prepare_folder
+    from transferscope.report.parameter_table import print_parameters
+
+    sizes = parse_sizes(samples_per_class)
+    # Before the work starts, not after it.
+    folder = prepare_folder(output)
+    with options.stdout_for_results():
+        result = measure(
+            list(targets),
+            sources,
+            samples_per_class=sizes,
+            seeds=seeds,
+            epochs=epochs,
+            optimiser=optimiser,
+            learning_rate=learning_rate,
+            steps=steps,
+            loss=loss,
+            redraws=redraws,
+            groups=groups,
+            test_samples=test_samples,
+            device=device,
+            batch_size=batch_size,
+            seed=seed,
+            progress=not quiet,
+            trust_code=trust_code,
+        )
+    options.deliver(result, print_parameters, output_format, folder, quiet)
+    if result.failed:
+        ctx.exit(3)
