@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from transferscope.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 DIGITS = 6
@@ -29,6 +30,11 @@ def rounded(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [rounded(item) for item in value]
     return value
+
+
+def csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV text; numbers have six significant digits."""
+    return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
 
 
 def png(figure: Figure) -> bytes:

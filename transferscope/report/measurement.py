@@ -15,7 +15,7 @@ from rich.text import Text
 
 from transferscope import __version__
 from transferscope.errors import InputError
-from transferscope.report.files import DIGITS, png, prepare_folder, write_together
+from transferscope.report.files import DIGITS, csv, png, prepare_folder, write_together
 from transferscope.report.ranking import Failure
 
 SCHEMA_VERSION = 1
@@ -189,7 +189,7 @@ class Measurement:
 
     def to_csv(self) -> str:
         """Return `table` as CSV text; numbers have six significant digits."""
-        return _csv(self.table)
+        return csv(self.table)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write measurement.json, .csv, .nc, networks.csv and the pictures into `folder`; return their paths.
@@ -210,7 +210,7 @@ class Measurement:
             "measurement.nc": bytes(self.dataset.to_netcdf(engine="h5netcdf")),
         }
         if len(self.networks):
-            files["networks.csv"] = _csv(self.networks).encode()
+            files["networks.csv"] = csv(self.networks).encode()
         figures = transfer_plots.figures(self.table, chance=self.settings["chance"], energy=self.settings["energy"])
         return write_together(folder, {**files, **{name: png(figure) for name, figure in figures.items()}})
 
@@ -284,10 +284,6 @@ def _notes(measurement: Measurement, best: pd.DataFrame) -> list[str]:
     if len(best) and measurement.runs["kwh"].isna().all():
         lines.append("No run's electricity is known, so there is no accuracy-by-energy.png.")
     return lines
-
-
-def _csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
 
 
 def _best(table: pd.DataFrame, within: list[str]) -> pd.DataFrame:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -19,21 +18,19 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from transferscope.errors import InputError
+from transferscope.report.drawing import MARKERS, cut, selected, short, size_styles
 from transferscope.report.parameters import CRITERIA, ParameterTransfer, over_seeds
 
 _MOST_LABELS = 40
 _MOST_ANNOTATED = 25
 _MOST_PANELS = 6
 _MOST_COLUMNS = 3
-_LONGEST_NAME = 32
 _INCHES_A_LETTER = 0.085
 _T = "transferability T"
 _MEAN_T = "mean T of the layers"
 _ONE: dict[str, Any] = {"color": "0.45", "linestyle": "--", "linewidth": 1.2}
 _INFINITE: dict[str, Any] = {"marker": "^", "markersize": 6, "linestyle": "none", "clip_on": False}
 _LINE: dict[str, Any] = {"markersize": 4, "linewidth": 1.3}
-_MARKERS = "osDvP*X<>p"
 
 
 def heatmap(
@@ -100,7 +97,7 @@ def heatmap(
     ax.set_ylabel("layer")
     ax.tick_params(axis="x", rotation=90)
     ax.tick_params(axis="y", rotation=0)
-    ax.set_title(f"{_short(source)}{images}\n{CRITERIA[criterion]}", fontsize="medium")
+    ax.set_title(f"{short(source)}{images}\n{CRITERIA[criterion]}", fontsize="medium")
     return ax
 
 
@@ -155,7 +152,7 @@ def over_depth(
     ax.set_xlabel("layer")
     if legend:
         _legend(ax, _depth_handles(columns, meaning, bool(np.isinf(rows["transferability"]).any())))
-    return _finish(ax, f"{_short(source)}{images}, {CRITERIA[criterion]}")
+    return _finish(ax, f"{short(source)}{images}, {CRITERIA[criterion]}")
 
 
 def over_steps(
@@ -182,8 +179,8 @@ def over_steps(
     InputError
         When the table has no such source, or the source no such target.
     """
-    styles = _size_styles(trajectory[trajectory["source"] == source])
-    rows = _of(_of(trajectory, "source", source), "target", target)
+    styles = size_styles(trajectory[trajectory["source"] == source])
+    rows = selected(selected(trajectory, source=source), target=target)
     rows = rows[np.isfinite(rows["transferability"]) & (rows["step"] > 0)]
     ax = plt.subplots(figsize=(8, 4.5), layout="constrained")[1] if ax is None else ax
     # The few last, for their short lines often lie on the long ones of the many.
@@ -197,7 +194,7 @@ def over_steps(
     ax.set_xlabel("optimiser steps")
     if legend:
         _legend(ax, _handles(styles.items()), title="images of each class")
-    return _finish(ax, f"{_short(source)} on {_short(target)}", _MEAN_T)
+    return _finish(ax, f"{short(source)} on {short(target)}", _MEAN_T)
 
 
 def figures(result: ParameterTransfer) -> dict[str, Figure]:
@@ -221,7 +218,7 @@ def _heatmap_figure(layers: pd.DataFrame, source: str) -> Figure:
     """Draw all criteria side by side, on one scale of colours."""
     rows, columns, images = _all_criteria(layers, source)
     size = _heatmap_size(rows["layer"].unique().tolist(), list(columns.values()), len(CRITERIA))
-    figure = _figure(*size, f"{_short(source)}{images}")
+    figure = _figure(*size, f"{short(source)}{images}")
     scale = _scale(rows["transferability"].to_numpy())
     for i, (criterion, ax) in enumerate(zip(CRITERIA, figure.subplots(1, len(CRITERIA)), strict=True)):
         heatmap(layers, source, criterion=criterion, ax=ax, norm=scale, cbar=i == len(CRITERIA) - 1)
@@ -235,7 +232,7 @@ def _depth_figure(layers: pd.DataFrame, source: str) -> Figure:
     """Draw a panel for each criterion, one below the other."""
     rows, columns, images = _all_criteria(layers, source)
     longest = max(len(name) for name in _thinned(rows["layer"].unique()))
-    figure = _figure(9, 7 + _INCHES_A_LETTER * longest, f"{_short(source)}{images}")
+    figure = _figure(9, 7 + _INCHES_A_LETTER * longest, f"{short(source)}{images}")
     axes = figure.subplots(len(CRITERIA), 1, sharex=True, sharey=True)
     for criterion, ax in zip(CRITERIA, axes, strict=True):
         over_depth(layers, source, criterion=criterion, ax=ax, legend=False)
@@ -256,18 +253,18 @@ def _steps_figure(trajectory: pd.DataFrame, source: str) -> Figure:
     columns = min(len(shown), _MOST_COLUMNS)
     rows = -(-len(shown) // columns)
     few = f", {len(shown)} of {len(targets)} targets" * (len(shown) < len(targets))
-    figure = _figure(3.2 * columns + 1.9, 2.7 * rows + 0.5, f"{_short(source)}{few}")
+    figure = _figure(3.2 * columns + 1.9, 2.7 * rows + 0.5, f"{short(source)}{few}")
     axes = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for ax in axes[len(shown) :]:
         ax.remove()
     for target, ax in zip(shown, axes, strict=False):
         over_steps(trajectory, source, target, ax, legend=False)
-        ax.set_title(_short(target), fontsize="small")
+        ax.set_title(short(target), fontsize="small")
         ax.tick_params(labelbottom=True)
         ax.set(xlabel="", ylabel="")
     figure.supxlabel("optimiser steps", fontsize="medium")
     figure.supylabel(_MEAN_T, fontsize="medium")
-    _legend(figure, _handles(_size_styles(trajectory).items()), title="images of each class")
+    _legend(figure, _handles(size_styles(trajectory).items()), title="images of each class")
     return figure
 
 
@@ -281,29 +278,22 @@ def _chosen(
     layers: pd.DataFrame, source: str, criterion: str, samples_per_class: int | None
 ) -> tuple[pd.DataFrame, dict[str, str], str]:
     """Return rows over seeds at one number of images for each target, the targets' labels, and an end for titles."""
-    rows = _of(layers, "source", source)
+    rows = selected(layers, source=source)
     sizes = {target: set(own["samples_per_class"]) for target, own in rows.groupby("target")}
     common = set.intersection(*sizes.values())
-    rows = over_seeds(_of(rows, "criterion", criterion))
+    rows = over_seeds(selected(rows, criterion=criterion))
     if samples_per_class is None and not common:
         most = {target: max(own) for target, own in sizes.items()}
         rows = rows[rows["samples_per_class"] == rows["target"].map(most)]
-        return rows, {target: f"{_short(target)} ({size})" for target, size in most.items()}, " (images of each class)"
+        return rows, {target: f"{short(target)} ({size})" for target, size in most.items()}, " (images of each class)"
     size = max(common) if samples_per_class is None else samples_per_class
-    rows = _of(rows, "samples_per_class", size)
-    return rows, {target: _short(target) for target in rows["target"].unique()}, f", {size} images of each class"
+    rows = selected(rows, samples_per_class=size)
+    return rows, {target: short(target) for target in rows["target"].unique()}, f", {size} images of each class"
 
 
 def _all_criteria(layers: pd.DataFrame, source: str) -> tuple[pd.DataFrame, dict[str, str], str]:
     parts = [_chosen(layers, source, criterion, None) for criterion in CRITERIA]
     return pd.concat([rows for rows, _, _ in parts]), *parts[0][1:]
-
-
-def _of(table: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
-    known = table[column].unique()
-    if value not in known:
-        raise InputError(f"Expected `{column}` to be one of {', '.join(map(str, known)) or 'none'}, but got {value!r}.")
-    return table[table[column] == value]
 
 
 def _band(layers: pd.DataFrame) -> tuple[str, str]:
@@ -351,18 +341,9 @@ def _legend(owner: Axes | Figure, handles: Sequence[Artist], title: str | None =
 
 def _styles(count: int) -> list[dict[str, Any]]:
     """Return lines that differ in colour, and without it in marker and dashes."""
-    looks = itertools.product(("-", "--", ":"), zip(sns.color_palette("colorblind"), _MARKERS, strict=True))
+    looks = itertools.product(("-", "--", ":"), zip(sns.color_palette("colorblind"), MARKERS, strict=True))
     repeated = itertools.islice(itertools.cycle(looks), count)
     return [{"color": colour, "marker": marker, "linestyle": dashes, **_LINE} for dashes, (colour, marker) in repeated]
-
-
-def _size_styles(trajectory: pd.DataFrame) -> dict[int, dict[str, Any]]:
-    """Return the line of each number of images, from light for few to dark for many."""
-    sizes = sorted(trajectory["samples_per_class"].unique())
-    # Without the lightest yellow, which paper swallows.
-    colours = map(matplotlib.colormaps["viridis"], np.linspace(0.85, 0.0, len(sizes)))
-    looks = zip(sizes, colours, itertools.cycle(_MARKERS), strict=False)
-    return {size: {"color": colour, "marker": marker, **_LINE} for size, colour, marker in looks}
 
 
 def _depth_handles(columns: dict[str, str], band: str, infinite: bool) -> list[Artist]:
@@ -381,20 +362,11 @@ def _handles(styles: Iterable[tuple[Any, dict[str, Any]]]) -> list[Artist]:
 
 def _heatmap_size(layers: list[str], columns: list[str], panels: int) -> tuple[float, float]:
     """Return width and height in inches: room for the cells and for the names of layers and targets beside them."""
-    beside, below = (_INCHES_A_LETTER * max(len(_cut(name)) for name in names) for names in (layers, columns))
+    beside, below = (_INCHES_A_LETTER * max(len(cut(name)) for name in names) for names in (layers, columns))
     return 1.8 + beside + panels * max(0.5 * len(columns), 2.0), 1.4 + below + max(0.26 * min(len(layers), 60), 1.5)
 
 
 def _thinned(layers: Sequence[str] | pd.Series) -> list[str]:
     """Blank names evenly where there are too many to be read; of long ones the end tells layers apart."""
     step = -(-len(layers) // _MOST_LABELS)
-    return [_cut(name[::-1])[::-1].replace("$", r"\$") if i % step == 0 else "" for i, name in enumerate(layers)]
-
-
-def _short(name: str) -> str:
-    """Shorten a long name, and keep its dollar signs from being read as mathematics."""
-    return _cut(name).replace("$", r"\$")
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    return [cut(name[::-1])[::-1].replace("$", r"\$") if i % step == 0 else "" for i, name in enumerate(layers)]

@@ -12,7 +12,7 @@ import xarray as xr
 
 from transferscope import __version__
 from transferscope.errors import InputError
-from transferscope.report.files import DIGITS, png, prepare_folder, write_together
+from transferscope.report.files import DIGITS, csv, png, prepare_folder, write_together
 from transferscope.report.ranking import Failure
 
 SCHEMA_VERSION = 1
@@ -186,7 +186,7 @@ class ParameterTransfer:
 
     def to_csv(self) -> str:
         """Return `layers` as CSV text; numbers have six significant digits, an infinite one is written inf."""
-        return _csv(self.layers)
+        return csv(self.layers)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write everything and its pictures into `folder`; return the paths.
@@ -206,13 +206,13 @@ class ParameterTransfer:
         files = {
             "parameters.json": self.to_json().encode(),
             "parameters.csv": self.to_csv().encode(),
-            "parameters-runs.csv": _csv(self.runs).encode(),
-            "trajectory.csv": _csv(self.trajectory).encode(),
+            "parameters-runs.csv": csv(self.runs).encode(),
+            "trajectory.csv": csv(self.trajectory).encode(),
             "parameters.nc": bytes(self.dataset.to_netcdf(engine="h5netcdf")),
         }
         for name in ("regression", "correlations"):
             if len(getattr(self, name)):
-                files[f"{name}.csv"] = _csv(getattr(self, name)).encode()
+                files[f"{name}.csv"] = csv(getattr(self, name)).encode()
         pictures = {name: png(figure) for name, figure in parameter_plots.figures(self).items()}
         return write_together(folder, {**files, **pictures})
 
@@ -261,7 +261,3 @@ def _place(column: pd.Series) -> pd.Series:
 
 def _explained(table: pd.DataFrame) -> dict[str, Any]:
     return {"reason": table.attrs.get("reason", ""), "rows": table.to_dict("records")}
-
-
-def _csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")

@@ -1,5 +1,6 @@
 """Pictures: each takes data and optional axes, draws with seaborn and matplotlib, returns axes, shows nothing."""
 
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -13,13 +14,14 @@ from matplotlib.patches import Rectangle
 
 from transferscope import scoring
 from transferscope.errors import InputError
+from transferscope.report.drawing import short
 from transferscope.selection import Recommendation
 from transferscope.similarity import MEASURES
 
 _MOST_LABELS = 40
 _MOST_PANELS = 4
-_LONGEST_NAME = 40
 _INCHES_A_LETTER = 0.085
+_name = partial(short, longest=40)  # more than elsewhere, for the end of its name tells a layer from others
 _TITLES = {name: measure.title for name, measure in MEASURES.items()} | {"linear_cka": "debiased linear CKA"}
 
 
@@ -65,8 +67,8 @@ def heatmap(similarity: xr.DataArray, ax: Axes | None = None, **options: Any) ->
         cells = [Rectangle((j, i), 1, 1) for i, j in np.argwhere(~similarity["informative"].to_numpy())]
         ax.add_collection(PatchCollection(cells, facecolor="none", edgecolor="0.5", hatch="////", linewidth=0))
     ax.invert_yaxis()
-    ax.set_xlabel(_plain(similarity.attrs.get("y", "layer_y")))
-    ax.set_ylabel(_plain(similarity.attrs.get("x", "layer_x")))
+    ax.set_xlabel(_name(similarity.attrs.get("y", "layer_y")))
+    ax.set_ylabel(_name(similarity.attrs.get("x", "layer_x")))
     ax.tick_params(axis="x", rotation=90)
     ax.tick_params(axis="y", rotation=0)
     return ax
@@ -96,7 +98,7 @@ def depth_curves(scores: xr.Dataset, recommendations: tuple[Recommendation, ...]
         ax.fill_between(share, rows["lower"][kept], rows["upper"][kept], color=palette[i], alpha=0.12, linewidth=0)
         lines += ax.plot(
             share, rows["expected_accuracy"][kept], color=palette[i], marker=markers[i % len(markers)],
-            linestyle=("-", "--", ":")[i // len(markers) % 3], markersize=4, label=_plain(source),
+            linestyle=("-", "--", ":")[i // len(markers) % 3], markersize=4, label=_name(source),
         )  # fmt: skip
     for pick in recommendations:
         if pick.protocol == "scratch":
@@ -133,7 +135,7 @@ def similarity_panels(scores: xr.Dataset, sources: list[str], measure: str = "li
         figure.suptitle(f"the {len(shown)} best of {len(sources)} sources", fontsize="medium")
     for i, (matrix, ax) in enumerate(zip(matrices, axes[0], strict=True)):
         heatmap(matrix, ax=ax, cbar=i == len(shown) - 1, square=False)
-        ax.set_title(_plain(shown[i]), fontsize="medium")
+        ax.set_title(_name(shown[i]), fontsize="medium")
         ax.set_ylabel("layer of the source" if i == 0 else "")
         ax.set_xlabel("layer of the scratch network")
     return figure
@@ -152,19 +154,13 @@ def _heatmap_size(similarity: xr.DataArray) -> tuple[float, float]:
     """Return width and height in inches: room for the cells and for the names of layers and networks beside them."""
     cells, names = [], []
     for dim, side in (("layer_y", "y"), ("layer_x", "x")):
-        title = _INCHES_A_LETTER * len(_plain(similarity.attrs.get(side, "")))
+        title = _INCHES_A_LETTER * len(_name(similarity.attrs.get(side, "")))
         cells.append(max(0.26 * min(similarity.sizes[dim], 60), title, 1.3))
-        names.append(_INCHES_A_LETTER * max(len(_plain(name)) for name in similarity[dim].to_numpy()))
+        names.append(_INCHES_A_LETTER * max(len(_name(name)) for name in similarity[dim].to_numpy()))
     return 1.9 + cells[0] + names[1], 1.1 + cells[1] + names[0]
 
 
 def _thinned(names: np.ndarray) -> list[str]:
     """Blank labels evenly where there are too many to be read."""
     step = -(-len(names) // _MOST_LABELS)
-    return [_plain(name) if i % step == 0 else "" for i, name in enumerate(names)]
-
-
-def _plain(name: Any) -> str:
-    """Shorten a long name, and keep its dollar signs from being read as mathematics."""
-    text = str(name)
-    return (text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…").replace("$", r"\$")
+    return [_name(name) if i % step == 0 else "" for i, name in enumerate(names)]

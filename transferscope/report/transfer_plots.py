@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -17,14 +16,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from transferscope.errors import InputError
+from transferscope.report.drawing import MARKERS, selected, short, size_styles
 from transferscope.report.measurement import PROTOCOLS
 
 _MOST_SOURCES = 6
 _MOST_COLUMNS = 3
 _MOST_TICKS = 8
-_LONGEST_NAME = 32
 _INCHES_A_LETTER = 0.09
-_MARKERS = "osD^vP*X<>"
 # The yellow and the grey of this palette are for what matters least.
 _COLOURS = dict(
     zip(PROTOCOLS, [sns.color_palette("colorblind")[i] for i in (8, 0, 9, 2, 1, 4, 3, 5, 6, 7)], strict=True)
@@ -70,11 +68,11 @@ def accuracy_by_depth(
     InputError
         When the table has no such source or protocol.
     """
-    rows = _of(table, source=source, protocol=protocol)
+    rows = selected(table, source=source, protocol=protocol)
     scratch = table[(table["source"] == source) & (table["protocol"] == "scratch") & (protocol != "scratch")]
     ax = _axes(ax)
     sets = sorted(rows["layer"].unique(), key=lambda name: (name == "all", name)) if protocol == "fne" else []
-    for size, style in _size_styles(table).items():
+    for size, style in size_styles(table).items():
         line = rows[(rows["samples_per_class"] == size) & rows["accuracy"].notna()]
         line = line.assign(x=line["layer"].map(sets.index) if sets else line["depth"]).sort_values("x")
         _line(ax, line, style)
@@ -89,7 +87,7 @@ def accuracy_by_depth(
         ax.set_xlim(depths[0] - 0.4, depths[-1] + 0.4)
         ax.set_xticks(depths[:: -math.ceil(len(depths) / _MOST_TICKS)][::-1])
         ax.set_xlabel(f"stages {'frozen' if protocol == 'defrost' else 'kept'}, of {rows['depths'].max()}")
-    return _finish(ax, f"{_short(source)}\n{protocol}", chance, _depth_handles(table, chance) if legend else None)
+    return _finish(ax, f"{short(source)}\n{protocol}", chance, _depth_handles(table, chance) if legend else None)
 
 
 def accuracy_by_samples(
@@ -109,7 +107,7 @@ def accuracy_by_samples(
     InputError
         When the table has no such source.
     """
-    rows = _of(table, source=source)
+    rows = selected(table, source=source)
     ax = _axes(ax)
     best = rows[rows["best"]].sort_values("samples_per_class").assign(x=lambda found: found["samples_per_class"])
     for protocol, style in _protocol_styles(table).items():
@@ -121,7 +119,7 @@ def accuracy_by_samples(
     ax.set_xticks(shown, [str(size) for size in shown])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("training images of each class")
-    return _finish(ax, _short(source), chance, _protocol_handles(table, chance) if legend else None)
+    return _finish(ax, short(source), chance, _protocol_handles(table, chance) if legend else None)
 
 
 def accuracy_by_cost(
@@ -152,7 +150,7 @@ def accuracy_by_cost(
     """
     if cost not in _COSTS:
         raise InputError(f"Expected `cost` to be one of {', '.join(_COSTS)}, but got {cost!r}.")
-    rows = _of(table, source=source).dropna(subset=["accuracy", cost])
+    rows = selected(table, source=source).dropna(subset=["accuracy", cost])
     ax = _axes(ax)
     above = table.loc[table[cost] > 0, cost]
     least = above.min() if len(above) else 1.0
@@ -168,7 +166,7 @@ def accuracy_by_cost(
     ax.set_xscale("log")
     ax.set_xlabel(_COSTS[cost][0] + (f" (0 is drawn at {least / 2:.2g})" if (table[cost] == 0).any() else ""))
     handles = _protocol_handles(table, chance) + _area_handles(table)
-    return _finish(ax, _short(source), chance, handles if legend else None)
+    return _finish(ax, short(source), chance, handles if legend else None)
 
 
 def figures(table: pd.DataFrame, *, chance: float = math.nan, energy: str = "") -> dict[str, Figure]:
@@ -225,7 +223,7 @@ def _depth_figure(table: pd.DataFrame, sources: list[str], chance: float, note: 
         if ((table["source"] == source) & (table["protocol"] == protocol)).any():
             accuracy_by_depth(table, source, protocol, ax, chance=chance, legend=False)
         else:
-            _finish(ax, f"{_short(source)}\n{protocol}", math.nan, None)
+            _finish(ax, f"{short(source)}\n{protocol}", math.nan, None)
             ax.text(0.5, 0.5, "no result", transform=ax.transAxes, ha="center", color="0.4")
             ax.set_xticks([])
         ax.set_ylabel("")
@@ -291,39 +289,16 @@ def _legend(owner: Axes | Figure, handles: list[Line2D], **place: Any) -> None:
             text.set_fontweight("bold")
 
 
-def _of(table: pd.DataFrame, **chosen: str) -> pd.DataFrame:
-    """Return the rows of a source, or of one of its protocols."""
-    for column, name in chosen.items():
-        known = table[column].unique()
-        if name not in known:
-            raise InputError(
-                f"Expected `{column}` to be one of {', '.join(map(str, known)) or 'none'}, but got {name!r}."
-            )
-        table = table[table[column] == name]
-    return table
-
-
 def _protocols(table: pd.DataFrame) -> list[str]:
     """Return those of the table, in the order of all pictures."""
     return [name for name in PROTOCOLS if (table["protocol"] == name).any()]
-
-
-def _size_styles(table: pd.DataFrame) -> dict[int, dict[str, Any]]:
-    """Return the line of each number of images, from light for few to dark for many."""
-    sizes = sorted(table["samples_per_class"].unique())
-    # Without the lightest yellow, which paper swallows.
-    colours = [matplotlib.colormaps["viridis"](share) for share in np.linspace(0.85, 0.0, len(sizes))]
-    return {
-        size: {"color": colours[i], "marker": _MARKERS[i % len(_MARKERS)], "markersize": 4, "linewidth": 1.4}
-        for i, size in enumerate(sizes)
-    }
 
 
 def _protocol_styles(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return the line of each protocol, the same in every picture."""
     return {
         protocol: {
-            "color": _COLOURS[protocol], "marker": _MARKERS[PROTOCOLS.index(protocol)], "markersize": 5.5,
+            "color": _COLOURS[protocol], "marker": MARKERS[PROTOCOLS.index(protocol)], "markersize": 5.5,
             "markeredgecolor": "black", "markeredgewidth": 0.5, "linewidth": 1.5,
             "linestyle": "--" if protocol == "scratch" else "-",
         }
@@ -339,7 +314,7 @@ def _areas(table: pd.DataFrame) -> dict[int, float]:
 
 def _depth_handles(table: pd.DataFrame, chance: float) -> list[Line2D]:
     handles = [_heading("images of each class")]
-    handles += [Line2D([], [], label=str(size), **style) for size, style in _size_styles(table).items()]
+    handles += [Line2D([], [], label=str(size), **style) for size, style in size_styles(table).items()]
     if {"scratch"} < set(table["protocol"]):
         handles.append(Line2D([], [], color="0.3", linestyle="--", linewidth=1, label="from scratch"))
     return handles + _chance_handles(chance)
@@ -375,8 +350,3 @@ def _apart(sizes: Sequence[int]) -> list[int]:
         if not shown or math.log(shown[-1] / size) * inches >= letters * _INCHES_A_LETTER:
             shown.append(size)
     return shown[::-1]
-
-
-def _short(name: str) -> str:
-    """Shorten a long name, and keep its dollar signs from being read as mathematics."""
-    return (name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…").replace("$", r"\$")
