@@ -4,14 +4,13 @@ Needs TRANSFERSCOPE_REAL, a folder with `data/NAME.zip`; says so and stops witho
 
     TRANSFERSCOPE_REAL=... python benchmarks/parameters.py OUT > benchmarks/results/parameters.md
 
-OUT is a folder for the source networks, which `compact_sources.py` trains if they are not there. Tables and pictures go
-to benchmarks/results. Finished fine-tunings are kept in the cache ($TRANSFERSCOPE_HOME).
+OUT is a folder for the source networks, which `groundtruth/sources.py` trains if they are not there. Tables and
+pictures go to benchmarks/results. Finished fine-tunings are kept in the cache ($TRANSFERSCOPE_HOME).
 """
 
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ import pandas as pd
 import torch
 import torchvision
 import yaml
-from compact_sources import unpack
+from groundtruth.sources import prepare, real_data, unpack
 from scipy import stats
 
 import transferscope as ts
@@ -64,6 +63,12 @@ def measure(targets: list[Path], zoo: Path, optimiser: str = "sgd", sizes=SIZES,
     )
 
 
+def labelled(table: pd.DataFrame) -> pd.Series:
+    """Name the sizes of every target alike: where there are fewer than 160 images of a class, all there are."""
+    place = table.groupby("target")["samples_per_class"].rank(method="dense").astype(int) - 1
+    return place.map(lambda i: f"{SIZES[i]} a class" + " or all" * (i == len(SIZES) - 1))
+
+
 def print_table(table: pd.DataFrame, digits: int = 2) -> None:
     print("| " + " | ".join([table.index.name or "", *map(str, table.columns)]) + " |")
     print("|" + "---|" * (len(table.columns) + 1))
@@ -74,12 +79,37 @@ def print_table(table: pd.DataFrame, digits: int = 2) -> None:
     print()
 
 
-def interval(values: pd.Series, targets: pd.Series, rng: np.random.Generator) -> str:
-    """Return the mean with a 95 % interval from resampling whole targets."""
-    by_target = values.groupby(targets).mean()
-    means = [by_target.sample(frac=1, replace=True, random_state=rng).mean() for _ in range(DRAWS)]
-    lower, upper = np.quantile(means, [0.025, 0.975])
-    return f"{by_target.mean():.2f} [{lower:.2f}, {upper:.2f}]"
+def correlation(found: ParameterTransfer, source: str, criterion: str, level: str, companion: str) -> str:
+    names = "source == @source and criterion == @criterion and level == @level and companion == @companion"
+    row = found.correlations.query(names).iloc[0]
+    return f"{row['spearman']:.2f} [{row['lower']:.2f}, {row['upper']:.2f}]"
+
+
+def print_summary(found: ParameterTransfer) -> None:
+    """Answer the questions in a paragraph."""
+    runs = found.layers.groupby(["criterion", "source", "target", "samples_per_class", "seed"], sort=False)
+    best = found.layers.loc[runs["transferability"].idxmax()]
+    first = (best["depth"] == 1).groupby(best["criterion"]).mean()
+    logs = np.log(found.runs["transferability"]).groupby([found.runs["criterion"], labelled(found.runs)], sort=False)
+    factor = {name: np.exp(logs.mean()[name].iloc[-1] - logs.mean()[name].iloc[0]) for name in NAMES}
+    level = "layers within a run"
+    told = [
+        f"{correlation(found, source, 'steps', level, 'gradient_snr')} and "
+        f"{correlation(found, source, 'steps', level, 'depth')} for {source}"
+        for source in SOURCES
+    ]
+    others = found.regression[found.regression["predictor"] != "log_samples"]
+    clear = int(((others["lower"] > 0) | (others["upper"] < 0)).sum())
+    print(
+        f"In short: the first layer has the largest T of its network in {first['epochs']:.0%} of the runs at fixed "
+        f"epochs, {first['steps']:.0%} at matched steps, {first['loss']:.0%} at matched loss (Chen et al.: the lowest "
+        "layers are usually not the most transferable). From the smallest to the largest number of images T changes by "
+        f"a factor of {factor['epochs']:.2f} at fixed epochs (Chen et al.: it falls), of {factor['steps']:.2f} at "
+        f"matched steps, of {factor['loss']:.2f} at matched loss. Over the layers of a network the rank correlations "
+        "of T at matched steps with the gradient's signal-to-noise ratio and with the depth, both known before the "
+        f"transfer, are {'; '.join(told)}. Of {len(others)} coefficients of domain gap and diversity, {clear} have an "
+        "interval that excludes zero.\n"
+    )
 
 
 def print_layers(found: ParameterTransfer) -> None:
@@ -94,49 +124,39 @@ def print_layers(found: ParameterTransfer) -> None:
 
 def print_lowest(found: ParameterTransfer) -> None:
     print("## Are the lowest layers the most transferable?\n")
-    print(
-        "Share of the runs in which a layer has the largest T of its network; and the rank correlation of T with depth "
-        "within a run, mean over targets [95 % interval from resampling targets].\n"
-    )
-    rng = np.random.default_rng(0)
-    for criterion, name in NAMES.items():
-        rows = found.layers[found.layers["criterion"] == criterion]
-        print(f"### {name}\n")
-        columns, correlations = {}, []
-        for source in SOURCES:
-            own = rows[rows["source"] == source]
-            runs = own.groupby(["target", "samples_per_class", "seed"])
-            best = own.loc[runs["transferability"].idxmax(), "layer"].value_counts(normalize=True)
-            columns[source] = best.reindex(own["layer"].unique(), fill_value=0.0)
-            within = runs.apply(lambda run: stats.spearmanr(run["depth"], run["transferability"])[0])
-            correlations.append(
-                f"{source}: {interval(within, within.index.get_level_values('target').to_series(within.index), rng)}"
-            )
-        table = pd.DataFrame(columns)
-        table.index.name = "layer"
-        print_table(table)
-        print(f"Rank correlation of T with depth: {'; '.join(correlations)}.\n")
+    print("Share of the runs in which a layer has the largest T of its network, and Spearman's correlation of T with")
+    print("depth over the layers of a run (mean over runs; 95 % intervals, here and below, from resampling targets).\n")
+    columns = {}
+    for source in SOURCES:
+        for criterion, name in NAMES.items():
+            own = found.layers.query("source == @source and criterion == @criterion")
+            runs = own.groupby(["target", "samples_per_class", "seed"])["transferability"]
+            best = own.loc[runs.idxmax(), "layer"].value_counts(normalize=True)
+            shares = [f"{best.get(layer, 0.0):.2f}" for layer in own["layer"].unique()]
+            with_depth = correlation(found, source, criterion, "layers within a run", "depth")
+            columns[f"{source}, {name}"] = [*shares, with_depth]
+    table = pd.DataFrame(columns, index=[*found.layers["layer"].unique(), "correlation with depth"])
+    table.index.name = "layer"
+    print_table(table)
 
 
 def print_amount(found: ParameterTransfer) -> None:
     print("## Does T fall with more images?\n")
     print(
-        "T of the network (mean over layers), geometric mean over targets and draws; and Spearman's correlation with "
-        "the number of images within a target, mean over targets [95 % interval from resampling targets].\n"
+        "T of the network (mean over layers), geometric mean over targets and draws, with the mean number of steps; and"
     )
-    rng = np.random.default_rng(0)
+    print("Spearman's correlation of T with the number of images over the sizes of a target, mean over targets.\n")
     rows = []
     for source in SOURCES:
         for criterion, name in NAMES.items():
-            own = found.runs[(found.runs["source"] == source) & (found.runs["criterion"] == criterion)]
-            own = own.dropna(subset="transferability")
-            means = np.exp(np.log(own["transferability"]).groupby(own["samples_per_class"]).mean())
-            within = own.groupby("target").apply(lambda run: stats.spearmanr(run["samples"], run["transferability"])[0])
-            steps = own.groupby("samples_per_class")["step"].mean()
+            own = found.runs.query("source == @source and criterion == @criterion")
+            means = own.groupby(labelled(own), sort=False).agg(
+                t=("transferability", lambda t: np.exp(np.log(t).mean())), steps=("step", "mean")
+            )
             rows.append({
                 "source": source, "criterion": name,
-                **{f"{size} a class": f"{means[size]:.2f} ({steps[size]:.0f} steps)" for size in SIZES},
-                "Spearman": interval(within, within.index.to_series(), rng),
+                **{size: f"{row.t:.2f} ({row.steps:.0f} steps)" for size, row in means.iterrows()},
+                "correlation": correlation(found, source, criterion, "runs", "samples"),
             })  # fmt: skip
     print_table(pd.DataFrame(rows).set_index("source"))
 
@@ -219,15 +239,13 @@ def print_speed() -> None:
 
 
 def main() -> None:
-    real = os.environ.get("TRANSFERSCOPE_REAL")
-    if not real or len(sys.argv) != 2:
-        sys.exit("Set TRANSFERSCOPE_REAL to the folder with real data, and name a folder for the source networks.")
-    sources = Path(sys.argv[1])
-    trainer = Path(__file__).parent / "compact_sources.py"
-    subprocess.run([sys.executable, str(trainer), str(sources), *SOURCES], check=True, stdout=sys.stderr)
+    if len(sys.argv) != 2:
+        sys.exit("Name a folder for the source networks.")
+    real, sources = real_data(), Path(sys.argv[1])
+    prepare(real, sources, SOURCES, width=16, epochs=30)
     with tempfile.TemporaryDirectory() as folder:
-        images = {name: unpack(Path(real), name, Path(folder)) for name in SOURCES}
-        targets = {name: unpack(Path(real), name, Path(folder)) for name in TARGETS}
+        images = {name: unpack(real, name, Path(folder)) for name in SOURCES}
+        targets = {name: unpack(real, name, Path(folder)) for name in TARGETS}
         found = measure(list(targets.values()), write_zoo(sources, images))
         print("# How well pretrained parameters serve, layer by layer\n")
         print(
@@ -238,10 +256,12 @@ def main() -> None:
             f"{found.settings['matched_loss']:.3f} of that of guessing. {platform.machine()}, Python "
             f"{platform.python_version()}, torch {version('torch')}, {os.cpu_count()} cores.\n"
         )
-        accuracies = found.runs.query("criterion == 'epochs'").pivot_table(
-            "accuracy", "target", ["source", "samples_per_class"], sort=False
+        print_summary(found)
+        shown = found.runs[found.runs["criterion"] == "epochs"]
+        accuracies = shown.assign(size=labelled(shown)).pivot_table(
+            "accuracy", "target", ["source", "size"], sort=False
         )
-        accuracies.columns = [f"{source}, {size} a class" for source, size in accuracies.columns]
+        accuracies.columns = [f"{source}, {size}" for source, size in accuracies.columns]
         print("## Accuracy after fine-tuning\n")
         print_table(accuracies)
         print_layers(found)

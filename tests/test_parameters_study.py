@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import transferscope as ts
 from transferscope.cli import run
-from transferscope.errors import InputError, SourceError
+from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.measurement.splits import draw, hold_out
 from transferscope.networks import CompactResNet
 from transferscope.parameters import study
@@ -38,6 +39,9 @@ def bad():
 LAYERS = ["stem.0", *(f"blocks.{i}" for i in range(6))]
 RECIPE = Recipe(epochs=3, batch_size=6, learning_rate=0.05, schedule="constant")
 SMALL = {"recipe": RECIPE, "samples_per_class": (4,), "device": "cpu", "trust_code": True, "redraws": 2}
+
+# A dozen steps from random weights teach nobody much.
+pytestmark = pytest.mark.filterwarnings("ignore:.* that of guessing")
 
 
 @pytest.fixture(autouse=True)
@@ -216,6 +220,11 @@ class TestFailures:
         assert [failure.source for failure in found.failed] == [
             "given on colours, 4 a class, seed 1", "other on colours, 4 a class, seed 1",
         ]  # fmt: skip
+
+    def test_nothing_learnt_is_said(self):
+        write_zoo({"name": "given", "initial": "initial.safetensors"})
+        with pytest.warns(TransferscopeWarning, match=r"given on colours, 4 a class, seed 0: .* that of guessing"):
+            measure(recipe=replace(RECIPE, epochs=1, learning_rate=1e-9))
 
     def test_an_interrupt_keeps_what_is_finished(self, monkeypatch):
         moved = []

@@ -28,7 +28,7 @@ Examples:
 @click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True, help="Of fine-tuning.")
 @click.option(
     "--optimiser", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True,
-    help="AdamW moves all weights about equally far, whatever the layer.",
+    help="AdamW makes steps of much the same size for every weight, whatever its gradient.",
 )  # fmt: skip
 @click.option(
     "--learning-rate", type=click.FloatRange(min=0, min_open=True), metavar="RATE",

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -13,7 +14,7 @@ import numpy as np
 
 from transferscope import backend, models
 from transferscope.data import Target, load_target
-from transferscope.errors import InputError, SourceError, is_interrupt
+from transferscope.errors import InputError, SourceError, TransferscopeWarning, is_interrupt
 from transferscope.images import Transform
 from transferscope.measurement.bank import Bank, sound
 from transferscope.measurement.plan import ALL, Size, check_numbers
@@ -79,8 +80,8 @@ def measure(
     epochs : int
         Passes over the training images.
     optimiser : str
-        "sgd" or "adamw". AdamW moves all weights by about the same distance, so that T then says little beyond how
-        large the weights of a layer are.
+        "sgd" or "adamw". AdamW makes steps of much the same size for every weight, whatever its gradient, so that the
+        T of a layer then says more of the scale of its weights than of the target.
     learning_rate : float, optional
         By default that of the protocol that trains everything.
     recipe : Recipe, optional
@@ -107,6 +108,11 @@ def measure(
         When the device does not exist.
     SourceError
         When no fine-tuning came to its end; single failures are in `ParameterTransfer.failed`.
+
+    Warns
+    -----
+    TransferscopeWarning
+        When a source has learnt nothing of a target.
     """
     check_arguments(1, batch_size, seed, "compact")
     check_numbers(samples_per_class, seeds=seeds, redraws=redraws, test_samples=test_samples)
@@ -156,6 +162,13 @@ def measure(
                 except (Exception, SystemExit) as error:
                     failed.append(_failure(name, source.name, error, batch_size))
                     continue
+                if moved.trajectory.loss[-1] >= 1:
+                    warnings.warn(
+                        f"{name}: the training loss is no better than that of guessing at the end, so that T tells of "
+                        "no transfer; try another learning rate or optimiser, or more epochs.",
+                        TransferscopeWarning,
+                        stacklevel=2,
+                    )
                 units.append(
                     Unit(
                         source.name, images.target.name, len(images.target.classes), wanted.samples_per_class,

@@ -1,0 +1,75 @@
+"""The small-network map: real transfers of seven sources to six targets, at every depth and four numbers of images.
+
+Needs TRANSFERSCOPE_REAL, a folder with `data/NAME.zip`; says so and stops without it.
+
+    TRANSFERSCOPE_REAL=... python benchmarks/groundtruth/small.py OUT [--minutes N]
+
+trains the sources (see `sources.py`), runs what is missing of the map with `transferscope measure`, and writes every
+run that there is to small.csv beside this file. Takes hours; stop it whenever you like, or give it some minutes: the
+same command goes on.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from sources import IMAGES_OF, SOURCES, prepare, real_data, unpack
+
+TARGETS = ("fashion-mnist", "trashnet", "sign-digits", "pacs-art", "pacs-cartoon", "pacs-photo")
+PARTS = (("3,10", 3), ("40", 2), ("all", 2))
+"""Images of each class, and draws: from about 20 images to all there are."""
+EPOCHS, TEST, JOBS = 20, 500, 2
+HERE = Path(__file__).parent
+
+
+def write_zoo(sources: Path, target: str) -> Path:
+    """Write a zoo without the sources that have seen the target's own images."""
+    zoo = yaml.safe_load((sources / "zoo.yaml").read_text())
+    zoo["sources"] = [each for each in zoo["sources"] if IMAGES_OF.get(each["name"], each["name"]) != target]
+    path = sources / f"zoo-for-{target}.yaml"
+    path.write_text(yaml.safe_dump(zoo, sort_keys=False))
+    return path
+
+
+def measure(target: Path, zoo: Path, out: Path, sizes: str, seeds: int, minutes: float) -> None:
+    command = [
+        sys.executable, "-m", "transferscope", "measure", "--target", str(target), "--sources", str(zoo),
+        "--protocols", "truncate,reinit,finetune,scratch", "--depths", "all", "--samples-per-class", sizes,
+        "--seeds", str(seeds), "--epochs", str(EPOCHS), "--test-samples", str(TEST), "--jobs", str(JOBS),
+        "--time-budget", f"{minutes:.2f}", "--trust-code", "--device", "cpu", "-o", str(out), "-q",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=1e6)
+    options = parser.parse_args()
+    real = real_data()
+    end = time.monotonic() + 60 * options.minutes
+    sources = options.out / "sources"
+    prepare(real, sources, SOURCES)
+    with tempfile.TemporaryDirectory() as folder:
+        for sizes, seeds in PARTS:
+            for name in TARGETS:
+                left = (end - time.monotonic()) / 60
+                if left > 0:
+                    target = unpack(real, name, Path(folder))
+                    measure(target, write_zoo(sources, name), options.out / name, sizes, seeds, left)
+                    print(f"{name}, {sizes} a class: {(end - time.monotonic()) / 60:.1f} minutes left", flush=True)
+    tables = [pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in options.out.glob("*/runs.csv")]
+    runs = pd.concat(tables).drop_duplicates(
+        ["target", "source", "protocol", "depth", "layer", "samples_per_class", "seed"], keep="last"
+    )
+    runs.to_csv(HERE / "small.csv", index=False, float_format="%.6g", lineterminator="\n")
+    print(f"{len(runs)} runs are in small.csv.")
+
+
+if __name__ == "__main__":
+    main()
