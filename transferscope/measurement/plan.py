@@ -4,9 +4,8 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
-
-import numpy as np
 
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.lookup import near
@@ -196,20 +195,18 @@ def known_protocols(names: Sequence[str]) -> None:
 def check_numbers(samples_per_class: Any, depths: Any = ALL, **counts: Any) -> None:
     """Raise InputError unless the counts are whole numbers above 0, and the others lists of whole numbers."""
     for name, value in counts.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
+        if not isinstance(value, Integral) or value < 1:
             raise InputError(f"Expected `{name}` to be a whole number of at least 1, but got {value!r}.")
     if (
         not isinstance(samples_per_class, Sequence)
         or not samples_per_class
-        or not all(size == ALL or (isinstance(size, (int, np.integer)) and size >= 1) for size in samples_per_class)
+        or not all(size == ALL or (isinstance(size, Integral) and size >= 1) for size in samples_per_class)
     ):
         raise InputError(
             f"Expected `samples_per_class` to list whole numbers above 0 or 'all', but got {samples_per_class!r}."
         )
     if depths != ALL and (
-        not isinstance(depths, Sequence)
-        or not depths
-        or not all(isinstance(depth, (int, np.integer)) for depth in depths)
+        not isinstance(depths, Sequence) or not depths or not all(isinstance(depth, Integral) for depth in depths)
     ):
         raise InputError(f"Expected `depths` to be 'all' or to list whole numbers, but got {depths!r}.")
 
