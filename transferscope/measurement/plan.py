@@ -195,12 +195,12 @@ def known_protocols(names: Sequence[str]) -> None:
 def check_numbers(samples_per_class: Any, depths: Any = ALL, **counts: Any) -> None:
     """Raise InputError unless the counts are whole numbers above 0, and the others lists of whole numbers."""
     for name, value in counts.items():
-        if not isinstance(value, Integral) or value < 1:
+        if not isinstance(value, Integral) or int(value) < 1:
             raise InputError(f"Expected `{name}` to be a whole number of at least 1, but got {value!r}.")
     if (
         not isinstance(samples_per_class, Sequence)
         or not samples_per_class
-        or not all(size == ALL or (isinstance(size, Integral) and size >= 1) for size in samples_per_class)
+        or not all(size == ALL or (isinstance(size, Integral) and int(size) >= 1) for size in samples_per_class)
     ):
         raise InputError(
             f"Expected `samples_per_class` to list whole numbers above 0 or 'all', but got {samples_per_class!r}."
