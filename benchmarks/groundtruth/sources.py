@@ -36,7 +36,7 @@ SOURCES = ("gtsrb", "cifar10", "mnist", "sign-digits", "pacs-photo", "omniglot",
 IMAGES_OF = {"random-labels": "cifar10"}
 SEED, WIDTH = 0, 8
 TRANSFORM = {"size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
-VIEWS = 250_000
+VIEWS = 150_000
 """Training images that go through a network, each as often as it does: as much training for small sets as for large."""
 
 
