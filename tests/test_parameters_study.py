@@ -161,7 +161,7 @@ class TestNumbers:
         assert rows.loc["given", "spread"].isna().all()
         assert (rows.loc["other", "spread"] > 0).all()
         assert found.settings["initial"]["given"] == "given: initial.safetensors"
-        assert "seeds 0 to 1" in found.settings["initial"]["other"]
+        assert "seeds 1000 to 1001" in found.settings["initial"]["other"]
 
     def test_the_domain_gap_needs_images_of_the_source(self):
         runs = measure().runs.set_index("source")

@@ -31,6 +31,9 @@ from transferscope.zoo import Source
 VERSION = 1
 """Goes up when what is measured changes its meaning, so that cached runs of an earlier meaning are not used."""
 
+REDRAWS_FROM = 1000
+"""Added to the seed of redraws: many a source was trained from seed 0, and a redraw is to be another one."""
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -103,7 +106,9 @@ class Mover:
         self._recipe, self._device, self._batch_size, self._store = recipe, device, batch_size, store
         self._trust_code = trust_code
         self.network: Network = models.load_network(source, trust_code=trust_code)
-        self.initial: Initial = initial_weights(source, redraws=redraws, seed=seed, trust_code=trust_code)
+        self.initial: Initial = initial_weights(
+            source, redraws=redraws, seed=REDRAWS_FROM + seed, trust_code=trust_code
+        )
         try:
             weights = weights_of(self.network.module, "its weights")
         except InputError as error:
@@ -112,7 +117,7 @@ class Mover:
         head = classifier(trace(self.network.module, torch.zeros(1, 3, size, size)))
         self.names = tuple(key for key in weights if head is None or key != f"{head.layer}.weight")
         self.groups: dict[str, list[str]] = blocks(self.names, groups)
-        first = file_digest(source.initial) if source.initial else [redraws, seed]
+        first = file_digest(source.initial) if source.initial else [redraws, REDRAWS_FROM + seed]
         self._fingerprint = models.fingerprint(source)
         self._identity = (
             VERSION, __version__, torch.__version__, device.type, self._fingerprint, first,

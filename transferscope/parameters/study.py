@@ -92,7 +92,7 @@ def measure(
         Training loss that runs are matched at, as a share of that of guessing, in (0, 1); by default one that every run
         reached: the largest of their lowest.
     redraws : int
-        Draws of the initial weights, where the zoo does not name them.
+        Draws of the initial weights, where the zoo does not name them; their seeds are in `settings["initial"]`.
     groups : "auto", "tensor" or mapping
         What a layer is, as in `layerwise.transferability`.
     test_samples : int
