@@ -1,6 +1,5 @@
 """Parameter transferability of each layer: how near fine-tuned weights stay to those of the source."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import nn
 
 from transferscope import backend
 from transferscope.displacement import Displacement, displacement
-from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.errors import InputError
 from transferscope.lookup import near
 from transferscope.parameters.weights import blocks, find_classifier, weights_of
 from transferscope.scoring import parameter_array
@@ -64,7 +63,7 @@ def transferability(
     -------
     DataArray
         Over `layer` (module path), in the order of `finetuned`. Infinite where a layer did not move from the source,
-        and NaN where it is no other than its initial weights too, with a warning. Coordinates over `layer`: `depth`
+        and NaN where it is no other than its initial weights too; `reason` says so. Coordinates over `layer`: `depth`
         from 1, `spread` (standard deviation over the redraws, NaN with one), `distance_to_initial` and
         `distance_to_source` (D, in units of the weights; the former a mean over redraws), `relative_change`
         (‖θ - θ_A‖ / ‖θ_A‖ over all weights of the layer), `weights` (how many tensors), and `reason` (why it is
@@ -110,7 +109,6 @@ def transferability(
     distance_to_initial = [float(to_initial[:, own].mean()) for own in members]
     distance_to_source = [float(to_source[own].mean()) for own in members]
     reasons = [reason(*distances) for distances in zip(distance_to_initial, distance_to_source, strict=True)]
-    _warn(dict(zip(layers, reasons, strict=True)))
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = values.std(axis=0, ddof=1) if len(initials) > 1 else np.full(len(layers), np.nan)
         relative_change = [np.linalg.norm(change[own]) / np.linalg.norm(norm[own]) for own in members]
@@ -218,17 +216,3 @@ def _displacement(tensors: Sequence[Any]) -> Displacement:
         for each in arrays[:-1]
     )
     return displacement(initials, source, now)
-
-
-def _warn(reasons: Mapping[str, str]) -> None:
-    """Name the layers whose transferability is not finite."""
-    without = {layer: why for layer, why in reasons.items() if why}
-    if without:
-        shown = "; ".join(f"{layer!r}: {why}" for layer, why in list(without.items())[:_SHOWN])
-        more = f"; and {len(without) - _SHOWN} more" if len(without) > _SHOWN else ""
-        warnings.warn(
-            f"The transferability of {len(without)} of {len(reasons)} layers is infinite or NaN, and so is their mean: "
-            f"{shown}{more}; leave them out, or fine-tune the whole network",
-            TransferscopeWarning,
-            stacklevel=3,
-        )

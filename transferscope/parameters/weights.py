@@ -92,8 +92,9 @@ def blocks(names: Sequence[str], groups: str | Mapping[str, Sequence[str]] = "au
         "auto": a residual block, or any other block that a network repeats, is one layer, and each weight outside of
         them is another. Names decide: a block is a module with two weights or more in a numbered series
         (``layer1.0``, ``layer1.1``; ``denselayer1``, ``denselayer2``) of which at least two share the names of two
-        weights or more; or one numbered alike, elsewhere in the network, that shares as many with such a block. Of
-        nested series the innermost counts.
+        weights or more; or one numbered alike, elsewhere in the network, that shares as many with such a block; or
+        an entry of a list that has two weights or more as direct children (``layer1.0`` with ``conv1`` and ``conv2``),
+        alone too. Of nested ones the innermost counts.
         "tensor": every weight is a layer.
         A mapping: layer to the names of its weights, or of modules, whose weights are all meant. What is in none is
         left out.
@@ -132,7 +133,7 @@ def _parents(name: str) -> list[str]:
 
 
 def _repeated(names: Sequence[str]) -> set[str]:
-    """Find the modules that are blocks: innermost of those that a numbered series repeats."""
+    """Find the modules that are blocks, the innermost of nested ones."""
     inside: defaultdict[str, set[str]] = defaultdict(set)
     for name in names:
         for path in _parents(name):
@@ -156,7 +157,19 @@ def _repeated(names: Sequence[str]) -> set[str]:
         }
         # Where a stage has one block only, it is known by those of other stages.
         found |= repeated | {path for path in paths if any(_alike(inside[path], inside[each]) for each in repeated)}
-    return found - {outer for path in found for outer in _parents(path)}
+    repeated = _innermost(found)
+    alone = _innermost({path for path, own in inside.items() if re.search(r"\.\d+$", path) and _children(own) > 1})
+    # A list of parts within a block is none of its own; nor is one around blocks, of which `_innermost` rids it.
+    return _innermost(repeated | {path for path in alone if repeated.isdisjoint(_parents(f"{path}."))})
+
+
+def _innermost(paths: set[str]) -> set[str]:
+    return paths - {outer for path in paths for outer in _parents(path)}
+
+
+def _children(names: Set[str]) -> int:
+    """Count the weights that belong to direct children with a name, as the convolutions of a residual block do."""
+    return sum(bool(re.fullmatch(r"[^\W\d]\w*\.weight", name)) for name in names)
 
 
 def _alike(x: Set[str], y: Set[str]) -> bool:
