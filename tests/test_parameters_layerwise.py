@@ -261,6 +261,20 @@ def test_three_times_the_same_is_not_a_number():
     assert np.isnan(transferability(net, net, net)).all()
 
 
+@pytest.mark.parametrize("wrapped", [0, 1, 2, (0, 1), (0, 2), (1, 2), (0, 1, 2)])
+def test_prefixes_of_wrappers_do_not_count(wrapped):
+    nets = three()
+    plain = values(transferability(*nets))
+    chosen = (wrapped,) if isinstance(wrapped, int) else wrapped
+    states = [
+        {("module." if i in chosen else "") + key: tensor for key, tensor in net.state_dict().items()}
+        for i, net in enumerate(nets)
+    ]
+    found = values(transferability(*states))
+    assert list(found.values()) == list(plain.values())
+    assert {layer.removeprefix("module.") for layer in found} == set(plain)
+
+
 def test_a_source_of_zeros_has_no_relative_change():
     found = transferability(state(a=[[1, 2]]), state(a=[[0, 0]]), state(a=[[1, 0]]))
     assert values(found) == {"a": 2}

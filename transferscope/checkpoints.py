@@ -3,7 +3,7 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -69,7 +69,7 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
         The file cannot be read (see `read_checkpoint`), or keys or shapes differ: the first are named.
     """
     own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
-    state = _without_prefix(read_checkpoint(path), own)
+    state = without_prefix(read_checkpoint(path), own)
     state |= {key: value for key, value in own.items() if key.endswith(_COUNTER) and key not in state}
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own and not key.endswith(_COUNTER)]
@@ -162,12 +162,21 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove as many prefixes as make the most keys the network's own (whose keys may carry some too)."""
+def without_prefix(state: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """Remove as many prefixes as make the most keys the network's own (whose keys may carry some too).
+
+    Parameters
+    ----------
+    state
+        Named weights, of which all keys may begin with ``module.``, ``model.``, ``_orig_mod.`` or several of them.
+    own
+        The network's keys.
+    """
+    keys = set(own)
     best, candidate = state, state
     while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in candidate)), None):
         candidate = {key.removeprefix(prefix): value for key, value in candidate.items()}
-        if len(candidate.keys() & own.keys()) >= len(best.keys() & own.keys()):
+        if len(candidate.keys() & keys) >= len(best.keys() & keys):
             best = candidate
     return dict(best)
 

@@ -9,6 +9,7 @@ import xarray as xr
 from torch import nn
 
 from transferscope import backend
+from transferscope.checkpoints import without_prefix
 from transferscope.displacement import Displacement, displacement
 from transferscope.errors import InputError
 from transferscope.lookup import near
@@ -51,7 +52,8 @@ def transferability(
         several redraws by the architecture's own initialiser, as a sequence: values are then means over them.
     source, finetuned
         θ_A and θ, of the same architecture. Half precision and tensors on different devices will do: sums are in
-        float64, on the device of `finetuned`.
+        float64, on the device of `finetuned`. Prefixes that only some carry (``module.``, ``model.``, ``_orig_mod.``)
+        are removed.
     groups
         What a layer is: "auto" for the blocks that the network repeats and single weights outside of them, "tensor" for
         every weight by itself, or a mapping of layer to names of weights or modules. See `weights.blocks`.
@@ -94,6 +96,11 @@ def transferability(
         raise InputError("Expected `initial` to hold at least one network or state dict but got an empty sequence")
     nets = {**initials, "source": source, "finetuned": finetuned}
     sides = {what: weights_of(net, what) for what, net in nets.items()}
+    # Any of them may have been saved from within a wrapper such as DataParallel.
+    reference = sides["finetuned"]
+    for weights in sides.values():
+        reference = without_prefix(reference, weights)
+    sides = {what: without_prefix(weights, reference) for what, weights in sides.items()}
     head = _find(classifier, sides)
     for weights in sides.values():
         weights.pop(head, None)
@@ -198,8 +205,8 @@ def _require_same(sides: Mapping[str, Mapping[str, Any]], head: str) -> None:
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise InputError(
             f"Expected {', '.join(f'`{what}`' for what in sides)} to hold the same weights in the same shapes, but "
-            f"{'; '.join(problems[:_SHOWN])}{more}. Take all from one architecture, without prefixes such as "
-            f"'module.', and name as `classifier` the weight that may differ (now {head or None!r})"
+            f"{'; '.join(problems[:_SHOWN])}{more}. Take all from one architecture, and name as `classifier` the "
+            f"weight that may differ (now {head or None!r})"
         )
     if not sides["finetuned"]:
         raise InputError(f"No weight is left without the classifier {head!r}; pass classifier=None to keep it")
