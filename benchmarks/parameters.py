@@ -185,9 +185,9 @@ def print_companions(found: ParameterTransfer) -> None:
     )
     print(
         "Least squares of ln T on standardised predictors, over targets and sizes; 95 % intervals from resampling "
-        f"targets ({int(found.regression['n_targets'].min())} of them: few). Published, from other data, and quoted here, "
-        "not tested: more target images and more diversity lower T; Spearman's correlation of T with the size of the "
-        "target is -0.96 (Chen et al. 2022).\n"
+        f"targets ({int(found.regression['n_targets'].min())} of them: few). Published, from other data, and quoted "
+        "here, not tested: more target images and more diversity lower T; Spearman's correlation of T with the size of "
+        "the target is -0.96 (Chen et al. 2022).\n"
     )
     table = shown.pivot_table("coefficient", ["source", "predictor"], "criterion", aggfunc="first", sort=False)
     fit = shown.pivot_table("r_squared", "source", "criterion", aggfunc="first", sort=False)

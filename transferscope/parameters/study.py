@@ -236,6 +236,7 @@ class _Images:
     def __post_init__(self) -> None:
         self.pool, self.test = hold_out(self.target, most=self.test_samples, seed=self.seed)
         self._banks: dict[Transform, Bank] = {}
+        self._sizes: dict[int, tuple[int, ...]] = {}
 
     def draws(
         self, transform: Transform, sizes: Sequence[Size], seeds: int, report: Any
@@ -243,8 +244,9 @@ class _Images:
         """Decode the images and yield the draws of all sizes and seeds, with the bank that holds them."""
         bank = self._banks.setdefault(transform, Bank(self.target, transform))
         self.pool, self.test, _ = sound(self.target, self.pool, self.test, sizes, seeds, bank, report)
-        per_class = sizes_within(sizes, self.target.labels[self.pool])
-        for size, number in itertools.product(per_class, range(seeds)):
+        if len(self.pool) not in self._sizes:  # which every source would be warned of anew
+            self._sizes[len(self.pool)] = sizes_within(sizes, self.target.labels[self.pool])
+        for size, number in itertools.product(self._sizes[len(self.pool)], range(seeds)):
             yield Draw(self.target, self.pool, self.test, size, number), bank
 
     def shown(self, n_samples: int, seed: int) -> Target:
