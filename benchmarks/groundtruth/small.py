@@ -2,11 +2,11 @@
 
 Needs TRANSFERSCOPE_REAL, a folder with `data/NAME.zip`; says so and stops without it.
 
-    TRANSFERSCOPE_REAL=... python benchmarks/groundtruth/small.py OUT [--minutes N]
+    TRANSFERSCOPE_REAL=... python benchmarks/groundtruth/small.py [--minutes N]
 
-trains the sources (see `sources.py`), runs what is missing of the map with `transferscope measure`, and writes every
-run that there is to small.csv beside this file. Takes hours; stop it whenever you like, or give it some minutes: the
-same command goes on.
+trains the sources (see `sources.py`) and runs what is missing of the map with `transferscope measure`, all of it in the
+folder small/ beside this file. Takes hours; stop it whenever you like, or give it some minutes: the same command goes
+on.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import pandas as pd
 import yaml
 from sources import IMAGES_OF, SOURCES, prepare, real_data, unpack
 
@@ -50,7 +49,7 @@ def measure(target: Path, zoo: Path, out: Path, sizes: str, seeds: int, epochs: 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("out", type=Path)
+    parser.add_argument("--out", type=Path, default=HERE / "small")
     parser.add_argument("--minutes", type=float, default=1e6)
     options = parser.parse_args()
     real = real_data()
@@ -66,12 +65,6 @@ def main() -> None:
                     out = options.out / name / sizes.replace(",", "-")
                     measure(target, write_zoo(sources, name), out, sizes, seeds, epochs, left)
                     print(f"{name}, {sizes} a class: {(end - time.monotonic()) / 60:.1f} minutes left", flush=True)
-    tables = [pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in options.out.glob("*/*/runs.csv")]
-    runs = pd.concat(tables).drop_duplicates(
-        ["target", "source", "protocol", "depth", "layer", "samples_per_class", "seed"], keep="last"
-    )
-    runs.to_csv(HERE / "small.csv", index=False, float_format="%.6g", lineterminator="\n")
-    print(f"{len(runs)} runs are in small.csv.")
 
 
 if __name__ == "__main__":

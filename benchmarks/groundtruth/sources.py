@@ -40,11 +40,6 @@ VIEWS = 150_000
 """Training images that go through a network, each as often as it does: as much training for small sets as for large."""
 
 
-def build(classes: int, width: int = WIDTH) -> CompactResNet:
-    """Return the untrained network: the factory that the zoo names."""
-    return CompactResNet(classes, width=width)
-
-
 def recipe(epochs: int) -> Recipe:
     return Recipe(epochs=epochs, batch_size=64, learning_rate=0.1, patience=epochs, budget_s=1e9)
 
@@ -66,7 +61,7 @@ def train(images: Path, name: str, out: Path, width: int, epochs: int | None) ->
     if name == "random-labels":
         labels = labels[order]
     with seeded(SEED):
-        net = build(len(target.classes), width)
+        net = CompactResNet(len(target.classes), width=width)
     save_file(net.state_dict(), out / f"{name}.initial.safetensors")
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     held_out[order[: len(labels) // 10]] = True
@@ -96,7 +91,7 @@ def prepare(real: Path, out: Path, names: Sequence[str], *, width: int = WIDTH, 
         known = json.loads(facts.read_text())
         print(f"{name}: {known['images']} images, validation accuracy {known['accuracy']}", file=sys.stderr, flush=True)
         sources.append({
-            "name": name, "loader": "python", "factory": f"{Path(__file__).resolve()}:build",
+            "name": name, "loader": "python", "factory": f"{Path(__file__).resolve().with_name('network.py')}:build",
             "checkpoint": f"{name}.safetensors", "initial": f"{name}.initial.safetensors",
             "kwargs": {"classes": known["classes"], "width": known["width"]}, "transform": TRANSFORM,
             "layers": ["stem", "blocks.*"],
