@@ -14,9 +14,8 @@ from transferscope.displacement import Displacement, displacement
 from transferscope.errors import InputError
 from transferscope.lookup import near
 from transferscope.parameters.weights import blocks, find_classifier, weights_of
+from transferscope.report.parameters import PAPER
 from transferscope.scoring import parameter_array
-
-PAPER = "Chen et al. 2022 (arXiv 2212.00399)"
 
 _SHOWN = 5
 _AS_SOURCE = "its weights are those of the source, fine-tuning did not move them"
