@@ -132,11 +132,7 @@ def rank(
         try:
             units.append(scorer.score(source, f"{source.name} ({i} of {len(candidates)})"))
         except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
-            if is_interrupt(error):
-                raise KeyboardInterrupt from error
-            failed.append(Failure(source.name, describe(source.name, error, batch_size)))
-            logger.warning("%s failed: %s", source.name, failed[-1].error)
-            logger.debug("%s", traceback.format_exc())
+            failed.append(failure(source.name, error, batch_size))
     if not units:
         reasons = "; ".join(f"{failure.source}: {failure.error}" for failure in failed)
         raise SourceError(f"No source could be ranked. {reasons}")
@@ -174,6 +170,16 @@ def check_arguments(samples: Any, batch_size: Any, seed: Any, reference: Any) ->
             "Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, but "
             f"got {type(reference).__name__}; put a network of your own into the zoo and pass its name."
         )
+
+
+def failure(name: str, error: BaseException, batch_size: int, what: str = "") -> Failure:
+    """Take note of an error of a source, or of `what` was done with it; an interrupt goes on its way."""
+    if is_interrupt(error):
+        raise KeyboardInterrupt from error
+    found = Failure(what or name, describe(name, error, batch_size))
+    logger.warning("%s failed: %s", found.source, found.error)
+    logger.debug("%s", traceback.format_exc())
+    return found
 
 
 def describe(name: str, error: BaseException, batch_size: int) -> str:

@@ -1,7 +1,6 @@
 """A grid of real transfers from beginning to end: plan, run what is missing, record each run as it ends."""
 
 import hashlib
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from transferscope import backend, models
 from transferscope.activations import resolve_stages
 from transferscope.data import load_target
-from transferscope.errors import SourceError, is_interrupt
+from transferscope.errors import SourceError
 from transferscope.images import Transform
 from transferscope.measurement.bank import Bank, sound
 from transferscope.measurement.executor import Executor, Setup
@@ -20,7 +19,7 @@ from transferscope.measurement.grid import Grid
 from transferscope.measurement.plan import ALL, PROTOCOLS, Depths, Run, Size, check_numbers, known_protocols, plan
 from transferscope.measurement.settings import Settings
 from transferscope.measurement.splits import hold_out, sizes_within
-from transferscope.pipeline import check_arguments, describe
+from transferscope.pipeline import check_arguments, failure
 from transferscope.power import WORLD
 from transferscope.progress import Reporter
 from transferscope.protocols.finetuning import recipes
@@ -28,8 +27,6 @@ from transferscope.report.measurement import Measurement
 from transferscope.report.ranking import Failure
 from transferscope.store import digest
 from transferscope.zoo import Zoo, load_zoo
-
-logger = logging.getLogger("transferscope")
 
 OUTPUT = "transferscope-measurement"
 PROTOCOLS_BY_DEFAULT = ("truncate", "toptuning", "fne")
@@ -197,10 +194,7 @@ def _layers(
             sample = torch.zeros(1, 3, network.transform.size, network.transform.size)
             stages = resolve_stages(network.module, source.layers, sample, cuts_only=True)
         except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
-            if is_interrupt(error):
-                raise KeyboardInterrupt from error
-            failed.append(Failure(source.name, describe(source.name, error, batch_size)))
-            logger.warning("%s failed: %s", source.name, failed[-1].error)
+            failed.append(failure(source.name, error, batch_size))
             continue
         layers[source.name] = tuple(stage.layer for stage in stages)
         transforms.append(network.transform)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transferscope.comparison import compare
 from transferscope.errors import InputError, SourceError
 from transferscope.protocols.loop import deterministic_kernels
+from transferscope.protocols.training import trainable
 from transferscope.stages import evaluating, trace
 
 CHUNK = 64
@@ -76,7 +77,7 @@ def gradient_signal_to_noise(
         )
     if batches < 2:
         raise InputError(f"Expected `batches` to be at least 2, but got {batches!r}.")
-    parameters = _trainable(net, groups)
+    parameters = trainable(net, groups, "layer")
     # Batches with more of some classes than of others would differ by more than chance.
     classes = len(labels.unique())
     rounds = len(images) // classes
@@ -104,17 +105,6 @@ def gradient_signal_to_noise(
         signal, noise = length - variance / n_batches, variance * size
         ratios[layer] = signal / noise if noise > 0 else math.inf if length > 0 else math.nan
     return ratios
-
-
-def _trainable(net: nn.Module, groups: Mapping[str, Sequence[str]]) -> dict[str, nn.Parameter]:
-    """Return the parameters that the groups name, each once."""
-    trained = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
-    for layer, names in groups.items():
-        if not names or not trained.keys() >= set(names):
-            raise InputError(
-                f"Expected layer {layer!r} to name trainable parameters of {type(net).__name__}, but got {list(names)}."
-            )
-    return {name: trained[name] for names in groups.values() for name in names}
 
 
 def _batch_gradients(

@@ -1,8 +1,6 @@
 """How much of each layer's parameters survives the move: sources fine-tuned on targets, and followed on the way."""
 
 import itertools
-import logging
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +12,7 @@ import numpy as np
 
 from transferscope import backend, models
 from transferscope.data import Target, load_target
-from transferscope.errors import InputError, SourceError, TransferscopeWarning, is_interrupt
+from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.images import Transform
 from transferscope.measurement.bank import Bank, sound
 from transferscope.measurement.plan import ALL, Size, check_numbers
@@ -22,7 +20,7 @@ from transferscope.measurement.splits import hold_out, sizes_within
 from transferscope.parameters.explanation import explain, rank_correlations
 from transferscope.parameters.moving import Draw, Mover
 from transferscope.parameters.tables import Unit, tabulate
-from transferscope.pipeline import check_arguments, describe
+from transferscope.pipeline import check_arguments, failure
 from transferscope.progress import Reporter
 from transferscope.protocols.finetuning import recipes
 from transferscope.protocols.recipe import Recipe
@@ -30,8 +28,6 @@ from transferscope.report.parameters import ParameterTransfer, Settings
 from transferscope.report.ranking import Failure
 from transferscope.store import Store
 from transferscope.zoo import Source, Zoo, load_zoo
-
-logger = logging.getLogger("transferscope")
 
 _DOMAIN_IMAGES = 1000
 """Of each target, at most, to describe it by."""
@@ -141,7 +137,7 @@ def measure(
         except InputError:
             raise  # of `groups`, which no source will fit
         except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
-            failed.append(_failure(source.name, source.name, error, batch_size))
+            failed.append(failure(source.name, error, batch_size))
             continue
         initial[source.name] = mover.initial.description
         for images in held:
@@ -152,7 +148,7 @@ def measure(
             except InputError:
                 raise
             except (Exception, SystemExit) as error:
-                failed.append(_failure(f"{source.name} on {images.target.name}", source.name, error, batch_size))
+                failed.append(failure(source.name, error, batch_size, f"{source.name} on {images.target.name}"))
                 continue
             for wanted, bank in draws:
                 name = f"{source.name} on {images.target.name}, {wanted.samples_per_class} a class, seed {wanted.seed}"
@@ -160,7 +156,7 @@ def measure(
                     with reporter.bar(name) as report:
                         moved = mover.move(wanted, bank, report)
                 except (Exception, SystemExit) as error:
-                    failed.append(_failure(name, source.name, error, batch_size))
+                    failed.append(failure(source.name, error, batch_size, name))
                     continue
                 if moved.trajectory.loss[-1] >= 1:
                     warnings.warn(
@@ -260,13 +256,3 @@ class _Images:
             "name": self.target.name, "hash": self.target.hash, "classes": len(self.target.classes),
             "n_test": len(self.test), "chance": float(counts.max() / counts.sum()),
         }  # fmt: skip
-
-
-def _failure(what: str, source: str, error: BaseException, batch_size: int) -> Failure:
-    """Note what went wrong; an interrupt goes on its way."""
-    if is_interrupt(error):
-        raise KeyboardInterrupt from error
-    failure = Failure(what, describe(source, error, batch_size))
-    logger.warning("%s failed: %s", what, failure.error)
-    logger.debug("%s", traceback.format_exc())
-    return failure

@@ -17,6 +17,7 @@ from transferscope.protocols.loop import Loop, Member, deterministic_kernels
 from transferscope.protocols.recipe import Recipe, TrainingRecord
 from transferscope.protocols.resuming import StateFile
 from transferscope.seeding import seeded
+from transferscope.stages import evaluating
 from transferscope.store import digest
 
 
@@ -134,27 +135,17 @@ def relative_gradient_norms(
     SourceError
         When a gradient is NaN or infinite.
     """
-    trained = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
-    for group, names in groups.items():
-        if not names or not trained.keys() >= set(names):
-            raise InputError(
-                f"Expected group {group!r} to name trainable parameters of {type(net).__name__}, but got {list(names)}."
-            )
-    parameters = {name: trained[name] for names in groups.values() for name in names}
+    parameters = trainable(net, groups, "group")
     device = next(iter(parameters.values())).device
     batches = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
     gradients = dict.fromkeys(groups, torch.zeros((), device=device))
-    with deterministic_kernels():
+    with evaluating(net), deterministic_kernels():
         for batch, truth in batches:
             loss = nn.functional.cross_entropy(net(batch.to(device)), truth.to(device))
             found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
             of = dict(zip(parameters, found, strict=True))
             for group, names in groups.items():
                 gradients[group] = gradients[group] + _norm(of[name] for name in names) / len(batches)
-    for module, mode in modes.items():
-        module.training = mode
     norms = {group: float(norm) for group, norm in gradients.items()}
     if not all(map(math.isfinite, norms.values())):
         raise SourceError(f"Expected finite gradients of {type(net).__name__}, but got norms {norms}.")
@@ -163,6 +154,24 @@ def relative_gradient_norms(
     largest = max(relative.values(), default=0.0)
     # Without any gradient no group is better than another.
     return {group: relative[group] / largest if group in relative and largest > 0 else 1.0 for group in groups}
+
+
+def trainable(net: nn.Module, groups: Mapping[str, Sequence[str]], what: str) -> dict[str, nn.Parameter]:
+    """Return the parameters that the groups name, each once.
+
+    Raises
+    ------
+    InputError
+        When a group, called `what` in the message, is empty, or names a parameter that is unknown or frozen.
+    """
+    trained = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
+    for group, names in groups.items():
+        if not names or not trained.keys() >= set(names):
+            raise InputError(
+                f"Expected {what} {group!r} to name trainable parameters of {type(net).__name__}, but got "
+                f"{list(names)}."
+            )
+    return {name: trained[name] for names in groups.values() for name in names}
 
 
 def _norm(tensors: Iterable[Tensor]) -> Tensor:
