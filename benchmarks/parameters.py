@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torchvision
-import yaml
 from groundtruth.sources import prepare, real_data, unpack
 from scipy import stats
 
@@ -43,21 +42,19 @@ DRAWS = 2000
 
 
 def recipe(optimiser: str) -> Recipe:
-    return replace(recipes(optimiser, EPOCHS)["defrost"], schedule="constant", batch_size=BATCH)
+    return replace(recipes(optimiser, EPOCHS, min_steps=0)["defrost"], schedule="constant", batch_size=BATCH)
 
 
-def write_zoo(sources: Path, images: dict[str, Path], *, initial: bool = True) -> Path:
-    zoo = yaml.safe_load((sources / "zoo.yaml").read_text())
-    for source in zoo["sources"]:
-        source["images"] = str(images[source["name"]])
-        if not initial:
-            del source["initial"]
-    path = sources / ("zoo-images.yaml" if initial else "zoo-redrawn.yaml")
-    path.write_text(yaml.safe_dump(zoo, sort_keys=False))
-    return path
+def make_zoo(sources: list[dict[str, object]], images: dict[str, Path], *, initial: bool = True) -> dict[str, object]:
+    entries = [source | {"images": str(images[source["name"]])} for source in sources]
+    if not initial:
+        entries = [{key: value for key, value in entry.items() if key != "initial"} for entry in entries]
+    return {"version": 1, "sources": entries}
 
 
-def measure(targets: list[Path], zoo: Path, optimiser: str = "sgd", sizes=SIZES, seeds=SEEDS) -> ParameterTransfer:
+def measure(
+    targets: list[Path], zoo: dict[str, object], optimiser: str = "sgd", sizes=SIZES, seeds=SEEDS
+) -> ParameterTransfer:
     return ts.parameters.measure(
         targets, zoo, samples_per_class=sizes, seeds=seeds, recipe=recipe(optimiser), device="cpu", trust_code=True
     )
@@ -197,11 +194,13 @@ def print_companions(found: ParameterTransfer) -> None:
     print_table(table)
 
 
-def print_checks(targets: list[Path], images: dict[str, Path], sources: Path, found: ParameterTransfer) -> None:
+def print_checks(
+    targets: list[Path], images: dict[str, Path], entries: list[dict[str, object]], found: ParameterTransfer
+) -> None:
     size = SIZES[1]
     given = found.layers.query("seed == 0 and samples_per_class == @size and criterion == 'epochs'")
     keys = ["source", "target", "layer"]
-    redrawn = measure(targets, write_zoo(sources, images, initial=False), sizes=(size,), seeds=1).layers
+    redrawn = measure(targets, make_zoo(entries, images, initial=False), sizes=(size,), seeds=1).layers
     redrawn = redrawn[redrawn["criterion"] == "epochs"]
     both = given.merge(redrawn, on=keys, suffixes=("", "_redrawn"))
     ratio = both["transferability_redrawn"] / both["transferability"]
@@ -216,7 +215,7 @@ def print_checks(targets: list[Path], images: dict[str, Path], sources: Path, fo
         f"run {order.min():.2f} to {order.max():.2f}. Standard deviation over redraws, relative to T: at most "
         f"{(both['spread_redrawn'] / both['transferability_redrawn']).max():.3f}.\n"
     )
-    adamw = measure(targets, write_zoo(sources, images), "adamw", sizes=(size,), seeds=1).layers
+    adamw = measure(targets, make_zoo(entries, images), "adamw", sizes=(size,), seeds=1).layers
     adamw = adamw[adamw["criterion"] == "epochs"]
     both = given.merge(adamw, on=keys, suffixes=("_sgd", "_adamw"))
     print("## Another optimiser\n")
@@ -243,12 +242,12 @@ def print_speed() -> None:
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("Name a folder for the source networks.")
-    real, sources = real_data(), Path(sys.argv[1])
-    prepare(real, sources, SOURCES, width=16, epochs=30)
+    real, out = real_data(), Path(sys.argv[1])
+    entries = prepare(real, out, SOURCES, factory="compact", width=16, outputs=None, epochs=30)
     with tempfile.TemporaryDirectory() as folder:
         images = {name: unpack(real, name, Path(folder)) for name in SOURCES}
         targets = {name: unpack(real, name, Path(folder)) for name in TARGETS}
-        found = measure(list(targets.values()), write_zoo(sources, images))
+        found = measure(list(targets.values()), make_zoo(entries, images))
         print("# How well pretrained parameters serve, layer by layer\n")
         print(
             f"A compact residual network (stem and six blocks, 32 px) trained on {' and on '.join(SOURCES)}, with the "
@@ -270,7 +269,7 @@ def main() -> None:
         print_lowest(found)
         print_amount(found)
         print_companions(found)
-        print_checks([targets[name] for name in CHECKED], images, sources, found)
+        print_checks([targets[name] for name in CHECKED], images, entries, found)
         print_speed()
     found.layers.to_csv(RESULTS / "parameters.csv", index=False, float_format="%.6g", lineterminator="\n")
     found.runs.to_csv(RESULTS / "parameters-runs.csv", index=False, float_format="%.6g", lineterminator="\n")

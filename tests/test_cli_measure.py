@@ -71,7 +71,7 @@ def write_zoo(**factories):
 
 ARGUMENTS = [
     "measure", "--target", "data", "--sources", "zoo.yaml", "--trust-code", "--device", "cpu", "-o", "out",
-    "--depths", "-1", "--epochs", "1",
+    "--depths", "-1", "--epochs", "1", "--min-steps", "0",
 ]  # fmt: skip
 SMALL = ["--protocols", "truncate", "--samples-per-class", "2", "--seeds", "1"]
 

@@ -315,6 +315,7 @@ class TestRecipes:
             found = recipes(optimiser, 7)
             assert set(found) == {"reinit", "finetune", "defrost", "surgical", "scratch"}
             assert {recipe.epochs for recipe in found.values()} == {7}
+            assert {recipe.min_steps for recipe in found.values()} == {300}, "few images are no reason to train little"
             assert {recipe.optimiser for recipe in found.values()} == {optimiser}
             assert found["scratch"].learning_rate > found["finetune"].learning_rate
 

@@ -133,8 +133,8 @@ def zoo(house, weights):
 
 
 DEFAULTS = {
-    "protocols": ("truncate",), "depths": (-1,), "seeds": 1, "samples_per_class": (2,), "epochs": 1, "device": "cpu",
-    "progress": False, "trust_code": True,
+    "protocols": ("truncate",), "depths": (-1,), "seeds": 1, "samples_per_class": (2,), "epochs": 1,
+    "min_steps": 0, "device": "cpu", "progress": False, "trust_code": True,
 }  # fmt: skip
 
 
@@ -589,6 +589,7 @@ class TestFailures:
             ({"test_samples": 0}, "`test_samples` to be a whole number of at least 1"),
             ({"optimiser": "adam"}, "`optimiser` to be one of sgd, adamw"),
             ({"epochs": 0}, "`epochs` to be positive"),
+            ({"min_steps": -1}, "`min_steps` to be 0 or a positive whole number"),
             ({"learning_rates": (-1.0,)}, "`learning_rate` to be positive"),
             ({"country": "XYZ"}, "`country` to be 'world' or .* 'XYZ'"),
             ({"batch_size": 0}, "`batch_size` to be a whole number"),
@@ -642,6 +643,8 @@ class TestEstimate:
             planned(zoo[:1], protocols=("scratch", "reinit"), **options).estimate().seconds
             for options in ({"samples_per_class": (2,)}, {"samples_per_class": (8,)}, {"epochs": 3})
         )
+        steady = planned(zoo[:1], protocols=("scratch", "reinit"), samples_per_class=(2,), min_steps=9).estimate()
+        assert steady.seconds == pytest.approx(long), "six images are three steps an epoch"
         assert many == pytest.approx(4 * few)
         assert few < long < 3 * few, "views of a frozen prefix do not depend on the number of epochs"
         two = planned(zoo[:1], protocols=("scratch", "reinit"), learning_rates=(0.1, 0.2)).estimate().seconds

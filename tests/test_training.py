@@ -278,6 +278,8 @@ def test_a_recipe_that_cannot_be_followed_is_an_input_error(name, value):
         ("optimiser", "adam", "one of sgd, adamw"),
         ("precision", "float16", "one of auto, float32, bfloat16"),
         ("schedule", "linear", "one of cosine, constant"),
+        ("min_steps", -1, "0 or a positive whole number"),
+        ("min_steps", 0.5, "0 or a positive whole number"),
     ],
 )
 def test_a_recipe_with_a_senseless_value_is_an_input_error(name, value, expected):
@@ -338,6 +340,24 @@ def test_without_validation_the_whole_schedule_is_trained_and_the_last_weights_s
     assert np.isnan([record.validation_accuracy, record.validation_loss]).all()
     assert all(torch.equal(value, last[-1][name]) for name, value in net.state_dict().items())
     assert not net.training
+
+
+@pytest.mark.parametrize(
+    ("n", "epochs", "min_steps", "expected"), [(48, 3, 0, 3), (48, 3, 12, 3), (48, 3, 13, 4), (2, 1, 7, 7)]
+)
+def test_few_images_are_seen_in_as_many_epochs_as_make_the_least_steps(n, epochs, min_steps, expected):
+    """48 images, in quarters, are four steps an epoch, two images are one."""
+    images, labels = noise(n)
+    totals = []
+    recipe = Recipe(epochs=epochs, batch_size=16, min_steps=min_steps)
+    record = fit(
+        net := network(), images, labels, None, recipe=recipe, seed=0, on_epoch=lambda *told: totals.append(told)
+    )
+    assert recipe.most_epochs(n) == record.epochs == expected
+    assert totals == [(epoch, expected) for epoch in range(1, expected + 1)]
+    same = network()
+    fit(same, images, labels, None, recipe=Recipe(epochs=expected, batch_size=16), seed=0)
+    assert all(torch.equal(value, same.state_dict()[name]) for name, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])

@@ -4,39 +4,46 @@ Needs TRANSFERSCOPE_REAL, a folder with `data/NAME.zip`; says so and stops witho
 
     TRANSFERSCOPE_REAL=... python benchmarks/groundtruth/sources.py OUT [NAME ...]
 
-writes OUT/NAME.initial.safetensors, OUT/NAME.safetensors, OUT/NAME.json (what it was trained on, and how well) and
-OUT/zoo.yaml; what is there already is not trained again. A source is trained on the set's own `train` split where there
-is one, else on all of its images, a tenth set aside. `random-labels` are images of CIFAR-10 whose labels were permuted.
+writes OUT/NAME.initial.safetensors, OUT/NAME.safetensors and OUT/NAME.json (what it was trained on, and how well); what
+is there already is not trained again. A source is trained on the set's own `train` split where there is one, else on
+all of its images, a tenth set aside. `random-labels` are images of CIFAR-10 whose labels were permuted; `TASKS` are
+five of its classes each.
 """
 
 import json
 import os
+import runpy
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from safetensors.torch import save_file
+from torch import nn
 
 from transferscope import load_target
 from transferscope.images import Transform
 from transferscope.measurement.bank import Bank
-from transferscope.networks import CompactResNet
 from transferscope.protocols.recipe import Recipe
 from transferscope.protocols.training import fit
 from transferscope.seeding import seeded
 
 SOURCES = ("gtsrb", "cifar10", "mnist", "sign-digits", "pacs-photo", "omniglot", "random-labels")
-IMAGES_OF = {"random-labels": "cifar10"}
-SEED, WIDTH = 0, 8
+ANIMALS = ("cat", "deer", "dog", "frog", "horse")
+VEHICLES = ("airplane", "automobile", "ship", "truck", "bird")
+"""And a bird."""
+TASKS = {f"cifar10-{n}-animals": ANIMALS[:n] + VEHICLES[: 5 - n] for n in (5, 3, 1, 0)}
+IMAGES_OF = {"random-labels": "cifar10"} | dict.fromkeys(TASKS, "cifar10")
+NETWORK = Path(__file__).resolve().with_name("network.py")
+SEED, WIDTH, OUTPUTS = 0, 8, 136
+"""As many outputs as omniglot has characters, for all: so that they are one architecture."""
 TRANSFORM = {"size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
-VIEWS = 150_000
+VIEWS = 300_000
 """Training images that go through a network, each as often as it does: as much training for small sets as for large."""
 
 
@@ -50,10 +57,15 @@ def unpack(real: Path, name: str, folder: Path) -> Path:
     return folder / name
 
 
-def train(images: Path, name: str, out: Path, width: int, epochs: int | None) -> dict[str, object]:
+def train(
+    images: Path, name: str, out: Path, build: Callable[[int], nn.Module], epochs: int | None
+) -> dict[str, object]:
     """Train one source and return what is known of it."""
     target = load_target(images)
-    indices = np.flatnonzero(np.array(target.split) == "train") if "train" in target.split else np.arange(len(target))
+    seen = np.array(target.split) == "train" if "train" in target.split else np.ones(len(target), dtype=bool)
+    if name in TASKS:
+        seen &= np.isin(np.array(target.classes)[target.labels], TASKS[name])
+    indices = np.flatnonzero(seen)
     bank = Bank(target, Transform(**TRANSFORM))
     bank.add(indices)
     pictures, labels = bank.images(indices), torch.from_numpy(target.labels[indices])
@@ -61,7 +73,7 @@ def train(images: Path, name: str, out: Path, width: int, epochs: int | None) ->
     if name == "random-labels":
         labels = labels[order]
     with seeded(SEED):
-        net = CompactResNet(len(target.classes), width=width)
+        net = build(len(target.classes))
     save_file(net.state_dict(), out / f"{name}.initial.safetensors")
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     held_out[order[: len(labels) // 10]] = True
@@ -72,33 +84,44 @@ def train(images: Path, name: str, out: Path, width: int, epochs: int | None) ->
     record = fit(net, pictures[~held_out], labels[~held_out], validation, recipe=chosen, seed=SEED)
     save_file(net.state_dict(), out / f"{name}.safetensors")
     return {
-        "classes": len(target.classes), "images": int((~held_out).sum()), "seconds": time.monotonic() - started,
+        "classes": len(labels.unique()), "images": int((~held_out).sum()), "seconds": time.monotonic() - started,
         "accuracy": record.validation_accuracy if validation else None, "recipe": asdict(chosen), "seed": SEED,
-        "width": width,
     }  # fmt: skip
 
 
-def prepare(real: Path, out: Path, names: Sequence[str], *, width: int = WIDTH, epochs: int | None = None) -> Path:
-    """Train the sources that are not there yet, and return the path of their zoo."""
+def prepare(
+    real: Path,
+    out: Path,
+    names: Sequence[str],
+    *,
+    factory: str = "small",
+    width: int = WIDTH,
+    outputs: int | None = OUTPUTS,
+    epochs: int | None = None,
+) -> list[dict[str, object]]:
+    """Train the sources that are not there yet, and return their entries in a zoo.
+
+    Without `outputs` a network has one for each of its classes.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    build = runpy.run_path(str(NETWORK))[factory]
     sources = []
     for name in names:
-        facts = out / f"{name}.json"
+        facts, path = out / f"{name}.json", out.resolve() / f"{name}.safetensors"
         if not facts.exists():
             with tempfile.TemporaryDirectory() as folder:
                 images = unpack(real, IMAGES_OF.get(name, name), Path(folder))
-                facts.write_text(json.dumps(train(images, name, out, width, epochs), indent=1))
+                trained = train(images, name, out, lambda classes: build(outputs or classes, width), epochs)
+                facts.write_text(json.dumps(trained, indent=1))
         known = json.loads(facts.read_text())
         print(f"{name}: {known['images']} images, validation accuracy {known['accuracy']}", file=sys.stderr, flush=True)
         sources.append({
-            "name": name, "loader": "python", "factory": f"{Path(__file__).resolve().with_name('network.py')}:build",
-            "checkpoint": f"{name}.safetensors", "initial": f"{name}.initial.safetensors",
-            "kwargs": {"classes": known["classes"], "width": known["width"]}, "transform": TRANSFORM,
+            "name": name, "loader": "python", "factory": f"{NETWORK}:{factory}",
+            "checkpoint": str(path), "initial": str(out.resolve() / f"{name}.initial.safetensors"),
+            "kwargs": {"classes": outputs or known["classes"], "width": width}, "transform": TRANSFORM,
             "layers": ["stem", "blocks.*"],
         })  # fmt: skip
-    zoo = out / "zoo.yaml"
-    zoo.write_text(yaml.safe_dump({"version": 1, "sources": sources}, sort_keys=False))
-    return zoo
+    return sources
 
 
 def real_data() -> Path:

@@ -48,6 +48,10 @@ Examples:
     "--optimiser", type=click.Choice(["sgd", "adamw"]), default="adamw", show_default=True, help="Of training."
 )
 @click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True, help="Most epochs of training.")
+@click.option(
+    "--min-steps", type=click.IntRange(min=0), default=300, show_default=True,
+    help="With few images as many epochs as make so many steps.",
+)  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")
 @click.option(
     "--time-budget", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES",
@@ -78,6 +82,7 @@ def command(
     learning_rates: str | None,
     optimiser: str,
     epochs: int,
+    min_steps: int,
     jobs: int,
     time_budget: float | None,
     dry_run: bool,
@@ -118,6 +123,7 @@ def command(
             test_samples=test_samples,
             optimiser=optimiser,
             epochs=epochs,
+            min_steps=min_steps,
             learning_rates=_rates(learning_rates),
             jobs=jobs,
             retry_failed=retry_failed,

@@ -22,7 +22,7 @@ from transferscope.measurement.splits import hold_out, sizes_within
 from transferscope.pipeline import check_arguments, failure
 from transferscope.power import WORLD
 from transferscope.progress import Reporter
-from transferscope.protocols.finetuning import recipes
+from transferscope.protocols.finetuning import MIN_STEPS, recipes
 from transferscope.report.measurement import Measurement
 from transferscope.report.ranking import Failure
 from transferscope.store import digest
@@ -45,6 +45,7 @@ def measure(
     test_samples: int = 2000,
     optimiser: str = "adamw",
     epochs: int = 40,
+    min_steps: int = MIN_STEPS,
     learning_rates: Sequence[float] = (),
     jobs: int = 1,
     time_budget: float | None = None,
@@ -81,9 +82,10 @@ def measure(
     test_samples : int
         Most images to measure on. They are the folder's own test split where there is one, else a quarter of each
         class, the same for all runs, and none is ever trained on.
-    optimiser, epochs, learning_rates
-        Of the protocols that train, in place of their own recipe; of several learning rates the best on validation
-        images is taken, and each counts as a trial.
+    optimiser, epochs, min_steps, learning_rates
+        Of the protocols that train, in place of their own recipe. Training takes `epochs` or, with few images, as many
+        as make `min_steps` optimiser steps. Of several learning rates the best on validation images is taken, and each
+        counts as a trial.
     jobs : int
         Runs side by side, each in a process of its own with its share of the cores. A script that asks for more than
         one needs ``if __name__ == "__main__":``.
@@ -111,9 +113,9 @@ def measure(
     """
     grid = prepare(
         target, zoo, output, protocols=protocols, samples_per_class=samples_per_class, depths=depths, seeds=seeds,
-        test_samples=test_samples, optimiser=optimiser, epochs=epochs, learning_rates=learning_rates, jobs=jobs,
-        retry_failed=retry_failed, country=country, device=device, batch_size=batch_size, seed=seed,
-        progress=progress, trust_code=trust_code,
+        test_samples=test_samples, optimiser=optimiser, epochs=epochs, min_steps=min_steps,
+        learning_rates=learning_rates, jobs=jobs, retry_failed=retry_failed, country=country, device=device,
+        batch_size=batch_size, seed=seed, progress=progress, trust_code=trust_code,
     )  # fmt: skip
     return grid.run(time_budget)
 
@@ -130,6 +132,7 @@ def prepare(
     test_samples: int = 2000,
     optimiser: str = "adamw",
     epochs: int = 40,
+    min_steps: int = MIN_STEPS,
     learning_rates: Sequence[float] = (),
     jobs: int = 1,
     retry_failed: bool = False,
@@ -148,7 +151,7 @@ def prepare(
     sources = load_zoo(zoo)
     for source in sources:
         models.check_trust(source, trust_code)
-    options = recipes(optimiser, epochs)
+    options = recipes(optimiser, epochs, min_steps)
     for rate in learning_rates:
         replace(options["scratch"], learning_rate=rate)  # which checks it
     images = load_target(target)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transferscope.backend import from_torch, stream_of
 from transferscope.displacement import Displacement, displacement
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
-from transferscope.protocols.loop import batch_bounds, deterministic_kernels
-from transferscope.protocols.recipe import Recipe
+from transferscope.protocols.loop import deterministic_kernels
+from transferscope.protocols.recipe import Recipe, batch_bounds
 from transferscope.protocols.training import evaluate, fit
 from transferscope.seeding import seeded
 from transferscope.stages import evaluating
@@ -117,7 +117,7 @@ def follow(
     if classes < 2:
         raise InputError(f"Expected `classes` to be at least 2, but got {classes}.")
     steps_per_epoch = len(batch_bounds(len(labels), recipe.batch_size)) - 1
-    total = recipe.epochs * steps_per_epoch
+    total = recipe.most_epochs(len(labels)) * steps_per_epoch
     wanted = _steps(total)
     recorder = _Recorder(net, initials, names, (images[:LOSS_IMAGES], labels[:LOSS_IMAGES]), classes, seed)
     with deterministic_kernels():

@@ -26,6 +26,9 @@ from transferscope.protocols.training import fit, relative_gradient_norms
 KEPT_BYTES = 2 * 2**30
 """What a frozen prefix computes is kept up to this size, with fewer views if need be; beyond it is computed anew."""
 
+MIN_STEPS = 300
+"""Of training, however few images there are."""
+
 _LEARNING_RATES = {
     "sgd": {"scratch": 0.05, "reinit": 0.02, "finetune": 0.01, "defrost": 0.01, "surgical": 0.01},
     "adamw": {"scratch": 1e-3, "reinit": 1e-3, "finetune": 5e-4, "defrost": 5e-4, "surgical": 5e-4},
@@ -37,19 +40,19 @@ _WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 0.05}
 _DAY_S = 86_400.0
 
 
-def recipes(optimiser: str = "adamw", epochs: int = 40) -> dict[str, Recipe]:
+def recipes(optimiser: str = "adamw", epochs: int = 40, min_steps: int = MIN_STEPS) -> dict[str, Recipe]:
     """Return how each protocol trains, by its name.
 
     Raises
     ------
     InputError
-        When there is no such optimiser, or `epochs` is not positive.
+        When there is no such optimiser, `epochs` is not positive or `min_steps` is negative.
     """
-    Recipe(optimiser=optimiser, epochs=epochs)  # which checks both
+    Recipe(optimiser=optimiser, epochs=epochs, min_steps=min_steps)  # which checks them
     return {
         name: Recipe(
             optimiser=optimiser, epochs=epochs, learning_rate=rate, weight_decay=_WEIGHT_DECAY[optimiser],
-            budget_s=_DAY_S,
+            budget_s=_DAY_S, min_steps=min_steps,
         )
         for name, rate in _LEARNING_RATES[optimiser].items()
     }  # fmt: skip

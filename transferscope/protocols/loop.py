@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transferscope.errors import InputError, SourceError
 from transferscope.protocols.inputs import Batches, CachedViews, Inputs, epoch_seeds, placed
 from transferscope.protocols.learner import Learner, assign
-from transferscope.protocols.recipe import Recipe, TrainingRecord
+from transferscope.protocols.recipe import Recipe, TrainingRecord, batch_bounds
 from transferscope.protocols.resuming import StateFile
 from transferscope.seeding import seeded
 
@@ -91,7 +91,8 @@ class Loop:
         self._runs = [_begun(member, learner, recipe) for member in members]
         self._going = self._runs
         self._bounds = batch_bounds(len(members[0].labels), recipe.batch_size)
-        self._total = recipe.epochs * (len(self._bounds) - 1)
+        self._epochs = recipe.most_epochs(len(members[0].labels))
+        self._total = self._epochs * (len(self._bounds) - 1)
         self._epoch = self._steps = self._seen = 0
         self._seconds = 0.0
 
@@ -126,7 +127,7 @@ class Loop:
                 if state is not None and self._going[0].outcome is None:
                     state.write(self._to_keep)
                 if on_epoch is not None:
-                    on_epoch(self._epoch, self._recipe.epochs)
+                    on_epoch(self._epoch, self._epochs)
                 self._settle()
         for run in self._runs:
             assign(run.member.net, run.weights)
@@ -214,7 +215,7 @@ class Loop:
             return "finished"
         if self._epoch and self._seconds > self._recipe.budget_s:
             return "budget"
-        epochs = self._epoch - max(run.best_epoch, self._recipe.epochs // 2)
+        epochs = self._epoch - max(run.best_epoch, self._epochs // 2)
         return "early" if run.validation is not None and epochs >= self._recipe.patience else None
 
     def _to_keep(self) -> dict[str, Any]:
@@ -247,16 +248,6 @@ def _begun(member: Member, learner: Learner, recipe: Recipe) -> _Run:
     if images.ndim == 4:
         images = images.contiguous(memory_format=learner.memory_format)
     return _Run(member, batches, (images, labels))
-
-
-def batch_bounds(n_samples: int, batch_size: int) -> list[int]:
-    """Return where the batches of an epoch begin, and the end of the last."""
-    batch_size = min(batch_size, max(2, n_samples // 4))
-    # Two images a step at least: batch norm after global pooling cannot take one.
-    steps = max(1, min(-(-n_samples // batch_size), n_samples // 2))
-    # Batches differ in size by one at most, so that none is small.
-    sizes = [n_samples // steps + (step < n_samples % steps) for step in range(steps)]
-    return [0, *itertools.accumulate(sizes)]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """How a network is trained, and what a training run did."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -15,8 +16,10 @@ class Recipe:
     """How a network is trained: optimiser, schedule, random shifts of the images."""
 
     epochs: int = 40
-    """Most passes over the training images; a cosine schedule spans them."""
+    """Most passes over the training images, unless they are fewer steps than `min_steps`; a cosine schedule spans them.
+    """
     batch_size: int = 32
+    """At most; of few images a quarter."""
     learning_rate: float = 0.05
     momentum: float = 0.9
     """Nesterov's for "sgd", the first moment's decay for "adamw"."""
@@ -37,6 +40,9 @@ class Recipe:
     schedule: str = "cosine"
     """Of the learning rate: "cosine" falls to 0 at the end of the epochs, with "constant" it stays as it is. Then a run
     is, bit by bit, the beginning of every longer one, and one run shows the network after every number of steps."""
+    min_steps: int = 0
+    """Optimiser steps that the schedule has at least, in more epochs if need be: with few images an epoch is few steps,
+    and a network that ends undertrained says nothing of how well it could have been adapted."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "patience", "budget_s", "views"):
@@ -45,6 +51,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "patience", "views"):
             if getattr(self, name) != int(getattr(self, name)):
                 raise InputError(f"Expected `{name}` to be a whole number, but got {getattr(self, name)}.")
+        if self.min_steps != int(self.min_steps) or self.min_steps < 0:
+            raise InputError(f"Expected `min_steps` to be 0 or a positive whole number, but got {self.min_steps}.")
         if not math.isfinite(self.learning_rate):
             raise InputError(f"Expected `learning_rate` to be finite, but got {self.learning_rate}.")
         for name in ("momentum", "shift"):
@@ -55,6 +63,21 @@ class Recipe:
         for name, known in (("optimiser", OPTIMISERS), ("precision", PRECISIONS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise InputError(f"Expected `{name}` to be one of {', '.join(known)}, but got {getattr(self, name)!r}.")
+
+    def most_epochs(self, n_samples: int) -> int:
+        """Return how many epochs the schedule spans with this many training images."""
+        steps = len(batch_bounds(n_samples, self.batch_size)) - 1
+        return max(self.epochs, -(-self.min_steps // steps))
+
+
+def batch_bounds(n_samples: int, batch_size: int) -> list[int]:
+    """Return where the batches of an epoch begin, and the end of the last."""
+    batch_size = min(batch_size, max(2, n_samples // 4))
+    # Two images a step at least: batch norm after global pooling cannot take one.
+    steps = max(1, min(-(-n_samples // batch_size), n_samples // 2))
+    # Batches differ in size by one at most, so that none is small.
+    sizes = [n_samples // steps + (step < n_samples % steps) for step in range(steps)]
+    return [0, *itertools.accumulate(sizes)]
 
 
 @dataclass(frozen=True)
