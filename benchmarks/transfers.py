@@ -54,7 +54,8 @@ def measure(real: Path, name: str, folder: Path, out: Path) -> pd.DataFrame:
     with zipfile.ZipFile(real / "data" / f"{name}.zip") as archive:
         archive.extractall(folder)
     options = [
-        "--protocols", ",".join(PROTOCOLS), "--samples-per-class", ",".join(map(str, SIZES)), "--depths", "-1",
+        "--early-stopping", "--min-steps", "0", "--protocols", ",".join(PROTOCOLS),
+        "--samples-per-class", ",".join(map(str, SIZES)), "--depths", "-1",
         "--test-samples", "600", "--jobs", str(JOBS), "--device", "cpu",
     ]  # fmt: skip
     subprocess.run(

@@ -238,7 +238,7 @@ class TestTable:
         images, labels = noise(48)
         grid = planned(
             zoo[:1], protocols=("finetune", "defrost", "truncate"), samples_per_class=(1, 5, "all"), seeds=2,
-            target=(images, labels),
+            target=(images, labels), early_stopping=True,
         )  # fmt: skip
         grid.run()
         (test,) = {indices for _, indices in tested}
@@ -259,6 +259,21 @@ class TestTable:
             assert (taught[protocol, size, seed].validation is None) == (size == 1)
         assert set(drawn["finetune", 5, 0]) != set(drawn["finetune", 5, 1])
         assert sorted({*drawn["finetune", 12, 0], *test}) == list(range(48))
+
+    @pytest.mark.parametrize(
+        ("options", "trained_on"),
+        [
+            ({}, 15),
+            ({"early_stopping": True}, 12),
+            ({"learning_rates": (0.1,)}, 15),
+            ({"learning_rates": (0.1, 1)}, 12),
+        ],
+    )
+    def test_images_are_kept_from_training_only_to_stop_or_choose_by(self, zoo, options, trained_on):
+        grid = planned(zoo[:1], protocols=("finetune",), samples_per_class=(5,), **options)
+        lesson = grid.executor._lesson(grid.runs[0])
+        assert len(lesson.labels) == 15
+        assert 15 - (0 if lesson.validation is None else len(lesson.validation)) == trained_on
 
     def test_accuracies_are_those_of_a_classifier_of_one_s_own(self, zoo, monkeypatch):
         # In place of the truncated network: the majority class of what it was given.

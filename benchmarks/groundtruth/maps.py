@@ -75,3 +75,32 @@ def read_runs(folder: Path) -> pd.DataFrame:
         sys.exit(f"There are no runs in {folder}.")
     runs = pd.concat(tables, ignore_index=True)
     return runs[runs["status"] == "done"]
+
+
+def averaged(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each cell of a map: the mean over draws, its standard error, and how many draws there are.
+
+    `size` names the number of images of each class alike in all targets: the largest is "all" where a target has no
+    more, which is a different number in each.
+    """
+    cell = ["target", "source", "protocol", "depth", "layer", "samples_per_class"]
+    found = runs.fillna({"layer": ""}).groupby(cell, sort=False).agg(
+        accuracy=("accuracy", "mean"), error=("accuracy", "sem"), seeds=("seed", "nunique"),
+        samples=("samples", "mean"), seconds=("seconds", "mean"), flops=("flops", "mean"), kwh=("kwh", "mean"),
+    )  # fmt: skip
+    found = found.reset_index()
+    pairs = found[["samples_per_class", "target"]].drop_duplicates()
+    shared = found["samples_per_class"].map(pairs["samples_per_class"].value_counts() > 1)
+    found.insert(6, "size", found["samples_per_class"].astype(str).where(shared, "all"))
+    return found
+
+
+def print_table(table: pd.DataFrame, digits: int = 3) -> None:
+    """Print as Markdown, the index first; what is not a number as it is."""
+    names = [str(name) for name in table.index.names] if any(table.index.names) else [""] * table.index.nlevels
+    print("| " + " | ".join([*names, *map(str, table.columns)]) + " |")
+    print("|" + "---|" * (len(names) + len(table.columns)))
+    for key, row in zip(table.index, table.itertuples(index=False), strict=True):
+        values = [f"{value:.{digits}f}" if isinstance(value, float) else str(value) for value in row]
+        print("| " + " | ".join([*map(str, key if isinstance(key, tuple) else (key,)), *values]) + " |")
+    print()

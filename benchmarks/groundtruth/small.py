@@ -10,13 +10,14 @@ folder small/ beside this file. Stop it whenever you like, or give it some minut
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from maps import Part, measure, options
 from sources import IMAGES_OF, SOURCES, prepare, unpack
 
 TARGETS = ("fashion-mnist", "trashnet", "sign-digits", "pacs-art", "pacs-cartoon", "pacs-photo")
 PROTOCOLS = "truncate,reinit,finetune,scratch"
-TRAINING = {"depths": "all", "epochs": 8, "min-steps": 300, "learning-rates": 3e-3, "test-samples": 500}
+TRAINING: dict[str, Any] = {"depths": "all", "epochs": 8, "min-steps": 300, "learning-rates": 3e-3, "test-samples": 500}
 """AdamW. The schedule is counted in steps: 300, or 8 epochs where they are more."""
 PARTS = (Part("3,10", 3, PROTOCOLS, TRAINING), Part("40,all", 2, PROTOCOLS, TRAINING))
 """Images of each class, from about 20 in all to all there are, and draws."""

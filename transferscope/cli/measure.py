@@ -52,6 +52,9 @@ Examples:
     "--min-steps", type=click.IntRange(min=0), default=300, show_default=True,
     help="With few images as many epochs as make so many steps.",
 )  # fmt: skip
+@click.option(
+    "--early-stopping", is_flag=True, help="Stop by the loss on a fifth of the images, which are then not trained on."
+)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")
 @click.option(
     "--time-budget", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES",
@@ -83,6 +86,7 @@ def command(
     optimiser: str,
     epochs: int,
     min_steps: int,
+    early_stopping: bool,
     jobs: int,
     time_budget: float | None,
     dry_run: bool,
@@ -124,6 +128,7 @@ def command(
             optimiser=optimiser,
             epochs=epochs,
             min_steps=min_steps,
+            early_stopping=early_stopping,
             learning_rates=_rates(learning_rates),
             jobs=jobs,
             retry_failed=retry_failed,

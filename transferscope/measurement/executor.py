@@ -56,6 +56,8 @@ class Setup:
         By protocol, see `finetuning.recipes`.
     learning_rates
         What trained protocols choose among on validation images; empty for the recipe's own.
+    early_stopping
+        Whether trained protocols set validation images aside to stop by, also where no rate is to be chosen.
     country
         Whose electricity is counted, see `footprint.Meter`.
     states
@@ -75,6 +77,7 @@ class Setup:
     drawn: np.ndarray
     recipes: Mapping[str, Recipe]
     learning_rates: tuple[float, ...]
+    early_stopping: bool
     device: str
     batch_size: int
     trust_code: bool
@@ -248,7 +251,9 @@ class Executor:
         drawn, bank = self.setup.drawn_by(run), self.bank(run.source)
         bank.add(drawn)
         labels = self.setup.target.labels[drawn]
-        return finetuning.Lesson(bank.images(drawn), torch.from_numpy(labels), validation_part(labels, run.seed))
+        chooses = self.setup.early_stopping or len(self.setup.learning_rates) > 1
+        validation = validation_part(labels, run.seed) if chooses else None
+        return finetuning.Lesson(bank.images(drawn), torch.from_numpy(labels), validation)
 
     def _predict(self, source: str, net: CutNetwork) -> np.ndarray:
         test, bank = self.setup.test, self.bank(source)

@@ -47,6 +47,7 @@ def measure(
     epochs: int = 40,
     min_steps: int = MIN_STEPS,
     learning_rates: Sequence[float] = (),
+    early_stopping: bool = False,
     jobs: int = 1,
     time_budget: float | None = None,
     retry_failed: bool = False,
@@ -73,8 +74,8 @@ def measure(
     protocols : sequence of str
         Names in `measurement.plan.PROTOCOLS`.
     samples_per_class : sequence of int or "all"
-        Training images of each class. For one seed, larger draws contain the smaller. With 5 images of each class and
-        more, a fifth of them decide when to stop and which settings to choose.
+        Training images of each class. For one seed, larger draws contain the smaller. Where settings are to be chosen
+        and there are 5 images of each class and more, a fifth of them decide.
     depths : "all" or sequence of int
         Stages to keep; negative ones count from the end.
     seeds : int
@@ -86,6 +87,11 @@ def measure(
         Of the protocols that train, in place of their own recipe. Training takes `epochs` or, with few images, as many
         as make `min_steps` optimiser steps. Of several learning rates the best on validation images is taken, and each
         counts as a trial.
+    early_stopping : bool
+        Whether training stops, and which epoch it keeps, by the loss on a fifth of the images, which then are not
+        trained on; as in Tormos et al. (2022, arXiv 2211.04347). Without, all images are trained on to the end of the
+        schedule, unless there are several learning rates. With few images that is better: see
+        benchmarks/groundtruth/check.py.
     jobs : int
         Runs side by side, each in a process of its own with its share of the cores. A script that asks for more than
         one needs ``if __name__ == "__main__":``.
@@ -114,8 +120,8 @@ def measure(
     grid = prepare(
         target, zoo, output, protocols=protocols, samples_per_class=samples_per_class, depths=depths, seeds=seeds,
         test_samples=test_samples, optimiser=optimiser, epochs=epochs, min_steps=min_steps,
-        learning_rates=learning_rates, jobs=jobs, retry_failed=retry_failed, country=country, device=device,
-        batch_size=batch_size, seed=seed, progress=progress, trust_code=trust_code,
+        learning_rates=learning_rates, early_stopping=early_stopping, jobs=jobs, retry_failed=retry_failed,
+        country=country, device=device, batch_size=batch_size, seed=seed, progress=progress, trust_code=trust_code,
     )  # fmt: skip
     return grid.run(time_budget)
 
@@ -134,6 +140,7 @@ def prepare(
     epochs: int = 40,
     min_steps: int = MIN_STEPS,
     learning_rates: Sequence[float] = (),
+    early_stopping: bool = False,
     jobs: int = 1,
     retry_failed: bool = False,
     country: str = WORLD,
@@ -162,8 +169,8 @@ def prepare(
         pool, test, drawn = sound(images, pool, test, samples_per_class, seeds, bank, report)
     threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else None
     setup = Setup(
-        images, sources, pool, test, drawn, options, tuple(learning_rates), device, batch_size, trust_code, country,
-        Path(output) / ".states", where.type == "cuda", jobs, threads,
+        images, sources, pool, test, drawn, options, tuple(learning_rates), early_stopping, device, batch_size,
+        trust_code, country, Path(output) / ".states", where.type == "cuda", jobs, threads,
     )  # fmt: skip
     sizes = sizes_within(samples_per_class, images.labels[pool])
     runs = plan(layers, protocols, sizes, target=images.name, seeds=seeds, depths=depths)
@@ -175,6 +182,7 @@ def prepare(
         options={
             "recipes": {name: asdict(recipe) for name, recipe in options.items()},
             "learning_rates": list(learning_rates),
+            "early_stopping": early_stopping,
             "country": country,
         },
         sources={name: models.fingerprint(sources[name]) for name in layers},
