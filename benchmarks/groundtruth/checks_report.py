@@ -2,7 +2,8 @@
 
 import numpy as np
 import pandas as pd
-from depths_report import gained, interval, over_targets
+from curves import over_targets
+from depths_report import gained
 from maps import averaged, print_table
 
 CELL = ["target", "source", "protocol", "depth", "layer", "samples_per_class"]
@@ -32,9 +33,12 @@ def report(runs: pd.DataFrame, leaks: pd.DataFrame, reruns: pd.DataFrame, stoppe
 def _print_sources(gains: pd.DataFrame) -> None:
     """Say what each source gives when all of it is fine-tuned, and whether random labels give anything."""
     whole = gains[(gains["protocol"] == "finetune") & (gains["depth"] == gains["depth"].max())]
-    table = whole.pivot_table("gain", "source", "size", aggfunc=lambda values: interval(values))
+    table = pd.DataFrame({
+        size: {source: over_targets(each.set_index("target")["gain"]).text(3) for source, each in own.groupby("source")}
+        for size, own in whole.groupby("size", sort=False)
+    }).rename_axis("source")  # fmt: skip
     print("Accuracy above that of scratch when all stages are kept and fine-tuned, mean over targets [95 %].\n")
-    print_table(table[whole["size"].unique()])
+    print_table(table)
     mean, low, high = over_targets(whole[whole["source"] == MEANINGLESS].groupby("target")["gain"].mean())
     said = (
         "is not better than scratch beyond noise" if low <= 0
@@ -98,7 +102,7 @@ def _print_ends(cells: pd.DataFrame) -> None:
         "finetune of 1 stage − scratch": wide["finetune", 1] - scratch.reindex(of_cells).to_numpy(),
     }
     table = pd.DataFrame({
-        name: [interval(apart.xs(size, level="size").groupby("target").mean()) for size in cells["size"].unique()]
+        name: [over_targets(apart.xs(size, level="size")).text(3) for size in cells["size"].unique()]
         for name, apart in pairs.items()
     }, index=cells["size"].unique()).T  # fmt: skip
     print(

@@ -2,12 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from curves import DRAWS, over_targets
 from maps import averaged, print_table
 from matplotlib.figure import Figure
 
@@ -15,7 +16,6 @@ from transferscope.report.drawing import size_styles
 
 PROTOCOLS = ("truncate", "reinit", "finetune")
 FACTORS = ("source", "depth", "protocol")
-DRAWS = 2000
 
 
 def report(runs: pd.DataFrame) -> dict[str, Figure]:
@@ -64,17 +64,9 @@ def gained(cells: pd.DataFrame) -> pd.DataFrame:
     return found.assign(gain=found["accuracy"] - found["scratch"])
 
 
-def over_targets(values: pd.Series, statistic: Callable[[np.ndarray], float] = np.mean) -> tuple[float, float, float]:
-    """Return a statistic of a value a target, and the bounds of its 95 % bootstrap interval."""
-    given = values.to_numpy()
-    draws = np.random.default_rng(0).integers(0, len(given), (DRAWS, len(given)))
-    low, high = np.quantile([statistic(given[draw]) for draw in draws], [0.025, 0.975])
-    return float(statistic(given)), float(low), float(high)
-
-
-def interval(values: pd.Series) -> str:
-    mean, low, high = over_targets(values)
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+def lost_text(values: pd.Series) -> str:
+    """Return the mean over targets with its interval."""
+    return over_targets(values).text(3, plus=False)
 
 
 def _sizes(cells: pd.DataFrame) -> list[str]:
@@ -122,14 +114,16 @@ def fixed_choices(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
                 continue
             lost.append({"target": target, "source": source} | honest_regret(table).to_dict())
         by_target = pd.DataFrame(lost).drop(columns="source").groupby("target").mean()
-        column = {("scratch" if depth == 0 else f"always {depth}"): interval(by_target[depth]) for depth in by_target}
+        column = {("scratch" if depth == 0 else f"always {depth}"): lost_text(by_target[depth]) for depth in by_target}
         depths = [depth for depth in by_target if depth != 0]
-        column["everything kept"] = interval(by_target[max(depths)])
+        column["everything kept"] = lost_text(by_target[max(depths)])
         # The depth is chosen on the other targets.
         others = {target: by_target[depths].drop(index=target).mean().idxmin() for target in by_target.index}
         if len(by_target) > 1:
-            column["best depth of the other targets"] = interval(
-                pd.Series({target: by_target.loc[target, depth] for target, depth in others.items()})
+            column["best depth of the other targets"] = lost_text(
+                pd.Series({target: by_target.loc[target, depth] for target, depth in others.items()}).rename_axis(
+                    "target"
+                )
             )
         columns[size] = column
     found = pd.DataFrame(columns)
@@ -205,7 +199,7 @@ def random_choices(cells: pd.DataFrame, size: str) -> pd.Series:
     for target, group in own.groupby("target"):
         for name in FACTORS:
             lost[name][str(target)] = group["accuracy"].max() - group.groupby(name)["accuracy"].max().mean()
-    return pd.Series({name: interval(pd.Series(values)) for name, values in lost.items()})
+    return pd.DataFrame(lost).rename_axis("target").apply(lost_text)
 
 
 def _profiles(gains: pd.DataFrame) -> Figure:
