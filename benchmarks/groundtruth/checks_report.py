@@ -107,9 +107,8 @@ def _print_ends(cells: pd.DataFrame) -> None:
     }, index=cells["size"].unique()).T  # fmt: skip
     print(
         "`reinit` that keeps all stages trains a head on frozen features, which `truncate` fits to the end: where it "
-        "is below, steps or rate were too few, or the fifth of the images that decides when to stop is missed. "
-        "`finetune` that keeps one stage has nearly nothing of the source. Difference of accuracies, mean over targets "
-        "[95 %].\n"
+        "is below, steps or rate were too few for a head alone. `finetune` that keeps one stage has nearly nothing of "
+        "the source. Difference of accuracies, mean over targets [95 %].\n"
     )
     print_table(table)
 
