@@ -31,7 +31,7 @@ from transferscope.protocols.training import fit
 from transferscope.seeding import seeded
 
 N_SAMPLES, SIDE, CLASSES, PREFIX_BLOCKS = 200, 32, 10, 3
-STACKS = (2, 4, 8)
+VIEWS, STACKS = 4, (2, 4, 8)
 WORKLOADS = ("scratch", "reinit after 3 of 6 blocks")
 ALONE = "one after the other"
 
@@ -49,7 +49,7 @@ def inputs(workload: str, device: str) -> tuple[torch.Tensor | CachedViews, torc
     prefix = nn.Sequential(source.stem, *source.blocks[:PREFIX_BLOCKS])
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        views = [prefix(shifted(images, Recipe.shift, draw).to(device)) for _ in range(Recipe.views)]
+        views = [prefix(shifted(images, Recipe.shift, draw).to(device)) for _ in range(VIEWS)]
     return CachedViews(torch.stack(views)), labels
 
 

@@ -188,7 +188,7 @@ class TestKeptViews:
         given, seen = lesson(), []
         real = finetuning.fit
         monkeypatch.setattr(finetuning, "fit", lambda *args, **rest: seen.append(args) or real(*args, **rest))
-        net, _, _ = trained(network, "reinit", 2, meter, given, recipe=replace(RECIPE, views=3))
+        net, _, _ = trained(network, "reinit", 2, meter, given, recipe=replace(RECIPE, views=3, epochs=4))
         _, inputs, labels, (held, held_labels) = seen[0]
         assert isinstance(inputs, CachedViews)
         with torch.inference_mode():
@@ -201,12 +201,19 @@ class TestKeptViews:
         assert not torch.allclose(inputs.views[1], inputs.views[0])
         assert not torch.allclose(inputs.views[1], inputs.views[2])
 
-    def test_fewer_are_kept_where_there_is_no_room(self, network, meter, monkeypatch):
-        one, _, _ = trained(network, "reinit", 2, meter, recipe=replace(RECIPE, views=1))
+    @pytest.mark.parametrize(("views", "epochs", "kept"), [(2, 4, 2), (16, 3, 3), (3, 3, 3)])
+    def test_there_are_as_many_as_asked_for_or_epochs_and_none_where_there_is_no_room(
+        self, network, meter, monkeypatch, views, epochs, kept
+    ):
+        seen = []
+        real = finetuning.fit
+        monkeypatch.setattr(finetuning, "fit", lambda *args, **rest: seen.append(args[1]) or real(*args, **rest))
         # 12 images of 4 channels of 16 × 16 numbers of 4 bytes are a view.
-        monkeypatch.setattr(finetuning, "KEPT_BYTES", 2 * 12 * 4 * 16 * 16 * 4 - 1)
-        limited, _, _ = trained(network, "reinit", 2, meter)
-        assert_close(one, limited, rtol=0, atol=0)
+        for room in (kept * 12 * 4 * 16 * 16 * 4, kept * 12 * 4 * 16 * 16 * 4 - 1):
+            monkeypatch.setattr(finetuning, "KEPT_BYTES", room)
+            trained(network, "reinit", 2, meter, recipe=replace(RECIPE, views=views, epochs=epochs))
+        assert len(seen[0].views) == kept
+        assert torch.equal(seen[1], lesson().images[:12])
 
 
 class TestLearningRates:
@@ -278,15 +285,15 @@ class TestCosts:
         everything = epochs * (images * (2 * prefix + 3 * head) + held * (prefix + head))
         assert trained(net, "scratch", 0, meter)[2].flops == everything
         assert trained(net, "finetune", 1, meter)[2].flops == everything
-        views = 4
+        views = epochs  # no more are of use
         tuned = epochs * (images * 2 * head + held * head) + prefix * (views * images + held)
-        assert trained(net, "reinit", 1, meter, recipe=replace(RECIPE, views=views))[2].flops == tuned
+        assert trained(net, "reinit", 1, meter, recipe=replace(RECIPE, views=4))[2].flops == tuned
         # Rates of stages: a gradient of every image before training.
         expected = everything + images * (2 * prefix + 3 * head)
         assert trained(net, "surgical", 1, meter)[2].flops == expected
 
     def test_a_frozen_prefix_is_much_cheaper_than_training_all(self, network, meter):
-        recipe = replace(RECIPE, epochs=8)
+        recipe = replace(RECIPE, epochs=8, views=2)
         reinit = trained(network, "reinit", 7, meter, recipe=recipe)[2].flops
         assert reinit < trained(network, "finetune", 7, meter, recipe=recipe)[2].flops / 4
 

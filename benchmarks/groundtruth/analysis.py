@@ -47,6 +47,7 @@ def main() -> None:
             pd.read_csv(folder / "small" / "leaks.csv", index_col="target"),
             pd.read_csv(folder / "small" / "reruns.csv"),
             pd.read_csv(folder / "small" / "early-stopping.csv"),
+            pd.read_csv(folder / "small" / "views.csv"),
         )
         print("## Pictures\n")
         for name in figures:

@@ -5,10 +5,12 @@ Needs TRANSFERSCOPE_REAL, a folder with `data/NAME.zip`; says so and stops witho
     TRANSFERSCOPE_REAL=... python benchmarks/groundtruth/check.py [--out FOLDER]
 
 looks for images that are in two parts (small/leaks.csv), runs 20 random cells of the small-network map twice more with
-other draws of images (small/reruns.csv), and some cells with early stopping (small/early-stopping.csv), which the map
-does without. `analysis.py` prints all of it.
+other draws of images (small/reruns.csv), some cells with early stopping (small/early-stopping.csv), which the map does
+without, and some with four views behind a frozen prefix (small/views.csv) in place of 16. `analysis.py` prints all of
+it.
 """
 
+import itertools
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +32,7 @@ from transferscope.measurement.splits import hold_out
 CELLS, SEED = 20, 0
 FIRST_SEEDS = (1000, 2000)
 """Of the two re-runs; the map has 0, 1 and 2."""
-STOPPED_TARGETS = ("sign-digits", "trashnet")
+AGAIN, VIEWS = ("sign-digits", "trashnet"), 4
 SETTINGS: dict[str, Any] = {
     "epochs": TRAINING["epochs"], "min_steps": TRAINING["min-steps"], "learning_rates": (TRAINING["learning-rates"],),
     "test_samples": TRAINING["test-samples"], "device": "cpu", "progress": False, "trust_code": True,
@@ -100,7 +102,7 @@ def stopped_early(real: Path, source: dict[str, object]) -> pd.DataFrame:
     """Run some cells of the map with a fifth of the images set aside to stop by."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in STOPPED_TARGETS:
+        for name in AGAIN:
             found = measure(
                 unpack(real, name, Path(folder)), [source], Path(folder) / f"out-{name}",
                 protocols=("finetune", "scratch"), samples_per_class=(10, 40), seeds=2, depths=(3, 6),
@@ -108,6 +110,22 @@ def stopped_early(real: Path, source: dict[str, object]) -> pd.DataFrame:
             )  # fmt: skip
             rows.append(found.runs[[*CELL, "seed", "accuracy", "seconds", "status"]])
     return pd.concat(rows, ignore_index=True)
+
+
+def with_views(real: Path, source: dict[str, object]) -> pd.DataFrame:
+    """Run some cells of the map with fewer views of the images behind a frozen prefix."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in AGAIN:
+            executor = _executor(unpack(real, name, Path(folder)), [source], Path(folder) / f"out-{name}")
+            setup = executor.setup
+            recipes = {protocol: replace(recipe, views=VIEWS) for protocol, recipe in setup.recipes.items()}
+            executor = Executor(replace(setup, recipes=recipes))
+            layers = [stage.layer for stage in executor.stages(str(source["name"]))]
+            for size, depth, seed in itertools.product((3, 10, 40), (1, 3, 5), (0, 1)):
+                run = Run(str(source["name"]), name, "reinit", depth, len(layers), layers[depth - 1], size, seed)
+                rows += executor.execute([run])
+    return pd.DataFrame(rows)[[*CELL, "seed", "accuracy", "seconds", "status"]]
 
 
 def main() -> None:
@@ -119,6 +137,7 @@ def main() -> None:
     leaks(real).to_csv(out / "leaks.csv", lineterminator="\n")
     again = rerun(every.sample(CELLS, random_state=SEED), real, zoo)
     again.to_csv(out / "reruns.csv", index=False, lineterminator="\n")
+    with_views(real, zoo[0]).to_csv(out / "views.csv", index=False, lineterminator="\n")
     stopped_early(real, zoo[0]).to_csv(out / "early-stopping.csv", index=False, lineterminator="\n")
 
 

@@ -121,7 +121,9 @@ class _Rates:
             # Only what follows the frozen prefix is trained.
             share -= self._stages[run.depth - 1].flops / self._stages[-1].flops
         recipe = setup.recipes[run.protocol]
-        passes = share * self._step * recipe.most_epochs(samples) + (1 - share) * self._forward * recipe.views
+        passes = share * self._step * recipe.most_epochs(samples) + (1 - share) * self._forward * recipe.kept_views(
+            samples
+        )
         return samples * passes * max(1, len(setup.learning_rates))
 
     def _head(self, run: Run) -> float:

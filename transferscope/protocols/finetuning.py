@@ -1,6 +1,6 @@
 """The transfers that train a network: reinit, finetune, defrost, surgical and scratch, on one training loop.
 
-What a frozen prefix computes is computed once, for a fixed number of augmented views, and reused in every epoch.
+What a frozen prefix computes is computed once, for a fixed number of augmented views which the epochs take in turn.
 Protocol names after Gerace et al. (2024, arXiv 2303.01429), of which only the abstract was at hand: our instantiation.
 """
 
@@ -24,7 +24,7 @@ from transferscope.protocols.together import fit_together
 from transferscope.protocols.training import fit, relative_gradient_norms
 
 KEPT_BYTES = 2 * 2**30
-"""What a frozen prefix computes is kept up to this size, with fewer views if need be; beyond it is computed anew."""
+"""What a frozen prefix computes is kept up to this size; beyond it is computed anew in every epoch."""
 
 MIN_STEPS = 300
 """Of training, however few images there are."""
@@ -251,8 +251,8 @@ def _prepare(
     held_images = lesson.images[held]
     prefix, trained = net.divided()
     if prefix is not None:
-        views = _views(prefix, lesson.images[:1].to(device), len(train), recipe)
-        if views == 0:
+        views = recipe.kept_views(len(train))
+        if views * len(train) * _bytes_of_one(prefix, lesson.images[:1].to(device)) > KEPT_BYTES:
             trained = net
         else:
             with meter.phase("features"):
@@ -276,13 +276,10 @@ def _count(part: _Prepared, record: TrainingRecord, device: torch.device, meter:
     meter.add_flops(round(step * gradients + forward * validated))
 
 
-def _views(prefix: nn.Module, image: torch.Tensor, n_samples: int, recipe: Recipe) -> int:
-    """Return how many views of the images to keep behind a frozen prefix; 0 when not even one fits."""
+def _bytes_of_one(prefix: nn.Module, image: torch.Tensor) -> int:
+    """Return the size of what a prefix makes of one image."""
     with torch.inference_mode():
-        activation = prefix(image)
-    view = n_samples * activation.numel() * activation.element_size()
-    wanted = recipe.views if recipe.shift else 1
-    return min(wanted, KEPT_BYTES // view)
+        return prefix(image).nbytes
 
 
 def _prefixed(

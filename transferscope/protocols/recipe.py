@@ -33,8 +33,9 @@ class Recipe:
     """Seconds after which training stops, in the middle of an epoch too."""
     optimiser: str = "sgd"
     """"sgd" (with Nesterov momentum) or "adamw"."""
-    views: int = 4
-    """Augmented views of the images that are kept where a frozen prefix is run only once."""
+    views: int = 16
+    """Augmented views of the images that are kept where a frozen prefix is run only once; no more than epochs. Few of
+    them are learnt by heart: see benchmarks/groundtruth/check.py for what four cost."""
     precision: str = "auto"
     """"float32", "bfloat16" (autocast: the weights stay float32) or "auto": bfloat16 on a GPU that has it."""
     schedule: str = "cosine"
@@ -68,6 +69,10 @@ class Recipe:
         """Return how many epochs the schedule spans with this many training images."""
         steps = len(batch_bounds(n_samples, self.batch_size)) - 1
         return max(self.epochs, -(-self.min_steps // steps))
+
+    def kept_views(self, n_samples: int) -> int:
+        """Return how many views of this many training images are kept behind a frozen prefix."""
+        return min(self.views, self.most_epochs(n_samples)) if self.shift else 1
 
 
 def batch_bounds(n_samples: int, batch_size: int) -> list[int]:
