@@ -205,18 +205,20 @@ def random_choices(cells: pd.DataFrame, size: str) -> pd.Series:
 def _profiles(gains: pd.DataFrame) -> Figure:
     sizes = _sizes(gains)
     styles = list(size_styles(pd.DataFrame({"samples_per_class": range(len(sizes))})).values())
-    figure, axes = plt.subplots(1, len(PROTOCOLS), figsize=(8, 3.2), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, len(PROTOCOLS), figsize=(8, 3.4), layout="constrained")
     for ax, protocol in zip(axes, PROTOCOLS, strict=True):
         own = gains[gains["protocol"] == protocol]
         ax.axhline(0, color="0.4", linewidth=1, linestyle="--")
         for size, style in zip(sizes, styles, strict=True):
             by_target = own[own["size"] == size].pivot_table("gain", "target", "depth")
-            bounds = np.array([over_targets(by_target[depth])[1:] for depth in by_target])
+            # Without what targets differ in at all depths alike.
+            centred = by_target.sub(by_target.mean(axis=1), axis=0) + by_target.to_numpy().mean()
+            bounds = np.array([over_targets(centred[depth])[1:] for depth in centred])
             ax.fill_between(by_target.columns, *bounds.T, color=style["color"], alpha=0.12, linewidth=0)
             means = by_target.mean()
             ax.plot(means.index, means, label=f"{size} a class" if size != "all" else "all there are", **style)
             ax.plot(means.idxmax(), means.max(), "o", markersize=11, markerfacecolor="none", color=style["color"])
-        ax.set(title=protocol, xlabel="stages kept")
+        ax.set(title=protocol, xlabel="stages kept", xticks=sorted(own["depth"].unique()))
     axes[0].set_ylabel("accuracy gained over scratch")
     axes[0].legend(fontsize=8, frameon=False)
     sns.despine(figure)
