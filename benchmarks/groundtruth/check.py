@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from maps import options, read_runs
+from maps import CELL, options, read_runs
 from small import TARGETS, TRAINING
-from sources import IMAGES_OF, SOURCES, prepare, unpack
+from sources import IMAGES_OF, SOURCES, prepare, trained_on, unpack
 
 from transferscope import load_target, measure
 from transferscope.data import Target
@@ -37,7 +37,6 @@ SETTINGS: dict[str, Any] = {
     "epochs": TRAINING["epochs"], "min_steps": TRAINING["min-steps"], "learning_rates": (TRAINING["learning-rates"],),
     "test_samples": TRAINING["test-samples"], "device": "cpu", "progress": False, "trust_code": True,
 }  # fmt: skip
-CELL = ["target", "source", "protocol", "depth", "layer", "samples_per_class"]
 
 
 def digests(target: Target, indices: np.ndarray | None = None) -> set[bytes]:
@@ -54,21 +53,15 @@ def leaks(real: Path) -> pd.DataFrame:
         seen = {name: digests(target, np.flatnonzero(trained_on(target))) for name, target in sets.items()}
         for name in TARGETS:
             pool, test = hold_out(sets[name], most=TRAINING["test-samples"])
-            tested = digests(sets[name], test)
+            own, tested = digests(sets[name]), digests(sets[name], test)
             others = {IMAGES_OF.get(source, source) for source in SOURCES} - {name}
             rows[name] = {
                 "test images": len(test),
                 "to train on": len(pool),
                 "in both": len(tested & digests(sets[name], pool)),
-                "in a source's images": sum(len(digests(sets[name]) & seen[other]) for other in others),
+                "in a source's images": sum(len(own & seen[other]) for other in others),
             }
     return pd.DataFrame(rows).T.rename_axis("target")
-
-
-def trained_on(target: Target) -> np.ndarray:
-    """Return which images `sources.py` trains on."""
-    split = np.array(target.split)
-    return split == "train" if "train" in target.split else np.ones(len(split), dtype=bool)
 
 
 def rerun(cells: pd.DataFrame, real: Path, zoo: list[dict[str, object]]) -> pd.DataFrame:

@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 from curves import over_targets
 from depths_report import gained
-from maps import averaged, print_table
+from maps import CELL, averaged, print_table
 
-CELL = ["target", "source", "protocol", "depth", "layer", "samples_per_class"]
 MEANINGLESS = "random-labels"
 
 

@@ -14,6 +14,7 @@ import yaml
 from sources import real_data
 
 HERE = Path(__file__).parent
+CELL = ["target", "source", "protocol", "depth", "layer", "samples_per_class"]
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,7 @@ def averaged(runs: pd.DataFrame) -> pd.DataFrame:
     `size` names the number of images of each class alike in all targets: the largest is "all" where a target has no
     more, which is a different number in each.
     """
-    cell = ["target", "source", "protocol", "depth", "layer", "samples_per_class"]
-    found = runs.fillna({"layer": ""}).groupby(cell, sort=False).agg(
+    found = runs.fillna({"layer": ""}).groupby(CELL, sort=False).agg(
         accuracy=("accuracy", "mean"), error=("accuracy", "sem"), seeds=("seed", "nunique"),
         samples=("samples", "mean"), seconds=("seconds", "mean"), flops=("flops", "mean"), kwh=("kwh", "mean"),
     )  # fmt: skip

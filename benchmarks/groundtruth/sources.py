@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from transferscope import load_target
+from transferscope.data import Target
 from transferscope.images import Transform
 from transferscope.measurement.bank import Bank
 from transferscope.protocols.recipe import Recipe
@@ -57,12 +58,17 @@ def unpack(real: Path, name: str, folder: Path) -> Path:
     return folder / name
 
 
+def trained_on(target: Target) -> np.ndarray:
+    """Return which images of a set a source learns from or is stopped by."""
+    return np.array(target.split) == "train" if "train" in target.split else np.ones(len(target), dtype=bool)
+
+
 def train(
     images: Path, name: str, out: Path, build: Callable[[int], nn.Module], epochs: int | None
 ) -> dict[str, object]:
     """Train one source and return what is known of it."""
     target = load_target(images)
-    seen = np.array(target.split) == "train" if "train" in target.split else np.ones(len(target), dtype=bool)
+    seen = trained_on(target)
     if name in TASKS:
         seen &= np.isin(np.array(target.classes)[target.labels], TASKS[name])
     indices = np.flatnonzero(seen)

@@ -90,8 +90,8 @@ def measure(
     early_stopping : bool
         Whether training stops, and which epoch it keeps, by the loss on a fifth of the images, which then are not
         trained on; as in Tormos et al. (2022, arXiv 2211.04347). Without, all images are trained on to the end of the
-        schedule, unless there are several learning rates. With few images that is better: see
-        benchmarks/groundtruth/check.py.
+        schedule, unless there are several learning rates. What it costs with few images is what
+        benchmarks/groundtruth/check.py measures.
     jobs : int
         Runs side by side, each in a process of its own with its share of the cores. A script that asks for more than
         one needs ``if __name__ == "__main__":``.

@@ -35,7 +35,7 @@ class Recipe:
     """"sgd" (with Nesterov momentum) or "adamw"."""
     views: int = 16
     """Augmented views of the images that are kept where a frozen prefix is run only once; no more than epochs. Few of
-    them are learnt by heart: see benchmarks/groundtruth/check.py for what four cost."""
+    them are learnt by heart: benchmarks/groundtruth/check.py measures what four cost."""
     precision: str = "auto"
     """"float32", "bfloat16" (autocast: the weights stay float32) or "auto": bfloat16 on a GPU that has it."""
     schedule: str = "cosine"
