@@ -19,6 +19,7 @@ RANGES = {
     "(-∞, ∞)": lambda n, C: (-math.inf, math.inf),
     "(-∞, 0]": lambda n, C: (-math.inf, 0),
     "[0, ∞)": lambda n, C: (0, math.inf),
+    "[0, n)": lambda n, C: (0, n - 1),
     "[0, 1]": lambda n, C: (0, 1),
     "[-1, 1]": lambda n, C: (-1, 1),
     "[0, C - 1]": lambda n, C: (0, C - 1),
@@ -75,8 +76,8 @@ def assert_stated(name, X, labels):
 
 
 def test_the_registry_holds_every_score_under_its_own_name():
-    expected = "logme hscore transrate nleep gbc parc sfda knn nearest_mean ridge kernel_ridge alignment leep nce"
-    assert list(SCORES) == expected.split()
+    expected = "logme hscore transrate nleep gbc parc sfda knn nearest_mean ridge kernel_ridge alignment effective_rank"
+    assert list(SCORES) == [*expected.split(), "leep", "nce"]
     assert FROM_PROBABILITIES == ["leep", "nce"]
     for name, score in SCORES.items():
         assert score.name == name
@@ -182,7 +183,7 @@ def test_invariances_that_are_claimed(xp, name, n, p, seed):
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("n", "p"), [(40, 5), (40, 40), (40, 1500), (300, 20), (300, 300)])
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", [name for name in SCORES if name != "effective_rank"])  # which looks at no labels
 def test_noise_never_beats_features_that_tell_the_classes_apart(name, n, p, seed):
     X, codes = task(n, p, classes=4, seed=seed)
     noise = np.random.default_rng(seed + 100).normal(size=(n, p)) + 0.5

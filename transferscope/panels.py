@@ -15,7 +15,7 @@ from transferscope.transferability import SCORES, Layer
 
 NEEDED = ("ridge",)
 """What every prediction is made from."""
-DEFAULT_SCORES = ("logme", "hscore", "nearest_mean", "ridge", "alignment")
+DEFAULT_SCORES = ("logme", "hscore", "nearest_mean", "ridge", "alignment", "effective_rank")
 """What costs little beyond the factorisation that the similarities need anyway."""
 ACCURACIES = tuple(name for name, score in SCORES.items() if score.range == "[0, 1]")
 """Scores that are a share of images classified correctly."""

@@ -20,8 +20,8 @@ Examples:
 @click.option(
     "--scores", multiple=True, metavar="NAME[,NAME...]|default|all",
     help="Transferability scores to compute, at every depth: logme, hscore, transrate, nleep, gbc, parc, sfda, knn, "
-    "nearest_mean, ridge, kernel_ridge, alignment; and of the source's own predictions: leep, nce. May be given "
-    "several times. By default those that take next to no time.",
+    "nearest_mean, ridge, kernel_ridge, alignment, effective_rank; and of the source's own predictions: leep, nce. May "
+    "be given several times. By default those that take next to no time.",
 )  # fmt: skip
 @click.option(
     "--uncertainty", type=click.IntRange(min=2), metavar="DRAWS",

@@ -1,6 +1,7 @@
 """How well features suit a labelled task, without training on it: pure array functions on NumPy and CuPy."""
 
 from transferscope.transferability.alignment import alignment, alignment_from_layer
+from transferscope.transferability.effective_rank import effective_rank, effective_rank_from_layer
 from transferscope.transferability.gbc import gbc, gbc_from_layer
 from transferscope.transferability.hscore import hscore, hscore_from_layer
 from transferscope.transferability.kernel_ridge import (
@@ -29,6 +30,8 @@ __all__ = [
     "Score",
     "alignment",
     "alignment_from_layer",
+    "effective_rank",
+    "effective_rank_from_layer",
     "encode_labels",
     "fit_kernel_ridge",
     "gbc",

@@ -9,6 +9,7 @@ from typing import Literal
 
 from transferscope.errors import InputError
 from transferscope.transferability.alignment import alignment, alignment_from_layer
+from transferscope.transferability.effective_rank import effective_rank, effective_rank_from_layer
 from transferscope.transferability.gbc import gbc, gbc_from_layer
 from transferscope.transferability.hscore import hscore, hscore_from_layer
 from transferscope.transferability.kernel_ridge import kernel_ridge, kernel_ridge_from_layer
@@ -135,6 +136,15 @@ SCORES: dict[str, Score] = {
             "n r C",
             alignment,
             alignment_from_layer,
+        ),
+        Score(
+            "effective_rank",
+            "Effective rank (looks at no labels)",
+            "Roy and Vetterli 2007, Garrido et al. 2023",
+            "[0, n)",
+            "r",
+            effective_rank,
+            effective_rank_from_layer,
         ),
         Score("leep", "LEEP (nats)", "Nguyen et al. 2020", "[-ln n, 0]", "n C × source classes", leep),
         Score("nce", "NCE (nats)", "Tran et al. 2019", "[-ln C, 0]", "n ln n", nce),
