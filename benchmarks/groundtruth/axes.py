@@ -11,6 +11,7 @@ and training are those of the small-network map. Everything is in the folder axe
 """
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from maps import Part, measure, options
@@ -18,7 +19,7 @@ from small import PROTOCOLS, TRAINING
 from sources import ANIMALS, TASKS, VEHICLES, prepare, unpack
 
 STYLES = ("pacs-photo", "pacs-art", "pacs-cartoon", "pacs-sketch")
-PART = Part("10,40", 2, PROTOCOLS, TRAINING)
+PARTS = (Part("10,40", 2, PROTOCOLS, TRAINING),)
 
 
 def classes_of(images: Path, classes: tuple[str, ...], folder: Path) -> Path:
@@ -29,17 +30,22 @@ def classes_of(images: Path, classes: tuple[str, ...], folder: Path) -> Path:
     return folder
 
 
+def transfers(real: Path, out: Path, folder: Path) -> Iterator[tuple[str, Path, list[dict[str, object]]]]:
+    """Yield each target: its name, its images, unpacked into `folder`, and the sources it may have."""
+    zoo = prepare(real, out / "sources", (*STYLES, *TASKS))
+    for style in STYLES:
+        yield style, unpack(real, style, folder), [s for s in zoo if s["name"] in STYLES and s["name"] != style]
+    images = unpack(real, "cifar10", folder)
+    tasks = [source for source in zoo if source["name"] in TASKS]
+    for name, classes in (("cifar10-animals", ANIMALS), ("cifar10-vehicles", VEHICLES)):
+        yield name, classes_of(images, classes, folder / name), tasks
+
+
 def main() -> None:
     real, out, clock = options("axes")
-    zoo = prepare(real, out / "sources", (*STYLES, *TASKS))
     with tempfile.TemporaryDirectory() as folder:
-        for style in STYLES:
-            others = [source for source in zoo if source["name"] in STYLES and source["name"] != style]
-            measure(unpack(real, style, Path(folder)), others, out / style, PART, clock)
-        images = unpack(real, "cifar10", Path(folder))
-        tasks = [source for source in zoo if source["name"] in TASKS]
-        for name, classes in (("cifar10-animals", ANIMALS), ("cifar10-vehicles", VEHICLES)):
-            measure(classes_of(images, classes, Path(folder) / name), tasks, out / name, PART, clock)
+        for name, images, zoo in transfers(real, out, Path(folder)):
+            measure(images, zoo, out / name, PARTS[0], clock)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ command goes on.
 """
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from maps import Part, measure, options
@@ -19,7 +20,7 @@ from sources import unpack
 TARGETS = ("trashnet", "sign-digits", "pacs-art", "pacs-sketch", "fashion-mnist")
 PIXELS = 96
 OPTIONS = {"test-samples": 500, "epochs": 12, "min-steps": 150, "depths": "all"}
-FROZEN = (Part("5,20", 3, "truncate,toptuning,fne", OPTIONS), Part("80", 2, "truncate,toptuning,fne", OPTIONS))
+PARTS = (Part("5,20", 3, "truncate,toptuning,fne", OPTIONS), Part("80", 2, "truncate,toptuning,fne", OPTIONS))
 WHOLE, SHORT = OPTIONS | {"depths": "-1"}, OPTIONS | {"depths": "-1,-7"}
 TRAINED = (
     (("mobilenetv2-imagenet",), Part("20", 1, "finetune,scratch", WHOLE)),
@@ -50,15 +51,22 @@ def sources(networks: Path) -> list[dict[str, object]]:
     return nets
 
 
+def transfers(real: Path, _out: Path, folder: Path) -> Iterator[tuple[str, Path, list[dict[str, object]]]]:
+    """Yield each target: its name, its images, unpacked into `folder`, and all sources."""
+    zoo = sources(real / "zoo")
+    for name in TARGETS:
+        yield name, unpack(real, name, folder), zoo
+
+
 def main() -> None:
     real, out, clock = options("real")
-    zoo = sources(real / "zoo")
-    parts = [(None, part) for part in FROZEN] + list(TRAINED)
+    parts = [(None, part) for part in PARTS] + list(TRAINED)
     with tempfile.TemporaryDirectory() as folder:
+        targets = list(transfers(real, out, Path(folder)))
         for names, part in parts:
-            chosen = [source for source in zoo if names is None or source["name"] in names]
-            for name in TARGETS:
-                measure(unpack(real, name, Path(folder)), chosen, out / name, part, clock)
+            for name, images, zoo in targets:
+                chosen = [source for source in zoo if names is None or source["name"] in names]
+                measure(images, chosen, out / name, part, clock)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from maps import options
+from maps import Part, options
 from safetensors.torch import save_file
 from small import PARTS, TARGETS, TRAINING
 from sources import IMAGES_OF, SOURCES, prepare, unpack
@@ -46,10 +46,10 @@ RECIPE = replace(
 )
 
 
-def groups(images: Target) -> Iterator[tuple[int, int, Target, Target]]:
+def groups(images: Target, parts: tuple[Part, ...] = PARTS) -> Iterator[tuple[int, int, Target, Target]]:
     """Yield each number of images of each class, each draw, its images, and those that all are tested on."""
     pool, test = hold_out(images, most=SETTINGS["test-samples"], seed=0)
-    named: list[Any] = [int(size) if size.isdigit() else "all" for part in PARTS for size in part.sizes.split(",")]
+    named: list[Any] = [int(size) if size.isdigit() else "all" for part in parts for size in part.sizes.split(",")]
     for size in sizes_within(named, images.labels[pool]):
         for seed in SEEDS:
             drawn = pool[draw(images.labels[pool], size, seed)]

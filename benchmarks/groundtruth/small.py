@@ -9,6 +9,7 @@ folder small/ beside this file. Stop it whenever you like, or give it some minut
 """
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,21 @@ PARTS = (Part("3,10", 3, PROTOCOLS, TRAINING), Part("40,all", 2, PROTOCOLS, TRAI
 """Images of each class, from about 20 in all to all there are, and draws."""
 
 
+def transfers(real: Path, out: Path, folder: Path) -> Iterator[tuple[str, Path, list[dict[str, object]]]]:
+    """Yield each target: its name, its images, unpacked into `folder`, and the sources it may have."""
+    zoo = prepare(real, out / "sources", SOURCES)
+    for name in TARGETS:
+        # Never what has seen the target's own images.
+        yield name, unpack(real, name, folder), [s for s in zoo if IMAGES_OF.get(str(s["name"]), s["name"]) != name]
+
+
 def main() -> None:
     real, out, clock = options("small")
-    zoo = prepare(real, out / "sources", SOURCES)
     with tempfile.TemporaryDirectory() as folder:
+        targets = list(transfers(real, out, Path(folder)))
         for part in PARTS:
-            for name in TARGETS:
-                target = unpack(real, name, Path(folder))
-                # Never what has seen the target's own images.
-                others = [source for source in zoo if IMAGES_OF.get(str(source["name"]), source["name"]) != name]
-                measure(target, others, out / name, part, clock)
+            for name, images, zoo in targets:
+                measure(images, zoo, out / name, part, clock)
 
 
 if __name__ == "__main__":
