@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 
 from transferscope.cli import VERBS, run
 from transferscope.networks import CompactResNet
+from transferscope.protocols import scratch
+from transferscope.protocols.finetuning import MIN_STEPS
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +27,7 @@ def quiet_house(tmp_path, monkeypatch):
 
     monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scratch, "MIN_STEPS", 0)  # as few epochs as are asked for
     logger = logging.getLogger("transferscope")
     before = logger.level, logger.handlers, logger.propagate, warnings.showwarning
     with warnings.catch_warnings():
@@ -136,6 +139,21 @@ class TestRank:
         assert run(["rank", "--help"]) == 0
         words = capsys.readouterr().out.replace(",", " ").replace(";", " ").replace(".", " ").split()
         assert set(SCORES) <= set(words)
+
+    def test_the_reference_is_trained_as_in_python(self, target, zoo, capsys, monkeypatch):
+        recipes = []
+
+        def noted(*_args, recipe, **_options):
+            recipes.append(recipe)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("transferscope.pipeline.rank", noted)
+        places = ["--target", str(target), "--sources", str(zoo)]
+        assert run(["rank", *places]) == 130
+        assert run(["rank", *places, "--reference-epochs", "7", "--reference-budget", "9"]) == 130
+        assert recipes == [scratch.reference_recipe(), scratch.reference_recipe(7, 9.0)]
+        assert run(["rank", "--help"]) == 0
+        assert f"as many as make {MIN_STEPS} optimiser steps" in " ".join(capsys.readouterr().out.split())
 
     def test_verbose_puts_the_baselines_beside_the_scores(self, target, zoo, capsys):
         zoo.write_text(zoo.read_text().replace("sources:", "order: [second]\nsources:"))
@@ -256,7 +274,7 @@ class TestRank:
         arguments = ["--target", str(target), "--sources", str(zoo), "--trust-code", "--device", "cpu", "-o", "out"]
         code = "from transferscope.cli import main; main()"
         finished = subprocess.run(
-            [sys.executable, "-c", code, "rank", *arguments, "--reference-epochs", "1", "-q"],
+            [sys.executable, "-c", code, "rank", *arguments, "--reference-budget", "0.1", "-q"],
             stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
         )  # fmt: skip
         os.close(writing)

@@ -58,6 +58,7 @@ def house(tmp_path, monkeypatch):
     """Give each test a folder with a zoo and images, and put back what the command line changes."""
     monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scratch, "MIN_STEPS", 0)  # as few epochs as are asked for
     rng = np.random.default_rng(0)
     for label, name in enumerate(["red", "green", "blue"]):
         os.makedirs(f"data/{name}")

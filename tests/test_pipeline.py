@@ -1,8 +1,11 @@
 import json
+import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
@@ -10,7 +13,10 @@ import transferscope as ts
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.networks import CompactResNet
 from transferscope.pipeline import list_layers
-from transferscope.protocols.training import Recipe
+from transferscope.protocols.recipe import Recipe, TrainingRecord
+from transferscope.protocols.scratch import ScratchResult, compact_transform, split_probe
+from transferscope.report.table import print_ranking
+from transferscope.store import Store, digest
 
 RECIPE = Recipe(epochs=2)
 TRANSFORM = {"size": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
@@ -312,11 +318,75 @@ class TestReference:
         with pytest.raises(InputError, match=r"`reference`.*'compact', 'own'.*'nonsense'.*a, b"):
             rank(digits, two, reference="nonsense")
 
-    def test_running_out_of_budget_is_said(self, digits, two):
-        with pytest.warns(TransferscopeWarning, match="time budget"):
-            ranking = rank(digits, two, recipe=Recipe(epochs=50, budget_s=0.01))
+    @pytest.mark.parametrize(
+        ("least", "said"),
+        [
+            (0, r"1 of 50 epochs.*Raise the budget or lower the epochs for"),
+            (500, r"1 of 125 epochs.*Raise the budget for"),
+        ],
+    )
+    def test_running_out_of_budget_is_said(self, digits, two, least, said):
+        # 40 images are four batches of ten.
+        with pytest.warns(TransferscopeWarning, match=f"time budget of 0.01 s ran out after {said}"):
+            ranking = rank(digits, two, recipe=Recipe(epochs=50, budget_s=0.01, min_steps=least))
         assert ranking.reference.stopped == "budget"
         assert ranking.reference.epochs == 1
+
+    def test_the_epochs_that_were_run_are_reported(self, digits, two, capsys):
+        ranking = rank(digits, two, recipe=Recipe(epochs=2, min_steps=13))
+        assert (ranking.reference.epochs, ranking.reference.trained_on) == (4, 40)  # of four steps each
+        assert ranking.reference.stopped == "finished"
+        assert json.loads(ranking.to_json())["reference"]["epochs"] == 4
+        print_ranking(ranking, Console(width=200))
+        assert "trained on 40 images for 4 epochs (finished)" in capsys.readouterr().out
+
+    def test_by_default_few_images_are_trained_on_for_300_steps(self, digits, two, monkeypatch):
+        recipes = []
+
+        def noted(*_args, recipe, **_options):
+            recipes.append(recipe)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("transferscope.protocols.scratch.train_from_scratch", noted)
+        for call in (rank, lambda *args, **options: ts.compare_sources("a", "scratch", *args, **options)):
+            with pytest.raises(KeyboardInterrupt):
+                call(digits, two, recipe=None, device="cpu", samples=40, progress=False, trust_code=True)
+        assert recipes == [Recipe(epochs=40, min_steps=300)] * 2
+
+    def test_one_that_was_stopped_by_images_set_aside_is_trained_anew(self, digits, two):
+        """The keys under which references were cached that kept the epoch of the least validation loss."""
+        first = rank(digits, two)
+        target = ts.load_target(digits)
+        probe = target.probe(40, 0)
+        held_out = split_probe(target, probe, 0).held_out
+        old = digest(
+            ["compact", asdict(compact_transform(probe))], asdict(RECIPE), 0, probe.hash, held_out.hash,
+            ts.__version__, torch.__version__, "cpu",
+        )  # fmt: skip
+        store = Store()
+        (new,) = (store.root / "reference").rglob("*.safetensors")
+        assert new.stem != old
+        weights, record = store.get("reference", new.stem)
+        new.unlink()
+        store.put("reference", old, weights, {**record, "accuracy": 0.0})
+        assert rank(digits, two).reference == first.reference
+        assert new.is_file()
+
+    def test_of_several_the_one_with_the_highest_held_out_accuracy_is_ranked(self, digits, zoo_folder, monkeypatch):
+        accuracies = iter([0.25, 0.75, 0.75, 0.5])
+
+        def instead(net, *_args, **_options):
+            record = TrainingRecord(2, 2, 8, 0.1, "finished", math.nan, math.nan, 80)
+            return ScratchResult(record, next(accuracies), 100)
+
+        monkeypatch.setattr("transferscope.protocols.scratch.train_from_scratch", instead)
+        names = ["low", "first", "second", "last"]
+        zoo = write_zoo(zoo_folder, *(entry(name, kwargs={"width": width}) for width, name in enumerate(names, 2)))
+        ranking = rank(digits, zoo, reference="own")
+        assert ranking.reference.network == "first's own architecture"
+        assert ranking.reference.held_out_accuracy == 0.75
+        (scratch,) = (pick for pick in ranking.recommendations if pick.source == "scratch")
+        assert scratch.expected_accuracy == 0.75
 
 
 class TestListLayers:

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import re
 import time
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.images import Transform
 from transferscope.networks import CompactResNet
 from transferscope.protocols import inputs, loop, resuming, scratch, training
+from transferscope.protocols.finetuning import recipes
 from transferscope.protocols.training import Recipe, evaluate, fit
 from transferscope.stages import evaluating
 
@@ -792,28 +794,24 @@ def split_positions(target, probe, seed=0):
     assert len(place) == target.n_samples
     held_out = [place[split.held_out.image(i).tobytes()] for i in range(split.held_out.n_samples)]
     np.testing.assert_array_equal(split.held_out.labels, target.labels[held_out])
-    return set(probe.indices[split.train]), set(probe.indices[split.validation]), set(held_out)
+    return set(probe.indices[split.train]), set(held_out)
 
 
 @pytest.mark.parametrize(
     ("counts", "samples"), [((60, 60, 60), 60), ((25, 15), 20), ((30, 30), 60), ((50, 9, 4), 30), ((40, 2, 3), 45)]
 )
-def test_train_validation_and_held_out_are_disjoint_and_whole(counts, samples):
+def test_all_images_of_a_probe_but_the_held_out_ones_are_trained_on(counts, samples):
     target = pictures(counts)
     probe = target.probe(samples)
-    train, validation, held_out = split_positions(target, probe)
-    assert not train & validation
+    train, held_out = split_positions(target, probe)
     assert not train & held_out
-    assert not validation & held_out
     in_probe = set(probe.indices)
     if target.n_samples - samples >= 10 * len(counts):
         assert held_out == set(range(target.n_samples)) - in_probe
-        assert train | validation == in_probe
+        assert train == in_probe
     else:
-        assert train | validation | held_out == in_probe
+        assert train | held_out == in_probe
         assert len(held_out) == pytest.approx(samples / 5, abs=len(counts))
-    rest = len(train) + len(validation)
-    assert len(validation) == pytest.approx(0.15 * rest, abs=len(counts))
 
 
 @pytest.mark.parametrize("counts", [(40, 40), (40, 1), (3, 3, 3), (2, 2), (30, 2, 1, 5)])
@@ -832,7 +830,7 @@ def test_a_split_is_stratified_and_repeats_by_seed():
     splits = [scratch.split_probe(target, probe, seed) for seed in (0, 0, 1)]
     for split in splits:
         assert np.bincount(split.held_out.labels).tolist() == [16, 8]
-        assert np.bincount(probe.labels[split.validation]).tolist() == [10, 5]  # 0.15 of 64 and 32
+        assert np.bincount(probe.labels[split.train]).tolist() == [64, 32]
     assert splits[0].held_out.hash == splits[1].held_out.hash != splits[2].held_out.hash
     np.testing.assert_array_equal(splits[0].train, splits[1].train)
     assert splits[0].train.tolist() != splits[2].train.tolist()
@@ -843,7 +841,6 @@ def test_about_a_thousand_images_are_held_out_of_many():
     probe = target.probe(20)
     one, same, other = (scratch.split_probe(target, probe, seed) for seed in (0, 0, 1))
     assert one.held_out.hash == same.held_out.hash != other.held_out.hash
-    assert one.train.tolist() == same.train.tolist() != other.train.tolist()
     held_out = one.held_out
     assert held_out.n_samples == pytest.approx(1000, abs=2)
     assert np.bincount(held_out.labels) == pytest.approx([667, 333], abs=3)
@@ -916,10 +913,47 @@ def test_a_reference_on_labels_that_mean_nothing_stays_near_chance():
     assert 0.3 < result.accuracy < 0.7
 
 
+def test_a_reference_learns_from_all_images_that_are_not_held_out_and_keeps_the_last_weights():
+    target = pictures((30, 30))
+    probe = target.probe(60)
+    split = scratch.split_probe(target, probe, 0)
+    net, recipe = network(classes=2), Recipe(epochs=3, batch_size=16, patience=1)
+    result = scratch.train_from_scratch(net, TINY, probe, split, recipe=recipe, seed=0, device=CPU)
+
+    held_out = {split.held_out.image(i).tobytes() for i in range(split.held_out.n_samples)}
+    left = [i for i in range(60) if probe.image(i).tobytes() not in held_out]
+    same = network(classes=2)
+    images = torch.stack([TINY(probe.image(i)) for i in left])
+    fit(same, images, torch.from_numpy(probe.labels[left]), None, recipe=recipe, seed=0)
+    assert (len(left), result.n_held_out) == (48, 12)
+    assert result.record.images_seen == 3 * 48
+    assert (result.record.best_epoch, result.record.stopped) == (3, "finished")
+    assert all(torch.equal(tensor, same.state_dict()[name]) for name, tensor in net.state_dict().items())
+
+
+def test_a_probe_of_few_images_gets_at_least_300_steps():
+    target = pictures((26, 26))
+    probe = target.probe(16)
+    split = scratch.split_probe(target, probe, 0)
+    recipe = scratch.reference_recipe(epochs=1)
+    result = scratch.train_from_scratch(network(classes=2), TINY, probe, split, recipe=recipe, seed=0, device=CPU)
+    # 16 images are four batches.
+    assert (result.record.steps, result.record.epochs, result.record.stopped) == (300, 75, "finished")
+
+
+def test_a_reference_is_trained_like_scratch_in_measure_but_for_the_budget():
+    expected = {**asdict(recipes("sgd", 7)["scratch"]), "budget_s": 9.0}
+    assert asdict(scratch.reference_recipe(7, 9.0)) == expected
+
+
 def test_too_few_images_for_a_reference_are_an_input_error():
-    target = pictures((2, 2))
-    with pytest.raises(InputError, match="enough images to train a reference on"):
-        run(target, 4)
+    with pytest.warns(TransferscopeWarning):
+        target = pictures((1, 1))
+    with pytest.raises(InputError, match="train a reference on and to measure it on, but got 2 and 0"):
+        run(target, 2)
+    one = scratch.Split(np.arange(1), target)
+    with pytest.raises(InputError, match="but got 1 and 2; raise `samples`"):
+        scratch.train_from_scratch(network(classes=2), TINY, target.probe(2), one, recipe=Recipe(), seed=0, device=CPU)
 
 
 def broken_folder(root, broken):

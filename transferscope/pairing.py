@@ -18,7 +18,8 @@ from transferscope.images import Transform
 from transferscope.lookup import near
 from transferscope.pipeline import check_arguments, describe, summarize
 from transferscope.progress import Reporter
-from transferscope.protocols.training import Recipe
+from transferscope.protocols.recipe import Recipe
+from transferscope.protocols.scratch import reference_recipe
 from transferscope.reductions import Reduction
 from transferscope.reference import ReferenceMaker, ReferenceNetwork
 from transferscope.report.comparison import Comparison
@@ -98,7 +99,7 @@ def compare_sources(
     images = load_target(target)
     probe = images.probe(samples, seed)
     maker = ReferenceMaker(
-        reference, images, probe, sources, recipe or Recipe(), seed, trust_code, Store(), where, batch_size
+        reference, images, probe, sources, recipe or reference_recipe(), seed, trust_code, Store(), where, batch_size
     )
     wants_scratch = None in named.values()
     if wants_scratch:

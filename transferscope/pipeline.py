@@ -17,7 +17,8 @@ from transferscope.draws import stratified_draws
 from transferscope.errors import InputError, SourceError, TransferscopeError, is_interrupt
 from transferscope.panels import choose_scores
 from transferscope.progress import Reporter
-from transferscope.protocols.training import Recipe
+from transferscope.protocols.recipe import Recipe
+from transferscope.protocols.scratch import reference_recipe
 from transferscope.reference import ReferenceMaker, ReferenceNetwork, TrainedReference
 from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary
 from transferscope.scorer import Clock, Scorer
@@ -115,7 +116,7 @@ def rank(
     reporter = Reporter(progress)
     store = Store()
     maker = ReferenceMaker(
-        reference, images, probe, sources, recipe or Recipe(), seed, trust_code, store, where, batch_size
+        reference, images, probe, sources, recipe or reference_recipe(), seed, trust_code, store, where, batch_size
     )
     given = maker.given_source()
     candidates = [source for source in sources if source is not given]

@@ -24,6 +24,9 @@ from transferscope.seeding import seeded
 from transferscope.store import Store, digest
 from transferscope.zoo import COMPACT, OWN, Source, Zoo
 
+_VERSION = 2
+"""Of how references are trained; those of another version in the cache are left alone."""
+
 
 @dataclass(frozen=True)
 class ReferenceNetwork:
@@ -143,7 +146,7 @@ class ReferenceMaker:
     ) -> ReferenceNetwork:
         split = scratch.split_probe(self.target, self.probe, self.seed)
         identity = [
-            identity, asdict(self.recipe), self.seed, self.probe.hash, split.held_out.hash,
+            _VERSION, identity, asdict(self.recipe), self.seed, self.probe.hash, split.held_out.hash,
             __version__, torch.__version__, self.device.type,
         ]  # fmt: skip
         key = digest(*identity)
@@ -156,7 +159,7 @@ class ReferenceMaker:
                 net, transform, self.probe, split,
                 recipe=self.recipe, seed=self.seed, device=self.device, on_epoch=report,
             )  # fmt: skip
-            self._warn_of_budget(result.record)
+            self._warn_of_budget(result.record, self.recipe.most_epochs(len(split.train)))
             weights = {name: value.cpu().numpy() for name, value in net.state_dict().items()}
             self.store.put("reference", key, weights, asdict(result))
 
@@ -170,12 +173,13 @@ class ReferenceMaker:
             result.record, result.accuracy, result.n_held_out, len(split.train),
         )  # fmt: skip
 
-    def _warn_of_budget(self, record: TrainingRecord) -> None:
+    def _warn_of_budget(self, record: TrainingRecord, epochs: int) -> None:
         if record.stopped == "budget":
+            # Fewer epochs are no help where the least number of steps decides how many there are.
+            advice = "Raise the budget or lower the epochs" if epochs == self.recipe.epochs else "Raise the budget"
             warnings.warn(
-                f"The reference's time budget of {self.recipe.budget_s:g} s ran out after {record.epochs} of "
-                f"{self.recipe.epochs} epochs: how far it got depends on this machine's speed. Raise the budget or "
-                "lower the epochs for a repeatable answer.",
+                f"The reference's time budget of {self.recipe.budget_s:g} s ran out after {record.epochs} of {epochs} "
+                f"epochs: how far it got depends on this machine's speed. {advice} for a repeatable answer.",
                 TransferscopeWarning,
                 stacklevel=2,
             )

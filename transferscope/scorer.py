@@ -74,11 +74,9 @@ class Scorer:
         return self._references[name]
 
     def best_reference(self) -> TrainedReference:
-        """Return the reference that did best on the images it was stopped by."""
-        return max(
-            self._references.values(),
-            key=lambda made: made.network.record.validation_accuracy if made.network.record is not None else 0.0,
-        )
+        """Return the reference with the highest held-out accuracy, the first of equals."""
+        # A network that was handed in has no accuracy, but it is the only one.
+        return max(self._references.values(), key=lambda made: made.network.accuracy or 0.0)
 
     def score(self, source: Source, title: str) -> SourceScores:
         """Capture and score one source; warnings name it, each once."""

@@ -5,6 +5,7 @@ import pandas as pd
 from curves import over_targets
 from depths_report import gained
 from maps import CELL, averaged, print_table
+from scipy import stats
 
 MEANINGLESS = "random-labels"
 
@@ -50,12 +51,16 @@ def _print_sources(gains: pd.DataFrame) -> None:
     }).rename_axis("source")  # fmt: skip
     print("Accuracy above that of scratch when all stages are kept and fine-tuned, mean over targets [95 %].\n")
     print_table(table)
-    mean, low, high = over_targets(whole[whole["source"] == MEANINGLESS].groupby("target")["gain"].mean())
+    random = whole[whole["source"] == MEANINGLESS]
+    mean, low, high = over_targets(random.groupby("target")["gain"].mean())
     said = (
         "is not better than scratch beyond noise" if low <= 0
         else "**is better than scratch**: what it learned of the images, whatever their labels, is worth something"
     )  # fmt: skip
-    print(f"The source on random labels {said}: {mean:+.3f} [{low:+.3f}, {high:+.3f}] over all sizes.\n")
+    sizes = {size: over_targets(own.set_index("target")["gain"]) for size, own in random.groupby("size", sort=False)}
+    better = [f"with {size} images a class ({found.text(3)})" for size, found in sizes.items() if found.sign > 0]
+    exception = f" It is better {' and '.join(better)}, taken by themselves." if low <= 0 and better else ""
+    print(f"The source on random labels {said}: {mean:+.3f} [{low:+.3f}, {high:+.3f}] over all sizes.{exception}\n")
 
 
 def _print_growth(cells: pd.DataFrame) -> None:
@@ -83,6 +88,7 @@ def _print_reruns(runs: pd.DataFrame, reruns: pd.DataFrame) -> None:
         "first": again[again["run"] == 1].groupby(CELL)["accuracy"].agg(["mean", "sem"]),
         "second": again[again["run"] == 2].groupby(CELL)["accuracy"].agg(["mean", "sem"]),
     }
+    draws = again[again["run"] == 1].groupby(CELL)["seed"].nunique()
     table = pd.concat(parts, axis=1).dropna()
     shown = pd.DataFrame({
         name: [f"{mean:.3f} ± {error:.3f}" for mean, error in table[name].to_numpy()] for name in parts
@@ -94,10 +100,11 @@ def _print_reruns(runs: pd.DataFrame, reruns: pd.DataFrame) -> None:
         noise = np.hypot(table[one]["sem"], table[other]["sem"])
         # Of two or three draws the standard error is itself a rough guess: all cells together say more than each.
         chi = float((apart**2).sum() / (noise**2).sum())
+        expected = float((1 - 2 * stats.t.sf(2, 2 * draws.reindex(table.index) - 2)).sum())
         print(
             f"- {one} against {other}: {int((apart.abs() <= 2 * noise).sum())} of {len(table)} within two standard "
-            f"errors of the difference; mean difference {apart.mean():+.3f}; squared differences are {chi:.2f} times "
-            "what the standard errors make of them."
+            f"errors of the difference ({expected:.0f} expected of so few draws); mean difference {apart.mean():+.3f}; "
+            f"squared differences are {chi:.2f} times what the standard errors make of them."
         )
     print()
 

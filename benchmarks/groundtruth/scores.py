@@ -6,9 +6,8 @@ Needs TRANSFERSCOPE_REAL, a folder with `data/NAME.zip`; says so and stops witho
 
 writes FOLDER/small-scores.csv, a line for each source and depth, with `transferscope.rank`: of each target and number
 of images of each class, on the images that the runs of `small.py` train on in draw 0. What is in the table is not
-computed again. The network from scratch has the sources' own architecture and is trained as the map trains, but on all
-of these images: the few that `rank(reference="own")` would set aside to stop it by had in places chosen the weights of
-the first epoch. Its accuracy is that on the map's test images. `…_to_scratch` is the similarity to its most similar
+computed again. The network from scratch has the sources' own architecture and is trained as the map trains, on all of
+these images; its accuracy is that on the map's test images. `…_to_scratch` is the similarity to its most similar
 layer, `…_same_layer` to that of the same name. LEEP and NCE see a source's own predictions alone and are the same at
 every depth.
 """

@@ -91,7 +91,7 @@ def command(
     """
     options.set_up_messages(quiet, verbose)
     from transferscope.pairing import compare_sources
-    from transferscope.protocols.training import Recipe
+    from transferscope.protocols.scratch import reference_recipe
     from transferscope.report.files import prepare_folder
 
     # Before the work starts, not after it.
@@ -112,7 +112,7 @@ def command(
             permutations=permutations,
             precision=precision,
             reference=reference,
-            recipe=Recipe(epochs=reference_epochs, budget_s=reference_budget),
+            recipe=reference_recipe(reference_epochs, reference_budget),
             device=device,
             samples=samples,
             batch_size=batch_size,

@@ -46,7 +46,7 @@ reference = click.option(
 )  # fmt: skip
 reference_epochs = click.option(
     "--reference-epochs", type=click.IntRange(min=1), default=40, show_default=True,
-    help="Most epochs that the reference is trained for.",
+    help="Epochs that the reference is trained for; with few images as many as make 300 optimiser steps.",
 )  # fmt: skip
 reference_budget = click.option(
     "--reference-budget", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True,

@@ -63,7 +63,7 @@ def command(
     """
     options.set_up_messages(quiet, verbose)
     from transferscope.pipeline import rank
-    from transferscope.protocols.training import Recipe
+    from transferscope.protocols.scratch import reference_recipe
     from transferscope.report.files import prepare_folder
     from transferscope.report.table import print_ranking
 
@@ -81,7 +81,7 @@ def command(
             scores=[name.strip() for part in scores for name in part.split(",")] or "default",
             uncertainty=uncertainty or 0,
             reference=reference,
-            recipe=Recipe(epochs=reference_epochs, budget_s=reference_budget),
+            recipe=reference_recipe(reference_epochs, reference_budget),
             trust_code=trust_code,
         )
     options.deliver(

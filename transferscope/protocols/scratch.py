@@ -16,6 +16,7 @@ from transferscope.data import Target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.images import Transform
 from transferscope.networks import WIDTH, CompactResNet
+from transferscope.protocols.finetuning import MIN_STEPS
 from transferscope.protocols.training import Recipe, TrainingRecord, evaluate, fit
 from transferscope.seeding import seeded
 from transferscope.stages import trace
@@ -23,17 +24,15 @@ from transferscope.stages import trace
 SMALL, LARGE = 32, 64
 """Image sides (pixels) at which the compact network works; its inner resolution is the same for both."""
 
-_VALIDATION_SHARE = 0.15
 _HELD_OUT_SHARE = 0.2
 _MOST_HELD_OUT = 1000
 
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in the probe to train on and to stop by, and the images the result is measured on."""
+    """Positions in the probe to train on, and the images the result is measured on."""
 
     train: np.ndarray
-    validation: np.ndarray
     held_out: Target
 
 
@@ -43,12 +42,23 @@ class ScratchResult:
 
     record: TrainingRecord
     accuracy: float
-    """On the held-out images, which nothing was chosen by."""
+    """On the held-out images, which it never saw."""
     n_held_out: int
 
 
+def reference_recipe(epochs: int = 40, budget_s: float = 600.0) -> Recipe:
+    """Return how a reference is trained: with few images in as many epochs as make `MIN_STEPS` optimiser steps.
+
+    Raises
+    ------
+    InputError
+        When an argument is not positive.
+    """
+    return Recipe(epochs=epochs, budget_s=budget_s, min_steps=MIN_STEPS)
+
+
 def split_probe(target: Target, probe: Target, seed: int) -> Split:
-    """Set images aside so that the held-out accuracy is measured on images that nothing was chosen by.
+    """Hold images out to measure accuracy on; all others of the probe are trained on.
 
     Images of `target` that are not in `probe` are held out when there are at least ten a class of them (about
     1000 at most are used); otherwise a fifth of the probe is.
@@ -56,17 +66,13 @@ def split_probe(target: Target, probe: Target, seed: int) -> Split:
     positions = np.arange(probe.n_samples)
     outside = np.setdiff1d(np.arange(target.n_samples), probe.indices)
     if len(outside) >= 10 * len(target.classes):
-        held_out = target.subset(_stratified(target.labels[outside], _MOST_HELD_OUT, seed, outside))
-    else:
-        chosen = _stratified(probe.labels, _HELD_OUT_SHARE, seed, positions)
-        held_out = probe.subset(chosen)
-        positions = np.setdiff1d(positions, chosen)
-    validation = _stratified(probe.labels[positions], _VALIDATION_SHARE, seed + 1, positions)
-    return Split(np.setdiff1d(positions, validation), validation, held_out)
+        return Split(positions, target.subset(outside[_stratified(target.labels[outside], _MOST_HELD_OUT, seed)]))
+    chosen = _stratified(probe.labels, _HELD_OUT_SHARE, seed)
+    return Split(np.setdiff1d(positions, chosen), probe.subset(chosen))
 
 
-def _stratified(labels: np.ndarray, amount: float, seed: int, positions: np.ndarray) -> np.ndarray:
-    """Draw a share (below 1) or a number of `positions`, class by class in proportion; one of each at least."""
+def _stratified(labels: np.ndarray, amount: float, seed: int) -> np.ndarray:
+    """Draw a share (below 1) or a number of positions, class by class in proportion; one of each at least."""
     share = amount if amount < 1 else min(1.0, amount / len(labels))
     rng = np.random.default_rng(seed)
     chosen = []
@@ -75,7 +81,7 @@ def _stratified(labels: np.ndarray, amount: float, seed: int, positions: np.ndar
         # The last image of a class stays behind: a class without training images cannot be learnt.
         most = len(members) if share == 1 else max(len(members) - 1, 0)
         chosen.append(members[: min(most, max(1, round(share * len(members))))])
-    return np.sort(positions[np.concatenate(chosen)])
+    return np.sort(np.concatenate(chosen))
 
 
 def load_images(target: Target, transform: Transform) -> tuple[torch.Tensor, torch.Tensor]:
@@ -148,9 +154,10 @@ def train_from_scratch(
     device: torch.device,
     on_epoch: Callable[[int, int], None] | None = None,
 ) -> ScratchResult:
-    """Train `net` on the training part of the probe and measure it on the held-out images.
+    """Train `net` on all images of the probe that are not held out, and measure it on those that are.
 
-    The network ends on `device`, in evaluation mode, with the weights of its best epoch.
+    The network ends on `device`, in evaluation mode, with the last weights: images to stop by would be missed in
+    training, and few of them choose badly.
 
     Raises
     ------
@@ -159,24 +166,16 @@ def train_from_scratch(
     SourceError
         When training diverges.
     """
-    if len(split.train) < 2 or not len(split.validation):
+    if len(split.train) < 2 or not split.held_out.n_samples:
         raise InputError(
-            f"Expected enough images to train a reference on, but only {len(split.train)} are left after setting "
-            f"{len(split.validation)} aside; raise `samples` or hand in a `reference`."
+            f"Expected enough images to train a reference on and to measure it on, but got {len(split.train)} and "
+            f"{split.held_out.n_samples}; raise `samples` or hand in a `reference`."
         )
     # The images of a probe were all decoded when it was drawn, so positions in it hold here too.
     images, labels = load_images(probe, transform)
-    train, validation = torch.from_numpy(split.train), torch.from_numpy(split.validation)
+    train = torch.from_numpy(split.train)
     net.to(device)
-    record = fit(
-        net,
-        images[train],
-        labels[train],
-        (images[validation], labels[validation]),
-        recipe=recipe,
-        seed=seed,
-        on_epoch=on_epoch,
-    )
+    record = fit(net, images[train], labels[train], None, recipe=recipe, seed=seed, on_epoch=on_epoch)
     held_out = load_images(split.held_out, transform)
     _, accuracy = evaluate(net, *held_out)
     return ScratchResult(record, accuracy, len(held_out[1]))

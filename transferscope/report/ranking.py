@@ -36,12 +36,13 @@ class Reference:
 
     network: str
     held_out_accuracy: float | None
-    """Accuracy on images that nothing was chosen by; None for a network that was handed in."""
+    """Accuracy on images that it never saw; None for a network that was handed in. With each source's own architecture
+    as reference this is the best of them."""
     held_out_samples: int
     trained_on: int
     epochs: int
     stopped: str
-    """Why training ended: "finished", "early" or "budget"; "given" for a network that was handed in."""
+    """Why training ended: "finished" or "budget"; "given" for a network that was handed in."""
 
 
 @dataclass(frozen=True)
