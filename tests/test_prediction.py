@@ -1,0 +1,172 @@
+"""Predicted accuracies: what they are made from, the model, its file, and what happens outside of what was measured."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from transferscope.errors import InputError
+from transferscope.prediction.calibration import Calibration, Term, load_calibration, unfitted
+from transferscope.prediction.covariates import COVARIATES, Case, candidates
+
+PROTOCOLS = ("truncate", "reinit", "finetune", "scratch")
+
+
+def table():
+    """Two sources with two and three stages."""
+    return pd.DataFrame(
+        {
+            "source": ["one", "one", "two", "two", "two"],
+            "depth": [1, 2, 1, 2, 3],
+            "depth_fraction": [0.5, 1.0, 1 / 3, 2 / 3, 1.0],
+            "effective_rank": [3.0, 8.0, 2.0, 20.0, 5.0],
+            "hscore": [0.5, 1.0, 0.2, 0.4, 1.2],
+            "ridge": [0.4, 0.6, 0.3, 0.5, 0.2],
+        }
+    )
+
+
+CASE = Case(classes=3, samples=200, probe=100, scratch_accuracy=0.7, scratch_held_out=30)
+
+
+def test_every_source_depth_and_protocol_is_a_candidate_and_so_is_scratch():
+    rows = candidates(table(), CASE)
+    assert len(rows) == 3 * 5 + 1
+    assert set(COVARIATES) <= set(rows)
+    assert rows.groupby("protocol").size().to_dict() == {"truncate": 5, "reinit": 5, "finetune": 5, "scratch": 1}
+    scratch = rows.iloc[-1]
+    assert (scratch["source"], scratch["depth"], scratch["protocol"]) == ("", 0, "scratch")
+    assert not scratch[
+        ["depth_fraction", "whole", "rank", "hscore_share", "head", "best_head", "excess", "best_excess"]
+    ].any()
+
+
+def test_covariates_are_what_they_say():
+    rows = candidates(table(), CASE).set_index(["protocol", "source", "depth"]).loc["reinit"]
+    logit = lambda hits, n: math.log((hits + 0.5) / (n - hits + 0.5))  # noqa: E731
+    assert rows.loc[("two", 2), "head"] == pytest.approx(logit(50, 100))
+    assert rows.loc[("two", 3), "best_head"] == pytest.approx(logit(50, 100))
+    assert rows.loc[("one", 1), "rank"] == pytest.approx(math.log(8))
+    assert rows.loc[("two", 1), "hscore_share"] == pytest.approx(1.2 / 2)
+    assert rows["whole"].tolist() == [0, 1, 0, 0, 1]
+    assert np.allclose(rows["log_samples"], math.log(200))
+    assert np.allclose(rows["log_more"], math.log(2))
+    # 30 held-out images against the weight of 10 that the best head of all has.
+    scratch = 0.75 * logit(21, 30) + 0.25 * logit(60, 100)
+    assert np.allclose(rows["scratch"], scratch)
+    assert rows["excess"].tolist() == pytest.approx([max(logit(h, 100) - scratch, 0) for h in (40, 60, 30, 50, 20)])
+    assert rows["best_excess"].tolist() == pytest.approx([max(logit(60, 100) - scratch, 0)] * 2 + [0] * 3)
+
+
+def test_without_a_network_from_scratch_the_best_head_stands_for_it():
+    rows = candidates(table(), Case(classes=3, samples=100, probe=100))
+    assert np.allclose(rows["scratch"], rows["best_head"].max())
+
+
+def test_accuracies_of_nothing_and_of_everything_stay_finite():
+    scores = table().assign(ridge=[0.0, 1.0, 0.0, 0.0, 0.0], effective_rank=0.0)
+    rows = candidates(scores, Case(classes=2, samples=10, probe=10, scratch_accuracy=0.0, scratch_held_out=2))
+    assert np.isfinite(rows[list(COVARIATES)].to_numpy(float)).all()
+
+
+def test_rows_without_all_scores_are_left_out():
+    scores = table()
+    scores.loc[1, "hscore"] = np.nan
+    rows = candidates(scores, CASE)
+    assert len(rows) == 3 * 4 + 1
+    with pytest.raises(InputError, match="there is none"):
+        candidates(scores.assign(ridge=np.nan), CASE)
+    with pytest.raises(InputError, match="ridge is missing"):
+        candidates(scores.drop(columns="ridge"), CASE)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"classes": 1}, "`classes` to be at least 2"),
+        ({"samples": 0}, "`samples` to be at least 1"),
+        ({"probe": 1}, "`probe` to be at least 2"),
+        ({"scratch_held_out": 0}, "to come together"),
+        ({"scratch_accuracy": None}, "to come together"),
+    ],
+)
+def test_a_case_that_is_none_raises(given, message):
+    known = {"classes": 3, "samples": 5, "probe": 5, "scratch_accuracy": 0.5, "scratch_held_out": 4}
+    with pytest.raises(InputError, match=message):
+        Case(**{**known, **given})
+
+
+def small(**changes):
+    known = {
+        "level": -1.0,
+        "terms": (Term(("reinit", "finetune"), ("rank", "depth_fraction"), 0.5), Term(("truncate",), (), 0.25)),
+        "errors": dict.fromkeys(PROTOCOLS, (-0.5, 1.0)),
+        "contrast": 0.2,
+        "ranges": {"log_samples": (0.0, 10.0)},
+        "measured": "nothing",
+    }
+    return Calibration(**{**known, **changes})
+
+
+def test_a_prediction_is_the_sum_of_its_terms():
+    rows = candidates(table(), CASE)
+    found = small().predict(rows).set_index(["protocol", "source", "depth"])
+    logit = -1.0 + 0.5 * math.log(20) * (2 / 3)
+    row = found.loc[("finetune", "two", 2)]
+    expected = [1 / (1 + math.exp(-(logit + error))) for error in (0.0, -0.5, 1.0)]
+    assert row[["expected_accuracy", "lower", "upper"]].tolist() == pytest.approx(expected)
+    assert found.loc[("truncate", "one", 1), "expected_accuracy"] == pytest.approx(1 / (1 + math.exp(0.75)))
+    assert found.loc[("scratch", "", 0), "expected_accuracy"] == pytest.approx(1 / (1 + math.e))
+
+
+def test_beyond_what_was_measured_scores_speak_for_themselves():
+    rows = candidates(table(), CASE)
+    narrow = small(ranges={"log_samples": (0.0, 10.0), "rank": (0.0, math.log(10))})
+    assert narrow.beyond(rows) == ["rank"]  # of source two
+    found = narrow.predict(rows)
+    pd.testing.assert_frame_equal(found, unfitted(rows))
+    found = found.set_index(["protocol", "source", "depth"])
+    assert found.loc[("truncate", "one", 2), "expected_accuracy"] == pytest.approx(60.5 / 101)
+    scratch = found.loc[("scratch", "", 0), "expected_accuracy"]
+    assert found.loc[("reinit", "two", 3), "expected_accuracy"] == pytest.approx(scratch)
+    assert found[["lower", "upper"]].isna().all(axis=None)
+
+
+def test_a_calibration_survives_its_file(tmp_path):
+    (tmp_path / "own.json").write_text(small().to_json(), encoding="utf-8")
+    assert load_calibration(tmp_path / "own.json") == small()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(version=99), "its version is 99"),
+        (lambda c: c.pop("terms"), "'terms'"),
+        (lambda c: c["ranges"].update(mood=[0, 1]), "unknown covariates: mood"),
+        (lambda c: c["errors"].pop("scratch"), "no errors of scratch"),
+    ],
+)
+def test_a_file_that_is_none_is_an_error_that_names_it(tmp_path, change, message):
+    content = json.loads(small().to_json())
+    change(content)
+    (tmp_path / "own.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"own\.json.*{message}"):
+        load_calibration(tmp_path / "own.json")
+
+
+def test_a_file_that_is_not_there_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be read.*none\.json"):
+        load_calibration(tmp_path / "none.json")
+
+
+def test_the_calibration_that_is_shipped_can_be_used():
+    shipped = load_calibration()
+    assert {protocol for term in shipped.terms for protocol in term.protocols} == set(PROTOCOLS)
+    assert shipped.contrast > 0
+    assert all(low < 0 < high for low, high in shipped.errors.values())
+    found = shipped.predict(candidates(table(), CASE))
+    assert found["expected_accuracy"].between(0, 1).all()
+    assert (found["lower"] <= found["expected_accuracy"]).all()
+    assert (found["expected_accuracy"] <= found["upper"]).all()

@@ -1,0 +1,133 @@
+"""What a prediction is made from: one row for each way to transfer, from scores that need no transfer."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from transferscope.errors import InputError
+
+CUT_PROTOCOLS = ("truncate", "reinit", "finetune")
+SCRATCH = "scratch"
+COVARIATES = {
+    "log_samples": "ln of the number of images to train on",
+    "log_more": "ln of how many times more they are than the probe images that scores were computed on",
+    "depth_fraction": "share of the source's stages that are kept",
+    "whole": "1 where all of them are, else 0",
+    "rank": "ln of the largest effective rank of the source's layers",
+    "hscore_share": "largest H-score of the source's layers, as a share of its largest possible value",
+    "head": "logit of the leave-one-out accuracy of a linear head at this depth",
+    "best_head": "the same at the source's best depth",
+    "excess": "how far the head at this depth exceeds scratch in logits, 0 where it does not",
+    "best_excess": "the same at the source's best depth",
+    "scratch": "logit of the accuracy of a network from scratch; held-out images being few, drawn toward the best head",
+}
+"""What a prediction may depend on. Those of a source are 0 for training from scratch."""
+
+_OF_SCRATCH = ("depth_fraction", "whole", "rank", "hscore_share", "head", "best_head", "excess", "best_excess")
+_FEW_HELD_OUT = 10
+"""Held-out images at which the accuracy from scratch and that of the best head count equally much."""
+_NEEDED = ("source", "depth", "depth_fraction", "effective_rank", "hscore", "ridge")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A target and what is to be predicted for it.
+
+    Attributes
+    ----------
+    classes : int
+        At least 2.
+    samples : int
+        Images that the transfer is trained on.
+    probe : int
+        Images that the scores were computed on.
+    scratch_accuracy : float or None
+        Held-out accuracy of a network trained from scratch on the probe; None if there is none.
+    scratch_held_out : int
+        Images that it was measured on.
+    """
+
+    classes: int
+    samples: int
+    probe: int
+    scratch_accuracy: float | None = None
+    scratch_held_out: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("classes", 2), ("samples", 1), ("probe", 2), ("scratch_held_out", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"Expected `{name}` to be at least {least}, but got {getattr(self, name)!r}.")
+        if (self.scratch_accuracy is None) != (self.scratch_held_out == 0):
+            raise InputError(
+                "Expected `scratch_accuracy` and `scratch_held_out` to come together, but got "
+                f"{self.scratch_accuracy!r} on {self.scratch_held_out} images."
+            )
+
+
+def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
+    """List every way to transfer, each with its covariates.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        A row for each source and depth: source, depth (stages kept), depth_fraction, and the scores effective_rank,
+        hscore and ridge. Rows with an undefined score are left out.
+    case : Case
+        The target.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns source, depth, protocol and `COVARIATES`: for each row of `scores` truncate, reinit and finetune, and at
+        the end one row for training from scratch, its source empty and its depth 0.
+
+    Raises
+    ------
+    InputError
+        When a column is missing, or no row has all its scores.
+    """
+    if missing := [name for name in _NEEDED if name not in scores]:
+        raise InputError(
+            f"Expected `scores` to have columns {', '.join(_NEEDED)}, but {', '.join(missing)} is missing."
+        )
+    known = scores.loc[scores[list(_NEEDED)].notna().all(axis=1), list(_NEEDED)]
+    if known.empty:
+        raise InputError("Expected `scores` to have a row with effective_rank, hscore and ridge, but there is none.")
+    rows = pd.DataFrame(
+        {
+            "source": known["source"],
+            "depth": known["depth"],
+            "depth_fraction": known["depth_fraction"].astype(float),
+            "whole": (known["depth_fraction"] == 1).astype(float),
+            "rank": np.log(known["effective_rank"].clip(lower=1)),
+            "hscore_share": known["hscore"] / (case.classes - 1),
+            "head": logit(known["ridge"], case.probe),
+        }
+    )
+    of_source = rows.groupby("source")
+    rows["best_head"] = of_source["head"].transform("max")
+    for name in ("rank", "hscore_share"):
+        rows[name] = of_source[name].transform("max")
+    scratch = _scratch(case, float(rows["head"].max()))
+    for name in ("", "best_"):
+        rows[f"{name}excess"] = (rows[f"{name}head"] - scratch).clip(lower=0)
+    cuts = pd.concat([rows.assign(protocol=protocol) for protocol in CUT_PROTOCOLS])
+    nothing = pd.DataFrame([dict.fromkeys(_OF_SCRATCH, 0.0) | {"source": "", "depth": 0, "protocol": SCRATCH}])
+    return pd.concat([cuts, nothing], ignore_index=True).assign(
+        log_samples=math.log(case.samples), log_more=math.log(case.samples / case.probe), scratch=scratch
+    )
+
+
+def logit(accuracy: float | pd.Series, n_samples: int) -> float | pd.Series:
+    """Return the logit of an accuracy measured on this many images, half a hit and half a miss added to them."""
+    hits = accuracy * n_samples + 0.5
+    return np.log(hits / (n_samples + 1 - hits))
+
+
+def _scratch(case: Case, best_head: float) -> float:
+    if case.scratch_accuracy is None:
+        return best_head
+    weight = case.scratch_held_out / (case.scratch_held_out + _FEW_HELD_OUT)
+    return weight * float(logit(case.scratch_accuracy, case.scratch_held_out)) + (1 - weight) * best_head
