@@ -30,7 +30,7 @@ TESTED = 500
 GROUP = ["map", "target", "samples_per_class"]
 RETRAINED = ("reinit", "finetune")
 TRAINED = (*RETRAINED, SCRATCH)
-RISING = {"scratch", "rank", "hscore_share", "head", "best_head", "excess", "best_excess"}
+RISING = {"scratch", "rank", "head"}
 """What may only raise an expected accuracy."""
 PENALTY = 0.003
 SHARED = 0.8
@@ -44,16 +44,24 @@ def _terms() -> Iterator[Term]:
     for factors in (("log_samples",), ("scratch",), ("log_more",)):
         yield Term(TRAINED, factors)
     yield Term(RETRAINED, ("rank",))
-    for factors in ((), ("log_samples",), ("scratch",), ("log_more",), ("head",), ("rank",)):
+    for factors in ((), ("log_samples",), ("log_more",), ("head",), ("rank",)):
         yield Term(("truncate",), factors)
-    profile = ("depth_fraction",), ("depth_fraction", "depth_fraction"), ("whole",)
+    profile = ("depth_fraction",), ("depth_fraction", "depth_fraction")
     for protocol in CUT_PROTOCOLS:
-        if protocol != "truncate":
-            yield from (Term((protocol,), factors) for factors in ((), ("log_samples",), ("depth_fraction", "rank")))
-        for factors in profile:
+        for factors in (*profile, ("whole",), *((*factors, "log_samples") for factors in profile)):
             yield Term((protocol,), factors)
-        for factors in profile[:2]:
-            yield Term((protocol,), (*factors, "log_samples"))
+    for protocol in RETRAINED:
+        for factors in (
+            (),
+            ("log_samples",),
+            ("depth_fraction", "rank"),
+            ("depth_fraction", "excess"),
+            ("whole", "excess"),
+        ):
+            yield Term((protocol,), factors)
+    # What is trained behind a frozen cut depends on what the cut lets through, the more the less follows it.
+    for factors in (("depth_fraction", "gap"), ("whole", "gap")):
+        yield Term(("reinit",), factors)
 
 
 TERMS = tuple(_terms())
@@ -81,7 +89,7 @@ def load(maps: Sequence[str] = MAPS) -> pd.DataFrame:
                     continue
                 first = own.iloc[0]
                 case = Case(
-                    int(first["classes"]), int(samples[later[ahead]]), int(first["probe"]), first["scratch_accuracy"],
+                    int(samples[later[ahead]]), int(first["probe"]), first["scratch_accuracy"],
                     int(first["scratch_held_out"]),
                 )  # fmt: skip
                 measured = cells[(cells["target"] == target) & (cells["samples_per_class"] == later[ahead])]
@@ -132,7 +140,7 @@ def calibrate(rows: pd.DataFrame, terms: Sequence[Term] = TERMS, measured: str =
     level, fitted = fit(rows, terms)
     ranges = {
         name: (float(rows[name].min()), float(rows[name].max()))
-        for name in ("log_samples", "rank", "scratch", "best_head")
+        for name in ("log_samples", "log_more", "rank", "scratch", "head")
     }
     errors = {
         protocol: tuple(map(float, np.quantile(error[rows["protocol"] == protocol], QUANTILES)))

@@ -22,13 +22,12 @@ def table():
             "depth": [1, 2, 1, 2, 3],
             "depth_fraction": [0.5, 1.0, 1 / 3, 2 / 3, 1.0],
             "effective_rank": [3.0, 8.0, 2.0, 20.0, 5.0],
-            "hscore": [0.5, 1.0, 0.2, 0.4, 1.2],
             "ridge": [0.4, 0.6, 0.3, 0.5, 0.2],
         }
     )
 
 
-CASE = Case(classes=3, samples=200, probe=100, scratch_accuracy=0.7, scratch_held_out=30)
+CASE = Case(samples=200, probe=100, scratch_accuracy=0.7, scratch_held_out=30)
 
 
 def test_every_source_depth_and_protocol_is_a_candidate_and_so_is_scratch():
@@ -38,42 +37,39 @@ def test_every_source_depth_and_protocol_is_a_candidate_and_so_is_scratch():
     assert rows.groupby("protocol").size().to_dict() == {"truncate": 5, "reinit": 5, "finetune": 5, "scratch": 1}
     scratch = rows.iloc[-1]
     assert (scratch["source"], scratch["depth"], scratch["protocol"]) == ("", 0, "scratch")
-    assert not scratch[
-        ["depth_fraction", "whole", "rank", "hscore_share", "head", "best_head", "excess", "best_excess"]
-    ].any()
+    assert not scratch[["depth_fraction", "whole", "rank", "head", "gap", "excess"]].any()
 
 
 def test_covariates_are_what_they_say():
     rows = candidates(table(), CASE).set_index(["protocol", "source", "depth"]).loc["reinit"]
     logit = lambda hits, n: math.log((hits + 0.5) / (n - hits + 0.5))  # noqa: E731
     assert rows.loc[("two", 2), "head"] == pytest.approx(logit(50, 100))
-    assert rows.loc[("two", 3), "best_head"] == pytest.approx(logit(50, 100))
     assert rows.loc[("one", 1), "rank"] == pytest.approx(math.log(8))
-    assert rows.loc[("two", 1), "hscore_share"] == pytest.approx(1.2 / 2)
     assert rows["whole"].tolist() == [0, 1, 0, 0, 1]
     assert np.allclose(rows["log_samples"], math.log(200))
     assert np.allclose(rows["log_more"], math.log(2))
     # 30 held-out images against the weight of 10 that the best head of all has.
     scratch = 0.75 * logit(21, 30) + 0.25 * logit(60, 100)
     assert np.allclose(rows["scratch"], scratch)
-    assert rows["excess"].tolist() == pytest.approx([max(logit(h, 100) - scratch, 0) for h in (40, 60, 30, 50, 20)])
-    assert rows["best_excess"].tolist() == pytest.approx([max(logit(60, 100) - scratch, 0)] * 2 + [0] * 3)
+    gaps = [logit(hits, 100) - scratch for hits in (40, 60, 30, 50, 20)]
+    assert rows["gap"].tolist() == pytest.approx(gaps)
+    assert rows["excess"].tolist() == pytest.approx([max(gap, 0) for gap in gaps])
 
 
 def test_without_a_network_from_scratch_the_best_head_stands_for_it():
-    rows = candidates(table(), Case(classes=3, samples=100, probe=100))
-    assert np.allclose(rows["scratch"], rows["best_head"].max())
+    rows = candidates(table(), Case(samples=100, probe=100))
+    assert np.allclose(rows["scratch"], rows["head"].max())
 
 
 def test_accuracies_of_nothing_and_of_everything_stay_finite():
     scores = table().assign(ridge=[0.0, 1.0, 0.0, 0.0, 0.0], effective_rank=0.0)
-    rows = candidates(scores, Case(classes=2, samples=10, probe=10, scratch_accuracy=0.0, scratch_held_out=2))
+    rows = candidates(scores, Case(samples=10, probe=10, scratch_accuracy=0.0, scratch_held_out=2))
     assert np.isfinite(rows[list(COVARIATES)].to_numpy(float)).all()
 
 
 def test_rows_without_all_scores_are_left_out():
     scores = table()
-    scores.loc[1, "hscore"] = np.nan
+    scores.loc[1, "effective_rank"] = np.nan
     rows = candidates(scores, CASE)
     assert len(rows) == 3 * 4 + 1
     with pytest.raises(InputError, match="there is none"):
@@ -85,7 +81,6 @@ def test_rows_without_all_scores_are_left_out():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"classes": 1}, "`classes` to be at least 2"),
         ({"samples": 0}, "`samples` to be at least 1"),
         ({"probe": 1}, "`probe` to be at least 2"),
         ({"scratch_held_out": 0}, "to come together"),
@@ -93,7 +88,7 @@ def test_rows_without_all_scores_are_left_out():
     ],
 )
 def test_a_case_that_is_none_raises(given, message):
-    known = {"classes": 3, "samples": 5, "probe": 5, "scratch_accuracy": 0.5, "scratch_held_out": 4}
+    known = {"samples": 5, "probe": 5, "scratch_accuracy": 0.5, "scratch_held_out": 4}
     with pytest.raises(InputError, match=message):
         Case(**{**known, **given})
 

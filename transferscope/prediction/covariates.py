@@ -16,19 +16,17 @@ COVARIATES = {
     "depth_fraction": "share of the source's stages that are kept",
     "whole": "1 where all of them are, else 0",
     "rank": "ln of the largest effective rank of the source's layers",
-    "hscore_share": "largest H-score of the source's layers, as a share of its largest possible value",
     "head": "logit of the leave-one-out accuracy of a linear head at this depth",
-    "best_head": "the same at the source's best depth",
-    "excess": "how far the head at this depth exceeds scratch in logits, 0 where it does not",
-    "best_excess": "the same at the source's best depth",
+    "gap": "how far the head at this depth lies above scratch, or below it, in logits",
+    "excess": "the same where the head lies above, else 0",
     "scratch": "logit of the accuracy of a network from scratch; held-out images being few, drawn toward the best head",
 }
 """What a prediction may depend on. Those of a source are 0 for training from scratch."""
 
-_OF_SCRATCH = ("depth_fraction", "whole", "rank", "hscore_share", "head", "best_head", "excess", "best_excess")
+_OF_SCRATCH = ("depth_fraction", "whole", "rank", "head", "gap", "excess")
 _FEW_HELD_OUT = 10
 """Held-out images at which the accuracy from scratch and that of the best head count equally much."""
-_NEEDED = ("source", "depth", "depth_fraction", "effective_rank", "hscore", "ridge")
+_NEEDED = ("source", "depth", "depth_fraction", "effective_rank", "ridge")
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,6 @@ class Case:
 
     Attributes
     ----------
-    classes : int
-        At least 2.
     samples : int
         Images that the transfer is trained on.
     probe : int
@@ -49,14 +45,13 @@ class Case:
         Images that it was measured on.
     """
 
-    classes: int
     samples: int
     probe: int
     scratch_accuracy: float | None = None
     scratch_held_out: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("classes", 2), ("samples", 1), ("probe", 2), ("scratch_held_out", 0)):
+        for name, least in (("samples", 1), ("probe", 2), ("scratch_held_out", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"Expected `{name}` to be at least {least}, but got {getattr(self, name)!r}.")
         if (self.scratch_accuracy is None) != (self.scratch_held_out == 0):
@@ -72,8 +67,8 @@ def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
     Parameters
     ----------
     scores : pandas.DataFrame
-        A row for each source and depth: source, depth (stages kept), depth_fraction, and the scores effective_rank,
-        hscore and ridge. Rows with an undefined score are left out.
+        A row for each source and depth: source, depth (stages kept), depth_fraction, and the scores effective_rank
+        and ridge. Rows with an undefined score are left out.
     case : Case
         The target.
 
@@ -94,7 +89,7 @@ def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
         )
     known = scores.loc[scores[list(_NEEDED)].notna().all(axis=1), list(_NEEDED)]
     if known.empty:
-        raise InputError("Expected `scores` to have a row with effective_rank, hscore and ridge, but there is none.")
+        raise InputError("Expected `scores` to have a row with effective_rank and ridge, but there is none.")
     rows = pd.DataFrame(
         {
             "source": known["source"],
@@ -102,17 +97,13 @@ def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
             "depth_fraction": known["depth_fraction"].astype(float),
             "whole": (known["depth_fraction"] == 1).astype(float),
             "rank": np.log(known["effective_rank"].clip(lower=1)),
-            "hscore_share": known["hscore"] / (case.classes - 1),
             "head": logit(known["ridge"], case.probe),
         }
     )
-    of_source = rows.groupby("source")
-    rows["best_head"] = of_source["head"].transform("max")
-    for name in ("rank", "hscore_share"):
-        rows[name] = of_source[name].transform("max")
+    rows["rank"] = rows.groupby("source")["rank"].transform("max")
     scratch = _scratch(case, float(rows["head"].max()))
-    for name in ("", "best_"):
-        rows[f"{name}excess"] = (rows[f"{name}head"] - scratch).clip(lower=0)
+    rows["gap"] = rows["head"] - scratch
+    rows["excess"] = rows["gap"].clip(lower=0)
     cuts = pd.concat([rows.assign(protocol=protocol) for protocol in CUT_PROTOCOLS])
     nothing = pd.DataFrame([dict.fromkeys(_OF_SCRATCH, 0.0) | {"source": "", "depth": 0, "protocol": SCRATCH}])
     return pd.concat([cuts, nothing], ignore_index=True).assign(
