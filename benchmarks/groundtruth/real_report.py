@@ -225,6 +225,38 @@ def print_ways(runs: pd.DataFrame, source: str, cells: pd.DataFrame) -> None:
         print_table(shown(frame.assign(targets=frame["targets"].astype(int))))
 
 
+def print_trained(runs: pd.DataFrame) -> None:
+    """Compare what is trained after a cut at the end and well before it, where every source has both."""
+    print("## Trained after two cuts\n")
+    trained = runs[runs["protocol"].isin(["reinit", "finetune"])]
+    left = trained["depths"] - trained["depth"]
+    kept = left.map(lambda stages: "all kept" if stages == 0 else f"{stages} stages fewer")
+    wide = trained.assign(kept=kept).pivot_table(
+        "accuracy", ["samples_per_class", "target"], ["source", "protocol", "kept"]
+    )
+    size = wide.notna().sum(axis=1).groupby(level=0).sum().idxmax()
+    whole = wide.loc[size].dropna(axis=1, how="all").dropna()
+    if whole.empty:
+        print("No target has all sources trained after both cuts.\n")
+        return
+    means = whole.mean().rename("accuracy").reset_index().pivot_table("accuracy", "source", ["protocol", "kept"])
+    means.columns = [f"{protocol}, {kept}" for protocol, kept in means.columns]
+    print(
+        f"{size} images a class, one draw, mean accuracy over {len(whole)} targets ({listed(map(str, whole.index))}). "
+        "`reinit` with everything kept trains a head alone on frozen features, for which these steps and this rate are "
+        "too few: `truncate` fits the same head to the end.\n"
+    )
+    print_table(means)
+    levels = whole.T.groupby(level=["protocol", "kept"]).mean().T
+    for protocol in ("reinit", "finetune"):
+        names = [column for column in levels if column[0] == protocol]
+        if len(names) == 2:
+            fewer, every = sorted(names, key=lambda column: column[1] == "all kept")
+            gain = over_targets(100 * (levels[fewer] - levels[every]))
+            print(f"- {protocol}: {fewer[1]} is {gain.text()} points against {every[1]}.")
+    print()
+
+
 def crossing_figure(cells: pd.DataFrame, source: str) -> Figure:
     sizes = sorted(cells["samples_per_class"].unique())
     # Without what targets differ in by all ways and sizes alike, which no comparison of ways has to do with.
@@ -271,6 +303,7 @@ def report(runs: pd.DataFrame) -> dict[str, Figure]:
     print_ways(runs, source, cells)
     print_cuts(runs, found)
     print_choices(runs, found)
+    print_trained(runs)
     pictures = {}
     if len(cells):
         pictures["real-crossing"] = crossing_figure(cells, source)
