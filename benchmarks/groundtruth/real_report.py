@@ -295,8 +295,20 @@ def crossing_figure(cells: pd.DataFrame, source: str) -> Figure:
     return figure
 
 
+def with_fewer(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs in which a target that has fewer images a class than asked for stands with those that have them."""
+    counts = runs.groupby("samples_per_class")["target"].nunique()
+    partial = counts.index[counts < runs["target"].nunique()]
+    fewer = runs["samples_per_class"].isin(partial) & (runs["samples_per_class"] < partial.max())
+    for target, size in runs.loc[fewer, ["target", "samples_per_class"]].drop_duplicates().to_numpy():
+        print(f"{target} has {size} images a class where others have {partial.max()}, and stands with them below.\n")
+    return runs.assign(samples_per_class=runs["samples_per_class"].mask(fewer, partial.max()))
+
+
 def report(runs: pd.DataFrame) -> dict[str, Figure]:
     """Print what the real networks say and return their pictures; a part without runs is left out and said so."""
+    print("## Real networks\n")
+    runs = with_fewer(runs)
     deep = runs[(runs["protocol"] == "finetune") & (runs["depth"] == runs["depths"])]
     source = str((deep if len(deep) else runs)["source"].value_counts().idxmax())
     cells, found = balanced(ways(runs[runs["source"] == source])), all_curves(runs)
