@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from curves import DRAWS, over_targets
+from curves import DRAWS, listed, over_targets
 from maps import averaged, print_table
 from matplotlib.figure import Figure
 
@@ -30,8 +30,7 @@ def report(runs: pd.DataFrame) -> dict[str, Figure]:
         "samples of targets.\n"
     )
     best = {protocol: _print_profile(gains, protocol) for protocol in PROTOCOLS}
-    for protocol, found in best.items():
-        print(f"- {protocol}: {_moves(found)}")
+    _print_moves(best)
     print("\n## What a fixed choice of the depth loses\n")
     print(
         "Accuracy lost against the best depth (or scratch) of the same target, source and number of images. The best "
@@ -92,12 +91,24 @@ def _print_profile(gains: pd.DataFrame, protocol: str) -> dict[str, int]:
     return best
 
 
-def _moves(best: dict[str, int]) -> str:
-    depths = list(best.values())
-    path = " → ".join(map(str, depths))
-    if depths[-1] < depths[0]:
-        return f"the best cut moves toward the input as data grows ({path})."
-    return f"the best cut does not move toward the input as data grows ({path})."
+def _moves(best: dict[str, int]) -> int:
+    """Return -1 where the best depth falls as data grows and never rises, 1 the other way round, else 0."""
+    steps = np.diff(list(best.values()))
+    return int(steps.any()) * (int((steps >= 0).all()) - int((steps <= 0).all()))
+
+
+def _print_moves(best: dict[str, dict[str, int]]) -> None:
+    said = {-1: "moves toward the input", 0: "does not move one way", 1: "moves away from the input"}
+    moved = {protocol: _moves(found) for protocol, found in best.items()}
+    for protocol, found in best.items():
+        path, still = " → ".join(map(str, found.values())), len(set(found.values())) == 1
+        print(f"- {protocol}: as data grows the best cut {'stays' if still else said[moved[protocol]]} ({path}).")
+    toward = [protocol for protocol, move in moved.items() if move < 0]
+    print(
+        "- Gerace et al. (2024; abstract only) say that the best depth depends on the amount of target data, and that "
+        "keeping the first layers alone is often best. That it moves toward the input with more data is seen here "
+        f"under {listed(toward)}, and not under {listed(p for p in moved if p not in toward)}."
+    )
 
 
 def fixed_choices(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:

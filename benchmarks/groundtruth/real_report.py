@@ -225,6 +225,38 @@ def print_ways(runs: pd.DataFrame, source: str, cells: pd.DataFrame) -> None:
         print_table(shown(frame.assign(targets=frame["targets"].astype(int))))
 
 
+def print_trained(runs: pd.DataFrame) -> None:
+    """Compare what is trained after a cut at the end and well before it, where every source has both."""
+    print("## Trained after two cuts\n")
+    trained = runs[runs["protocol"].isin(["reinit", "finetune"])]
+    left = trained["depths"] - trained["depth"]
+    kept = left.map(lambda stages: "all kept" if stages == 0 else f"{stages} stages fewer")
+    wide = trained.assign(kept=kept).pivot_table(
+        "accuracy", ["samples_per_class", "target"], ["source", "protocol", "kept"]
+    )
+    size = wide.notna().sum(axis=1).groupby(level=0).sum().idxmax()
+    whole = wide.loc[size].dropna(axis=1, how="all").dropna()
+    if whole.empty:
+        print("No target has all sources trained after both cuts.\n")
+        return
+    means = whole.mean().rename("accuracy").reset_index().pivot_table("accuracy", "source", ["protocol", "kept"])
+    means.columns = [f"{protocol}, {kept}" for protocol, kept in means.columns]
+    print(
+        f"{size} images a class, one draw, mean accuracy over {len(whole)} targets ({listed(map(str, whole.index))}). "
+        "`reinit` with everything kept trains a head alone on frozen features, for which these steps and this rate are "
+        "too few: `truncate` fits the same head to the end.\n"
+    )
+    print_table(means)
+    levels = whole.T.groupby(level=["protocol", "kept"]).mean().T
+    for protocol in ("reinit", "finetune"):
+        names = [column for column in levels if column[0] == protocol]
+        if len(names) == 2:
+            fewer, every = sorted(names, key=lambda column: column[1] == "all kept")
+            gain = over_targets(100 * (levels[fewer] - levels[every]))
+            print(f"- {protocol}: {fewer[1]} is {gain.text()} points against {every[1]}.")
+    print()
+
+
 def crossing_figure(cells: pd.DataFrame, source: str) -> Figure:
     sizes = sorted(cells["samples_per_class"].unique())
     # Without what targets differ in by all ways and sizes alike, which no comparison of ways has to do with.
@@ -263,14 +295,27 @@ def crossing_figure(cells: pd.DataFrame, source: str) -> Figure:
     return figure
 
 
+def with_fewer(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs in which a target that has fewer images a class than asked for stands with those that have them."""
+    counts = runs.groupby("samples_per_class")["target"].nunique()
+    partial = counts.index[counts < runs["target"].nunique()]
+    fewer = runs["samples_per_class"].isin(partial) & (runs["samples_per_class"] < partial.max())
+    for target, size in runs.loc[fewer, ["target", "samples_per_class"]].drop_duplicates().to_numpy():
+        print(f"{target} has {size} images a class where others have {partial.max()}, and stands with them below.\n")
+    return runs.assign(samples_per_class=runs["samples_per_class"].mask(fewer, partial.max()))
+
+
 def report(runs: pd.DataFrame) -> dict[str, Figure]:
     """Print what the real networks say and return their pictures; a part without runs is left out and said so."""
+    print("## Real networks\n")
+    runs = with_fewer(runs)
     deep = runs[(runs["protocol"] == "finetune") & (runs["depth"] == runs["depths"])]
     source = str((deep if len(deep) else runs)["source"].value_counts().idxmax())
     cells, found = balanced(ways(runs[runs["source"] == source])), all_curves(runs)
     print_ways(runs, source, cells)
     print_cuts(runs, found)
     print_choices(runs, found)
+    print_trained(runs)
     pictures = {}
     if len(cells):
         pictures["real-crossing"] = crossing_figure(cells, source)

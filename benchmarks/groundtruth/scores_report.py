@@ -175,6 +175,18 @@ def print_question(judged: pd.DataFrame, rules: list[str]) -> pd.DataFrame:
     return totals
 
 
+def print_proposal(totals: pd.DataFrame) -> None:
+    """Say whether similarity to the scratch network picks sources, as a paper proposes."""
+    similar = totals[[name for name in totals if name.endswith(SIMILARITY)]].mean()
+    found = over_targets((totals[similar.idxmin()] - totals["random choice"]).to_frame()).iloc[0]
+    verdict = "is not seen here" if found["high"] >= 0 else "is seen here for the best of them, and not for all"
+    print(
+        "- Gerace et al. (2024; abstract only) pick a source by comparing it with a network trained from scratch. That "
+        f"this beats a source at random {verdict}: by similarity {similar.min():.3f} to {similar.max():.3f} is lost, "
+        f"at random {totals['random choice'].mean():.3f} (the best of {len(similar)} less random: {found['text']}).\n"
+    )
+
+
 def compared(totals: pd.DataFrame, first: str, second: str) -> str:
     """Say whether one way to choose loses less than another, over targets."""
     row = over_targets((totals[first] - totals[second]).to_frame()).iloc[0]
@@ -315,7 +327,8 @@ def report(cells: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Figure]:
     names += [f"mean_{name}" for name in same]
     ruled, source_rules = with_rules(best, unit, ["source"])
     print("A score is that of the depth it puts first; `mean_…` is the mean over depths.\n")
-    print_question(judge(ruled, unit, [*names, *source_rules]), source_rules)
+    totals_of_source = print_question(judge(ruled, unit, [*names, *source_rules]), source_rules)
+    print_proposal(totals_of_source)
     print("### Which source and depth together\n")
     ruled, joint_rules = with_rules(rows, unit, ["source", "depth"])
     print_question(judge(ruled, unit, [*with_depth, *joint_rules]), joint_rules)
