@@ -294,7 +294,9 @@ class TestRank:
         assert "Traceback" in capsys.readouterr().err
 
     def test_ctrl_c_ends_with_130_and_leaves_no_half_written_file(self, target, zoo, tmp_path):
-        code = "from transferscope.cli import main; main()"
+        # A shell that runs the tests in the background has it ignored.
+        heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        code = f"{heard}; from transferscope.cli import main; main()"
         arguments = ["--target", str(target), "--sources", str(zoo), "--trust-code", "--device", "cpu", "-o", "out"]
         process = subprocess.Popen(
             [sys.executable, "-c", code, "rank", *arguments, "--reference-epochs", "100000"],

@@ -236,8 +236,10 @@ class TestRefusals:
 
 class TestInterruptions:
     def start(self, *more, home):
+        # A shell that runs the tests in the background has it ignored.
+        heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         return subprocess.Popen(
-            [sys.executable, "-c", "from transferscope.cli import main; main()", *ARGUMENTS, *more],
+            [sys.executable, "-c", f"{heard}; from transferscope.cli import main; main()", *ARGUMENTS, *more],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             env={**os.environ, "TRANSFERSCOPE_HOME": str(home), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
