@@ -41,19 +41,20 @@ QUANTILES = (0.1, 0.9)
 
 def _terms() -> Iterator[Term]:
     """Yield what a predicted logit is made of, without coefficients."""
-    for factors in (("log_samples",), ("scratch",), ("log_more",)):
+    for factors in (("log_per_class",), ("scratch",), ("log_more",)):
         yield Term(TRAINED, factors)
     yield Term(RETRAINED, ("rank",))
-    for factors in ((), ("log_samples",), ("log_more",), ("head",), ("rank",)):
+    yield Term(CUT_PROTOCOLS, ("gain",))
+    for factors in ((), ("log_per_class",), ("log_more",), ("head",), ("rank",)):
         yield Term(("truncate",), factors)
     profile = ("depth_fraction",), ("depth_fraction", "depth_fraction")
     for protocol in CUT_PROTOCOLS:
-        for factors in (*profile, ("whole",), *((*factors, "log_samples") for factors in profile)):
+        for factors in (*profile, ("whole",), *((*factors, "log_per_class") for factors in profile)):
             yield Term((protocol,), factors)
     for protocol in RETRAINED:
         for factors in (
             (),
-            ("log_samples",),
+            ("log_per_class",),
             ("depth_fraction", "rank"),
             ("depth_fraction", "excess"),
             ("whole", "excess"),
@@ -89,8 +90,8 @@ def load(maps: Sequence[str] = MAPS) -> pd.DataFrame:
                     continue
                 first = own.iloc[0]
                 case = Case(
-                    int(samples[later[ahead]]), int(first["probe"]), first["scratch_accuracy"],
-                    int(first["scratch_held_out"]),
+                    int(samples[later[ahead]]), int(first["probe"]), int(first["classes"]),
+                    first["scratch_accuracy"], int(first["scratch_held_out"]),
                 )  # fmt: skip
                 measured = cells[(cells["target"] == target) & (cells["samples_per_class"] == later[ahead])]
                 rows = candidates(own, case).merge(measured, on=["source", "protocol", "depth"])
@@ -136,22 +137,40 @@ def calibrate(rows: pd.DataFrame, terms: Sequence[Term] = TERMS, measured: str =
         level, fitted = fit(rows[~chosen], terms)
         left_out[chosen] = bare(level, fitted).logits(rows[chosen])
     error = rows["logit"] - left_out
-    common = error.groupby(rows["group"]).transform("mean")
     level, fitted = fit(rows, terms)
     ranges = {
         name: (float(rows[name].min()), float(rows[name].max()))
-        for name in ("log_samples", "log_more", "rank", "scratch", "head")
+        for name in ("log_per_class", "log_more", "rank", "scratch", "head", "gain")
     }
-    errors = {
-        protocol: tuple(map(float, np.quantile(error[rows["protocol"] == protocol], QUANTILES)))
-        for protocol in (*CUT_PROTOCOLS, SCRATCH)
-    }
-    return Calibration(level, fitted, errors, float((error - common).std()), ranges, measured)
+    same = rows["ahead"] == 0
+    errors = {}
+    for protocol in (*CUT_PROTOCOLS, SCRATCH):
+        low, high = np.quantile(error[same & (rows["protocol"] == protocol)], QUANTILES)
+        errors[protocol] = (float(low), float(high))
+    growth = _growth(rows[~same], error[~same], errors)
+    return Calibration(level, fitted, errors, growth, _contrast(rows, left_out, error), ranges, measured)
+
+
+def _growth(rows: pd.DataFrame, error: pd.Series, errors: dict[str, tuple[float, float]]) -> float:
+    """Return at what growth the intervals hold 80 % of what is foretold from fewer images."""
+    low, high = np.array([errors[protocol] for protocol in rows["protocol"]]).T
+    needed = np.where(error < 0, error / low, error / high) - 1
+    return float(np.quantile(needed / rows["log_more"], QUANTILES[1] - QUANTILES[0]))
+
+
+def _contrast(rows: pd.DataFrame, predicted: np.ndarray, error: pd.Series) -> float:
+    """Return how wrong predicted differences are between what is really compared: the sources, each at its best."""
+    best = rows.assign(predicted=predicted, error=error)
+    best = best[(best["ahead"] == 0) & (best["protocol"] != SCRATCH)].sort_values("predicted", ascending=False)
+    best = best.groupby(["group", "source"], sort=False).head(1)
+    first = best.groupby("group")["error"].transform("first")
+    other = best.groupby("group").cumcount() > 0
+    return float(np.sqrt((best["error"] - first)[other].pow(2).mean()))
 
 
 def bare(level: float, terms: tuple[Term, ...]) -> Calibration:
     """Return a calibration that knows no errors."""
-    return Calibration(level, terms, {}, 0.0, {}, "")
+    return Calibration(level, terms, {}, 0.0, 0.0, {}, "")
 
 
 def main() -> None:

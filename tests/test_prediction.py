@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from transferscope.errors import InputError
 from transferscope.prediction.calibration import Calibration, Term, load_calibration, unfitted
@@ -23,11 +24,14 @@ def table():
             "depth_fraction": [0.5, 1.0, 1 / 3, 2 / 3, 1.0],
             "effective_rank": [3.0, 8.0, 2.0, 20.0, 5.0],
             "ridge": [0.4, 0.6, 0.3, 0.5, 0.2],
+            "knn": [0.3, 0.6, 0.3, 0.7, 0.2],
+            "nearest_mean": [0.5, 0.6, 0.2, 0.5, 0.1],
+            "logme": [-0.56, -0.5, -0.55, -0.4, -0.57],
         }
     )
 
 
-CASE = Case(samples=200, probe=100, scratch_accuracy=0.7, scratch_held_out=30)
+CASE = Case(samples=200, probe=100, classes=4, scratch_accuracy=0.7, scratch_held_out=30)
 
 
 def test_every_source_depth_and_protocol_is_a_candidate_and_so_is_scratch():
@@ -37,33 +41,38 @@ def test_every_source_depth_and_protocol_is_a_candidate_and_so_is_scratch():
     assert rows.groupby("protocol").size().to_dict() == {"truncate": 5, "reinit": 5, "finetune": 5, "scratch": 1}
     scratch = rows.iloc[-1]
     assert (scratch["source"], scratch["depth"], scratch["protocol"]) == ("", 0, "scratch")
-    assert not scratch[["depth_fraction", "whole", "rank", "head", "gap", "excess"]].any()
+    assert not scratch[["depth_fraction", "whole", "rank", "head", "gain", "gap", "excess"]].any()
 
 
 def test_covariates_are_what_they_say():
     rows = candidates(table(), CASE).set_index(["protocol", "source", "depth"]).loc["reinit"]
     logit = lambda hits, n: math.log((hits + 0.5) / (n - hits + 0.5))  # noqa: E731
-    assert rows.loc[("two", 2), "head"] == pytest.approx(logit(50, 100))
+    heads = [sum(logit(hits, 100) for hits in each) / 3 for each in ((40, 30, 50), (60, 60, 60), (30, 30, 20))]
+    heads += [(2 * logit(50, 100) + logit(70, 100)) / 3, (2 * logit(20, 100) + logit(10, 100)) / 3]
+    assert rows["head"].tolist() == pytest.approx(heads)
+    # LogME is a mean over classes of log likelihoods: without features that of a normal with the variance 1/4 · 3/4.
+    nothing = scipy.stats.norm.entropy(scale=math.sqrt(3 / 16))
+    assert rows["gain"].tolist() == pytest.approx([score + nothing for score in (-0.56, -0.5, -0.55, -0.4, -0.57)])
     assert rows.loc[("one", 1), "rank"] == pytest.approx(math.log(8))
     assert rows["whole"].tolist() == [0, 1, 0, 0, 1]
-    assert np.allclose(rows["log_samples"], math.log(200))
+    assert np.allclose(rows["log_per_class"], math.log(50))
     assert np.allclose(rows["log_more"], math.log(2))
     # 30 held-out images against the weight of 10 that the best head of all has.
     scratch = 0.75 * logit(21, 30) + 0.25 * logit(60, 100)
     assert np.allclose(rows["scratch"], scratch)
-    gaps = [logit(hits, 100) - scratch for hits in (40, 60, 30, 50, 20)]
+    gaps = [head - scratch for head in heads]
     assert rows["gap"].tolist() == pytest.approx(gaps)
     assert rows["excess"].tolist() == pytest.approx([max(gap, 0) for gap in gaps])
 
 
 def test_without_a_network_from_scratch_the_best_head_stands_for_it():
-    rows = candidates(table(), Case(samples=100, probe=100))
+    rows = candidates(table(), Case(samples=100, probe=100, classes=4))
     assert np.allclose(rows["scratch"], rows["head"].max())
 
 
 def test_accuracies_of_nothing_and_of_everything_stay_finite():
-    scores = table().assign(ridge=[0.0, 1.0, 0.0, 0.0, 0.0], effective_rank=0.0)
-    rows = candidates(scores, Case(samples=10, probe=10, scratch_accuracy=0.0, scratch_held_out=2))
+    scores = table().assign(ridge=[0.0, 1.0, 0.0, 0.0, 0.0], knn=0.0, effective_rank=0.0)
+    rows = candidates(scores, Case(samples=10, probe=10, classes=2, scratch_accuracy=0.0, scratch_held_out=2))
     assert np.isfinite(rows[list(COVARIATES)].to_numpy(float)).all()
 
 
@@ -74,7 +83,7 @@ def test_rows_without_all_scores_are_left_out():
     assert len(rows) == 3 * 4 + 1
     with pytest.raises(InputError, match="there is none"):
         candidates(scores.assign(ridge=np.nan), CASE)
-    with pytest.raises(InputError, match="ridge is missing"):
+    with pytest.raises(InputError, match="there is no ridge"):
         candidates(scores.drop(columns="ridge"), CASE)
 
 
@@ -83,12 +92,13 @@ def test_rows_without_all_scores_are_left_out():
     [
         ({"samples": 0}, "`samples` to be at least 1"),
         ({"probe": 1}, "`probe` to be at least 2"),
+        ({"classes": 1}, "`classes` to be at least 2"),
         ({"scratch_held_out": 0}, "to come together"),
         ({"scratch_accuracy": None}, "to come together"),
     ],
 )
 def test_a_case_that_is_none_raises(given, message):
-    known = {"samples": 5, "probe": 5, "scratch_accuracy": 0.5, "scratch_held_out": 4}
+    known = {"samples": 5, "probe": 5, "classes": 2, "scratch_accuracy": 0.5, "scratch_held_out": 4}
     with pytest.raises(InputError, match=message):
         Case(**{**known, **given})
 
@@ -98,8 +108,9 @@ def small(**changes):
         "level": -1.0,
         "terms": (Term(("reinit", "finetune"), ("rank", "depth_fraction"), 0.5), Term(("truncate",), (), 0.25)),
         "errors": dict.fromkeys(PROTOCOLS, (-0.5, 1.0)),
+        "growth": 0.0,
         "contrast": 0.2,
-        "ranges": {"log_samples": (0.0, 10.0)},
+        "ranges": {"log_per_class": (0.0, 10.0)},
         "measured": "nothing",
     }
     return Calibration(**{**known, **changes})
@@ -118,7 +129,7 @@ def test_a_prediction_is_the_sum_of_its_terms():
 
 def test_beyond_what_was_measured_scores_speak_for_themselves():
     rows = candidates(table(), CASE)
-    narrow = small(ranges={"log_samples": (0.0, 10.0), "rank": (0.0, math.log(10))})
+    narrow = small(ranges={"log_per_class": (0.0, 10.0), "rank": (0.0, math.log(10))})
     assert narrow.beyond(rows) == ["rank"]  # of source two
     found = narrow.predict(rows)
     pd.testing.assert_frame_equal(found, unfitted(rows))

@@ -58,10 +58,12 @@ class Calibration:
         Summed to it.
     errors : mapping of str to (float, float)
         Protocol to the 10 % and 90 % quantiles of the measured logit less the predicted one, on targets that the
-        prediction was not fitted to.
+        prediction was not fitted to, for as many images as the scores were computed on.
+    growth : float
+        How fast these errors grow with the number of images: (1 + growth × `log_more`) times.
     contrast : float
-        Standard deviation of that error between candidates of one target, in logits: what they have in common, such as
-        how hard the target is, does not change their order.
+        How wrong a predicted difference is, root mean square in logits, between the best of one source and the best of
+        another: what they have in common, such as how hard the target is, does not change their order.
     ranges : mapping of str to (float, float)
         Covariate to the smallest and largest value that it was fitted to; beyond them nothing was measured.
     measured : str
@@ -71,6 +73,7 @@ class Calibration:
     level: float
     terms: tuple[Term, ...]
     errors: Mapping[str, tuple[float, float]]
+    growth: float
     contrast: float
     ranges: Mapping[str, tuple[float, float]]
     measured: str
@@ -98,7 +101,8 @@ class Calibration:
         if self.beyond(rows):
             return unfitted(rows)
         predicted = self.logits(rows)
-        low, high = np.array([self.errors[protocol] for protocol in rows["protocol"]]).T
+        wider = 1 + self.growth * rows["log_more"].clip(lower=0).to_numpy(float)
+        low, high = np.array([self.errors[protocol] for protocol in rows["protocol"]]).T * wider
         return rows.assign(
             expected_accuracy=expit(predicted), lower=expit(predicted + low), upper=expit(predicted + high)
         )
@@ -159,10 +163,10 @@ def _read(text: str, name: str) -> Calibration:
         if lacking := [protocol for protocol in (*CUT_PROTOCOLS, SCRATCH) if protocol not in content["errors"]]:
             raise ValueError(f"it has no errors of {', '.join(lacking)}")
         errors, ranges = (
-            {key: (float(low), float(high)) for key, (low, high) in content[field].items()}
-            for field in ("errors", "ranges")
+            {key: (float(low), float(high)) for key, (low, high) in content[name].items()}
+            for name in ("errors", "ranges")
         )
-        return Calibration(content["level"], terms, errors, content["contrast"], ranges, content["measured"])
+        return Calibration(**{**content, "terms": terms, "errors": errors, "ranges": ranges})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"Expected {name} to be a calibration as benchmarks/calibrate.py writes it, but it is not ({error})."

@@ -11,22 +11,28 @@ from transferscope.errors import InputError
 CUT_PROTOCOLS = ("truncate", "reinit", "finetune")
 SCRATCH = "scratch"
 COVARIATES = {
-    "log_samples": "ln of the number of images to train on",
+    "log_per_class": "ln of the number of images of a class to train on, the mean over classes",
     "log_more": "ln of how many times more they are than the probe images that scores were computed on",
     "depth_fraction": "share of the source's stages that are kept",
     "whole": "1 where all of them are, else 0",
     "rank": "ln of the largest effective rank of the source's layers",
-    "head": "logit of the leave-one-out accuracy of a linear head at this depth",
+    "head": "mean logit of what images are classified correctly by ridge, the nearest neighbours and the nearest class "
+    "mean at this depth, when each is left out",
+    "gain": "how far LogME at this depth lies above that of features that tell balanced classes nothing",
     "gap": "how far the head at this depth lies above scratch, or below it, in logits",
     "excess": "the same where the head lies above, else 0",
     "scratch": "logit of the accuracy of a network from scratch; held-out images being few, drawn toward the best head",
 }
 """What a prediction may depend on. Those of a source are 0 for training from scratch."""
 
-_OF_SCRATCH = ("depth_fraction", "whole", "rank", "head", "gap", "excess")
+_OF_SOURCE = ("depth_fraction", "whole", "rank", "head", "gain", "gap", "excess")
 _FEW_HELD_OUT = 10
 """Held-out images at which the accuracy from scratch and that of the best head count equally much."""
-_NEEDED = ("source", "depth", "depth_fraction", "effective_rank", "ridge")
+HEADS = ("ridge", "knn", "nearest_mean")
+"""Classifiers whose leave-one-out accuracies `head` is made of: with few images each is noise in a way of its own."""
+NEEDED = (*HEADS, "logme", "effective_rank")
+"""Scores that a prediction is made from."""
+_COLUMNS = ("source", "depth", "depth_fraction", *NEEDED)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Case:
         Images that the transfer is trained on.
     probe : int
         Images that the scores were computed on.
+    classes : int
+        Classes of the target.
     scratch_accuracy : float or None
         Held-out accuracy of a network trained from scratch on the probe; None if there is none.
     scratch_held_out : int
@@ -47,11 +55,12 @@ class Case:
 
     samples: int
     probe: int
+    classes: int
     scratch_accuracy: float | None = None
     scratch_held_out: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("samples", 1), ("probe", 2), ("scratch_held_out", 0)):
+        for name, least in (("samples", 1), ("probe", 2), ("classes", 2), ("scratch_held_out", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"Expected `{name}` to be at least {least}, but got {getattr(self, name)!r}.")
         if (self.scratch_accuracy is None) != (self.scratch_held_out == 0):
@@ -67,8 +76,8 @@ def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
     Parameters
     ----------
     scores : pandas.DataFrame
-        A row for each source and depth: source, depth (stages kept), depth_fraction, and the scores effective_rank
-        and ridge. Rows with an undefined score are left out.
+        A row for each source and depth: source, depth (stages kept), depth_fraction, and the scores in `NEEDED`. Rows
+        with an undefined score are left out.
     case : Case
         The target.
 
@@ -83,13 +92,13 @@ def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
     InputError
         When a column is missing, or no row has all its scores.
     """
-    if missing := [name for name in _NEEDED if name not in scores]:
+    if missing := [name for name in _COLUMNS if name not in scores]:
         raise InputError(
-            f"Expected `scores` to have columns {', '.join(_NEEDED)}, but {', '.join(missing)} is missing."
+            f"Expected `scores` to have columns {', '.join(_COLUMNS)}, but there is no {', '.join(missing)}."
         )
-    known = scores.loc[scores[list(_NEEDED)].notna().all(axis=1), list(_NEEDED)]
+    known = scores.loc[scores[list(_COLUMNS)].notna().all(axis=1), list(_COLUMNS)]
     if known.empty:
-        raise InputError("Expected `scores` to have a row with effective_rank and ridge, but there is none.")
+        raise InputError(f"Expected `scores` to have a row with {', '.join(NEEDED)}, but there is none.")
     rows = pd.DataFrame(
         {
             "source": known["source"],
@@ -97,7 +106,8 @@ def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
             "depth_fraction": known["depth_fraction"].astype(float),
             "whole": (known["depth_fraction"] == 1).astype(float),
             "rank": np.log(known["effective_rank"].clip(lower=1)),
-            "head": logit(known["ridge"], case.probe),
+            "head": sum(logit(known[name], case.probe) for name in HEADS) / len(HEADS),
+            "gain": known["logme"] - _uninformed(case.classes),
         }
     )
     rows["rank"] = rows.groupby("source")["rank"].transform("max")
@@ -105,9 +115,11 @@ def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
     rows["gap"] = rows["head"] - scratch
     rows["excess"] = rows["gap"].clip(lower=0)
     cuts = pd.concat([rows.assign(protocol=protocol) for protocol in CUT_PROTOCOLS])
-    nothing = pd.DataFrame([dict.fromkeys(_OF_SCRATCH, 0.0) | {"source": "", "depth": 0, "protocol": SCRATCH}])
+    nothing = pd.DataFrame([dict.fromkeys(_OF_SOURCE, 0.0) | {"source": "", "depth": 0, "protocol": SCRATCH}])
     return pd.concat([cuts, nothing], ignore_index=True).assign(
-        log_samples=math.log(case.samples), log_more=math.log(case.samples / case.probe), scratch=scratch
+        log_per_class=math.log(case.samples / case.classes),
+        log_more=math.log(case.samples / case.probe),
+        scratch=scratch,
     )
 
 
@@ -115,6 +127,11 @@ def logit(accuracy: float | pd.Series, n_samples: int) -> float | pd.Series:
     """Return the logit of an accuracy measured on this many images, half a hit and half a miss added to them."""
     hits = accuracy * n_samples + 0.5
     return np.log(hits / (n_samples + 1 - hits))
+
+
+def _uninformed(classes: int) -> float:
+    """Return the LogME of features that tell nothing: the likelihood of class indicators by their mean and variance."""
+    return -0.5 * math.log(2 * math.pi * math.e * (classes - 1) / classes**2)
 
 
 def _scratch(case: Case, best_head: float) -> float:
