@@ -37,6 +37,9 @@ SHARED = 0.8
 """How much of the mean of a group is taken off before fitting, 1 for all of it: what all candidates of a target have in
 common says little of which is best."""
 QUANTILES = (0.1, 0.9)
+REACH = {"log_per_class": 1.3, "head": 1.1, "gain": 0.3}
+"""How far above what was measured the prediction is still used: as far as it was tried there and chose better than
+scores alone (benchmarks/predictors.py)."""
 
 
 def _terms() -> Iterator[Term]:
@@ -95,7 +98,7 @@ def load(maps: Sequence[str] = MAPS) -> pd.DataFrame:
                 )  # fmt: skip
                 measured = cells[(cells["target"] == target) & (cells["samples_per_class"] == later[ahead])]
                 rows = candidates(own, case).merge(measured, on=["source", "protocol", "depth"])
-                found.append(rows.assign(map=name, seen=size, ahead=ahead))
+                found.append(rows.assign(map=name, seen=size, ahead=ahead, probe=case.probe))
     table = pd.concat(found, ignore_index=True)
     groups = table.groupby([*GROUP, "seen"], sort=False).ngroup()
     return table.assign(group=groups, logit=logit(table["accuracy"], TESTED))
@@ -139,7 +142,7 @@ def calibrate(rows: pd.DataFrame, terms: Sequence[Term] = TERMS, measured: str =
     error = rows["logit"] - left_out
     level, fitted = fit(rows, terms)
     ranges = {
-        name: (float(rows[name].min()), float(rows[name].max()))
+        name: (float(rows[name].min()), float(rows[name].max()) + REACH.get(name, 0.0))
         for name in ("log_per_class", "log_more", "rank", "scratch", "head", "gain")
     }
     same = rows["ahead"] == 0

@@ -207,9 +207,10 @@ def prepared() -> tuple[pd.DataFrame, list[str]]:
     """
     rows = load()
     seen = pd.concat(pd.read_csv(HERE / "groundtruth" / name / "evidence.csv").assign(map=name) for name in MAPS)
-    scores = [name for name in (*(f"{name}_to_scratch" for name in SIMILARITIES), *SCORES) if name in seen]
-    keys = [*GROUP, "source", "depth"]
-    seen["network_params"] = seen.groupby([*GROUP, "source"])["params"].transform("max")
+    scores = [*(f"{name}_to_scratch" for name in SIMILARITIES), *SCORES]
+    seen = seen.rename(columns={"samples_per_class": "seen"})
+    keys = ["map", "target", "seen", "source", "depth"]
+    seen["network_params"] = seen.groupby(keys[:-1])["params"].transform("max")
     rows = rows.merge(seen[[*keys, "network_params", *scores]], how="left", on=keys)
     rows[SELECTOR] = left_out(rows)
     rows[UNFITTED] = unfitted(rows)["expected_accuracy"]

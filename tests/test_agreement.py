@@ -10,7 +10,6 @@ from scipy.stats import weightedtau
 from transferscope.agreement import agreement
 
 ACCURACY = np.array([[0.2, 0.6, 0.4, 0.5], [0.3, 0.1, 0.7, np.nan], [0.9, 0.8, np.nan, np.nan], [np.nan] * 4])
-CUTS = [1, 2, 0, None]
 
 
 def dataset(**variables):
@@ -24,7 +23,7 @@ def dataset(**variables):
 
 def test_tau_is_that_of_scipy_over_what_is_known():
     scores = dataset(own=np.array([1.0, 5.0, 3.0, 9.0]))
-    found = agreement(scores, CUTS, ["score", "own"])
+    found = agreement(scores, ["score", "own"])
     values = scores["score"].to_numpy()
     at_cut = [0.6, 0.7, 0.9]
     assert found.sources == 3
@@ -37,21 +36,21 @@ def test_tau_is_that_of_scipy_over_what_is_known():
 
 
 def test_the_same_order_is_one_and_the_opposite_minus_one():
-    found = agreement(dataset(same=2 * ACCURACY, opposite=-ACCURACY), CUTS, ["same", "opposite"])
+    found = agreement(dataset(same=2 * ACCURACY, opposite=-ACCURACY), ["same", "opposite"])
     assert [*found.over_sources.values(), *found.over_depths.values()] == pytest.approx([1, -1, 1, -1])
 
 
 def test_what_equals_the_prediction_is_left_out_and_constants_tell_nothing():
-    found = agreement(dataset(itself=ACCURACY, flat=np.full(4, 7.0)), CUTS, ["itself", "flat"])
+    found = agreement(dataset(itself=ACCURACY, flat=np.full(4, 7.0)), ["itself", "flat"])
     assert list(found.over_sources) == ["flat"]
     assert math.isnan(found.over_sources["flat"])
 
 
 def test_unknown_values_are_left_out_and_two_are_too_few():
     known = np.array([1.0, np.nan, 3.0, 9.0])
-    found = agreement(dataset(known=known), CUTS, ["known"])
+    found = agreement(dataset(known=known), ["known"])
     assert math.isnan(found.over_sources["known"])
-    pair = agreement(dataset(), [1, 2, None, None], ["score"])
+    pair = agreement(dataset().isel(source=[0, 1]), ["score"])
     assert pair.sources == 2
     assert math.isnan(pair.over_sources["score"])
     assert not math.isnan(pair.over_depths["score"])

@@ -25,6 +25,7 @@ FLOORS = [
     ["batching", "protocols"],
     ["prediction"],
     ["comparison", "selection", "reference"],
+    ["reasons"],
     ["report", "scorer"],
     ["pipeline", "demo"],
     ["measurement", "pairing"],

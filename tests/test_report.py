@@ -20,20 +20,22 @@ from rich.console import Console
 
 from transferscope import scoring, store
 from transferscope.errors import InputError
+from transferscope.prediction.expected import accuracy_interval
 from transferscope.report import plot
 from transferscope.report.files import prepare_folder
 from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary, load_ranking
 from transferscope.report.table import print_ranking
 from transferscope.scoring import BASELINES, SIMILARITIES, SourceScores
-from transferscope.selection import ScratchCandidate, compare_hits, leave_one_out, recommend
+from transferscope.selection import ScratchCandidate, recommend
 from transferscope.stages import Stage
+from transferscope.ties import beats_unpaired
 
 NAMES = ("linear_cka_to_scratch", "svcca_to_scratch", "logme", "hscore", "ridge")
-FILES = {"ranking.json", "ranking.csv", "scores.nc", "depth_curves.png", "similarity.png"}
+FILES = {"ranking.json", "ranking.csv", "cuts.csv", "scores.nc", "depth_curves.png", "pareto.png", "similarity.png"}
 
 
 def make_ranking(ridge, *, scratch=0.5, n_samples=1000, more=None, errors=None, baselines=None, **changes):
-    """Return the ranking of sources with the given leave-one-out accuracies by depth; all get the same images right.
+    """Return the ranking of sources, truncated, with the given expected accuracies by depth.
 
     `more` scores, standard `errors` and `baselines` come with it: name to a number for all.
     """
@@ -49,14 +51,19 @@ def make_ranking(ridge, *, scratch=0.5, n_samples=1000, more=None, errors=None, 
                 {"ridge": np.array(accuracies), "logme": -rng.random(depths), "hscore": rng.random(depths)}
                 | {name: np.full(depths, value) for name, value in (more or {}).items()},
                 {name: rng.uniform(-0.1, 1, (depths, 2)) for name in SIMILARITIES},
-                np.arange(n_samples) < np.round(np.array(accuracies) * n_samples)[:, None],
                 {name: np.full(depths, value) for name, value in (errors or {}).items()},
             )
         )
-    attributes = {"target": "shells", "n_samples": n_samples, "seed": 0}
+    attributes = {
+        "target": "shells", "n_samples": n_samples, "seed": 0, "classes": 6, "samples": 2 * n_samples, "calibrated": 0,
+        "scratch_growth": 0.0,
+    }  # fmt: skip
     known = {name: [value] * len(units) for name, value in (baselines or {}).items()}
     candidate = None if scratch is None else ScratchCandidate("compact", scratch, 200, 8, 77000, 5000000)
-    scores = compare_hits(leave_one_out(scoring.to_dataset(units, attributes, known)), candidate)
+    scores = scoring.to_dataset(units, attributes, known)
+    expected = scores["ridge"].expand_dims(protocol=["truncate"], axis=2)
+    ends = zip(("lower", "upper"), accuracy_interval(expected, n_samples), strict=True)
+    scores = scores.assign({"expected_accuracy": expected, **dict(ends)})
     shown = [name for name in BASELINES if name in scores]
     ranking = Ranking(
         target=TargetSummary("shells", n_samples, 6, "0f" * 32),
@@ -119,7 +126,10 @@ def printed(ranking, width=120, **options):
 
 def test_json_has_the_documented_keys_in_order(ranking):
     content = json.loads(ranking.to_json())
-    assert list(content) == ["schema_version", "target", "reference", "ranking", "failed", "agreement"]
+    assert list(content) == [
+        "schema_version", "target", "expected_for", "reference", "ranking", "failed", "agreement",
+    ]  # fmt: skip
+    assert content["expected_for"] == 2000
     assert content["schema_version"] == 1
     assert content["target"] == {"name": "shells", "samples": 1000, "classes": 6, "hash": "0f" * 32}
     assert content["failed"] == [{"source": "gone", "error": "No checkpoint at gone.pt."}]
@@ -127,7 +137,7 @@ def test_json_has_the_documented_keys_in_order(ranking):
     first = content["ranking"][0]
     assert list(first) == [
         "rank", "source", "layer", "depth", "depths", "protocol", "expected_accuracy", "interval", "params", "flops",
-        "scores", "baselines", "beats_next", "tied_with",
+        "scores", "baselines", "beats_next", "tied_with", "reason",
     ]  # fmt: skip
     assert first["beats_next"] > 0.999
     assert first["tied_with"] == []
@@ -319,9 +329,9 @@ AWKWARD = ["大猫 ñandú", r"$\frac$", "a$b$c", "_hidden", "net[bold]", "[/red
 @pytest.mark.parametrize("name", AWKWARD)
 def test_awkward_names_survive_the_table(name):
     ranking = make_ranking({name: [0.6, 0.7], "other": [0.69]}, target=TargetSummary(name, 10, 2, "00"))
-    # In the verdict, in the tables and as the name of the target.
-    assert printed(ranking, 160).count(name) == 3
-    assert printed(ranking, 160, detailed=True).count(name) == 4
+    # In the verdict, in the table and as the name of the target; in the tables of costs and of scores.
+    assert printed(ranking, 200).count(name) == 3
+    assert printed(ranking, 200, detailed=True).count(name) == 5
 
 
 def test_awkward_names_survive_the_files(tmp_path):
@@ -345,6 +355,8 @@ def test_awkward_names_appear_in_the_pictures_as_they_are(name):
     ranking = make_ranking({name: [0.6, 0.7], "other": [0.69]})
     ax = plot.depth_curves(ranking.scores, ranking.recommendations, ax=Figure().subplots())
     assert [shown(text.get_text()) for text in ax.get_legend().get_texts()] == [name, "other", "scratch"]
+    ax = plot.pareto(ranking.cuts, ax=Figure().subplots())
+    assert name in [shown(text.get_text()) for text in ax.get_legend().get_texts()]
     panels = plot.similarity_panels(ranking.scores, [name])
     assert shown(panels.axes[0].get_title()) == name
 
@@ -353,35 +365,36 @@ def test_awkward_names_appear_in_the_pictures_as_they_are(name):
 
 
 def test_the_table_shows_every_candidate_with_its_numbers(ranking):
-    lines = printed(ranking).splitlines()
+    lines = printed(ranking, 160).splitlines()
     (birds,) = (line.split() for line in lines if line.startswith("1 "))
     names = ("linear_cka_to_scratch", "svcca_to_scratch", "logme", "hscore")
     scores = [f"{ranking.best.scores[name]:.3f}" for name in names]
     lower, upper = ranking.best.interval
     assert birds == [
-        "1", "birds", "blocks.1", "2/3", "0.700", f"{lower:.3f}-{upper:.3f}", "0.557", "180k", "2k", *scores,
+        "1", "birds", "truncate", "blocks.1", "2/3", "0.700", f"{lower:.3f}-{upper:.3f}", "0.557", "180k", "2k",
+        *scores,
     ]  # fmt: skip
     (scratch,) = (line.split() for line in lines if line.startswith("2 "))
-    assert scratch[:3] == ["2", "scratch", "0.500"]
+    assert scratch[:4] == ["2", "scratch", "scratch", "0.500"]
     assert scratch[-2:] == ["5M", "77k"]
     text = " ".join(" ".join(lines).split())
     assert "1000 images, 6 classes of shells" in text
     assert "680 images for 31 epochs (early), accuracy 0.500 on 200 held-out images" in text
 
 
-@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("width", [80, 100, 120, 140])
 def test_the_table_fits_and_keeps_its_numbers(width):
     ranking = make_ranking({"mobilenetv2-imagenet": [0.123, 0.456]}, scratch=0.46)
     lines = printed(ranking, width).splitlines()
     assert max(map(len, lines)) <= width
     rows = [line for line in lines if line.lstrip().startswith("2= ")]
-    assert len(rows) == (1 if width >= 120 else 2)
+    assert len(rows) == (1 if width >= 140 else 2)
     pick = ranking.recommendations[1]
     lower, upper = pick.interval
-    for number in ("2/2", "0.456", f"{lower:.3f}-{upper:.3f}", "180k", "blocks.1"):
+    for number in ("truncate", "2/2", "0.456", f"{lower:.3f}-{upper:.3f}", "blocks.1"):
         assert number in rows[0]
-    for score in pick.scores.values():
-        assert f"{score:.3f}" in rows[0] + rows[-1]
+    for number in ("180k", "2k", *(f"{score:.3f}" for name, score in pick.scores.items() if name != "ridge")):
+        assert number in rows[-1]
 
 
 def test_a_reference_that_was_handed_in_is_said_to_be(ranking):
@@ -396,16 +409,17 @@ def test_a_reference_that_was_handed_in_is_said_to_be(ranking):
 def test_sizes_have_three_digits_and_a_unit(number, expected):
     pick = replace(make_ranking({"birds": [0.7]}).best, flops=number)
     ranking = make_ranking({"birds": [0.7]}, recommendations=(pick,))
-    (line,) = (line for line in printed(ranking).splitlines() if line.startswith("1 "))
-    assert line.split()[7] == expected
+    (line,) = (line for line in printed(ranking, 160).splitlines() if line.startswith("1 "))
+    assert line.split()[8] == expected
 
 
 def test_the_verdict_on_an_inner_cut_names_what_the_last_layer_gives():
     ranking = make_ranking({"birds": [0.54, 0.7, 0.557]})
     lower, upper = ranking.best.interval
     assert ranking.verdict == (
-        f"Start from birds, cut after blocks.1 (depth 2 of 3): expected accuracy 0.700 [{lower:.3f}, {upper:.3f}], "
-        "against 0.557 when cut after its last layer. It really beats the next, scratch, with probability over 0.99."
+        "Start from birds, cut after blocks.1 (depth 2 of 3), its features frozen, a linear head trained on them: "
+        f"expected accuracy 0.700 [{lower:.3f}, {upper:.3f}], against 0.557 when it is kept to its last layer. "
+        "It really beats the next, scratch, with probability over 0.99."
     )
 
 
@@ -423,10 +437,11 @@ def test_the_verdict_says_when_nothing_beats_scratch():
 
 
 def test_the_verdict_lists_what_the_images_cannot_tell_apart():
-    # One image more in a thousand: three to one.
     ranking = make_ranking({"birds": [0.7], "insects": [0.701], "far": [0.3]}, scratch=0.69)
-    assert ranking.best.beats_next == pytest.approx(0.75)
-    assert ranking.verdict.endswith("These images cannot tell it apart from: birds, scratch.")
+    assert ranking.best.beats_next == pytest.approx(beats_unpaired(0.701, 1000, 0.7, 1000))
+    assert ranking.verdict.endswith(
+        "These images cannot tell it apart from: birds, scratch. So it may be no better than training from scratch."
+    )
     lines = printed(ranking).splitlines()
     assert [line.split()[:2] for line in lines if line.lstrip()[:1].isdigit()][:4] == [
         ["1", "insects"], ["2=", "birds"], ["3=", "scratch"], ["4", "far"],
@@ -434,14 +449,17 @@ def test_the_verdict_lists_what_the_images_cannot_tell_apart():
     assert "=: cannot be told apart from the first" in printed(ranking, 400)
 
 
-def test_the_same_images_settle_what_the_intervals_leave_open():
-    # The intervals overlap by far, but all ten images that differ speak for the one.
-    ranking = make_ranking({"birds": [0.7], "insects": [0.71]}, scratch=None)
-    first, second = ranking.recommendations
-    assert first.interval[0] < second.interval[1]
-    assert (first.tied_with, second.tied_with) == ((), ())
-    assert ranking.verdict.endswith("It really beats the next, birds, with probability over 0.99.")
-    assert "=" not in printed(ranking)
+def test_what_is_worth_its_flops_stands_in_a_table_of_its_own():
+    ranking = make_ranking({"birds": [0.5, 0.4, 0.7], "insects": [0.6, 0.65, 0.3]}, scratch=0.64)
+    front = ranking.pareto
+    # Scratch costs more than both at depth 3, and 0.5 at depth 1 is beaten at the same price.
+    assert list(zip(front["source"], front["depth"], front["expected_accuracy"], strict=True)) == [
+        ("insects", 1, 0.6), ("insects", 2, 0.65), ("birds", 3, 0.7),
+    ]  # fmt: skip
+    assert "worth its FLOPs" not in printed(ranking)
+    assert "worth its FLOPs" in printed(ranking, costs=True)
+    ax = plot.pareto(ranking.cuts, ax=Figure().subplots())
+    assert ax.get_lines()[-1].get_xydata().tolist() == [[90000, 0.6], [180000, 0.65], [270000, 0.7]]
 
 
 # --- scores on request, beside the baselines ----------------------------------------------------------------------

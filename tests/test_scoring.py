@@ -5,7 +5,7 @@ import pytest
 
 from transferscope import scoring, similarity, transferability
 from transferscope.errors import TransferscopeWarning
-from transferscope.panels import CORRECT, score_source
+from transferscope.panels import score_source
 from transferscope.scoring import SIMILARITIES, SourceScores
 from transferscope.stages import Stage
 
@@ -30,7 +30,6 @@ def unit(source, stages, reference_layers, seed=0, **more):
         tuple(f"ref{i}" for i in range(reference_layers)),
         {name: rng.normal(size=stages) for name in NAMES} | more.pop("scores", {}),
         {name: rng.normal(size=(stages, reference_layers)) for name in SIMILARITIES},
-        rng.random((stages, 7)) < 0.5,
         **more,
     )
 
@@ -40,7 +39,7 @@ def test_factored_layers_are_scored_as_the_panel_scores_each_alone(dtype):
     arrays = features([4, 20, 90], dtype=dtype)
     labels = np.random.default_rng(1).integers(0, 3, 60)
     scores = score_source(scoring.layers_of(scoring.factor(arrays)), None, labels, NAMES)
-    assert set(scores) == {*NAMES, CORRECT}
+    assert set(scores) == set(NAMES)
     for i, array in enumerate(arrays.values()):
         alone = transferability.panel(array, labels, NAMES)
         assert {name: scores[name][i] for name in NAMES} == pytest.approx(alone, rel=1e-9)
@@ -69,7 +68,7 @@ def test_the_dataset_has_every_source_at_every_depth():
     units = [unit("a", 3, 4, seed=1), unit("b", 5, 4, seed=2)]
     dataset = scoring.to_dataset(units, {"target": "shells", "n_samples": 60, "seed": 7})
 
-    assert dict(dataset.sizes) == {"source": 2, "depth": 5, "reference_layer": 4, "sample": 7}
+    assert dict(dataset.sizes) == {"source": 2, "depth": 5, "reference_layer": 4}
     assert dataset["source"].to_numpy().tolist() == ["a", "b"]
     assert dataset["depth"].to_numpy().tolist() == [1, 2, 3, 4, 5]
     assert dataset["layer"].sel(source="a").to_numpy().tolist() == ["a.1", "a.2", "a.3", "", ""]
@@ -79,8 +78,6 @@ def test_the_dataset_has_every_source_at_every_depth():
         rows = dataset.sel(source=each.source)
         for name in NAMES:
             np.testing.assert_array_equal(rows[name], [*each.scores[name], *[np.nan] * (5 - kept)])
-        np.testing.assert_array_equal(rows["correct"][:kept], each.correct)
-        assert (rows["correct"][kept:] == -1).all()
         np.testing.assert_allclose(rows["depth_fraction"][:kept], np.arange(1, kept + 1) / kept)
         assert rows["network_params"] == 10 * kept
         for name in SIMILARITIES:

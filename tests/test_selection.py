@@ -1,4 +1,6 @@
-"""From scores to a ranking: intervals, ties, padding, and sources without a prediction."""
+"""From expected accuracies to a ranking: cuts and protocols, objectives, ties, and sources without a prediction."""
+
+import math
 
 import numpy as np
 import pytest
@@ -6,90 +8,49 @@ import xarray as xr
 from scipy import stats
 
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
-from transferscope.selection import (
-    ScratchCandidate,
-    accuracy_interval,
-    compare_hits,
-    leave_one_out,
-    recommend,
-)
+from transferscope.prediction.calibration import load_calibration
+from transferscope.selection import ScratchCandidate, cut_table, protocols_of, recommend
 
 N_SAMPLES = 50
+PROTOCOLS = ("truncate", "reinit", "finetune")
 
 
-def scores_of(ridge, *, flops=None):
-    """Scores over (source, depth) with the given leave-one-out accuracies; shorter rows are padded."""
-    depths = max(len(row) for row in ridge.values())
-
-    def padded(rows, fill):
-        return [[*row, *[fill] * (depths - len(row))] for row in rows]
-
-    cost = flops or {source: [100 * (i + 1) for i in range(len(row))] for source, row in ridge.items()}
-    variables = {
-        "layer": padded([[f"stage{i}" for i in range(len(row))] for row in ridge.values()], ""),
-        "params": padded([[10 * (i + 1) for i in range(len(row))] for row in ridge.values()], -1),
-        "flops": padded([cost[source] for source in ridge], -1),
-        "ridge": padded(ridge.values(), np.nan),
-        "logme": padded([[-value for value in row] for row in ridge.values()], np.nan),
-    }
-    right = np.round(np.nan_to_num(variables["ridge"]) * N_SAMPLES)[..., None]
-    correct = (np.arange(N_SAMPLES) < right).astype(np.int8)
-    return xr.Dataset(
-        {name: (("source", "depth"), np.array(rows)) for name, rows in variables.items()}
-        | {"correct": (("source", "depth", "sample"), correct), "leep": ("source", np.arange(len(ridge)) / 4)},
-        coords={"source": list(ridge), "depth": np.arange(1, depths + 1)},
-        attrs={"n_samples": N_SAMPLES},
+def predictions_of(expected, *, flops=None, calibrated=1, growth=0.0):
+    """Predictions from a list of expected accuracies a source, each a number (truncate) or one for each protocol."""
+    depths = max(len(row) for row in expected.values())
+    values = np.full((len(expected), depths, 3), np.nan)
+    layer, params, cost = (
+        np.full((len(expected), depths), fill, kind) for fill, kind in (("", object), (-1, int), (-1, int))
     )
+    for i, (source, row) in enumerate(expected.items()):
+        for j, value in enumerate(row):
+            values[i, j, : np.size(value)] = value
+            layer[i, j], params[i, j] = f"stage{j}", 10 * (j + 1)
+            cost[i, j] = flops[source][j] if flops else 100 * (j + 1)
+    over_all = {"expected_accuracy": values, "lower": values - 0.05, "upper": values + 0.05}
+    over_cuts = {"layer": layer, "params": params, "flops": cost, "logme": -values[:, :, 0]}
+    return xr.Dataset(
+        {name: (("source", "depth", "protocol"), array) for name, array in over_all.items()}
+        | {name: (("source", "depth"), array) for name, array in over_cuts.items()}
+        | {"leep": ("source", np.arange(len(expected)) / 4)},
+        coords={"source": list(expected), "depth": np.arange(1, depths + 1), "protocol": list(PROTOCOLS)},
+        attrs={
+            "n_samples": N_SAMPLES, "calibrated": calibrated, "scratch_growth": growth, "largest_class": 0.25,
+            "samples": 50, "classes": 4,
+        },
+    )  # fmt: skip
 
 
-def ranked(ridge, scratch=None, **options):
-    predictions = compare_hits(leave_one_out(scores_of(ridge, **options)), scratch)
-    return recommend(predictions, ("ridge", "logme"), scratch, ("leep",))
+def ranked(expected, scratch=None, objective="accuracy", **options):
+    return recommend(predictions_of(expected, **options), ("logme",), scratch, ("leep",), objective)
 
 
 def scratch_with(accuracy, flops=1):
     return ScratchCandidate("compact", accuracy, n_held_out=40, depths=8, params=5, flops=flops)
 
 
-@pytest.mark.parametrize("n_samples", [1, 2, 7, 17, 50, 600])
-def test_the_interval_is_the_wilson_interval_of_scipy(n_samples):
-    for correct in {0, 1, n_samples // 3, n_samples - 1, n_samples}:
-        expected = stats.binomtest(correct, n_samples).proportion_ci(confidence_level=0.8, method="wilson")
-        lower, upper = accuracy_interval(correct / n_samples, n_samples)
-        assert (lower, upper) == pytest.approx((expected.low, expected.high), abs=1e-12)
-        assert 0 <= lower <= upper <= 1
-
-
-def test_the_interval_of_an_array_is_that_of_each_value_and_keeps_nan():
-    accuracies = np.array([0.0, 0.3, np.nan, 1.0])
-    lower, upper = accuracy_interval(accuracies, 17)
-    single = [accuracy_interval(accuracy, 17) for accuracy in accuracies]
-    np.testing.assert_array_equal(np.stack([lower, upper], axis=1), single)
-    assert np.isnan(lower).tolist() == [False, False, True, False]
-
-
-@pytest.mark.parametrize("n_samples", [0, -3])
-def test_an_interval_needs_a_sample(n_samples):
-    with pytest.raises(InputError, match="`n_samples` to be at least 1"):
-        accuracy_interval(0.5, n_samples)
-
-
-def test_leave_one_out_adds_three_variables_and_leaves_the_scores_alone():
-    scores = scores_of({"a": [0.2, 0.6, 0.4], "b": [0.5]})
-    scores["ridge"].attrs["description"] = "its own"
-    before = scores.copy(deep=True)
-    predicted = leave_one_out(scores)
-
-    xr.testing.assert_identical(scores, before)
-    xr.testing.assert_identical(predicted[list(before)], before)
-    assert set(predicted) - set(before) == {"expected_accuracy", "lower", "upper"}
-    np.testing.assert_array_equal(predicted["expected_accuracy"], scores["ridge"])
-    expected = stats.binomtest(30, N_SAMPLES).proportion_ci(confidence_level=0.8, method="wilson")
-    at = {"source": "a", "depth": 2}
-    assert float(predicted["lower"].sel(at)) == pytest.approx(expected.low)
-    assert float(predicted["upper"].sel(at)) == pytest.approx(expected.high)
-    assert "80%" in predicted["lower"].attrs["description"]
-    assert np.isnan(predicted["upper"].sel(source="b", depth=2))
+def logit(p):
+    return math.log(p / (1 - p))
 
 
 def test_each_source_at_its_best_cut_best_first():
@@ -103,12 +64,21 @@ def test_each_source_at_its_best_cut_best_first():
     assert [p.rank for p in picks] == [1, 2, 3, 4]
     best = picks[0]
     assert (best.expected_accuracy, best.params, best.flops) == (0.9, 20, 200)
-    assert best.scores == {"ridge": 0.9, "logme": -0.9}
+    assert best.scores == {"logme": -0.9}
     assert best.baselines == {"leep": 0.25}
-    assert best.interval == pytest.approx(accuracy_interval(0.9, N_SAMPLES))
+    assert best.interval == pytest.approx((0.85, 0.95))
     plain = [*best.interval, best.expected_accuracy, *best.scores.values()]
     assert {type(value) for value in plain} == {float}
     assert {type(value) for value in (best.depth, best.depths, best.params, best.flops)} == {int}
+
+
+def test_the_best_protocol_is_chosen_with_the_cut_and_what_is_trained_behind_it_is_paid_for():
+    (pick,) = ranked({"a": [(0.3, 0.8, 0.4), (0.5, 0.6, 0.7), (0.1, 0.1, 0.1)]})
+    assert (pick.protocol, pick.depth, pick.expected_accuracy) == ("reinit", 1, 0.8)
+    assert (pick.params, pick.flops) == (30, 300)  # of the whole network
+    rows = cut_table(predictions_of({"a": [(0.3, 0.8, 0.4), (0.5, 0.6, 0.7)]}))
+    assert rows[rows["protocol"] == "truncate"]["flops"].tolist() == [100, 200]
+    assert set(rows[rows["protocol"] != "truncate"]["flops"]) == {200}
 
 
 def test_scratch_has_an_interval_of_its_own_held_out_images():
@@ -116,6 +86,12 @@ def test_scratch_has_an_interval_of_its_own_held_out_images():
     expected = stats.binomtest(30, 40).proportion_ci(confidence_level=0.8, method="wilson")
     assert pick.interval == pytest.approx((expected.low, expected.high))
     assert (pick.rank, pick.source, pick.params, pick.flops, pick.scores) == (1, "scratch", 5, 1, {})
+
+
+def test_scratch_gains_by_more_images_than_it_was_trained_on():
+    (pick,) = (p for p in ranked({"a": [0.2]}, scratch_with(0.75), growth=0.5) if p.protocol == "scratch")
+    assert logit(pick.expected_accuracy) == pytest.approx(math.log(30.5 / 10.5) + 0.5)
+    assert pick.interval[0] < pick.expected_accuracy < pick.interval[1]
 
 
 def test_without_a_scratch_candidate_there_is_none():
@@ -149,42 +125,54 @@ def test_nothing_to_rank_is_an_error():
         assert [p.source for p in ranked({"a": [np.nan]}, scratch_with(0.5))] == ["scratch"]
 
 
-def test_sources_are_compared_image_by_image_at_their_best_cuts():
-    # 45, 44 and 30 of 50 right, the same ones first: 1 image, 15 and 14 tell them apart.
-    predictions = compare_hits(leave_one_out(scores_of({"a": [0.1, 0.9], "b": [0.88, 0.2], "c": [0.6]})), None)
-    expected = {("a", "b"): 1, ("a", "c"): 15, ("b", "c"): 14}
-    for (one, other), images in expected.items():
-        mid_p = stats.binom.pmf(images, images, 0.5) / 2
-        assert float(predictions["beats"].sel(source=one, other=other)) == pytest.approx(1 - mid_p)
-        assert float(predictions["beats"].sel(source=other, other=one)) == pytest.approx(mid_p)
-    assert "beats_scratch" not in predictions
-    assert "McNemar" in predictions["beats"].attrs["description"]
+def test_sources_are_told_apart_by_how_wrong_predicted_differences_were():
+    contrast = load_calibration().contrast
+    near, far = 1 / (1 + math.exp(-0.5 * contrast)), 1 / (1 + math.exp(3 * contrast))
+    first, second, third = ranked({"half": [0.5], "near": [near], "far": [far]})
+    assert [first.source, second.source, third.source] == ["near", "half", "far"]
+    assert first.beats_next == pytest.approx(stats.norm.cdf(0.5))
+    assert second.beats_next == pytest.approx(stats.norm.cdf(3))
+    assert third.beats_next is None
+    assert (first.tied_with, second.tied_with, third.tied_with) == (("half",), ("near",), ())
 
 
-def test_what_cannot_be_told_apart_is_tied():
-    picks = {pick.source: pick for pick in ranked({"a": [0.9], "b": [0.88], "c": [0.6]}, scratch_with(0.1))}
-    assert [picks[name].tied_with for name in "abc"] == [("b",), ("a",), ()]
-    assert picks["scratch"].tied_with == ()
-    assert picks["a"].beats_next == pytest.approx(0.75)
-    assert picks["b"].beats_next == pytest.approx(1 - 0.5**15)
-    assert picks["c"].beats_next > 0.999
-    assert picks["scratch"].beats_next is None
-
-
-def test_scratch_was_measured_on_other_images():
-    picks = ranked({"a": [0.7], "b": [0.2]}, scratch_with(0.75))
-    assert [pick.source for pick in picks] == ["scratch", "a", "b"]
-    rng = np.random.default_rng(0)
-    scratch, a = rng.beta(31, 11, 10**6), rng.beta(36, 16, 10**6)
-    assert picks[0].beats_next == pytest.approx((scratch > a).mean(), abs=0.01)
+def test_scratch_is_compared_by_both_intervals():
+    picks = ranked({"a": [0.7]}, scratch_with(0.75))
+    assert [pick.source for pick in picks] == ["scratch", "a"]
+    ends = [[0.65, 0.75], stats.binomtest(30, 40).proportion_ci(confidence_level=0.8, method="wilson")]
+    spreads = [(logit(high) - logit(low)) / (2 * stats.norm.ppf(0.9)) for low, high in ends]
+    expected = stats.norm.cdf((logit(0.75) - logit(0.7)) / math.hypot(*spreads))
+    assert picks[0].beats_next == pytest.approx(expected)
     assert picks[0].tied_with == ("a",)
-    assert picks[1].tied_with == ("scratch",)
 
 
-@pytest.mark.filterwarnings("ignore::transferscope.errors.TransferscopeWarning")
-def test_a_source_without_prediction_beats_nobody():
-    scores = leave_one_out(scores_of({"a": [0.2, 0.1], "empty": [np.nan, np.nan]}))
-    predictions = compare_hits(scores, scratch_with(0.5))
-    np.testing.assert_array_equal(predictions["beats"], [[0.5, np.nan], [np.nan, np.nan]])
-    assert np.isnan(predictions["beats_scratch"].to_numpy()).tolist() == [False, True]
-    assert [p.tied_with for p in recommend(predictions, (), scratch_with(0.5))] == [(), ()]
+def test_of_scores_alone_the_number_of_images_decides():
+    picks = ranked({"a": [0.7], "b": [0.5]}, scratch_with(0.1), calibrated=0)
+    rng = np.random.default_rng(0)
+    a, b = rng.beta(36, 16, 10**6), rng.beta(26, 26, 10**6)
+    assert picks[0].beats_next == pytest.approx((a > b).mean(), abs=0.01)
+    assert picks[1].beats_next > 0.999
+
+
+def test_latency_takes_the_fewest_flops_of_what_cannot_be_told_apart():
+    sources = {"deep": [0.3, 0.78, 0.8], "slow": [0.77, 0.79], "bad": [0.2]}
+    flops = {"deep": [10, 20, 30], "slow": [25, 25], "bad": [1]}
+    picks = ranked(sources, objective="latency", flops=flops)
+    assert [(p.source, p.depth, p.flops) for p in picks] == [("deep", 2, 20), ("slow", 2, 25), ("bad", 1, 1)]
+
+
+def test_accuracy_per_joule_counts_what_lies_above_the_largest_class():
+    picks = ranked(
+        {"a": [0.3, 0.65, 0.7], "b": [0.26]}, objective="accuracy-per-joule", flops={"a": [10, 20, 40], "b": [1]}
+    )
+    # (0.65 - 0.25) / 20 lies above 0.05 / 10, 0.45 / 40 and 0.01 / 1.
+    assert [(p.source, p.depth) for p in picks] == [("a", 2), ("b", 1)]
+
+
+def test_unknown_objectives_and_protocols_are_errors():
+    with pytest.raises(InputError, match=r"`objective` to be one of accuracy, .*did you mean 'latency'"):
+        ranked({"a": [0.2]}, objective="latensy")
+    with pytest.raises(InputError, match=r"`protocol` to be one of truncate, .*'truncat'"):
+        protocols_of("truncat")
+    assert protocols_of("any") == PROTOCOLS
+    assert protocols_of("reinit") == ("reinit",)

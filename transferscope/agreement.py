@@ -28,21 +28,19 @@ class Agreement:
     """Within a source, mean over sources; NaN where it cannot be told, as for what is the same at all depths."""
 
 
-def agreement(predictions: xr.Dataset, cuts: Sequence[int | None], names: Sequence[str]) -> Agreement:
+def agreement(predictions: xr.Dataset, names: Sequence[str]) -> Agreement:
     """Compare the orders that scores and baselines give with that of `expected_accuracy`.
 
     Parameters
     ----------
     predictions : xarray.Dataset
         With `expected_accuracy` over (source, depth).
-    cuts : sequence of int or None
-        Index of the best depth of each source.
     names : sequence of str
         Variables over (source, depth) or (source,); what equals the prediction itself is left out.
     """
     accuracy = predictions["expected_accuracy"].to_numpy()
-    rows = [i for i, cut in enumerate(cuts) if cut is not None]
-    columns = [cut for cut in cuts if cut is not None]
+    rows = [i for i, row in enumerate(accuracy) if np.isfinite(row).any()]
+    columns = [int(np.nanargmax(accuracy[i])) for i in rows]
     found = Agreement(len(rows))
     for name in names:
         values = predictions[name].to_numpy().astype(np.float64)

@@ -13,14 +13,12 @@ from transferscope.lookup import near
 from transferscope.ties import posterior
 from transferscope.transferability import SCORES, Layer
 
-NEEDED = ("ridge",)
+NEEDED = ("logme", "knn", "nearest_mean", "ridge", "effective_rank")
 """What every prediction is made from."""
-DEFAULT_SCORES = ("logme", "hscore", "nearest_mean", "ridge", "alignment", "effective_rank")
+DEFAULT_SCORES = (*NEEDED, "hscore", "alignment")
 """What costs little beyond the factorisation that the similarities need anyway."""
 ACCURACIES = tuple(name for name, score in SCORES.items() if score.range == "[0, 1]")
 """Scores that are a share of images classified correctly."""
-CORRECT = "correct"
-"""Beside the scores: which images ridge gets right."""
 
 
 def choose_scores(scores: str | Iterable[str]) -> tuple[str, ...]:
@@ -71,24 +69,16 @@ def score_source(
     Returns
     -------
     dict of str to numpy.ndarray
-        Score name to (depths,), or to () where it needs probabilities: NaN without them. With "ridge" comes `CORRECT`,
-        booleans (depths, n_samples).
+        Score name to (depths,), or to () where it needs probabilities: NaN without them.
     """
     codes = transferability.encode_labels(labels, len(labels))
     own = needs_predictions(names)
-    of_layers = [name for name in names if name not in own and name != "ridge"]
-    found: dict[str, list[Any]] = {name: [] for name in names if name not in own}
-    correct = []
-    for layer in layers if found else ():
-        panel = transferability.panel_from_layer(layer, codes, of_layers) if of_layers else {}
-        if "ridge" in names:
-            correct.append(backend.to_numpy(transferability.ridge_correct(layer, codes)))
-            panel["ridge"] = float(np.mean(correct[-1]))
-        for name, value in panel.items():
+    of_layers = [name for name in names if name not in own]
+    found: dict[str, list[float]] = {name: [] for name in of_layers}
+    for layer in layers if of_layers else ():
+        for name, value in transferability.panel_from_layer(layer, codes, of_layers).items():
             found[name].append(value)
     arrays = {name: np.array(values) for name, values in found.items()}
-    if "ridge" in names:
-        arrays[CORRECT] = np.array(correct)
     for name in own:
         known = probabilities is not None
         arrays[name] = np.array(SCORES[name].function(probabilities, labels) if known else np.nan)

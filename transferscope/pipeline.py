@@ -3,6 +3,7 @@
 import logging
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,22 @@ from transferscope.data import load_target
 from transferscope.draws import stratified_draws
 from transferscope.errors import InputError, SourceError, TransferscopeError, is_interrupt
 from transferscope.panels import choose_scores
+from transferscope.prediction.expected import most_samples
 from transferscope.progress import Reporter
 from transferscope.protocols.recipe import Recipe
 from transferscope.protocols.scratch import reference_recipe
+from transferscope.reasons import reason
 from transferscope.reference import ReferenceMaker, ReferenceNetwork, TrainedReference
 from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary
 from transferscope.scorer import Clock, Scorer
-from transferscope.selection import ScratchCandidate, Selector, compare_hits, leave_one_out, recommend
+from transferscope.selection import OBJECTIVES, ScratchCandidate, expected_accuracies, protocols_of, recommend
 from transferscope.stages import trace
 from transferscope.store import Store
 from transferscope.zoo import OWN, Zoo, load_zoo
 
 logger = logging.getLogger("transferscope")
+
+MODES = ("default", "quick")
 
 
 def rank(
@@ -44,13 +49,17 @@ def rank(
     reference: str = "compact",
     recipe: Recipe | None = None,
     trust_code: bool = False,
-    selector: Selector = leave_one_out,
+    protocol: str = "any",
+    shots: int | None = None,
+    objective: str = "accuracy",
+    mode: str = "default",
 ) -> Ranking:
-    """Rank the sources of a zoo, each with the depth at which to cut it, for a target that nothing was run on.
+    """Rank the sources of a zoo, each with its best cut and protocol, for a target that no transfer was run on.
 
     Every source runs once over a stratified probe set of the target. Each of its stages gets transferability
     scores (LogME, H-score, leave-one-out ridge …) and its similarity (debiased linear CKA, SVCCA) to a network
-    trained from scratch on the same images, after Gerace et al. (2024, arXiv 2303.01429; our instantiation).
+    trained from scratch on the same images, after Gerace et al. (2024, arXiv 2303.01429; our instantiation). Accuracies
+    are expected from scores by a model that was fitted to measured transfers of other targets.
 
     Parameters
     ----------
@@ -61,7 +70,7 @@ def rank(
     device : str
         "auto", "cpu", "cuda" or "cuda:N".
     samples : int
-        Images in the probe set; every prediction is for this number of images.
+        Images in the probe set, that scores are computed on.
     batch_size : int
         Images in one forward pass.
     seed : int
@@ -83,8 +92,18 @@ def rank(
         How the reference is trained.
     trust_code : bool
         Whether factories of `loader: python` may be run.
-    selector : callable
-        Scores over (source, depth) to predicted accuracies.
+    protocol : str
+        "truncate" (a linear head on frozen features, the network ends at the cut), "reinit" (what follows the cut is
+        drawn anew and trained, what is kept stays frozen), "finetune" (the same, all of it trained) or "any": the
+        best of them for each source.
+    shots : int, optional
+        Images of each class that a transfer is expected to be trained on. By default all images of the target, or as
+        many as transfers were measured with. With fewer than the target has, the probe set is that small too.
+    objective : str
+        "accuracy"; "accuracy-per-joule" of one prediction (accuracy above that of always guessing the largest class,
+        over FLOPs); or "latency": the fewest FLOPs of all that cannot be told apart from the most accurate.
+    mode : str
+        "default", or "quick": similarities, and of the scores those alone that expected accuracies are made from.
 
     Raises
     ------
@@ -96,7 +115,12 @@ def rank(
         When not a single source could be ranked; single failures are in `Ranking.failed`.
     """
     check_arguments(samples, batch_size, seed, reference)
-    names = choose_scores(scores)
+    kept = protocols_of(protocol)
+    names = _scores_of_mode(mode, scores)
+    if objective not in OBJECTIVES:
+        raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {objective!r}.")
+    if shots is not None and (not isinstance(shots, (int, np.integer)) or shots < 1):
+        raise InputError(f"Expected `shots` to be a whole number of at least 1, or None, but got {shots!r}.")
     if not isinstance(uncertainty, (int, np.integer)) or uncertainty < 0 or uncertainty == 1:
         raise InputError(
             f"Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got {uncertainty!r}."
@@ -108,7 +132,8 @@ def rank(
         models.check_trust(source, trust_code)
     clock = Clock()
     images = load_target(target)
-    probe = images.probe(samples, seed)
+    classes = len(images.classes)
+    probe = images.probe(samples if shots is None else min(samples, max(shots * classes, 2)), seed)
     if uncertainty:
         next(stratified_draws(probe.labels, uncertainty, seed))  # too few images are an error now, not for each source
     clock.lap("data")
@@ -141,24 +166,41 @@ def rank(
     if scorer.remembered:
         logger.info("%d of %d sources came from the cache in %s.", scorer.remembered, len(candidates), store.root)
     largest = float(np.bincount(probe.labels).max() / probe.n_samples)
-    attributes = {"target": images.name, "n_samples": probe.n_samples, "seed": seed, "largest_class": largest}
+    attributes = {
+        "target": images.name, "n_samples": probe.n_samples, "classes": classes, "seed": seed, "largest_class": largest,
+    }  # fmt: skip
     if uncertainty:
         attributes["uncertainty"] = int(uncertainty)
-    dataset = scoring.to_dataset(units, attributes, _baselines(sources, [unit.source for unit in units]))
     chosen = scorer.best_reference()
     candidate = _candidate(chosen)
-    predictions = compare_hits(selector(dataset), candidate)
+    if candidate is not None:
+        attributes |= {"scratch_accuracy": candidate.accuracy, "scratch_held_out": candidate.n_held_out}
+    dataset = scoring.to_dataset(units, attributes, _baselines(sources, [unit.source for unit in units]))
+    most = max(min(len(images), most_samples(dataset)), probe.n_samples)
+    predictions = expected_accuracies(dataset, most if shots is None else shots * classes).sel(protocol=list(kept))
     shown = scoring.score_names(dataset)
-    recommendations = recommend(predictions, shown, candidate, [name for name in scoring.BASELINES if name in dataset])
+    baselines = [name for name in scoring.BASELINES if name in dataset]
+    picks = recommend(predictions, shown, candidate, baselines, objective)
+    recommendations = tuple(replace(pick, reason=reason(pick, picks, predictions)) for pick in picks)
     clock.lap("selection")
     return Ranking(
-        target=TargetSummary(images.name, probe.n_samples, len(images.classes), images.hash),
+        target=TargetSummary(images.name, probe.n_samples, classes, images.hash),
         reference=summarize(chosen.network),
         recommendations=recommendations,
         scores=predictions,
         failed=tuple(failed),
         timings=clock.seconds,
     )
+
+
+def _scores_of_mode(mode: str, scores: str | Iterable[str]) -> tuple[str, ...]:
+    if mode not in MODES:
+        raise InputError(f"Expected `mode` to be one of {', '.join(MODES)}, but got {mode!r}.")
+    if mode == "default":
+        return choose_scores(scores)
+    if scores != "default":
+        raise InputError(f"Expected no `scores` with `mode` 'quick', which has its own, but got {scores!r}.")
+    return choose_scores(())
 
 
 def check_arguments(samples: Any, batch_size: Any, seed: Any, reference: Any) -> None:

@@ -12,7 +12,7 @@ from transferscope import models, scoring
 from transferscope.draws import KEPT
 from transferscope.errors import TransferscopeWarning
 from transferscope.features import LayerFeatures, layer_features
-from transferscope.panels import CORRECT, needs_predictions, score_source, standard_errors
+from transferscope.panels import needs_predictions, score_source, standard_errors
 from transferscope.progress import Reporter
 from transferscope.reference import ReferenceMaker, TrainedReference
 from transferscope.scoring import Factored, SourceScores
@@ -120,8 +120,6 @@ class Scorer:
             )
 
         def score(names: list[str]) -> dict[str, np.ndarray]:
-            # What ridge gets right comes with ridge.
-            names = [name for name in names if name != CORRECT]
             layers = scoring.layers_of(factored()) if len(needs_predictions(names)) < len(names) else ()
             return score_source(layers, features.probabilities, labels, names)
 
@@ -136,16 +134,13 @@ class Scorer:
             )
 
         before = self._computed
-        scores = self._remember("scores", [features.key], (*self._names, CORRECT), score, name)
+        scores = self._remember("scores", [features.key], self._names, score, name)
         pair = [features.key, reference.features.key]
         similarities = self._remember("similarities", pair, scoring.SIMILARITIES, compare, name)
         drawn = [features.key, self._draws, self._maker.seed, KEPT]
         errors = self._remember("standard_errors", drawn, self._names if self._draws else (), spread, name)
         self.remembered += self._computed == before
-        correct = scores.pop(CORRECT)
-        return SourceScores(
-            name, features.stages, tuple(reference.features.arrays), scores, similarities, correct, errors
-        )
+        return SourceScores(name, features.stages, tuple(reference.features.arrays), scores, similarities, errors)
 
     def _remember(
         self,

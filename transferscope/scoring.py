@@ -10,7 +10,7 @@ import xarray as xr
 from transferscope import __version__, backend, similarity
 from transferscope.draws import KEPT
 from transferscope.linalg import Factors, thin_svd
-from transferscope.panels import ACCURACIES, CORRECT
+from transferscope.panels import ACCURACIES
 from transferscope.stages import Stage
 from transferscope.transferability import SCORES, Layer
 
@@ -28,7 +28,6 @@ _DESCRIPTIONS = {
     "svcca": "SVCCA (0.99 of the variance) with each layer of the network trained from scratch on the target.",
     "linear_cka_to_scratch": "Debiased linear CKA with the most similar layer of the scratch network.",
     "svcca_to_scratch": "SVCCA with the most similar layer of the scratch network.",
-    CORRECT: "Whether the left-out image is classified correctly by ridge: 1 or 0, -1 where there is no such depth.",
     "network_params": "Baseline: parameters of the whole source, up to its last stage.",
     "depth_fraction": "Baseline: share of the source's stages that are kept.",
     "source_accuracy": "Baseline: accuracy of the source on its own task, as the zoo gives it.",
@@ -47,8 +46,6 @@ class SourceScores:
     """Score name to (depths,); to () where a score looks at the source's own predictions alone."""
     similarities: Mapping[str, np.ndarray]
     """Similarity measure to (depths, reference layers)."""
-    correct: np.ndarray
-    """Booleans (depths, n_samples): whether ridge classifies the image when it is left out."""
     standard_errors: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Score name to the shape of that score."""
 
@@ -211,7 +208,6 @@ def to_dataset(
     names = np.full((len(units), widths), "", dtype=object)
     for row, unit in zip(names, units, strict=True):
         row[: len(unit.reference_layers)] = unit.reference_layers
-    n_samples = max((unit.correct.shape[1] for unit in units), default=0)
 
     dataset = xr.Dataset(
         {
@@ -219,10 +215,6 @@ def to_dataset(
             **{name: (("source",), np.asarray(array)) for name, array in over_sources.items()},
             **{name: (("source", "depth", "reference_layer"), array) for name, array in similarities.items()},
             "reference_layer_name": (("source", "reference_layer"), names),
-            CORRECT: (
-                ("source", "depth", "sample"),
-                padded((unit.correct for unit in units), -1, np.int8, (n_samples,)),
-            ),
         },
         coords={
             "source": np.array([unit.source for unit in units], dtype=object),

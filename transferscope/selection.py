@@ -1,23 +1,31 @@
-"""From scores to predictions, and from predictions to a ranking of sources and depths."""
+"""From expected accuracies to a ranking of sources, each with its best cut and protocol."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import NormalDist
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
+from scipy.special import logit, ndtr
 
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
-from transferscope.ties import beats, beats_unpaired, is_tie
+from transferscope.lookup import near
+from transferscope.prediction.calibration import load_calibration
+from transferscope.prediction.covariates import CUT_PROTOCOLS
+from transferscope.prediction.expected import LEVEL, accuracy_interval, expected_accuracies, raised
+from transferscope.ties import TIE, beats_unpaired, is_tie
 from transferscope.zoo import SCRATCH
 
-LEVEL = 0.8
-"""Coverage of every interval."""
+__all__ = [
+    "LEVEL", "OBJECTIVES", "PROTOCOLS", "Recommendation", "ScratchCandidate", "cut_table", "expected_accuracies",
+    "protocols_of", "recommend",
+]  # fmt: skip
 
-Selector = Callable[[xr.Dataset], xr.Dataset]
-"""Takes the scores over (source, depth); returns them with `expected_accuracy`, `lower` and `upper` added."""
+PROTOCOLS = (*CUT_PROTOCOLS, "any")
+"""What `rank` can be asked to look at."""
+_EDGE = 1e-6
+"""Accuracies are kept this far from 0 and 1 where their logits are compared."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,11 @@ class Recommendation:
     protocol: str
     expected_accuracy: float
     interval: tuple[float, float]
-    """80 % interval of the accuracy, from the number of images it was estimated on alone."""
+    """80 % interval: of measured transfers of other targets, or of the number of held-out images (from scratch)."""
     params: int
-    """Parameters of the network up to the cut."""
+    """Parameters of the network that comes out: up to the cut for truncate, else all."""
     flops: int
-    """Floating-point operations per image up to the cut."""
+    """Floating-point operations per image of that network, its head apart."""
     scores: dict[str, float] = field(default_factory=dict)
     """At this cut; those of the source's own predictions (LEEP, NCE) do not depend on it."""
     baselines: dict[str, float] = field(default_factory=dict)
@@ -46,6 +54,8 @@ class Recommendation:
     """Probability that it is really better than the next one in the ranking; None for the last."""
     tied_with: tuple[str, ...] = ()
     """Those that it cannot be told apart from: either is better with a probability of 0.1 at least."""
+    reason: str = ""
+    """Why, in words, from the figures."""
 
 
 @dataclass(frozen=True)
@@ -60,77 +70,81 @@ class ScratchCandidate:
     flops: int
 
 
-def accuracy_interval(accuracy: Any, n_samples: int) -> tuple[Any, Any]:
-    """Wilson score interval (Wilson 1927) of an accuracy measured on `n_samples` images, at 80 %.
+def protocols_of(protocol: str) -> tuple[str, ...]:
+    """Return the protocols that a name stands for.
 
     Raises
     ------
     InputError
-        When `n_samples` is not positive.
+        When it is none of `PROTOCOLS`.
     """
-    if n_samples < 1:
-        raise InputError(f"Expected `n_samples` to be at least 1, but got {n_samples}.")
-    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-    middle = (accuracy + z**2 / (2 * n_samples)) / (1 + z**2 / n_samples)
-    variance = accuracy * (1 - accuracy) / n_samples + z**2 / (4 * n_samples**2)
-    half = z * np.sqrt(variance) / (1 + z**2 / n_samples)
-    # At 0 and 1 the two terms are equal; their rounding must not leave [0, 1].
-    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+    return CUT_PROTOCOLS if _known("protocol", protocol, PROTOCOLS) == "any" else (protocol,)
 
 
-def leave_one_out(scores: xr.Dataset) -> xr.Dataset:
-    """Predict the accuracy of each truncated network as the leave-one-out accuracy of a linear head on it.
+def cut_table(predictions: xr.Dataset) -> pd.DataFrame:
+    """List every source, depth and protocol with a prediction: a row each, cheapest first.
 
-    The interval is that of the number of probe images; that the best of several cuts was picked is not in it.
+    Columns source, layer, depth, depths, protocol, expected_accuracy, lower, upper, and params and flops of the network
+    that comes out: `truncate` ends at the cut, the other protocols keep the architecture.
     """
-    lower, upper = accuracy_interval(scores["ridge"], scores.attrs["n_samples"])
-    predicted = scores.assign(expected_accuracy=scores["ridge"], lower=lower, upper=upper)
-    predicted["expected_accuracy"].attrs["description"] = (
-        "Predicted accuracy of the truncated network with a new linear head, at this number of images."
-    )
-    for name in ("lower", "upper"):
-        predicted[name].attrs["description"] = f"{name.capitalize()} end of the {LEVEL:.0%} interval."
-    return predicted
+    names = ["expected_accuracy", "lower", "upper", "layer", "params", "flops"]
+    rows = predictions[names].to_dataframe().reset_index()
+    rows = rows[rows["layer"] != ""]
+    by_source = rows.groupby("source")
+    rows["depths"] = by_source["depth"].transform("max")
+    for name in ("params", "flops"):
+        rows[name] = rows[name].where(rows["protocol"] == "truncate", by_source[name].transform("max"))
+    rows = rows[rows["expected_accuracy"].notna()].sort_values(["flops", "depth", "source"], kind="stable")
+    columns = ["source", "layer", "depth", "depths", "protocol", *names[:3], "params", "flops"]
+    return rows[columns].reset_index(drop=True)
 
 
-def best_cuts(predictions: xr.Dataset) -> list[int | None]:
-    """Return the index of the depth with the highest expected accuracy of each source, None without any prediction.
-
-    Of equal ones it is the shallowest.
-    """
-    rows = predictions["expected_accuracy"].to_numpy()
-    return [None if np.isnan(row).all() else int(np.nanargmax(row)) for row in rows]
+def _accuracy(rows: pd.DataFrame, _predictions: xr.Dataset) -> pd.Series:
+    return rows["expected_accuracy"]
 
 
-def compare_hits(predictions: xr.Dataset, scratch: ScratchCandidate | None) -> xr.Dataset:
-    """Add the probability that one source, at its best cut, is really better than another.
+def _per_joule(rows: pd.DataFrame, predictions: xr.Dataset) -> pd.Series:
+    above = rows["expected_accuracy"] - predictions.attrs.get("largest_class", 0.0)
+    return above / rows["flops"].clip(lower=1)
 
-    `beats` (source, other) compares which images ridge gets right when they are left out (`correct`), image by image:
-    two sources of overlapping intervals may still be told apart, since the same images are hard for both. The scratch
-    network was measured on other images; `beats_scratch` (source) compares the accuracies alone. That each cut was
-    chosen by the same images is in neither.
-    """
-    cuts = best_cuts(predictions)
-    ranked = [i for i, cut in enumerate(cuts) if cut is not None]
-    correct = predictions["correct"].to_numpy()
-    matrix = np.full((len(cuts), len(cuts)), np.nan)
-    if ranked:
-        matrix[np.ix_(ranked, ranked)] = beats(np.stack([correct[i, cuts[i]] for i in ranked]))
-    sources = predictions["source"].to_numpy()
-    compared = predictions.assign(beats=(("source", "other"), matrix)).assign_coords(other=("other", sources))
-    compared["beats"].attrs["description"] = (
-        "Probability that `source`, at its best cut, is really better than `other` at its own, from which images ridge "
-        "gets right when they are left out: one minus the exact mid-p of McNemar's one-sided test."
-    )
-    if scratch is not None:
-        accuracy = predictions["expected_accuracy"].max("depth").to_numpy()
-        probability = beats_unpaired(accuracy, predictions.attrs["n_samples"], scratch.accuracy, scratch.n_held_out)
-        compared = compared.assign(beats_scratch=("source", probability))
-        compared["beats_scratch"].attrs["description"] = (
-            "Probability that the source, at its best cut, is really better than the scratch network, which was "
-            "measured on other images: the two accuracies taken for independent."
-        )
-    return compared
+
+def _latency(rows: pd.DataFrame, predictions: xr.Dataset) -> pd.Series:
+    """Rank those that cannot be told apart from the best by FLOPs, then accuracy; the others behind them by accuracy."""
+    best = rows["expected_accuracy"].max()
+    tied = _better(rows["expected_accuracy"], best, predictions) >= TIE[0]
+    cheapness = -rows["flops"].rank(method="dense") + len(rows)
+    return rows["expected_accuracy"] + cheapness.where(tied, -1)
+
+
+OBJECTIVES: Mapping[str, Callable[[pd.DataFrame, xr.Dataset], pd.Series]] = {
+    "accuracy": _accuracy,
+    "accuracy-per-joule": _per_joule,
+    "latency": _latency,
+}
+"""What to rank by, from rows of `cut_table`: highest first. Accuracy per joule is the expected accuracy above that of
+always guessing the largest class, over the FLOPs of one image, which the joules go with; latency takes the fewest FLOPs
+among all that cannot be told apart from the most accurate."""
+
+
+def _better(one: float | pd.Series, other: float, predictions: xr.Dataset) -> np.ndarray:
+    """Return the probability that one way to transfer is really better than another."""
+    if not predictions.attrs["calibrated"]:
+        n = predictions.attrs["n_samples"]
+        return np.asarray(beats_unpaired(np.asarray(one), n, other, n))
+    x, y = (logit(np.clip(each, _EDGE, 1 - _EDGE)) for each in (one, other))
+    return np.asarray(ndtr((x - y) / load_calibration().contrast))
+
+
+def _better_than_scratch(row: pd.Series, scratch: pd.Series, n_held_out: int, predictions: xr.Dataset) -> float:
+    """Return the probability that a source is really better than a network that was measured."""
+    if not predictions.attrs["calibrated"]:
+        n, mine = predictions.attrs["n_samples"], row["expected_accuracy"]
+        return float(beats_unpaired(mine, n, scratch["expected_accuracy"], n_held_out))
+    # Both errors in logits: half a logit interval holds 1.28 standard deviations.
+    ends = [logit(np.clip(each[["lower", "upper"]].to_numpy(float), _EDGE, 1 - _EDGE)) for each in (row, scratch)]
+    spread = np.hypot(*(np.ptp(end) for end in ends)) / (2 * 1.2815515655446004)
+    x, y = (logit(np.clip(each["expected_accuracy"], _EDGE, 1 - _EDGE)) for each in (row, scratch))
+    return float(ndtr((x - y) / spread))
 
 
 def recommend(
@@ -138,82 +152,99 @@ def recommend(
     score_names: Sequence[str],
     scratch: ScratchCandidate | None,
     baseline_names: Sequence[str] = (),
+    objective: str = "accuracy",
 ) -> tuple[Recommendation, ...]:
-    """Rank every source at its best cut, and training from scratch, best first.
+    """Rank every source at its best cut and protocol, and training from scratch, best first.
 
-    Takes what `compare_hits` returns for the same scratch network.
+    Ties go to the cheaper one: fewer FLOPs, then the shallower cut, then the name. A source without a prediction at any
+    depth is left out with a warning.
 
-    Ties go to the cheaper one: the shallower cut, then fewer FLOPs, then the name. A source without a prediction at
-    any depth is left out with a warning.
+    Parameters
+    ----------
+    predictions : xarray.Dataset
+        What `expected_accuracies` returns.
+    score_names, baseline_names : sequence of str
+        Variables that are reported of each.
+    scratch : ScratchCandidate or None
+    objective : str
+        Of `OBJECTIVES`.
 
     Raises
     ------
     SourceError
         When nothing is left to rank.
+    InputError
+        When the objective is unknown.
     """
-    candidates = []
-    for source, best in zip(predictions["source"].to_numpy(), best_cuts(predictions), strict=True):
-        if best is None:
-            warnings.warn(
-                f"Source {source} has no expected accuracy at any depth and is left out of the ranking.",
-                TransferscopeWarning,
-                stacklevel=2,
-            )
-            continue
-        rows = predictions.sel(source=source)
-        cut = rows.isel(depth=best)
-        candidates.append(
-            Recommendation(
-                rank=0,
-                source=str(source),
-                layer=str(cut["layer"].item()),
-                depth=best + 1,
-                depths=int((rows["layer"].to_numpy() != "").sum()),
-                protocol="truncate",
-                expected_accuracy=float(cut["expected_accuracy"]),
-                interval=(float(cut["lower"]), float(cut["upper"])),
-                params=int(cut["params"]),
-                flops=int(cut["flops"]),
-                scores={name: float(cut[name]) for name in score_names},
-                baselines={name: float(cut[name]) for name in baseline_names},
-            )
+    value = OBJECTIVES[_known("objective", objective, tuple(OBJECTIVES))]
+    rows = cut_table(predictions)
+    for source in sorted(set(predictions["source"].to_numpy()) - set(rows["source"])):
+        warnings.warn(
+            f"Source {source} has no expected accuracy at any depth and is left out of the ranking.",
+            TransferscopeWarning,
+            stacklevel=2,
         )
     if scratch is not None:
-        lower, upper = accuracy_interval(scratch.accuracy, scratch.n_held_out)
-        candidates.append(
-            Recommendation(
-                rank=0,
-                source=SCRATCH,
-                layer=None,
-                depth=0,
-                depths=scratch.depths,
-                protocol="scratch",
-                expected_accuracy=scratch.accuracy,
-                interval=(float(lower), float(upper)),
-                params=scratch.params,
-                flops=scratch.flops,
+        by, n = predictions.attrs["scratch_growth"], scratch.n_held_out
+        measured = (scratch.accuracy, *accuracy_interval(scratch.accuracy, n))
+        expected, lower, upper = (raised(float(accuracy), by, n) for accuracy in measured)
+        own = {
+            "source": SCRATCH, "protocol": SCRATCH, "depth": 0, "depths": scratch.depths, "params": scratch.params,
+            "flops": scratch.flops, "expected_accuracy": expected, "lower": lower, "upper": upper,
+        }  # fmt: skip
+        rows = pd.concat([rows, pd.DataFrame([own])], ignore_index=True)
+        rows = rows.sort_values(["flops", "depth", "source"], kind="stable")
+    if rows.empty:
+        raise SourceError("No source has an expected accuracy at any depth, and there is no scratch network to rank.")
+    rows["value"] = value(rows, predictions)
+    # Stable, so that of equal values the cheaper one stays first.
+    order = rows.sort_values("value", ascending=False, kind="stable").drop_duplicates("source").reset_index(drop=True)
+
+    def better(i: int, j: int) -> float:
+        one, other = order.iloc[i], order.iloc[j]
+        if scratch is not None and SCRATCH in (one["source"], other["source"]):
+            if other["source"] != SCRATCH:
+                return 1 - better(j, i)
+            return _better_than_scratch(one, other, scratch.n_held_out, predictions)
+        return float(_better(one["expected_accuracy"], other["expected_accuracy"], predictions))
+
+    picks = []
+    for i, row in order.iterrows():
+        others = [j for j in range(len(order)) if j != i]
+        picks.append(
+            replace(
+                _recommendation(row, predictions, score_names, baseline_names),
+                rank=i + 1,
+                beats_next=better(i, i + 1) if i + 1 < len(order) else None,
+                tied_with=tuple(str(order["source"][j]) for j in others if is_tie(better(i, j))),
             )
         )
-    if not candidates:
-        raise SourceError("No source has an expected accuracy at any depth, and there is no scratch network to rank.")
-    candidates.sort(key=lambda c: (-c.expected_accuracy, c.flops, c.source))
-    better = [[_better(predictions, one.source, other.source) for other in candidates] for one in candidates]
-    return tuple(
-        replace(
-            candidate,
-            rank=i + 1,
-            beats_next=better[i][i + 1] if i + 1 < len(candidates) else None,
-            tied_with=tuple(other.source for j, other in enumerate(candidates) if j != i and is_tie(better[i][j])),
-        )
-        for i, candidate in enumerate(candidates)
+    return tuple(picks)
+
+
+def _recommendation(
+    row: pd.Series, predictions: xr.Dataset, score_names: Sequence[str], baseline_names: Sequence[str]
+) -> Recommendation:
+    scratch = row["protocol"] == SCRATCH
+    cut = None if scratch else predictions.sel(source=row["source"], depth=row["depth"])
+    return Recommendation(
+        rank=0,
+        source=str(row["source"]),
+        layer=None if scratch else str(row["layer"]),
+        depth=int(row["depth"]),
+        depths=int(row["depths"]),
+        protocol=str(row["protocol"]),
+        expected_accuracy=float(row["expected_accuracy"]),
+        interval=(float(row["lower"]), float(row["upper"])),
+        params=int(row["params"]),
+        flops=int(row["flops"]),
+        scores={} if cut is None else {name: float(cut[name]) for name in score_names},
+        baselines={} if cut is None else {name: float(cut[name]) for name in baseline_names},
     )
 
 
-def _better(predictions: xr.Dataset, one: str, other: str) -> float:
-    """Look up the probability that `one` of the candidates is really better than the `other`."""
-    if one == other:
-        return 0.5
-    if one == SCRATCH:
-        return 1 - _better(predictions, other, one)
-    row = predictions.sel(source=one)
-    return float(row["beats_scratch"] if other == SCRATCH else row["beats"].sel(other=other))
+def _known(name: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        hint = near(value, choices) if isinstance(value, str) else ""
+        raise InputError(f"Expected `{name}` to be one of {', '.join(choices)}, but got {value!r}{hint}")
+    return value

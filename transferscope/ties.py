@@ -1,7 +1,7 @@
-"""Whether one source is really better than another, from which images each of them gets right."""
+"""Whether one source is really better than another, or the two cannot be told apart."""
 
 import numpy as np
-from scipy.special import betainc, ndtr
+from scipy.special import ndtr
 
 TIE = (0.1, 0.9)
 """Two candidates are tied while the probability that the first is better lies within these."""
@@ -10,34 +10,6 @@ TIE = (0.1, 0.9)
 def is_tie(probability: float) -> bool:
     """Whether a probability that one is better leaves it open which of the two is."""
     return TIE[0] <= probability <= TIE[1]
-
-
-def beats(correct: np.ndarray) -> np.ndarray:
-    """Return the probability that each source is better than each other one, judged on the same images.
-
-    Only images that exactly one of two sources gets right tell them apart: b for the first, c for the second. The
-    share of b is given a uniform prior; the probability that it is above one half is then 1 - I(b + 1, c + 1) at 1/2
-    (I is the regularised incomplete beta function), which equals one minus the exact one-sided mid-p of McNemar's test.
-
-    Parameters
-    ----------
-    correct : numpy.ndarray
-        (sources, n_samples), whether each image is classified correctly.
-
-    Returns
-    -------
-    numpy.ndarray
-        (sources, sources) in (0, 1): row better than column; 0.5 on the diagonal and for sources that agree on every
-        image. Opposite entries sum to 1.
-
-    References
-    ----------
-    McNemar (1947), Note on the sampling error of the difference between correlated proportions. Fagerland et al.
-    (2013), The McNemar test for binary matched-pairs data: mid-p and asymptotic are better than exact conditional.
-    """
-    right = correct.astype(np.float64)
-    wins = right @ (1 - right).T
-    return betainc(wins.T + 1, wins + 1, 0.5)
 
 
 def beats_unpaired(accuracy: np.ndarray, n_samples: int, other: float, n_other: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import click
 
 from transferscope.cli import options
 
-_SAMPLES = 80
+_SHOTS = 16
 
 
 @click.command("demo", epilog="Example: transferscope demo -o /tmp/transferscope-demo")
@@ -31,7 +31,7 @@ def command(ctx: click.Context, output: str, seed: int, quiet: bool, verbose: bo
         folder, seed=seed, progress=not quiet, say=lambda line: None if quiet else click.echo(line, err=True)
     )
     arguments = [
-        "--target", str(folder / "target"), "--sources", str(zoo), "--trust-code", "--samples", str(_SAMPLES),
+        "--target", str(folder / "target"), "--sources", str(zoo), "--trust-code", "--shots", str(_SHOTS),
         "--seed", str(seed), "-o", str(folder / "results"),
         *(["--quiet"] if quiet else []), *(["--verbose"] if verbose else []),
     ]  # fmt: skip

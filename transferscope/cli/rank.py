@@ -4,6 +4,11 @@ import click
 
 from transferscope.cli import options
 
+# Written out: what they come from would import torch.
+PROTOCOLS = ("truncate", "reinit", "finetune", "any")
+OBJECTIVES = ("accuracy", "accuracy-per-joule", "latency")
+MODES = ("default", "quick")
+
 
 @click.command(
     "rank",
@@ -11,12 +16,31 @@ from transferscope.cli import options
 Examples:
   transferscope rank --target data/ --sources zoo.yaml
   transferscope rank --target data/ --sources zoo.yaml --samples 300 --format json > ranking.json
-  transferscope rank --target data/ --sources zoo.yaml --reference own -o results/
+  transferscope rank --target data/ --sources zoo.yaml --protocol truncate --objective latency
+  transferscope rank --target data/ --sources zoo.yaml --shots 20 --reference own -o results/
   transferscope rank --target data/ --sources zoo.yaml --scores default,leep,parc --uncertainty 20""",
 )
 @click.option("--target", required=True, metavar="FOLDER", help="Labelled images: a sub-folder for each class.")
 @options.sources
 @options.samples
+@click.option(
+    "--protocol", type=click.Choice(PROTOCOLS), default="any", show_default=True,
+    help="How the source is adapted: a linear head on frozen features of the cut network (truncate), what follows the "
+    "cut re-initialised and trained (reinit), all of it trained (finetune), or the best of these for each source.",
+)  # fmt: skip
+@click.option(
+    "--shots", type=click.IntRange(min=1), metavar="N",
+    help="Expect accuracies for N training images of each class, not for all that the folder holds.",
+)  # fmt: skip
+@click.option(
+    "--objective", type=click.Choice(OBJECTIVES), default="accuracy", show_default=True,
+    help="Rank by expected accuracy, by accuracy for the energy of a prediction, or take the fewest FLOPs of all that "
+    "cannot be told apart from the most accurate.",
+)  # fmt: skip
+@click.option(
+    "--mode", type=click.Choice(MODES), default="default", show_default=True,
+    help="quick: similarities, and of the scores those alone that expected accuracies are made from.",
+)  # fmt: skip
 @click.option(
     "--scores", multiple=True, metavar="NAME[,NAME...]|default|all",
     help="Transferability scores to compute, at every depth: logme, hscore, transrate, nleep, gbc, parc, sfda, knn, "
@@ -41,6 +65,10 @@ def command(
     target: str,
     sources: str,
     samples: int,
+    protocol: str,
+    shots: int | None,
+    objective: str,
+    mode: str,
     scores: tuple[str, ...],
     uncertainty: int | None,
     reference: str,
@@ -55,9 +83,10 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Rank pretrained networks, each with the depth to cut it at, for a folder of labelled images.
+    """Rank pretrained networks, each with its best cut and protocol, for a folder of labelled images.
 
-    With -v, --scores or --uncertainty the table shows every score beside the baselines.
+    With -v, --scores or --uncertainty the table shows every score beside the baselines; with -v, or an objective other
+    than accuracy, also which cuts are worth their FLOPs.
 
     Exit code 3: done, but some sources failed; they are listed and the others are ranked.
     """
@@ -75,6 +104,10 @@ def command(
             sources,
             device=device,
             samples=samples,
+            protocol=protocol,
+            shots=shots,
+            objective=objective,
+            mode=mode,
             batch_size=batch_size,
             seed=seed,
             progress=not quiet,
@@ -85,7 +118,11 @@ def command(
             trust_code=trust_code,
         )
     options.deliver(
-        ranking, lambda found, console: print_ranking(found, console, detailed=verbose), output_format, folder, quiet
+        ranking,
+        lambda found, console: print_ranking(found, console, costs=objective != "accuracy", detailed=verbose),
+        output_format,
+        folder,
+        quiet,
     )
     if verbose:
         for part, seconds in ranking.timings.items():

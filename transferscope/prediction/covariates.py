@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from transferscope.errors import InputError
+from transferscope.panels import NEEDED
 
 CUT_PROTOCOLS = ("truncate", "reinit", "finetune")
 SCRATCH = "scratch"
@@ -30,8 +31,6 @@ _FEW_HELD_OUT = 10
 """Held-out images at which the accuracy from scratch and that of the best head count equally much."""
 HEADS = ("ridge", "knn", "nearest_mean")
 """Classifiers whose leave-one-out accuracies `head` is made of: with few images each is noise in a way of its own."""
-NEEDED = (*HEADS, "logme", "effective_rank")
-"""Scores that a prediction is made from."""
 _COLUMNS = ("source", "depth", "depth_fraction", *NEEDED)
 
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from transferscope import scoring
@@ -18,6 +20,7 @@ from transferscope.report.drawing import short
 from transferscope.selection import Recommendation
 from transferscope.similarity import MEASURES
 
+_MARKERS = {"truncate": "o", "reinit": "s", "finetune": "^", "scratch": "X"}
 _MOST_LABELS = 40
 _MOST_PANELS = 4
 _INCHES_A_LETTER = 0.085
@@ -75,14 +78,15 @@ def heatmap(similarity: xr.DataArray, ax: Axes | None = None, **options: Any) ->
 
 
 def depth_curves(scores: xr.Dataset, recommendations: tuple[Recommendation, ...] = (), ax: Axes | None = None) -> Axes:
-    """Draw the expected accuracy of every source over the depth of the cut, with intervals.
+    """Draw the expected accuracy of every source over the depth of the cut, with intervals, by its best protocol.
 
     Parameters
     ----------
     scores : xarray.Dataset
         `Ranking.scores`.
     recommendations : tuple of Recommendation
-        Their cuts are marked; training from scratch becomes a dashed line.
+        Their cuts are marked, each source is drawn by the protocol of its own; training from scratch becomes a dashed
+        line. A source that is not among them is drawn by the first protocol.
     ax : matplotlib.axes.Axes, optional
         Drawn into; new axes by default.
     """
@@ -90,15 +94,18 @@ def depth_curves(scores: xr.Dataset, recommendations: tuple[Recommendation, ...]
         ax = plt.subplots(figsize=(8, 5), layout="constrained")[1]
     palette = sns.color_palette("colorblind", max(scores.sizes["source"], 1))
     markers = "osD^vP*X<>"
+    protocols = {pick.source: pick.protocol for pick in recommendations}
     lines = []
     for i, source in enumerate(scores["source"].to_numpy()):
-        rows = scores.sel(source=source)
+        protocol = protocols.get(source, scores["protocol"].to_numpy()[0])
+        rows = scores.sel(source=source, protocol=protocol)
         kept = rows["layer"].to_numpy() != ""
+        label = _name(source) if scores.sizes["protocol"] == 1 else f"{_name(source)}, {protocol}"
         share = rows["depth"].to_numpy()[kept] / kept.sum()
         ax.fill_between(share, rows["lower"][kept], rows["upper"][kept], color=palette[i], alpha=0.12, linewidth=0)
         lines += ax.plot(
             share, rows["expected_accuracy"][kept], color=palette[i], marker=markers[i % len(markers)],
-            linestyle=("-", "--", ":")[i // len(markers) % 3], markersize=4, label=_name(source),
+            linestyle=("-", "--", ":")[i // len(markers) % 3], markersize=4, label=label,
         )  # fmt: skip
     for pick in recommendations:
         if pick.protocol == "scratch":
@@ -119,6 +126,38 @@ def depth_curves(scores: xr.Dataset, recommendations: tuple[Recommendation, ...]
     outside = len(lines) > 6 or max(len(str(line.get_label())) for line in lines) > 24
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if outside else {}
     ax.legend(handles=lines, title="circle: best cut", fontsize="small", **place)
+    sns.despine(ax=ax)
+    return ax
+
+
+def pareto(cuts: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw expected accuracy against FLOPs: a line joins what nothing beats that is as cheap.
+
+    Parameters
+    ----------
+    cuts : pandas.DataFrame
+        `Ranking.cuts`.
+    ax : matplotlib.axes.Axes, optional
+        Drawn into; new axes by default.
+    """
+    if ax is None:
+        ax = plt.subplots(figsize=(8, 5), layout="constrained")[1]
+    rows = cuts.assign(flops=cuts["flops"].clip(lower=1))
+    sources = list(rows["source"].unique())
+    colours = dict(zip(sources, sns.color_palette("colorblind", len(sources)), strict=True))
+    for (source, protocol), own in rows.groupby(["source", "protocol"], sort=False):
+        ax.scatter(own["flops"], own["expected_accuracy"], color=colours[source], marker=_MARKERS[protocol], alpha=0.6)
+    front = rows[rows["pareto"]]
+    ax.step(front["flops"], front["expected_accuracy"], where="post", color="0.35", linewidth=1.2, zorder=0)
+    dot = partial(Line2D, [], [], linestyle="none")
+    handles = [dot(color=colours[source], marker="o", label=_name(source)) for source in sources]
+    shown = [protocol for protocol in _MARKERS if (rows["protocol"] == protocol).any()]
+    handles += [dot(color="0.35", marker=_MARKERS[protocol], label=protocol) for protocol in shown]
+    ax.set_xscale("log")
+    ax.set_xlabel("floating-point operations per image of the network that comes out")
+    ax.set_ylabel("expected accuracy")
+    title = "line: worth its FLOPs"
+    ax.legend(handles=handles, title=title, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     sns.despine(ax=ax)
     return ax
 

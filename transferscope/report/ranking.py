@@ -11,9 +11,10 @@ import xarray as xr
 
 from transferscope.agreement import Agreement, agreement
 from transferscope.errors import InputError
+from transferscope.reasons import how
 from transferscope.report.files import DIGITS, png, prepare_folder, rounded, write_together
 from transferscope.scoring import BASELINES, score_names
-from transferscope.selection import Recommendation, best_cuts
+from transferscope.selection import Recommendation, cut_table
 
 SCHEMA_VERSION = 1
 
@@ -61,7 +62,8 @@ class Ranking:
     reference: Reference | None
     recommendations: tuple[Recommendation, ...]
     scores: xr.Dataset
-    """Every score over (source, depth), with predicted accuracy and similarity to the scratch network."""
+    """Every score over (source, depth), with similarity to the scratch network and, over (source, depth, protocol), the
+    expected accuracy."""
     failed: tuple[Failure, ...]
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds spent on each part of the run; not saved, so that equal runs give equal files."""
@@ -72,23 +74,51 @@ class Ranking:
         return self.recommendations[0]
 
     @property
+    def expected_for(self) -> int:
+        """Images to train on that accuracies are expected for."""
+        return int(self.scores.attrs["samples"])
+
+    @property
     def table(self) -> pd.DataFrame:
         """A row per source at its best cut, best first; the scores are columns of their own."""
         rows = []
         for pick in self.recommendations:
             row = asdict(pick)
-            scores, baselines = row.pop("scores"), row.pop("baselines")
+            scores, baselines, _ = row.pop("scores"), row.pop("baselines"), row.pop("reason")
             row["tied_with"] = "; ".join(pick.tied_with)
             row["lower"], row["upper"] = row.pop("interval")
             row["accuracy_at_last_layer"] = self.accuracy_at_last_layer(pick)
             rows.append({**row, **scores, **baselines})
         return pd.DataFrame(rows).set_index("rank")
 
+    @property
+    def cuts(self) -> pd.DataFrame:
+        """Every source, depth and protocol, and training from scratch, cheapest first.
+
+        Columns source, layer, depth, depths, protocol, expected_accuracy, lower, upper, params and flops (of the
+        network that comes out), and `pareto`: whether nothing is at once as cheap and more accurate.
+        """
+        rows = cut_table(self.scores)
+        for pick in self.recommendations:
+            if pick.layer is None:
+                row = asdict(pick) | {"lower": pick.interval[0], "upper": pick.interval[1], "layer": ""}
+                rows = pd.concat([rows, pd.DataFrame([row])[rows.columns]], ignore_index=True)
+        rows = rows.sort_values(["flops", "expected_accuracy"], ascending=[True, False], kind="stable")
+        before = rows["expected_accuracy"].cummax().shift(fill_value=-math.inf)
+        return rows.assign(pareto=rows["expected_accuracy"] > before).reset_index(drop=True)
+
+    @property
+    def pareto(self) -> pd.DataFrame:
+        """The rows of `cuts` that are worth their FLOPs: each is more accurate than all that are as cheap."""
+        rows = self.cuts
+        return rows[rows["pareto"]].drop(columns="pareto").reset_index(drop=True)
+
     def accuracy_at_last_layer(self, pick: Recommendation) -> float:
-        """Return the expected accuracy of the same source cut after its last layer; NaN for scratch."""
+        """Return the expected accuracy of the same source and protocol with all layers kept; NaN for scratch."""
         if pick.layer is None:
             return math.nan
-        return float(self.scores["expected_accuracy"].sel(source=pick.source, depth=pick.depths))
+        expected = self.scores["expected_accuracy"]
+        return float(expected.sel(source=pick.source, depth=pick.depths, protocol=pick.protocol))
 
     @property
     def verdict(self) -> str:
@@ -98,11 +128,10 @@ class Ranking:
         if best.layer is None:
             text = f"Train from scratch: no source is expected to beat it (accuracy {accuracy})."
         else:
-            text = f"Start from {best.source}, cut after {best.layer} (depth {best.depth} of {best.depths}): "
-            text += f"expected accuracy {accuracy}"
+            text = f"Start from {best.source}, {how(best)}: expected accuracy {accuracy}"
             last = self.accuracy_at_last_layer(best)
-            gains = f"{last:.3f}" != f"{best.expected_accuracy:.3f}"
-            text += f", against {last:.3f} when cut after its last layer." if gains else "."
+            gains = best.depth < best.depths and f"{last:.3f}" != f"{best.expected_accuracy:.3f}"
+            text += f", against {last:.3f} when it is kept to its last layer." if gains else "."
         chance = self.scores.attrs.get("largest_class", 0.0)
         if best.interval[0] <= chance:
             text += (
@@ -114,6 +143,8 @@ class Ranking:
         elif others and best.beats_next is not None:
             sure = f"{best.beats_next:.2f}" if best.beats_next < 0.995 else "over 0.99"
             text += f" It really beats the next, {others[0].source}, with probability {sure}."
+        if best.layer is not None and any(pick.layer is None and pick.source in best.tied_with for pick in others):
+            text += " So it may be no better than training from scratch."
         return text
 
     @property
@@ -121,13 +152,15 @@ class Ranking:
         """How far each score and each baseline agrees with the predicted accuracy, over sources and over depths."""
         names = [name for name in score_names(self.scores) if not name.endswith("_standard_error")]
         baselines = [name for name in BASELINES if name in self.scores]
-        return agreement(self.scores, best_cuts(self.scores), [*names, *baselines])
+        best = self.scores.assign(expected_accuracy=self.scores["expected_accuracy"].max("protocol"))
+        return agreement(best, [*names, *baselines])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the documented JSON structure; values that are not finite become None."""
         return {
             "schema_version": SCHEMA_VERSION,
             "target": asdict(self.target),
+            "expected_for": self.expected_for,
             "reference": None if self.reference is None else asdict(self.reference),
             "ranking": [{**asdict(pick), "interval": list(pick.interval)} for pick in self.recommendations],
             "failed": [asdict(failure) for failure in self.failed],
@@ -143,7 +176,9 @@ class Ranking:
         return self.table.round(DIGITS).to_csv(lineterminator="\n")
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write ranking.json, ranking.csv, scores.nc, depth_curves.png and similarity.png into `folder`.
+        """Write ranking.json, ranking.csv, cuts.csv, scores.nc and the pictures into `folder`.
+
+        The pictures are depth_curves.png, pareto.png and, with sources, similarity.png.
 
         None is moved into place before all are complete. Returns their paths.
 
@@ -160,13 +195,16 @@ class Ranking:
         files = {
             "ranking.json": self.to_json().encode(),
             "ranking.csv": self.to_csv().encode(),
+            "cuts.csv": self.cuts.round(DIGITS).to_csv(index=False, lineterminator="\n").encode(),
             "scores.nc": bytes(self.scores.to_netcdf(engine="h5netcdf")),
         }
         sources = [pick.source for pick in self.recommendations if pick.layer is not None]
         # Figures of our own, outside pyplot: they need no display and leave the session's figures alone.
         curves = Figure(figsize=(8, 5), layout="constrained")
         plot.depth_curves(self.scores, self.recommendations, ax=curves.subplots())
-        figures = {"depth_curves.png": curves}
+        costs = Figure(figsize=(8, 5), layout="constrained")
+        plot.pareto(self.cuts, ax=costs.subplots())
+        figures = {"depth_curves.png": curves, "pareto.png": costs}
         if sources:
             figures["similarity.png"] = plot.similarity_panels(self.scores, sources)
         return write_together(folder, {**files, **{name: png(figure) for name, figure in figures.items()}})

@@ -12,11 +12,13 @@ from transferscope.report.ranking import Ranking, Reference
 from transferscope.scoring import BASELINES, SIMILARITIES
 from transferscope.transferability import SCORES
 
-_WIDE = 120
+_WIDE = 140
 """Terminal columns from which on answer and scores share one table."""
 
 _SHOWN = {*DEFAULT_SCORES, *(f"{name}_to_scratch" for name in SIMILARITIES)}
 """What is computed unasked."""
+
+_TEXT = ("source", "protocol", "cut after", "worth its FLOPs", "agrees with the accuracy")
 
 _SCORES = {"CKA": "linear_cka_to_scratch", "SVCCA": "svcca_to_scratch", "LogME": "logme", "H-score": "hscore"}
 
@@ -30,21 +32,40 @@ def ranking_tables(ranking: Ranking, width: int = _WIDE) -> list[Table]:
         "source": [pick.source for pick in picks],
     }
     answer = {
+        "protocol": [pick.protocol for pick in picks],
         "cut after": [pick.layer or "" for pick in picks],
         "depth": ["" if pick.layer is None else f"{pick.depth}/{pick.depths}" for pick in picks],
         "accuracy": [f"{pick.expected_accuracy:.3f}" for pick in picks],
         "80 % interval": [f"{pick.interval[0]:.3f}-{pick.interval[1]:.3f}" for pick in picks],
         "uncut": ["" if pick.layer is None else f"{ranking.accuracy_at_last_layer(pick):.3f}" for pick in picks],
+    }
+    scores = {
         "FLOPs": [_short(pick.flops) for pick in picks],
         "params": [_short(pick.params) for pick in picks],
     }
-    scores = {
+    scores |= {
         header: [f"{pick.scores[name]:.3f}" if name in pick.scores else "" for pick in picks]
         for header, name in _SCORES.items()
     }
     if width >= _WIDE:
         return [_table({**names, **answer, **scores})]
     return [_table({**names, **answer}), _table({**names, **scores})]
+
+
+def pareto_table(ranking: Ranking) -> Table:
+    """Return what nothing beats that costs as few FLOPs, cheapest first."""
+    rows = ranking.pareto
+    return _table(
+        {
+            "worth its FLOPs": list(rows["source"]),
+            "protocol": list(rows["protocol"]),
+            "cut after": list(rows["layer"]),
+            "accuracy": [f"{value:.3f}" for value in rows["expected_accuracy"]],
+            "80 % interval": [f"{row.lower:.3f}-{row.upper:.3f}" for row in rows.itertuples()],
+            "FLOPs": [_short(value) for value in rows["flops"]],
+            "params": [_short(value) for value in rows["params"]],
+        }
+    )
 
 
 def detail_tables(ranking: Ranking, width: int = _WIDE) -> list[Table]:
@@ -106,7 +127,7 @@ def _with_error(scores: dict[str, float], name: str) -> str:
 def _table(columns: dict[str, list[str]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     for header in columns:
-        text = header in ("source", "cut after", "agrees with the accuracy")
+        text = header in _TEXT
         table.add_column(header, justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for row in zip(*columns.values(), strict=True):
         # As Text: a name may look like rich's markup.
@@ -114,22 +135,29 @@ def _table(columns: dict[str, list[str]]) -> Table:
     return table
 
 
-def print_ranking(ranking: Ranking, console: Console, *, detailed: bool = False) -> None:
+def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, detailed: bool = False) -> None:
     """Print the answer in words, then the tables.
 
-    Where scores or standard errors were asked for, or with `detailed`, every score is printed beside the baselines.
+    With `costs` what is worth its FLOPs is printed too. Where scores or standard errors were asked for, or with
+    `detailed`, every score is printed beside the baselines, and the reason of each recommendation.
     """
     target, reference = ranking.target, ranking.reference
     console.print(Text(ranking.verdict + "\n", style="bold"))
+    console.print(Text(ranking.best.reason + "\n"))
     asked = any(name not in _SHOWN for pick in ranking.recommendations for name in pick.scores)
     details = detail_tables(ranking, console.width) if asked or detailed else []
-    for table in [*ranking_tables(ranking, console.width), *details]:
+    more = [pareto_table(ranking)] if costs or detailed else []
+    for table in [*ranking_tables(ranking, console.width), *more, *details]:
         console.print(table)
         console.print()
+    if detailed:
+        for pick in ranking.recommendations[1:]:
+            console.print(Text(f"{pick.source}: {pick.reason}\n"))
     lines = [
-        f"{target.samples} images, {target.classes} classes of {target.name}; accuracy: leave-one-out accuracy of a "
-        "linear head on the frozen, cut network; uncut: the same at its last layer; FLOPs: per image; CKA, SVCCA: "
-        "similarity to the scratch network."
+        f"Seen: {target.samples} images, {target.classes} classes of {target.name}. Accuracy: expected on new images "
+        f"after a transfer trained on {ranking.expected_for} images, {_SOURCE_OF_ACCURACY[_calibrated(ranking)]}; "
+        "uncut: the same with all layers kept; FLOPs: per image; CKA, SVCCA: similarity to the scratch network at the "
+        "cut."
     ]
     if ranking.best.tied_with:
         lines[0] += " =: cannot be told apart from the first on these images (a probability within 0.1 to 0.9)."
@@ -138,6 +166,16 @@ def print_ranking(ranking: Ranking, console: Console, *, detailed: bool = False)
     if reference is not None:
         lines.append(_reference_line(reference))
     console.print(Text("\n".join(lines), style="dim"))
+
+
+_SOURCE_OF_ACCURACY = {
+    True: "from transfers measured on other targets",
+    False: "from scores of these images alone, as no target like it was measured",
+}
+
+
+def _calibrated(ranking: Ranking) -> bool:
+    return bool(ranking.scores.attrs["calibrated"])
 
 
 def _agreement_line(ranking: Ranking) -> str:

@@ -18,7 +18,7 @@ from transferscope.transferability.logme import logme, logme_from_layer
 from transferscope.transferability.nleep import nleep, nleep_from_layer
 from transferscope.transferability.panel import panel, panel_from_layer
 from transferscope.transferability.parc import parc, parc_from_layer
-from transferscope.transferability.ridge import ridge, ridge_correct, ridge_from_layer
+from transferscope.transferability.ridge import ridge, ridge_from_layer
 from transferscope.transferability.scores import SCORES, Score
 from transferscope.transferability.sfda import sfda, sfda_from_layer
 from transferscope.transferability.transrate import transrate, transrate_from_layer
@@ -55,7 +55,6 @@ __all__ = [
     "parc",
     "parc_from_layer",
     "ridge",
-    "ridge_correct",
     "ridge_from_layer",
     "sfda",
     "sfda_from_layer",

@@ -47,20 +47,6 @@ def ridge(features: Array, labels: Any) -> float:
 def ridge_from_layer(layer: Layer, codes: np.ndarray) -> float:
     """Do what `ridge` does, from a layer and the codes of `encode_labels`."""
     xp = array_namespace(layer.features)
-    return float(xp.mean(xp.astype(ridge_correct(layer, codes), xp.float64)))
-
-
-def ridge_correct(layer: Layer, codes: np.ndarray) -> Array:
-    """Whether each sample is classified correctly when left out, as in `ridge`: booleans (n_samples,).
-
-    Parameters
-    ----------
-    layer
-        Of n_samples.
-    codes
-        (n_samples,), as `encode_labels` gives them.
-    """
-    xp = array_namespace(layer.features)
     centred = layer.centred
     targets = one_hot(codes, like=centred.left)
     scale = float(xp.sum(centred.singular_values**2)) / max(centred.singular_values.shape[0], 1)
@@ -68,7 +54,8 @@ def ridge_correct(layer: Layer, codes: np.ndarray) -> Array:
     errors = xp.stack([xp.sum(left_out**2) for left_out in leave_one_out(centred, targets, penalties)])
     best = penalties[int(xp.argmin(errors))]
     predictions = targets - next(leave_one_out(centred, targets, [best]))
-    return xp.argmax(predictions, axis=1) == xp.argmax(targets, axis=1)
+    correct = xp.argmax(predictions, axis=1) == xp.argmax(targets, axis=1)
+    return float(xp.mean(xp.astype(correct, xp.float64)))
 
 
 def leave_one_out(centred: Factors, targets: Array, penalties: Sequence[float]) -> Iterator[Array]:
