@@ -28,7 +28,7 @@ FLOORS = [
     ["reasons"],
     ["report", "scorer"],
     ["pipeline", "demo"],
-    ["measurement", "pairing"],
+    ["advice", "measurement", "pairing"],
     ["parameters"],
     ["cli"],
     ["__main__"],

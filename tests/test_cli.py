@@ -91,7 +91,7 @@ class TestRank:
         first = answer["ranking"][0]
         assert set(first) == {
             "rank", "source", "layer", "depth", "depths", "protocol", "expected_accuracy", "interval", "params",
-            "flops", "scores", "baselines", "beats_next", "tied_with",
+            "flops", "scores", "baselines", "beats_next", "tied_with", "reason",
         }  # fmt: skip
         assert first["rank"] == 1
         assert first["interval"][0] <= first["expected_accuracy"] <= first["interval"][1]
@@ -102,7 +102,8 @@ class TestRank:
         assert rank(target, zoo, "--format", "json") == 0
         out = capsys.readouterr().out
         written = sorted(os.listdir("out"))
-        assert written == ["depth_curves.png", "ranking.csv", "ranking.json", "scores.nc", "similarity.png"]
+        pictures = ["depth_curves.png", "pareto.png", "similarity.png"]
+        assert written == sorted([*pictures, "cuts.csv", "ranking.csv", "ranking.json", "scores.nc"])
         with open("out/ranking.json", encoding="utf-8") as file:
             assert file.read() == out
         import transferscope as ts

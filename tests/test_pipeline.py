@@ -5,6 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from rich.console import Console
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
@@ -103,7 +104,8 @@ def two(zoo_folder):
 
 class TestRank:
     def test_every_source_is_ranked_at_its_best_cut_beside_scratch(self, digits, two):
-        ranking = rank(digits, two)
+        ranking = rank(digits, two, shots=10)
+        assert ranking.expected_for == 40
         assert {pick.source for pick in ranking.recommendations} == {"a", "b", "scratch"}
         accuracies = [pick.expected_accuracy for pick in ranking.recommendations]
         assert accuracies == sorted(accuracies, reverse=True)
@@ -116,8 +118,47 @@ class TestRank:
             assert pick.expected_accuracy == row["expected_accuracy"].max()
             assert pick.layer == row["layer"].sel(depth=pick.depth)
             assert pick.depths == 8
-        sizes = {"source": 2, "other": 2, "depth": 8, "reference_layer": 8, "sample": 40}
+            cut = row["expected_accuracy"].sel(depth=pick.depth, protocol=pick.protocol)
+            assert cut == pick.expected_accuracy
+            assert pick.reason.startswith(f"Expected to reach {pick.expected_accuracy:.3f} [")
+        sizes = {"source": 2, "depth": 8, "reference_layer": 8, "protocol": 3}
         assert dict(ranking.scores.sizes) == sizes
+
+    def test_accuracies_are_expected_for_all_images_of_the_target_unless_it_is_asked_for_fewer(self, digits, two):
+        everything = rank(digits, two)
+        assert everything.expected_for == len(ts.load_target(digits))
+        few = rank(digits, two, shots=5)
+        assert (few.expected_for, few.target.samples) == (20, 20)
+        far = rank(digits, two, shots=100)
+        assert (far.expected_for, far.target.samples) == (400, 40)
+        assert far.scores["expected_accuracy"].mean() > few.scores["expected_accuracy"].mean()
+
+    def test_one_protocol_alone_and_the_quick_mode(self, digits, two):
+        truncated = rank(digits, two, protocol="truncate", mode="quick")
+        assert {pick.protocol for pick in truncated.recommendations} == {"truncate", "scratch"}
+        assert truncated.scores["expected_accuracy"].sizes["protocol"] == 1
+        assert "hscore" not in truncated.scores
+        everything = rank(digits, two)
+        xr.testing.assert_equal(
+            truncated.scores["expected_accuracy"], everything.scores["expected_accuracy"].sel(protocol=["truncate"])
+        )
+        with pytest.raises(InputError, match="no `scores` with `mode` 'quick'"):
+            rank(digits, two, mode="quick", scores="all")
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ({"protocol": "finetun"}, "did you mean 'finetune'"),
+            ({"objective": "speed"}, "`objective` to be one of accuracy,"),
+            ({"mode": "fast"}, "`mode` to be one of default, quick"),
+            ({"shots": 0}, "`shots` to be a whole number of at least 1"),
+            ({"shots": 2.5}, "`shots` to be a whole number of at least 1"),
+        ],
+    )
+    def test_unknown_choices_are_errors_before_anything_is_trained(self, digits, two, option, message, monkeypatch):
+        monkeypatch.setattr("transferscope.pipeline.load_target", None)
+        with pytest.raises(InputError, match=message):
+            rank(digits, two, **option)
 
     def test_scores_are_those_of_the_features_one_would_compute_by_hand(self, digits, two):
         ranking = rank(digits, two)
@@ -382,7 +423,7 @@ class TestReference:
         monkeypatch.setattr("transferscope.protocols.scratch.train_from_scratch", instead)
         names = ["low", "first", "second", "last"]
         zoo = write_zoo(zoo_folder, *(entry(name, kwargs={"width": width}) for width, name in enumerate(names, 2)))
-        ranking = rank(digits, zoo, reference="own")
+        ranking = rank(digits, zoo, reference="own", shots=10)
         assert ranking.reference.network == "first's own architecture"
         assert ranking.reference.held_out_accuracy == 0.75
         (scratch,) = (pick for pick in ranking.recommendations if pick.source == "scratch")
