@@ -135,19 +135,26 @@ def report_target(name: str, folder: Path, networks: Path) -> None:
     fewer = json.loads(run_rank(folder / name, zoo, work / "fewer", home, FEWER)[0])
     answer = json.loads(output)
 
-    shutil.copy(out / "depth_curves.png", RESULTS / f"{name}-depth-curves.png")
+    for picture in ("depth_curves", "pareto"):
+        shutil.copy(out / f"{picture}.png", RESULTS / f"{name}-{picture.replace('_', '-')}.png")
     print(f"\n## {name}, {SAMPLES} images\n")
     print(f"![Expected accuracy over the depth of the cut]({name}-depth-curves.png)\n")
-    print("| rank | source | cut after | depth | expected accuracy | 80 % interval | at its last layer | linear CKA |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ["rank", "source", "protocol", "cut after", "depth", "expected accuracy", "80 % interval"]
+    columns += ["at its last layer", "linear CKA"]
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns))
     with xr.open_dataset(out / "scores.nc", engine="h5netcdf") as scores:
         for row in answer["ranking"]:
             interval = "–".join(f"{value:.3f}" for value in row["interval"])
             if row["layer"] is None:
-                rest = ["(trained from scratch)", "", f"{row['expected_accuracy']:.3f}", interval, "", ""]
+                rest = ["scratch", "", "", f"{row['expected_accuracy']:.3f}", interval, "", ""]
             else:
-                last = scores["expected_accuracy"].sel(source=row["source"], depth=row["depths"]).item()
-                rest = [row["layer"], f"{row['depth']}/{row['depths']}", f"{row['expected_accuracy']:.3f}", interval]
+                last = scores["expected_accuracy"].sel(
+                    source=row["source"], depth=row["depths"], protocol=row["protocol"]
+                )
+                last = last.item()
+                rest = [row["protocol"], row["layer"], f"{row['depth']}/{row['depths']}"]
+                rest += [f"{row['expected_accuracy']:.3f}", interval]
                 rest += [f"{last:.3f}", f"{row['scores']['linear_cka_to_scratch']:.3f}"]
             print(f"| {row['rank']} | {row['source']} | " + " | ".join(rest) + " |")
     reference = answer["reference"]

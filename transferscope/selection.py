@@ -109,7 +109,7 @@ def _per_joule(rows: pd.DataFrame, predictions: xr.Dataset) -> pd.Series:
 
 
 def _latency(rows: pd.DataFrame, predictions: xr.Dataset) -> pd.Series:
-    """Rank those that cannot be told apart from the best by FLOPs, then accuracy; the others behind them by accuracy."""
+    """Rank what cannot be told apart from the best by FLOPs, then accuracy; the rest behind it by accuracy."""
     best = rows["expected_accuracy"].max()
     tied = _better(rows["expected_accuracy"], best, predictions) >= TIE[0]
     cheapness = -rows["flops"].rank(method="dense") + len(rows)
