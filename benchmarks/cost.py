@@ -1,0 +1,127 @@
+"""What `rank` costs: beside the bare forward passes, in both modes, and beside really running the transfers.
+
+Needs TRANSFERSCOPE_REAL, a folder with `data/trashnet.zip` and `zoo/*`; says so and stops without it.
+
+    TRANSFERSCOPE_REAL=... python benchmarks/cost.py > benchmarks/results/cost.md
+"""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import torch
+import yaml
+from spine import BATCH_SIZE, write_zoo
+
+from transferscope import load_target, load_zoo, rank
+from transferscope.features import batches
+from transferscope.models import load_network
+from transferscope.pipeline import MODES, list_layers
+
+TARGET, SHOTS, ROUNDS = "trashnet", 20, 3
+PROTOCOLS = ("truncate", "reinit", "finetune")
+MEASURED = {"mobilenetv2-imagenet": 3, "resnet20-cifar10": 1}
+"""A source of each architecture, and how many of the zoo have it."""
+DEPTHS = (4, 9)
+MODEST, GENEROUS, TRANSFERS = 2, 15, 20
+"""What is aimed at: quick and default mode in bare passes beside the reference; one `rank` in a grid of transfers."""
+
+
+def passes(target: Path, zoo: Path, work: Path) -> pd.DataFrame:
+    """Return a row for each round, in turn in one process: seconds of bare passes, of `rank`, and of its reference."""
+    classes = len(load_target(target).classes)
+    probe = load_target(target).probe(SHOTS * classes, 0)
+    networks = [load_network(source, trust_code=True) for source in load_zoo(zoo)]
+    ready = [list(batches(probe, network.transform, BATCH_SIZE)) for network in networks]
+    rounds = []
+    for number in range(ROUNDS + 1):
+        started = time.perf_counter()
+        with torch.inference_mode():
+            for network, images in zip(networks, ready, strict=True):
+                for batch in images:
+                    network.module(batch)
+        row = {"bare": time.perf_counter() - started}
+        for mode in MODES:
+            os.environ["TRANSFERSCOPE_HOME"] = str(work / f"home-{number}-{mode}")
+            started = time.perf_counter()
+            ranking = rank(target, zoo, shots=SHOTS, mode=mode, trust_code=True, progress=False)
+            row[mode] = time.perf_counter() - started
+            row[f"{mode}, reference"] = ranking.timings["reference"]
+        rounds.append(row)
+    return pd.DataFrame(rounds[1:])  # the first one warms up
+
+
+def transfers(target: Path, zoo: Path, work: Path) -> pd.DataFrame:
+    """Really run some transfers; return the mean seconds of each source and protocol, and how many the grid has."""
+    subprocess.run(
+        [
+            sys.executable, "-m", "transferscope", "measure", "--target", str(target), "--sources", str(zoo),
+            "--protocols", ",".join((*PROTOCOLS, "scratch")), "--samples-per-class", str(SHOTS), "--seeds", "1",
+            "--depths", ",".join(map(str, DEPTHS)), "--trust-code", "--device", "cpu", "-o", str(work), "-q",
+        ],
+        stdout=subprocess.DEVNULL, check=True,
+    )  # fmt: skip
+    runs = pd.read_csv(work / "runs.csv")
+    found = runs.groupby(["source", "protocol"])["seconds"].agg(["mean", "count"])
+    for source in load_zoo(zoo):
+        depths = len(list_layers(source.name, zoo, trust_code=True))
+        for protocol in (*PROTOCOLS, "scratch"):
+            cuts = 1 if protocol == "scratch" else depths
+            found.loc[(source.name, protocol), "grid"] = MEASURED[source.name] * cuts
+    return found
+
+
+def main() -> None:
+    real = os.environ.get("TRANSFERSCOPE_REAL")
+    if not real:
+        sys.exit("skipped: set TRANSFERSCOPE_REAL to a folder with data/ and zoo/")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with zipfile.ZipFile(Path(real) / "data" / f"{TARGET}.zip") as archive:
+            archive.extractall(folder)
+        zoo = write_zoo(folder, Path(real) / "zoo", "auto")
+        rounds = passes(folder / TARGET, zoo, folder)
+        two = folder / "two.yaml"
+        content = yaml.safe_load(zoo.read_text())
+        content["sources"] = [entry for entry in content["sources"] if entry["name"] in MEASURED]
+        two.write_text(yaml.safe_dump(content))
+        grid = transfers(folder / TARGET, two, folder / "measured")
+    print("# What `rank` costs\n")
+    print(
+        f"Made by `benchmarks/cost.py`: {TARGET}, {SHOTS} images of each class, three MobileNetV2 and a ResNet-20, "
+        f"each `rank` from an empty cache, bare passes and modes in turn in one process, {ROUNDS} rounds. "
+        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}.\n"
+    )
+    print("| mode | bare passes | `rank` | of it the reference | the rest, in bare passes | aimed at |")
+    print("|---|---|---|---|---|---|")
+    for mode, aim in (("quick", MODEST), ("default", GENEROUS)):
+        rest = (rounds[mode] - rounds[f"{mode}, reference"]) / rounds["bare"]
+        seconds = [statistics.median(rounds[name]) for name in ("bare", mode, f"{mode}, reference")]
+        print(
+            f"| {mode} | " + " | ".join(f"{value:.1f} s" for value in seconds) + f" | {rest.median():.2f} × | {aim} × |"
+        )
+    total = float((grid["mean"] * grid["grid"]).sum())
+    ranked = statistics.median(rounds["default"])
+    print("\n## Beside running the transfers\n")
+    print(
+        f"Mean seconds of transfers with one draw of images, cut after {DEPTHS[0]} and {DEPTHS[1]} stages, and how "
+        "many transfers the zoo has when each source is cut everywhere.\n"
+    )
+    print("| source | protocol | seconds | measured | in the grid |\n|---|---|---|---|---|")
+    for (source, protocol), row in grid.iterrows():
+        print(f"| {source} | {protocol} | {row['mean']:.2f} | {row['count']:.0f} | {row['grid']:.0f} |")
+    print(
+        f"\nThe whole grid would take {total / 60:.0f} minutes, `rank` took {ranked:.0f} s: 1/{total / ranked:.0f} of "
+        f"it (aimed at: 1/{TRANSFERS})."
+    )
+
+
+if __name__ == "__main__":
+    main()
