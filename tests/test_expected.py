@@ -53,7 +53,8 @@ def test_each_cut_and_protocol_has_its_prediction_and_padding_has_none():
     xr.testing.assert_identical(
         found[list(before)].drop_vars("protocol", errors="ignore").drop_attrs(), before.drop_attrs()
     )
-    assert (found.attrs["samples"], found.attrs["calibrated"], found.attrs["scratch_growth"]) == (40, 1, 0)
+    known = {"samples": 40, "calibrated": 1, "contrast": 0.2, "scratch_growth": 0}
+    assert {name: found.attrs[name] for name in known} == known
 
 
 def test_more_images_than_were_looked_at_raise_accuracies_and_widen_intervals():

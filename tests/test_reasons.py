@@ -22,7 +22,7 @@ def predictions(best=0.8):
         | {"expected_accuracy": (("source", "depth", "protocol"), expected)}
         | {name: (("source", "depth", "protocol"), expected + by) for name, by in (("lower", -0.1), ("upper", 0.1))},
         coords={"source": ["net"], "depth": [1, 2, 3], "protocol": PROTOCOLS},
-        attrs={"samples": 120, "classes": 6, "n_samples": 40, "calibrated": 1, "scratch_growth": 0.0},
+        attrs={"samples": 120, "classes": 6, "n_samples": 40, "calibrated": 1, "contrast": 0.3, "scratch_growth": 0.0},
     )
 
 

@@ -8,10 +8,9 @@ import xarray as xr
 from scipy import stats
 
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
-from transferscope.prediction.calibration import load_calibration
 from transferscope.selection import ScratchCandidate, cut_table, protocols_of, recommend
 
-N_SAMPLES = 50
+N_SAMPLES, CONTRAST = 50, 0.3
 PROTOCOLS = ("truncate", "reinit", "finetune")
 
 
@@ -36,7 +35,7 @@ def predictions_of(expected, *, flops=None, calibrated=1, growth=0.0):
         coords={"source": list(expected), "depth": np.arange(1, depths + 1), "protocol": list(PROTOCOLS)},
         attrs={
             "n_samples": N_SAMPLES, "calibrated": calibrated, "scratch_growth": growth, "largest_class": 0.25,
-            "samples": 50, "classes": 4,
+            "contrast": CONTRAST, "samples": 50, "classes": 4,
         },
     )  # fmt: skip
 
@@ -126,8 +125,7 @@ def test_nothing_to_rank_is_an_error():
 
 
 def test_sources_are_told_apart_by_how_wrong_predicted_differences_were():
-    contrast = load_calibration().contrast
-    near, far = 1 / (1 + math.exp(-0.5 * contrast)), 1 / (1 + math.exp(3 * contrast))
+    near, far = 1 / (1 + math.exp(-0.5 * CONTRAST)), 1 / (1 + math.exp(3 * CONTRAST))
     first, second, third = ranked({"half": [0.5], "near": [near], "far": [far]})
     assert [first.source, second.source, third.source] == ["near", "half", "far"]
     assert first.beats_next == pytest.approx(stats.norm.cdf(0.5))

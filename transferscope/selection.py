@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,6 @@ from scipy.special import logit, ndtr
 
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.lookup import near
-from transferscope.prediction.calibration import load_calibration
 from transferscope.prediction.covariates import CUT_PROTOCOLS
 from transferscope.prediction.expected import LEVEL, accuracy_interval, expected_accuracies, raised
 from transferscope.ties import TIE, beats_unpaired, is_tie
@@ -132,7 +132,7 @@ def _better(one: float | pd.Series, other: float, predictions: xr.Dataset) -> np
         n = predictions.attrs["n_samples"]
         return np.asarray(beats_unpaired(np.asarray(one), n, other, n))
     x, y = (logit(np.clip(each, _EDGE, 1 - _EDGE)) for each in (one, other))
-    return np.asarray(ndtr((x - y) / load_calibration().contrast))
+    return np.asarray(ndtr((x - y) / predictions.attrs["contrast"]))
 
 
 def _better_than_scratch(row: pd.Series, scratch: pd.Series, n_held_out: int, predictions: xr.Dataset) -> float:
@@ -140,9 +140,8 @@ def _better_than_scratch(row: pd.Series, scratch: pd.Series, n_held_out: int, pr
     if not predictions.attrs["calibrated"]:
         n, mine = predictions.attrs["n_samples"], row["expected_accuracy"]
         return float(beats_unpaired(mine, n, scratch["expected_accuracy"], n_held_out))
-    # Both errors in logits: half a logit interval holds 1.28 standard deviations.
     ends = [logit(np.clip(each[["lower", "upper"]].to_numpy(float), _EDGE, 1 - _EDGE)) for each in (row, scratch)]
-    spread = np.hypot(*(np.ptp(end) for end in ends)) / (2 * 1.2815515655446004)
+    spread = np.hypot(*(np.ptp(end) for end in ends)) / (2 * NormalDist().inv_cdf((1 + LEVEL) / 2))
     x, y = (logit(np.clip(each["expected_accuracy"], _EDGE, 1 - _EDGE)) for each in (row, scratch))
     return float(ndtr((x - y) / spread))
 

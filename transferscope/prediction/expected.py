@@ -59,8 +59,8 @@ def expected_accuracies(scores: xr.Dataset, samples: int, calibration: Calibrati
         finetune, and `scratch_expected_accuracy`, `scratch_lower` and `scratch_upper` of the sources' architecture
         trained from scratch. Attributes: `samples`; `calibrated`, 0 where the calibration says nothing of such a target
         (a warning tells of it): scores then speak for themselves, and intervals are those of the number of images
-        alone; `scratch_growth`, by how much more images than were looked at raise the logit of the accuracy from
-        scratch.
+        alone; `contrast`, how wrong a difference between the best of two sources is (`Calibration.contrast`);
+        `scratch_growth`, by how much more images than were looked at raise the logit of the accuracy from scratch.
 
     Raises
     ------
@@ -101,7 +101,8 @@ def expected_accuracies(scores: xr.Dataset, samples: int, calibration: Calibrati
             {"description": f"{_DESCRIPTIONS[name]} From scratch."},
         )
     predicted = scores.assign(variables).assign_coords(protocol=("protocol", np.array(CUT_PROTOCOLS, dtype=object)))
-    return predicted.assign_attrs(samples=samples, calibrated=int(not beyond), scratch_growth=growth)
+    known = {"samples": samples, "calibrated": int(not beyond), "contrast": calibration.contrast}
+    return predicted.assign_attrs(known, scratch_growth=growth)
 
 
 _DESCRIPTIONS = {
