@@ -1,4 +1,4 @@
-"""transferscope: which pretrained network to start from, cut after which layer, at what accuracy and cost.
+"""transferscope: which pretrained network to start from, cut where, adapted how, at what accuracy and cost.
 
 >>> import transferscope as ts
 >>> ranking = ts.rank("data/", "zoo.yaml")  # doctest: +SKIP
@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from transferscope import parameters, similarity, transferability
     from transferscope.activations import capture
+    from transferscope.advice.advise import advise
     from transferscope.arrays import score
     from transferscope.comparison import compare
     from transferscope.data import Target, load_target
@@ -21,17 +22,20 @@ if TYPE_CHECKING:
     from transferscope.pipeline import rank
     from transferscope.protocols.cuts import cut
     from transferscope.report import plot
+    from transferscope.report.advice import Advice
     from transferscope.report.measurement import Measurement
     from transferscope.report.ranking import Ranking, load_ranking
     from transferscope.selection import Recommendation
     from transferscope.zoo import Zoo, load_zoo
 
 _HOMES = {
+    "Advice": "report.advice",
     "Measurement": "report.measurement",
     "Ranking": "report.ranking",
     "Recommendation": "selection",
     "Target": "data",
     "Zoo": "zoo",
+    "advise": "advice.advise",
     "capture": "activations",
     "compare": "comparison",
     "compare_sources": "pairing",
@@ -50,11 +54,13 @@ _HOMES = {
 _ROOMS = ("parameters", "plot", "similarity", "transferability")
 
 __all__ = [
+    "Advice",
     "Measurement",
     "Ranking",
     "Recommendation",
     "Target",
     "Zoo",
+    "advise",
     "capture",
     "compare",
     "compare_sources",

@@ -133,7 +133,7 @@ def rank(
     clock = Clock()
     images = load_target(target)
     classes = len(images.classes)
-    probe = images.probe(samples if shots is None else min(samples, max(shots * classes, 2)), seed)
+    probe = images.probe(samples if shots is None else min(samples, max(shots, 2) * classes), seed)
     if uncertainty:
         next(stratified_draws(probe.labels, uncertainty, seed))  # too few images are an error now, not for each source
     clock.lap("data")

@@ -11,7 +11,7 @@ import click
 from transferscope import __version__
 from transferscope.errors import TransferscopeError, is_interrupt
 
-VERBS = ("rank", "compare", "score", "measure", "parameters", "validate", "layers", "demo")
+VERBS = ("rank", "compare", "score", "measure", "advise", "parameters", "validate", "layers", "demo")
 
 INTERRUPTED = 130
 
@@ -35,7 +35,7 @@ class _Verbs(click.Group):
 )
 @click.version_option(__version__, prog_name="transferscope")
 def cli() -> None:
-    """Which pretrained network to start from, after which layer to cut it, and what accuracy to expect."""
+    """Which pretrained network to start from, where to cut it, how to adapt it, what to expect and what it costs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

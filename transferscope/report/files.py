@@ -32,6 +32,17 @@ def rounded(value: Any) -> Any:
     return value
 
 
+def significant(value: Any) -> Any:
+    """Round floats to six significant digits: energy in kWh can be a millionth; not finite becomes None."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: significant(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [significant(item) for item in value]
+    return value
+
+
 def csv(table: pd.DataFrame) -> str:
     """Return a table as CSV text; numbers have six significant digits."""
     return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")

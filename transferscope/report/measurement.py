@@ -15,7 +15,7 @@ from rich.text import Text
 
 from transferscope import __version__
 from transferscope.errors import InputError
-from transferscope.report.files import DIGITS, csv, png, prepare_folder, write_together
+from transferscope.report.files import csv, png, prepare_folder, significant, write_together
 from transferscope.report.ranking import Failure
 
 SCHEMA_VERSION = 1
@@ -185,7 +185,7 @@ class Measurement:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text; numbers have six significant digits."""
-        return json.dumps(_significant(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(significant(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
         """Return `table` as CSV text; numbers have six significant digits."""
@@ -311,14 +311,3 @@ def _cost(value: float) -> str:
     if math.isnan(value):
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _significant(value: Any) -> Any:
-    """Round floats to six significant digits: energy in kWh can be a millionth; not finite becomes None."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _significant(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_significant(item) for item in value]
-    return value

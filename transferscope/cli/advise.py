@@ -1,0 +1,92 @@
+"""`transferscope advise`: which way to transfer the best source, at what accuracy and cost."""
+
+import click
+
+from transferscope.cli import options
+
+
+@click.command(
+    "advise",
+    epilog="""\b
+Examples:
+  transferscope advise --target data/ --sources zoo.yaml
+  transferscope advise --target data/ --sources zoo.yaml --source resnet50 --tolerance 0.01 --country DEU
+  transferscope advise --target data/ --sources zoo.yaml --shots 20 --format json > advice.json""",
+)
+@click.option("--target", required=True, metavar="FOLDER", help="Labelled images: a sub-folder for each class.")
+@options.sources
+@click.option("--source", metavar="NAME", help="Source to transfer.  [default: the one that ranks first]")
+@click.option(
+    "--shots", type=click.IntRange(min=1), metavar="N",
+    help="Images of each class to train on.  [default: those of the folder]",
+)  # fmt: skip
+@click.option(
+    "--tolerance", type=click.FloatRange(0, 1, max_open=True), default=0.02, show_default=True,
+    help="Accuracy that may be lost for the sake of cost.",
+)  # fmt: skip
+@click.option(
+    "--country", default="world", show_default=True, metavar="ISO3|world",
+    help="Whose electricity is counted for CO2, such as DEU.",
+)  # fmt: skip
+@options.together(options.samples, options.reference_epochs, options.reference_budget)
+@options.together(options.device, options.batch_size, options.seed, options.trust_code)
+@click.option(
+    "-o", "--output", default="transferscope-advice", show_default=True, metavar="DIR",
+    help="Where advice.json and advice.csv go.",
+)  # fmt: skip
+@options.together(options.output_format, options.quiet, options.verbose)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    target: str,
+    sources: str,
+    source: str | None,
+    shots: int | None,
+    tolerance: float,
+    country: str,
+    samples: int,
+    reference_epochs: int,
+    reference_budget: float,
+    device: str,
+    batch_size: int,
+    seed: int,
+    trust_code: bool,
+    output: str,
+    output_format: str,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Say which way to transfer a source to a folder of labelled images, with expected accuracy and cost of each way.
+
+    Linear head, full-network embedding and top-tuning on frozen features, partial and full fine-tuning, and training
+    from scratch. Costs come from a few steps of each that are run on this machine.
+
+    Exit code 3: done, but some sources failed, or some ways do not work with this source; they are listed.
+    """
+    options.set_up_messages(quiet, verbose)
+    from transferscope.advice.advise import advise
+    from transferscope.protocols.scratch import reference_recipe
+    from transferscope.report.advice import print_advice
+    from transferscope.report.files import prepare_folder
+
+    # Before the work starts, not after it.
+    folder = prepare_folder(output)
+    with options.stdout_for_results():
+        advice = advise(
+            target,
+            sources,
+            source=source,
+            shots=shots,
+            tolerance=tolerance,
+            device=device,
+            samples=samples,
+            batch_size=batch_size,
+            seed=seed,
+            country=country,
+            recipe=reference_recipe(reference_epochs, reference_budget),
+            progress=not quiet,
+            trust_code=trust_code,
+        )
+    options.deliver(advice, print_advice, output_format, folder, quiet)
+    if advice.failed or advice.left_out:
+        ctx.exit(3)
