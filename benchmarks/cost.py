@@ -117,15 +117,15 @@ def main() -> None:
     reference = found[SHOTS]["default, reference"].median()
     print("\n## Beside running the transfers\n")
     print(
-        f"Mean seconds of transfers with one draw of {SHOTS} images a class, cut after {DEPTHS[0]} and {DEPTHS[1]} stages, and how "
-        "many transfers the zoo has when each source is cut everywhere.\n"
+        f"Mean seconds of transfers with one draw of {SHOTS} images a class, cut after {DEPTHS[0]} and {DEPTHS[1]} "
+        "stages, and how many transfers the zoo has when each source is cut everywhere.\n"
     )
     print("| source | protocol | seconds | measured | in the grid |\n|---|---|---|---|---|")
     for (source, protocol), row in grid.iterrows():
         print(f"| {source} | {protocol} | {row['mean']:.2f} | {row['count']:.0f} | {row['grid']:.0f} |")
     print(
-        f"\nThe whole grid would take {total / 60:.0f} minutes, `rank` took {ranked:.0f} s ({reference:.0f} s of it its reference): 1/{total / ranked:.0f} of "
-        f"it (aimed at: 1/{TRANSFERS})."
+        f"\nThe whole grid would take {total / 60:.0f} minutes, `rank` took {ranked:.0f} s ({reference:.0f} s of it its "
+        f"reference): 1/{total / ranked:.0f} of it (aimed at: 1/{TRANSFERS})."
     )
 
 
