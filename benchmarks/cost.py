@@ -124,8 +124,8 @@ def main() -> None:
     for (source, protocol), row in grid.iterrows():
         print(f"| {source} | {protocol} | {row['mean']:.2f} | {row['count']:.0f} | {row['grid']:.0f} |")
     print(
-        f"\nThe whole grid would take {total / 60:.0f} minutes, `rank` took {ranked:.0f} s ({reference:.0f} s of it its "
-        f"reference): 1/{total / ranked:.0f} of it (aimed at: 1/{TRANSFERS})."
+        f"\nThe whole grid would take {total / 60:.0f} minutes, `rank` took {ranked:.0f} s ({reference:.0f} s of it "
+        f"its reference): 1/{total / ranked:.0f} of it (aimed at: 1/{TRANSFERS})."
     )
 
 
