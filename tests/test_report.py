@@ -419,7 +419,7 @@ def test_the_verdict_on_an_inner_cut_names_what_the_last_layer_gives():
     assert ranking.verdict == (
         "Start from birds, cut after blocks.1 (depth 2 of 3), its features frozen, a linear head trained on them: "
         f"expected accuracy 0.700 [{lower:.3f}, {upper:.3f}], against 0.557 when it is kept to its last layer. "
-        "It really beats the next, scratch, with probability over 0.99."
+        "It is really more accurate than the next, scratch, with probability over 0.99."
     )
 
 
@@ -433,7 +433,15 @@ def test_the_verdict_on_the_last_layer_compares_with_nothing():
 def test_the_verdict_says_when_nothing_beats_scratch():
     verdict = make_ranking({"birds": [0.2]}, scratch=0.9).verdict
     assert verdict.startswith("Train from scratch: no source is expected to beat it (accuracy 0.900 [")
-    assert verdict.endswith("It really beats the next, birds, with probability over 0.99.")
+    assert verdict.endswith("It is really more accurate than the next, birds, with probability over 0.99.")
+
+
+def test_the_verdict_says_by_what_scratch_comes_first():
+    ranking = make_ranking({"birds": [0.9]}, scratch=0.7)
+    picks = tuple(sorted(ranking.recommendations, key=lambda pick: pick.expected_accuracy))
+    scores = ranking.scores.assign_attrs(objective="latency")
+    verdict = replace(ranking, recommendations=picks, scores=scores).verdict
+    assert verdict.startswith("Train from scratch: it comes first by latency (accuracy 0.700 [")
 
 
 def test_the_verdict_lists_what_the_images_cannot_tell_apart():

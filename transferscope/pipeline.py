@@ -180,6 +180,7 @@ def rank(
     predictions = expected_accuracies(dataset, most if shots is None else shots * classes).sel(protocol=list(kept))
     shown = scoring.score_names(dataset)
     baselines = [name for name in scoring.BASELINES if name in dataset]
+    predictions.attrs["objective"] = objective
     picks = recommend(predictions, shown, candidate, baselines, objective)
     recommendations = tuple(replace(pick, reason=reason(pick, picks, predictions)) for pick in picks)
     clock.lap("selection")

@@ -41,8 +41,12 @@ def reason(pick: Recommendation, picks: Sequence[Recommendation], predictions: x
         text += " " + _evidence(pick, predictions)
         text += _against_scratch(pick, next((each for each in picks if each.layer is None), None))
     else:
-        beaten = [each.source for each in picks if each.rank > pick.rank and each.source not in pick.tied_with]
-        text += " Its accuracy was measured on images that it never saw."
+        below = [each for each in picks if each.expected_accuracy < pick.expected_accuracy]
+        beaten = [each.source for each in below if each.source not in pick.tied_with]
+        text += " Its accuracy was measured on images that it never saw"
+        if samples > predictions.attrs["n_samples"]:
+            text += f" when it was trained on {predictions.attrs['n_samples']}; what more of them add is foretold"
+        text += "."
         if beaten:
             text += f" It is expected to be better than {_listed(beaten)}."
     if pick.tied_with:
@@ -79,7 +83,7 @@ def _against_scratch(pick: Recommendation, scratch: Recommendation | None) -> st
         return ""
     if scratch.source in pick.tied_with:
         verdict = "Whether that is better than training from scratch is open"
-    elif scratch.rank < pick.rank:
+    elif scratch.expected_accuracy > pick.expected_accuracy:
         verdict = "It is no better than training from scratch"
     else:
         verdict = "It is better than training from scratch"

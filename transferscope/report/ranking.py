@@ -125,8 +125,10 @@ class Ranking:
         """The answer in words."""
         best, others = self.best, self.recommendations[1:]
         accuracy = f"{best.expected_accuracy:.3f} [{best.interval[0]:.3f}, {best.interval[1]:.3f}]"
+        objective = self.scores.attrs.get("objective", "accuracy")
         if best.layer is None:
-            text = f"Train from scratch: no source is expected to beat it (accuracy {accuracy})."
+            why = "no source is expected to beat it" if objective == "accuracy" else f"it comes first by {objective}"
+            text = f"Train from scratch: {why} (accuracy {accuracy})."
         else:
             text = f"Start from {best.source}, {how(best)}: expected accuracy {accuracy}"
             last = self.accuracy_at_last_layer(best)
@@ -142,7 +144,7 @@ class Ranking:
             text += f" These images cannot tell it apart from: {', '.join(best.tied_with)}."
         elif others and best.beats_next is not None:
             sure = f"{best.beats_next:.2f}" if best.beats_next < 0.995 else "over 0.99"
-            text += f" It really beats the next, {others[0].source}, with probability {sure}."
+            text += f" It is really more accurate than the next, {others[0].source}, with probability {sure}."
         if best.layer is not None and any(pick.layer is None and pick.source in best.tied_with for pick in others):
             text += " So it may be no better than training from scratch."
         return text
