@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 import yaml
-from spine import BATCH_SIZE, write_zoo
+from spine import BATCH_SIZE, bare_seconds, write_zoo
 
 from transferscope import load_target, load_zoo, rank
 from transferscope.features import batches
@@ -43,12 +43,7 @@ def passes(target: Path, zoo: Path, work: Path, shots: int, recipe: Recipe) -> p
     ready = [list(batches(probe, network.transform, BATCH_SIZE)) for network in networks]
     rounds = []
     for number in range(ROUNDS + 1):
-        started = time.perf_counter()
-        with torch.inference_mode():
-            for network, images in zip(networks, ready, strict=True):
-                for batch in images:
-                    network.module(batch)
-        row = {"bare": time.perf_counter() - started}
+        row = {"bare": bare_seconds(networks, ready)}
         for mode in MODES:
             os.environ["TRANSFERSCOPE_HOME"] = str(work / f"home-{shots}-{number}-{mode}")
             started = time.perf_counter()

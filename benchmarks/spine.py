@@ -25,7 +25,7 @@ import yaml
 
 from transferscope.data import load_target
 from transferscope.features import batches
-from transferscope.models import load_network
+from transferscope.models import Network, load_network
 from transferscope.pipeline import rank
 from transferscope.protocols.training import Recipe
 from transferscope.zoo import load_zoo
@@ -99,6 +99,16 @@ def run_rank(
     return (out.parent / "stdout").read_bytes(), seconds, usage.ru_maxrss / 2**20, parts
 
 
+def bare_seconds(networks: list[Network], ready: list[list[torch.Tensor]]) -> float:
+    """Return the seconds of the plain networks over ready-made batches."""
+    started = time.perf_counter()
+    with torch.inference_mode():
+        for network, images in zip(networks, ready, strict=True):
+            for batch in images:
+                network.module(batch)
+    return time.perf_counter() - started
+
+
 def side_by_side(target: Path, zoo: Path, work: Path) -> list[tuple[float, float]]:
     """Return, for each round, the seconds of the bare forward passes and of `rank` around them.
 
@@ -111,12 +121,7 @@ def side_by_side(target: Path, zoo: Path, work: Path) -> list[tuple[float, float
     ready = [list(batches(probe, network.transform, BATCH_SIZE)) for network in networks]
     rounds = []
     for number in range(ROUNDS + 1):
-        started = time.perf_counter()
-        with torch.inference_mode():
-            for network, images in zip(networks, ready, strict=True):
-                for batch in images:
-                    network.module(batch)
-        bare = time.perf_counter() - started
+        bare = bare_seconds(networks, ready)
         os.environ["TRANSFERSCOPE_HOME"] = str(work / f"round-{number}")
         recipe = Recipe(epochs=1)
         timings = rank(target, zoo, samples=SAMPLES, trust_code=True, progress=False, recipe=recipe).timings

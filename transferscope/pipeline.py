@@ -17,7 +17,7 @@ from transferscope.data import load_target
 from transferscope.draws import stratified_draws
 from transferscope.errors import InputError, SourceError, TransferscopeError, is_interrupt
 from transferscope.panels import choose_scores
-from transferscope.prediction.expected import most_samples
+from transferscope.prediction.expected import expected_accuracies, most_samples
 from transferscope.progress import Reporter
 from transferscope.protocols.recipe import Recipe
 from transferscope.protocols.scratch import reference_recipe
@@ -25,7 +25,7 @@ from transferscope.reasons import reason
 from transferscope.reference import ReferenceMaker, ReferenceNetwork, TrainedReference
 from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary
 from transferscope.scorer import Clock, Scorer
-from transferscope.selection import OBJECTIVES, ScratchCandidate, expected_accuracies, protocols_of, recommend
+from transferscope.selection import OBJECTIVES, ScratchCandidate, protocols_of, recommend
 from transferscope.stages import trace
 from transferscope.store import Store
 from transferscope.zoo import OWN, Zoo, load_zoo

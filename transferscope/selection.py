@@ -13,14 +13,9 @@ from scipy.special import logit, ndtr
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.lookup import near
 from transferscope.prediction.covariates import CUT_PROTOCOLS
-from transferscope.prediction.expected import LEVEL, accuracy_interval, expected_accuracies, raised
+from transferscope.prediction.expected import LEVEL, accuracy_interval, raised
 from transferscope.ties import TIE, beats_unpaired, is_tie
 from transferscope.zoo import SCRATCH
-
-__all__ = [
-    "LEVEL", "OBJECTIVES", "PROTOCOLS", "Recommendation", "ScratchCandidate", "cut_table", "expected_accuracies",
-    "protocols_of", "recommend",
-]  # fmt: skip
 
 PROTOCOLS = (*CUT_PROTOCOLS, "any")
 """What `rank` can be asked to look at."""

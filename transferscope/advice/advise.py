@@ -22,14 +22,13 @@ from transferscope.footprint import Footprint, Meter
 from transferscope.lookup import near
 from transferscope.pipeline import check_arguments, describe, failure, rank
 from transferscope.power import WORLD
-from transferscope.prediction.expected import most_samples
+from transferscope.prediction.expected import expected_accuracies, most_samples
 from transferscope.progress import Report, Reporter
 from transferscope.protocols.recipe import Recipe
 from transferscope.protocols.toptuning import ENOUGH
 from transferscope.report.advice import NAMES, Advice, Change, Way
 from transferscope.report.ranking import Failure, Ranking
 from transferscope.seeding import contained
-from transferscope.selection import expected_accuracies
 from transferscope.store import Store
 from transferscope.zoo import Source, Zoo, load_zoo
 

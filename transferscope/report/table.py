@@ -42,10 +42,10 @@ def ranking_tables(ranking: Ranking, width: int = _WIDE) -> list[Table]:
     scores = {
         "FLOPs": [_short(pick.flops) for pick in picks],
         "params": [_short(pick.params) for pick in picks],
-    }
-    scores |= {
-        header: [f"{pick.scores[name]:.3f}" if name in pick.scores else "" for pick in picks]
-        for header, name in _SCORES.items()
+        **{
+            header: [f"{pick.scores[name]:.3f}" if name in pick.scores else "" for pick in picks]
+            for header, name in _SCORES.items()
+        },
     }
     if width >= _WIDE:
         return [_table({**names, **answer, **scores})]
@@ -142,6 +142,7 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
     `detailed`, every score is printed beside the baselines, and the reason of each recommendation.
     """
     target, reference = ranking.target, ranking.reference
+    origin = _SOURCE_OF_ACCURACY[bool(ranking.scores.attrs["calibrated"])]
     console.print(Text(ranking.verdict + "\n", style="bold"))
     console.print(Text(ranking.best.reason + "\n"))
     asked = any(name not in _SHOWN for pick in ranking.recommendations for name in pick.scores)
@@ -155,7 +156,7 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
             console.print(Text(f"{pick.source}: {pick.reason}\n"))
     lines = [
         f"Seen: {target.samples} images, {target.classes} classes of {target.name}. Accuracy: expected on new images "
-        f"after a transfer trained on {ranking.expected_for} images, {_SOURCE_OF_ACCURACY[_calibrated(ranking)]}; "
+        f"after a transfer trained on {ranking.expected_for} images, {origin}; "
         "uncut: the same with all layers kept; FLOPs: per image; CKA, SVCCA: similarity to the scratch network at the "
         "cut."
     ]
@@ -172,10 +173,6 @@ _SOURCE_OF_ACCURACY = {
     True: "from transfers measured on other targets",
     False: "from scores of these images alone, as no target like it was measured",
 }
-
-
-def _calibrated(ranking: Ranking) -> bool:
-    return bool(ranking.scores.attrs["calibrated"])
 
 
 def _agreement_line(ranking: Ranking) -> str:
