@@ -88,7 +88,6 @@ class TestWords:
             "Energy is an estimate.",
         ):
             assert words in text
-        assert "blocks" not in shown(ADVICE, 90).partition("Nothing")[2].partition("Advised")[0]
         assert "scores alone" not in text
         assert "scores alone" in shown(replace(ADVICE, calibrated=False))
 

@@ -13,11 +13,11 @@ PACKAGE = Path(transferscope.__file__).parent
 
 # From the bottom up; rooms on one line do not import each other.
 FLOORS = [
-    ["errors"],
+    ["errors", "templates"],
     ["backend"],
     ["linalg"],
     ["agreement", "discrepancy", "displacement", "draws", "lookup", "nystrom", "similarity", "ties", "transferability"],
-    ["images", "located_yaml", "networks", "progress", "reductions", "seeding", "stages", "store"],
+    ["images", "located_yaml", "networks", "progress", "provenance", "reductions", "seeding", "stages", "store"],
     ["power", "samples", "tangents", "zoo"],
     ["activations", "checkpoints", "folders", "footprint", "kept", "panels", "uncertainty"],
     ["data", "grams", "models"],

@@ -63,6 +63,57 @@ def test_tensors_series_and_lists_are_taken():
         pd.testing.assert_frame_equal(ts.score(X, labels, "ridge"), plain[["ridge"]])
 
 
+def series_of_every_kind(codes):
+    names = np.array(["a", "b", "c"])[codes]
+    return [
+        pd.Series(codes), pd.Series(codes, dtype="Int64"), pd.Series(codes, dtype="category"), pd.Series(names),
+        pd.Series(names, dtype="string"), pd.Series(names, dtype=object), pd.cut(pd.Series(codes), 3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", range(7))
+def test_labels_of_every_kind_of_series(kind):
+    X, codes = task()
+    labels = series_of_every_kind(codes)[kind]
+    assert ts.score(X, labels, "ridge").loc["features", "ridge"] == ts.transferability.ridge(X, codes)
+    with pytest.raises(InputError, match=r"`labels` to name the class of every sample but 1 of 30 are missing"):
+        ts.score(X, labels.where(labels.index != 4), "ridge")
+
+
+def test_tables_and_labelled_arrays_are_taken():
+    X, codes = task()
+    plain = ts.score(X, codes, ["ridge", "leep"], source_probabilities=np.full((30, 4), 0.25))
+    names = [f"{i}.png" for i in range(30)]
+    table, labels = pd.DataFrame(X, index=names), pd.Series(codes, index=names)
+    probabilities = pd.DataFrame(np.full((30, 4), 0.25), index=names)
+    array = xr.DataArray(X, {"sample": names}, ("sample", "feature"))
+    for features in (table, table.astype("Float64"), array, array.transpose(), array.drop_vars("sample")):
+        for classes in (codes, labels, xr.DataArray(codes, {"sample": names}, ("sample",))):
+            found = ts.score(features, classes, ["ridge", "leep"], source_probabilities=probabilities)
+            pd.testing.assert_frame_equal(found, plain)
+    mixed = table.iloc[:, :2].assign(flag=codes == 1)  # bools and floats together are objects to numpy
+    found = ts.score({"mixed": mixed, "x": array}, labels, "ridge")
+    assert found.index.tolist() == ["mixed", "x"]
+    assert found.loc["mixed"].item() == ts.transferability.ridge(np.column_stack([X[:, :2], codes == 1]), codes)
+
+
+def test_tables_that_do_not_fit_together_are_refused():
+    X, codes = task()
+    table, labels = pd.DataFrame(X), pd.Series(codes)
+    refused = {
+        "`labels` to have the same index as `features`, in the same order": (table, labels[::-1]),
+        "layer 'b': .*`labels` to have the same index": ({"a": table, "b": table.set_axis(range(1, 31))}, labels),
+        r"numbers in every column but not so 3, 'name'; drop it": (table.assign(name="a").astype({3: str}), labels),
+        r"`features` to have dimensions \('sample', 'feature'\) but got \('dim_0', 'dim_1'\)": (xr.DataArray(X), codes),
+        "finite values but got 1 NaN": (table.replace(table.iloc[2, 3], np.nan), labels),
+    }
+    for message, (features, classes) in refused.items():
+        with pytest.raises(InputError, match=message):
+            ts.score(features, classes, "ridge")
+    with pytest.raises(InputError, match="`source_probabilities` to have the same index as `labels`"):
+        ts.score(X, labels, "leep", source_probabilities=pd.DataFrame(np.full((30, 4), 0.25), index=range(1, 31)))
+
+
 def test_what_goes_wrong_names_the_layer():
     X, codes = task()
     with pytest.raises(InputError, match=r"^layer 'b': .*`labels`"):

@@ -1,7 +1,9 @@
 import csv
+import html
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,13 +21,18 @@ from transferscope.protocols import scratch
 from transferscope.protocols.finetuning import MIN_STEPS
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.fixture(autouse=True)
-def quiet_house(tmp_path, monkeypatch):
-    """Give each test a cache and a working folder of its own, and put back what the command line changes."""
+def quiet_house(tmp_path, home, monkeypatch):
+    """Give each test a working folder of its own, and put back what the command line changes; the cache is shared."""
     import logging
     import warnings
 
-    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(home))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(scratch, "MIN_STEPS", 0)  # as few epochs as are asked for
     logger = logging.getLogger("transferscope")
@@ -33,6 +40,12 @@ def quiet_house(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         yield
     logger.level, logger.handlers, logger.propagate, warnings.showwarning = before
+
+
+@pytest.fixture
+def unsaved(monkeypatch):
+    """Write no files: pictures take longer than all the rest."""
+    monkeypatch.setattr("transferscope.report.ranking.Ranking.save", lambda _self, _folder: [])
 
 
 @pytest.fixture
@@ -96,16 +109,28 @@ class TestRank:
         assert first["rank"] == 1
         assert first["interval"][0] <= first["expected_accuracy"] <= first["interval"][1]
         assert answer["failed"] == []
-        assert "ranking.json" in err
+        n_pictures = sum(name.endswith(".png") for name in os.listdir("out"))
+        told, where = err.splitlines()[-2:]
+        assert told.startswith(f"Wrote {len(os.listdir('out'))} files to out: ")
+        assert told.endswith(f", {n_pictures} pictures.")
+        assert {"ranking.json", "ranking.csv", "scores.nc"} <= set(told.rpartition(": ")[2].split(", "))
+        assert where == "Open out/report.html in a browser."
 
     def test_files_can_be_loaded_again(self, target, zoo, capsys):
         assert rank(target, zoo, "--format", "json") == 0
         out = capsys.readouterr().out
         written = sorted(os.listdir("out"))
-        pictures = ["depth_curves.png", "pareto.png", "similarity.png"]
-        assert written == sorted([*pictures, "cuts.csv", "ranking.csv", "ranking.json", "scores.nc"])
+        pictures = ["depth_curves.png", "pareto.png", "ranking.png", "similarity.png", "source_depth.png"]
+        tables = ["cuts.csv", "ranking.csv", "ranking.json", "report.html", "scores.nc"]
+        assert written == sorted([*pictures, *tables])
         with open("out/ranking.json", encoding="utf-8") as file:
             assert file.read() == out
+        with open("out/report.html", encoding="utf-8") as file:
+            page = html.unescape(file.read())
+        command = ["--target", str(target), "--sources", str(zoo), "--device", "cpu", "--reference-epochs", "1"]
+        typed = ["--trust-code", "--output", "out", "--format", "json"]
+        for part in (["transferscope", "rank", *command[:4]], command[4:6], command[6:], typed[:1], typed[1:]):
+            assert shlex.join(part) in page
         import transferscope as ts
 
         ranking = ts.load_ranking("out")
@@ -114,12 +139,14 @@ class TestRank:
             with Image.open(f"out/{name}") as image:
                 assert image.width > 300
 
+    @pytest.mark.usefixtures("unsaved")
     def test_csv_on_stdout_is_the_table(self, target, zoo, capsys):
         assert rank(target, zoo, "--format", "csv") == 0
         rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
         assert [row["rank"] for row in rows] == ["1", "2", "3"]
         assert {row["source"] for row in rows} == {"first", "second", "scratch"}
 
+    @pytest.mark.usefixtures("unsaved")
     def test_scores_are_given_by_commas_or_several_times(self, target, zoo, capsys):
         assert (
             rank(target, zoo, "--scores", "leep, parc", "--scores", "logme", "--uncertainty", "2", "--format", "json")
@@ -156,6 +183,7 @@ class TestRank:
         assert run(["rank", "--help"]) == 0
         assert f"as many as make {MIN_STEPS} optimiser steps" in " ".join(capsys.readouterr().out.split())
 
+    @pytest.mark.usefixtures("unsaved")
     def test_verbose_puts_the_baselines_beside_the_scores(self, target, zoo, capsys):
         zoo.write_text(zoo.read_text().replace("sources:", "order: [second]\nsources:"))
         assert rank(target, zoo, "-v") == 0
@@ -164,7 +192,9 @@ class TestRank:
         assert rank(target, zoo, "-q") == 0
         assert "preference" not in capsys.readouterr().out
 
-    def test_table_starts_with_the_answer_and_a_second_run_repeats_it(self, target, zoo, capsys):
+    @pytest.mark.usefixtures("unsaved")
+    def test_table_starts_with_the_answer_and_a_second_run_repeats_it(self, target, zoo, capsys, tmp_path, monkeypatch):
+        monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
         assert rank(target, zoo) == 0
         first = capsys.readouterr().out
         assert first.startswith(("Start from", "Train from scratch"))
@@ -177,6 +207,7 @@ class TestRank:
         assert rank(target, zoo, "-q", "--format", "json") == 0
         assert capsys.readouterr().err == ""
 
+    @pytest.mark.usefixtures("unsaved")
     def test_failing_source_is_exit_code_3_and_the_others_are_ranked(self, target, zoo, capsys):
         os.remove("net.safetensors")
         assert rank(target, zoo, "--format", "json") == 3
@@ -233,6 +264,7 @@ class TestRank:
         assert run(["rank", "--target", str(target), "--sources", str(zoo)]) == 2
         assert "--trust-code" in capsys.readouterr().err
 
+    @pytest.mark.usefixtures("unsaved")
     def test_text_files_among_the_images_are_a_warning(self, target, zoo, capsys):
         (target / "red" / "notes.txt").write_text("not an image")
         assert rank(target, zoo, "--format", "json") == 0
@@ -240,6 +272,7 @@ class TestRank:
         assert "notes.txt" in err
         json.loads(out)
 
+    @pytest.mark.usefixtures("unsaved")
     def test_what_factories_print_does_not_mix_with_the_results(self, target, zoo, tmp_path, capfd):
         path = tmp_path / "nets.py"
         path.write_text(path.read_text() + "import os\nprint('python says hello')\nos.write(1, b'so does C\\n')\n")
@@ -269,17 +302,19 @@ class TestRank:
         assert "No space left on device" in err
         assert "bug" not in err
 
-    def test_a_reader_that_has_seen_enough_is_no_error(self, target, zoo):
+    @pytest.mark.parametrize("form", ["table", "csv"])
+    def test_a_reader_that_has_seen_enough_is_no_error(self, form):
+        # By the quickest of the verbs that print tables.
+        np.savez("features.npz", features=np.eye(6), labels=np.arange(6) % 2)
         reading, writing = os.pipe()
         os.close(reading)
-        arguments = ["--target", str(target), "--sources", str(zoo), "--trust-code", "--device", "cpu", "-o", "out"]
         code = "from transferscope.cli import main; main()"
         finished = subprocess.run(
-            [sys.executable, "-c", code, "rank", *arguments, "--reference-budget", "0.1", "-q"],
+            [sys.executable, "-c", code, "score", "features.npz", "--measure", "logme", "--format", form],
             stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
         )  # fmt: skip
         os.close(writing)
-        assert finished.stderr == ""
+        assert (finished.returncode, finished.stderr) == (1, "")
 
     def test_an_unexpected_error_is_one_sentence_and_debug_shows_the_traceback(self, target, zoo, capsys, monkeypatch):
         def bug(*_args, **_options):
@@ -305,8 +340,8 @@ class TestRank:
         )  # fmt: skip
         deadline = time.monotonic() + 120
         while not (tmp_path / "out").is_dir() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        time.sleep(3)
+            time.sleep(0.05)
+        time.sleep(1)  # of training
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
@@ -390,21 +425,29 @@ class TestOtherVerbs:
 class TestDemo:
     @pytest.fixture
     def short(self, monkeypatch):
+        """Leave four images of five out, and train for one epoch."""
         from transferscope import demo
         from transferscope.protocols.training import Recipe
 
+        images, labels = demo._digits()
+        monkeypatch.setattr(demo, "_digits", lambda: (images[::5], labels[::5]))
         monkeypatch.setattr(demo, "_RECIPE", Recipe(epochs=1))
+        monkeypatch.setattr(scratch, "reference_recipe", lambda *_asked: Recipe(epochs=1))
 
-    def test_demo_prints_its_rank_command_ranks_and_is_remembered(self, short, capsys, tmp_path):
+    def test_demo_prints_its_rank_command_ranks_and_is_remembered(self, short, capsys, tmp_path, request):
         assert run(["demo", "-o", "a demo"]) == 0
         out, err = capsys.readouterr()
         assert "$ transferscope rank --target 'a demo/target' --sources 'a demo/zoo.yaml' --trust-code" in err
+        assert err.splitlines()[-2:] == [
+            "Open a demo/results/report.html in a browser.", "The images, the networks and zoo.yaml are in a demo.",
+        ]  # fmt: skip
         for name in ("digits", "inverted-and-turned", "under-noise", "random-labels", "scratch"):
             assert name in out
         assert (tmp_path / "a demo" / "results" / "ranking.json").is_file()
         classes = sorted(path.name for path in (tmp_path / "a demo" / "target").iterdir())
         assert classes == ["1", "3", "5", "8", "9"]
 
+        request.getfixturevalue("unsaved")
         assert run(["demo", "-o", "a demo"]) == 0
         again, err = capsys.readouterr()
         assert again == out
@@ -415,6 +458,7 @@ class TestDemo:
         assert run(["demo", "-o", "a demo"]) == 0
         assert "used again" not in capsys.readouterr().err
 
+    @pytest.mark.usefixtures("unsaved")
     def test_an_interrupted_demo_starts_over(self, short, capsys, monkeypatch):
         from transferscope import demo
 

@@ -106,7 +106,7 @@ class TestAnswers:
         assert "Spain" in answer["energy"]
         assert answer["failed"] == answer["left_out"] == []
         assert "a factory says hello" in err
-        assert "Wrote advice.json, advice.csv to out" in err
+        assert "Wrote 2 files to out: advice.json, advice.csv.\n" in err
         assert Path("out/advice.json").read_text(encoding="utf-8") == out
 
     def test_csv_on_stdout_is_the_table(self, advise, told, capsys):

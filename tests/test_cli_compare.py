@@ -127,7 +127,7 @@ def test_json_is_debiased_cka_of_networks_that_see_the_images_their_own_way(caps
     assert np.array(cka["informative"]).all()
     assert (np.array(cka["standard_error"]) > 0).all()
     assert (cka["reduce"], cka["standardize"], cka["estimator"]) == ("flatten", False, "minibatch")
-    assert "Wrote compare.nc, compare_linear_cka.png to out" in err
+    assert "Wrote 2 files to out: compare.nc, 1 picture.\n" in err
 
 
 def test_the_python_function_gives_what_the_command_prints(capsys):

@@ -1,6 +1,7 @@
 """The zoo files among the examples, and the seven real networks where they are at hand."""
 
 import io
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from transferscope.activations import resolve_stages
 from transferscope.images import image_rgb
 from transferscope.models import build_untrained, load_network
-from transferscope.zoo import check_files, load_zoo
+from transferscope.zoo import Source, TransformOptions, Zoo, check_files, load_zoo
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 IMAGES_PER_CLASS = 30
@@ -22,6 +25,30 @@ def test_the_zoo_files_name_models_that_exist(name):
     zoo = load_zoo(EXAMPLES / name)
     assert len(zoo) >= 4
     assert check_files(zoo) == []
+
+
+def test_the_zoo_of_own_networks_explains_every_key(tmp_path):
+    text = (EXAMPLES / "zoo-own.yaml").read_text()
+    for model in (Zoo, Source, TransformOptions):
+        for key in model.model_fields:
+            assert re.search(rf"\b{key}:", text), key
+    for name in ("zoo-own.yaml", "cifar_resnet.py"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    zoo = load_zoo(tmp_path / "zoo-own.yaml")
+    # Factory and model exist; what is missing are the files that are the reader's own.
+    missing = check_files(zoo)
+    assert len(missing) == 4
+    for problem, key in zip(missing, ("checkpoint", "initial", "images", "checkpoint"), strict=True):
+        assert key in problem
+
+    weights = build_untrained(zoo["our-resnet"], seed=1, trust_code=True).state_dict()
+    save_file(weights, tmp_path / "our-resnet.safetensors")
+    torch.save(build_untrained(zoo["our-mobilenet"], seed=1).state_dict(), tmp_path / "our-mobilenet.pt")
+    for name, layers in (("our-resnet", 11), ("our-mobilenet", 19)):
+        network = load_network(zoo[name], trust_code=name == "our-resnet")
+        size = network.transform.size
+        assert len(resolve_stages(network.module, zoo[name].layers, torch.zeros(1, 3, size, size))) == layers
+    torch.testing.assert_close(load_network(zoo["our-resnet"], trust_code=True).module.state_dict(), weights)
 
 
 @pytest.mark.parametrize(("depth", "params"), [(20, 0.27e6), (32, 0.46e6), (44, 0.66e6), (56, 0.85e6)])

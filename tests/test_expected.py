@@ -53,6 +53,9 @@ def test_each_cut_and_protocol_has_its_prediction_and_padding_has_none():
     xr.testing.assert_identical(
         found[list(before)].drop_vars("protocol", errors="ignore").drop_attrs(), before.drop_attrs()
     )
+    assert {found[name].attrs["units"] for name in ("expected_accuracy", "lower", "upper", "scratch_upper")} == {"1"}
+    assert found["scratch_lower"].attrs["long_name"] == "expected accuracy, lower end, from scratch"
+    assert found["protocol"].attrs["long_name"] == "protocol"
     known = {"samples": 40, "calibrated": 1, "contrast": 0.2, "scratch_growth": 0}
     assert {name: found.attrs[name] for name in known} == known
 

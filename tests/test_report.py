@@ -13,71 +13,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from rankings import AWKWARD, NAMES, make_ranking
 from rich.console import Console
 
-from transferscope import scoring, store
+from transferscope import store
 from transferscope.errors import InputError
-from transferscope.prediction.expected import accuracy_interval
-from transferscope.report import plot
+from transferscope.provenance import Provenance
 from transferscope.report.files import prepare_folder
-from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary, load_ranking
+from transferscope.report.ranking import Reference, TargetSummary, load_ranking
 from transferscope.report.table import print_ranking
-from transferscope.scoring import BASELINES, SIMILARITIES, SourceScores
-from transferscope.selection import ScratchCandidate, recommend
-from transferscope.stages import Stage
 from transferscope.ties import beats_unpaired
 
-NAMES = ("linear_cka_to_scratch", "svcca_to_scratch", "logme", "hscore", "ridge")
-FILES = {"ranking.json", "ranking.csv", "cuts.csv", "scores.nc", "depth_curves.png", "pareto.png", "similarity.png"}
-
-
-def make_ranking(ridge, *, scratch=0.5, n_samples=1000, more=None, errors=None, baselines=None, **changes):
-    """Return the ranking of sources, truncated, with the given expected accuracies by depth.
-
-    `more` scores, standard `errors` and `baselines` come with it: name to a number for all.
-    """
-    rng = np.random.default_rng(0)
-    units = []
-    for source, accuracies in ridge.items():
-        depths = len(accuracies)
-        units.append(
-            SourceScores(
-                source,
-                tuple(Stage(f"blocks.{i}", (8,), 1000 * (i + 1), 90000 * (i + 1)) for i in range(depths)),
-                ("stem", "head"),
-                {"ridge": np.array(accuracies), "logme": -rng.random(depths), "hscore": rng.random(depths)}
-                | {name: np.full(depths, value) for name, value in (more or {}).items()},
-                {name: rng.uniform(-0.1, 1, (depths, 2)) for name in SIMILARITIES},
-                {name: np.full(depths, value) for name, value in (errors or {}).items()},
-            )
-        )
-    attributes = {
-        "target": "shells", "n_samples": n_samples, "seed": 0, "classes": 6, "samples": 2 * n_samples, "calibrated": 0,
-        "scratch_growth": 0.0,
-    }  # fmt: skip
-    known = {name: [value] * len(units) for name, value in (baselines or {}).items()}
-    candidate = None if scratch is None else ScratchCandidate("compact", scratch, 200, 8, 77000, 5000000)
-    scores = scoring.to_dataset(units, attributes, known)
-    expected = scores["ridge"].expand_dims(protocol=["truncate"], axis=2)
-    ends = zip(("lower", "upper"), accuracy_interval(expected, n_samples), strict=True)
-    scores = scores.assign({"expected_accuracy": expected, **dict(ends)})
-    shown = [name for name in BASELINES if name in scores]
-    ranking = Ranking(
-        target=TargetSummary("shells", n_samples, 6, "0f" * 32),
-        reference=Reference("compact residual network", scratch, 200, 680, 31, "early"),
-        recommendations=recommend(scores, scoring.score_names(scores), candidate, shown),
-        scores=scores,
-        failed=(Failure("gone", "No checkpoint at gone.pt."),),
-    )
-    return replace(ranking, **changes)
+PICTURES = {f"{name}.png" for name in ("ranking", "source_depth", "depth_curves", "pareto", "similarity")}
+FILES = {"ranking.json", "ranking.csv", "cuts.csv", "scores.nc", "report.html", *PICTURES}
+MADE = Provenance(
+    {"seed": 3, "shots": None, "recipe": {"epochs": 40}}, {"birds": "ab"}, {"torch": "2"}, "transferscope rank -o here"
+)
 
 
 @pytest.fixture(scope="module")
 def ranking():
-    return make_ranking({"birds": [0.54, 0.7, 0.557], "plain": [0.4, 0.41, 0.42, 0.43]})
+    return make_ranking({"birds": [0.54, 0.7, 0.557], "plain": [0.4, 0.41, 0.42, 0.43]}, provenance=MADE)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +85,7 @@ def printed(ranking, width=120, **options):
 def test_json_has_the_documented_keys_in_order(ranking):
     content = json.loads(ranking.to_json())
     assert list(content) == [
-        "schema_version", "target", "expected_for", "reference", "ranking", "failed", "agreement",
+        "schema_version", "target", "expected_for", "reference", "ranking", "failed", "agreement", "provenance",
     ]  # fmt: skip
     assert content["expected_for"] == 2000
     assert content["schema_version"] == 1
@@ -165,7 +123,8 @@ def test_json_is_strict_where_scores_are_not_finite():
 
 
 def test_equal_rankings_give_equal_bytes(ranking):
-    again = make_ranking({"birds": [0.54, 0.7, 0.557], "plain": [0.4, 0.41, 0.42, 0.43]})
+    other = replace(MADE, command="transferscope rank -o there")
+    again = make_ranking({"birds": [0.54, 0.7, 0.557], "plain": [0.4, 0.41, 0.42, 0.43]}, provenance=other)
     assert again.to_json() == ranking.to_json()
     assert again.to_csv() == ranking.to_csv()
     assert replace(again, timings={"data": 3.0}).to_json() == ranking.to_json()
@@ -216,6 +175,9 @@ def test_what_is_saved_loads_again(ranking, tmp_path, no_pyplot):
     assert all(map(same, loaded.recommendations, ranking.recommendations))
     assert len(loaded.recommendations) == len(ranking.recommendations)
     xr.testing.assert_identical(loaded.scores, ranking.scores)
+    # The command is not in the files: equal runs give equal ones wherever they go.
+    assert loaded.provenance == ranking.provenance == MADE
+    assert (loaded.provenance.command, MADE.command) == ("", "transferscope rank -o here")
     assert loaded.to_json() == ranking.to_json()
     assert loaded.to_csv() == ranking.to_csv()
     assert loaded.verdict == ranking.verdict
@@ -251,7 +213,7 @@ def test_a_failing_picture_leaves_the_folder_as_it_was(ranking, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("victim", sorted(FILES))
+@pytest.mark.parametrize("victim", ["ranking.json", "scores.nc", "pareto.png", "report.html"])
 def test_an_interrupted_write_leaves_no_part_of_a_file(saved, monkeypatch, victim):
     old = {path.name: path.read_bytes() for path in saved.iterdir()}
     write = Path.write_bytes
@@ -323,8 +285,6 @@ def test_another_schema_version_is_named(saved):
 
 # --- names that look like something else --------------------------------------------------------------------------
 
-AWKWARD = ["大猫 ñandú", r"$\frac$", "a$b$c", "_hidden", "net[bold]", "[/red]", ":smile:", r"back\[slash]", "50 %{x}"]
-
 
 @pytest.mark.parametrize("name", AWKWARD)
 def test_awkward_names_survive_the_table(name):
@@ -343,22 +303,6 @@ def test_awkward_names_survive_the_files(tmp_path):
     assert loaded.scores["source"].to_numpy().tolist() == AWKWARD
     assert pd.read_csv(tmp_path / "ranking.csv")["source"].tolist()[:9] == AWKWARD
     assert loaded.target.name == AWKWARD[0]
-
-
-@pytest.mark.parametrize("name", AWKWARD)
-def test_awkward_names_appear_in_the_pictures_as_they_are(name):
-    def shown(text):
-        # Matplotlib draws an escaped dollar sign as a dollar sign, and mathematics where there are unescaped ones.
-        assert len(re.findall(r"(?<!\\)\$", text)) == 0
-        return text.replace(r"\$", "$")
-
-    ranking = make_ranking({name: [0.6, 0.7], "other": [0.69]})
-    ax = plot.depth_curves(ranking.scores, ranking.recommendations, ax=Figure().subplots())
-    assert [shown(text.get_text()) for text in ax.get_legend().get_texts()] == [name, "other", "scratch"]
-    ax = plot.pareto(ranking.cuts, ax=Figure().subplots())
-    assert name in [shown(text.get_text()) for text in ax.get_legend().get_texts()]
-    panels = plot.similarity_panels(ranking.scores, [name])
-    assert shown(panels.axes[0].get_title()) == name
 
 
 # --- table and verdict --------------------------------------------------------------------------------------------
@@ -466,8 +410,6 @@ def test_what_is_worth_its_flops_stands_in_a_table_of_its_own():
     ]  # fmt: skip
     assert "worth its FLOPs" not in printed(ranking)
     assert "worth its FLOPs" in printed(ranking, costs=True)
-    ax = plot.pareto(ranking.cuts, ax=Figure().subplots())
-    assert ax.get_lines()[-1].get_xydata().tolist() == [[90000, 0.6], [180000, 0.65], [270000, 0.7]]
 
 
 # --- scores on request, beside the baselines ----------------------------------------------------------------------
@@ -531,12 +473,6 @@ def test_the_table_of_a_notebook_has_a_row_per_candidate(ranking):
 # --- pictures -----------------------------------------------------------------------------------------------------
 
 
-def matrix(rows, columns):
-    values = np.random.default_rng(0).uniform(-0.2, 1, (rows, columns))
-    x, y = ([f"{side}.{i}" for i in range(n)] for side, n in (("x", rows), ("y", columns)))
-    return scoring.similarity_array(values, x, y, measure="linear_cka")
-
-
 def test_saved_pictures_open_and_are_not_blank(saved):
     for name in ("depth_curves.png", "similarity.png"):
         with Image.open(saved / name) as image:
@@ -546,80 +482,7 @@ def test_saved_pictures_open_and_are_not_blank(saved):
         assert 0.01 < (pixels < 250).mean() < 0.99
 
 
-def test_without_a_source_in_the_ranking_there_is_no_similarity_picture(tmp_path):
+def test_without_a_source_in_the_ranking_there_are_no_pictures_of_sources(tmp_path):
     ranking = make_ranking({"birds": [0.2]}, scratch=0.9)
     only = replace(ranking, recommendations=ranking.recommendations[:1])
-    assert {path.name for path in only.save(tmp_path)} == FILES - {"similarity.png"}
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(5, 3), (150, 3), (5, 150)])
-def test_a_heatmap_draws_the_matrix_with_its_layers(rows, columns, no_pyplot):
-    similarity = matrix(rows, columns)
-    given = Figure(figsize=(9, 9)).subplots()
-    ax = plot.heatmap(similarity, ax=given)
-    assert ax is given
-    np.testing.assert_array_equal(ax.collections[0].get_array().reshape(rows, columns), similarity)
-    assert ax.collections[0].get_clim() == (0, 1)
-    bottom, top = ax.get_ylim()
-    assert bottom < top  # the first layer of x at the bottom
-    for labels, names in ((ax.get_yticklabels(), similarity["layer_x"]), (ax.get_xticklabels(), similarity["layer_y"])):
-        texts = [label.get_text() for label in labels]
-        assert len(texts) == len(names)
-        shown = [i for i, text in enumerate(texts) if text]
-        assert len(shown) == len(names) if len(names) < 40 else 20 <= len(shown) <= 40
-        assert [texts[i] for i in shown] == [str(names.to_numpy()[i]) for i in shown]
-    given.figure.savefig(io.BytesIO())
-
-
-def test_a_heatmap_names_its_measure_and_takes_options():
-    ax = plot.heatmap(matrix(3, 3), ax=Figure().subplots(), vmin=-1, cbar_kws={"label": "mine"})
-    assert ax.collections[0].get_clim() == (-1, 1)
-    assert ax.figure.axes[1].get_ylabel() == "mine"
-    ax = plot.heatmap(matrix(3, 3), ax=Figure().subplots())
-    assert ax.figure.axes[1].get_ylabel() == "debiased linear CKA"
-
-
-def test_a_heatmap_without_axes_makes_some_and_shows_nothing(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda *_args, **_kwargs: pytest.fail("shown"))
-    before = plt.get_fignums()
-    ax = plot.heatmap(matrix(2, 4))
-    try:
-        assert isinstance(ax, Axes)
-        assert len(plt.get_fignums()) == len(before) + 1
-    finally:
-        plt.close(ax.figure)
-
-
-@pytest.mark.parametrize(
-    "wrong", [xr.DataArray(np.eye(2), dims=("layer_y", "layer_x")), xr.DataArray(np.eye(2)), np.eye(2), None]
-)
-def test_a_heatmap_of_something_else_is_an_input_error(wrong):
-    with pytest.raises(InputError, match=r"dimensions \('layer_x', 'layer_y'\) but got"):
-        plot.heatmap(wrong)
-
-
-def test_depth_curves_draw_each_source_up_to_its_own_depth(ranking, no_pyplot):
-    given = Figure().subplots()
-    ax = plot.depth_curves(ranking.scores, ranking.recommendations, ax=given)
-    assert ax is given
-    curves = {line.get_label(): line.get_xydata() for line in ax.get_lines()}
-    np.testing.assert_allclose(curves["birds"], [[1 / 3, 0.54], [2 / 3, 0.7], [1, 0.557]])
-    np.testing.assert_allclose(curves["plain"], [[0.25, 0.4], [0.5, 0.41], [0.75, 0.42], [1, 0.43]])
-    np.testing.assert_allclose(curves["scratch"][:, 1], 0.5)
-    circles = [line.get_xydata()[0] for line in ax.get_lines() if line.get_markersize() > 10]
-    np.testing.assert_allclose(circles, [[2 / 3, 0.7], [1, 0.43]])
-
-
-def test_depth_curves_without_axes_or_recommendations(ranking):
-    ax = plot.depth_curves(ranking.scores)
-    try:
-        assert [line.get_label() for line in ax.get_lines()] == ["birds", "plain"]
-    finally:
-        plt.close(ax.figure)
-
-
-def test_more_sources_than_colours_and_markers_can_be_drawn(tmp_path):
-    many = make_ranking({f"source{i}": [0.1, 0.2 + i / 100] for i in range(13)})
-    many.save(tmp_path)
-    panels = plot.similarity_panels(many.scores, [pick.source for pick in many.recommendations if pick.layer])
-    assert [ax.get_title() for ax in panels.axes if ax.get_title()] == ["source12", "source11", "source10", "source9"]
+    assert {path.name for path in only.save(tmp_path)} == FILES - {"similarity.png", "source_depth.png"}

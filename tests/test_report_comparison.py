@@ -8,15 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from matplotlib.collections import PatchCollection
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from transferscope import scoring
 from transferscope.errors import InputError
-from transferscope.report import plot
 from transferscope.report.comparison import Comparison, print_comparison
-from transferscope.report.files import png, rounded, write_together
+from transferscope.report.files import rounded, write_together
 from transferscope.report.ranking import Reference, TargetSummary
 
 TARGET = TargetSummary("shells", 90, 6, "0f" * 32)
@@ -125,53 +122,6 @@ def test_rounding_goes_all_the_way_down():
         "a": [[0.333333, None]], "b": {"c": 0.0}, "d": True, "e": "1.0000000001", "f": 7,
     }  # fmt: skip
     assert str(rounded(-1e-9)) == "0.0"
-
-
-# --- heatmaps -----------------------------------------------------------------------------------------------------
-
-
-def test_cells_that_mean_nothing_are_hatched():
-    informative = np.array([[True, False, True], [True, True, False]])
-    ax = plot.heatmap(similarity(np.full((2, 3), 0.5), informative=informative), ax=Figure().subplots())
-    (hatched,) = (each for each in ax.collections if isinstance(each, PatchCollection))
-    assert hatched.get_hatch()
-    boxes = [path.get_extents().bounds for path in hatched.get_paths()]
-    assert boxes == [(1, 0, 1, 1), (2, 1, 1, 1)]  # x, y, width, height: columns of y, rows of x
-    figure = plot.heatmap_figure(similarity(np.full((2, 3), 0.5), informative=informative))
-    assert figure.axes[0].get_title() == "hatched: says nothing"
-
-
-def test_where_all_cells_mean_something_nothing_is_hatched():
-    figure = plot.heatmap_figure(similarity(np.full((2, 3), 0.5)))
-    assert figure.axes[0].get_title() == ""
-    array = similarity(np.full((2, 3), 0.5), informative=np.ones((2, 3), bool))
-    without = array.drop_vars("informative")
-    assert png(plot.heatmap_figure(array)) == png(plot.heatmap_figure(without))
-
-
-@pytest.mark.parametrize(("measure", "brighter"), [("svcca", True), ("information_imbalance", False)])
-def test_bright_is_similar(measure, brighter):
-    ax = plot.heatmap(similarity([[0.1, 0.9]], measure), ax=Figure().subplots())
-    mesh = ax.collections[0]
-    low, high = mesh.cmap(mesh.norm([0.1, 0.9]))[:, :3].sum(axis=1)
-    assert bool(low < high) is brighter
-    assert ax.figure.axes[1].get_ylabel() == {"svcca": "SVCCA"}.get(measure, "information imbalance")
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 25), (25, 2), (5, 5)])
-def test_long_names_fit_into_the_picture(shape):
-    names = [[f"features.{i}.conv.block.branch1x1.2" for i in range(n)] for n in shape]
-    array = similarity(np.full(shape, 0.5), names_x=names[0], names_y=names[1])
-    array.attrs.update(x="a network with quite a long name", y="another network with a long name")
-    figure = plot.heatmap_figure(array)
-    png(figure)  # a warning, which is an error here, says when there is no room
-    width, height = figure.canvas.get_width_height()
-    for ax in figure.axes:
-        box = ax.get_tightbbox()
-        assert box.x0 >= -1
-        assert box.y0 >= -1
-        assert box.x1 <= width + 1
-        assert box.y1 <= height + 1
 
 
 # --- files --------------------------------------------------------------------------------------------------------

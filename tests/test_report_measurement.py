@@ -14,7 +14,8 @@ from rich.console import Console
 from transferscope.errors import InputError
 from transferscope.measurement import plan
 from transferscope.measurement.rows import COLUMNS
-from transferscope.report import transfer_plots
+from transferscope.report import plot, transfer_plots
+from transferscope.report.drawing import hover_texts
 from transferscope.report.measurement import PROTOCOLS, Measurement, print_measurement
 from transferscope.report.ranking import Failure
 
@@ -171,7 +172,8 @@ def test_netcdf_keeps_values_units_and_where_they_come_from(grid, tmp_path):
         assert dataset["kwh"].attrs["units"] == "kWh"
         assert dataset["seconds"].attrs["units"] == "s"
         assert dataset.attrs["target_hash"] == "0f" * 32
-        assert dataset.attrs["versions"] == "torch 2.9.0, timm 1.0.12"
+        assert json.loads(dataset.attrs["versions"]) == {"torch": "2.9.0", "timm": "1.0.12"}
+        assert all("long_name" in dataset[name].attrs for name in dataset.variables)
         assert dataset.attrs["n_test"] == 200
 
 
@@ -290,7 +292,7 @@ def levels(ax, style):
 
 def test_accuracy_by_depth_has_a_line_for_each_size_with_bands_and_scratch(grid):
     given = Figure().subplots()
-    ax = transfer_plots.accuracy_by_depth(grid.table, "birds", "truncate", given, chance=0.25)
+    ax = plot.accuracy_by_depth(grid.table, "birds", "truncate", given, chance=0.25)
     assert ax is given
     few, many = curves(ax)
     np.testing.assert_allclose(few, [[1, 0.43], [2, 0.445], [3, 0.465]])  # at depth 1 the first seed failed
@@ -306,14 +308,14 @@ def test_accuracy_by_depth_has_a_line_for_each_size_with_bands_and_scratch(grid)
 
 
 def test_sets_of_layers_stand_side_by_side_the_fewest_first(grid):
-    ax = transfer_plots.accuracy_by_depth(grid.table, "birds", "fne", Figure().subplots(), legend=False)
+    ax = plot.accuracy_by_depth(grid.table, "birds", "fne", Figure().subplots(), legend=False)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["25%", "50%", "75%", "all"]
     np.testing.assert_allclose(curves(ax)[0], [[x, 0.405] for x in range(4)])
     assert ax.get_legend() is None
 
 
-def test_accuracy_by_samples_shows_the_best_depth(grid):
-    ax = transfer_plots.accuracy_by_samples(grid.table, "birds", Figure().subplots())
+def test_learning_curves_show_the_best_depth(grid):
+    ax = plot.learning_curves(grid.table, "birds", Figure().subplots())
     truncate, fne, scratch = curves(ax)
     np.testing.assert_allclose(truncate, [[5, 0.465], [20, 0.765]])
     np.testing.assert_allclose(fne, [[5, 0.405], [20, 0.705]])
@@ -323,7 +325,7 @@ def test_accuracy_by_samples_shows_the_best_depth(grid):
 
 
 def test_accuracy_by_cost_shows_every_depth_and_those_that_cost_nothing(grid):
-    ax = transfer_plots.accuracy_by_cost(grid.table, "plain", "seconds", Figure().subplots())
+    ax = plot.accuracy_by_cost(grid.table, "plain", "seconds", Figure().subplots())
     pale, best = (np.array(points.get_offsets()) for points in ax.collections[:2])
     np.testing.assert_allclose(pale, [[5, 0.425], [20, 0.725]])
     np.testing.assert_allclose(best, [[10, 0.445], [40, 0.745]])
@@ -332,13 +334,13 @@ def test_accuracy_by_cost_shows_every_depth_and_those_that_cost_nothing(grid):
     scratch = np.array(ax.collections[5].get_offsets())
     np.testing.assert_allclose(scratch, [[1, 0.305], [1, 0.605]])  # half of 2 seconds, the least there is
     assert ax.get_xlabel() == "seconds per transfer (0 is drawn at 1)"
-    energy = transfer_plots.accuracy_by_cost(grid.table, "plain", "kwh", Figure().subplots())
+    energy = plot.accuracy_by_cost(grid.table, "plain", "kwh", Figure().subplots())
     assert energy.get_xlabel() == "kWh per transfer"
 
 
 def test_protocols_look_alike_in_all_pictures_and_differ_without_colour(grid):
-    alone = transfer_plots.accuracy_by_samples(measurement(run(0.5, "scratch", 0)).table, "birds", Figure().subplots())
-    among = transfer_plots.accuracy_by_samples(grid.table, "birds", Figure().subplots())
+    alone = plot.learning_curves(measurement(run(0.5, "scratch", 0)).table, "birds", Figure().subplots())
+    among = plot.learning_curves(grid.table, "birds", Figure().subplots())
     assert alone.get_lines()[0].get_color() == among.get_lines()[2].get_color()
     assert alone.get_lines()[0].get_marker() == among.get_lines()[2].get_marker()
     assert len({line.get_marker() for line in among.get_lines()}) == 3
@@ -347,14 +349,42 @@ def test_protocols_look_alike_in_all_pictures_and_differ_without_colour(grid):
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda table: transfer_plots.accuracy_by_samples(table, "fish"), "`source` to be one of birds, plain, but"),
-        (lambda table: transfer_plots.accuracy_by_depth(table, "birds", "svm"), "`protocol` to be one of truncate"),
-        (lambda table: transfer_plots.accuracy_by_cost(table, "birds", "euro"), "`cost` to be one of seconds, kwh"),
+        (lambda table: plot.learning_curves(table, "fish"), "`source` to be one of birds, plain, but"),
+        (lambda table: plot.accuracy_by_depth(table, "birds", "svm"), "`protocol` to be one of truncate"),
+        (lambda table: plot.accuracy_by_cost(table, "birds", "euro"), "`cost` to be one of seconds, kwh"),
     ],
 )
 def test_what_is_not_there_cannot_be_drawn(grid, draw, message):
     with pytest.raises(InputError, match=message):
         draw(grid.table)
+
+
+def test_a_measurement_is_drawn_like_its_table_and_knows_what_guessing_gives(grid):
+    ax = plot.learning_curves(grid, "birds", Figure().subplots())
+    assert levels(ax, ":") == [0.25]
+    assert levels(plot.learning_curves(grid, "birds", Figure().subplots(), chance=math.nan), ":") == []
+    table = plot.learning_curves(grid.table, "birds", Figure().subplots())
+    assert levels(table, ":") == []
+    for mine, other in zip(curves(ax), curves(table), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_every_point_says_what_it_is(grid):
+    line = plot.accuracy_by_depth(grid, "birds", "truncate", Figure().subplots()).get_lines()[0]
+    assert hover_texts(line)[:2] == (
+        "birds · truncate · blocks.0 (1/3) · 5 images of each class: 0.430",
+        "birds · truncate · blocks.1 (2/3) · 5 images of each class: 0.445 ± 0.005",
+    )
+    scratch = plot.learning_curves(grid, "birds", Figure().subplots()).get_lines()[2]
+    assert hover_texts(scratch)[1] == "birds · scratch · 20 images of each class: 0.605 ± 0.005"
+    points = plot.accuracy_by_cost(grid, "plain", "seconds", Figure().subplots()).collections[1]
+    assert hover_texts(points)[0] == "plain · truncate · blocks.1 (2/2) · 5 images of each class: 0.445 ± 0.005, 10 s"
+
+
+@pytest.mark.parametrize("wrong", [None, pd.DataFrame({"accuracy": [0.5]})])
+def test_something_else_than_a_measurement_is_an_input_error(wrong):
+    with pytest.raises(InputError, match="`measurement` to be what `measure` returns, or its `table`, but got"):
+        plot.learning_curves(wrong, "birds")
 
 
 def titles(figure):
@@ -391,5 +421,5 @@ def test_scratch_alone_and_a_source_whose_cost_is_unknown_can_be_drawn(tmp_path)
 
 def test_sizes_that_would_overlap_are_not_all_written():
     table = measurement(*(run(0.5, size=size) for size in (1, 20, 21, 22, 1000))).table
-    ax = transfer_plots.accuracy_by_samples(table, "birds", Figure().subplots())
+    ax = plot.learning_curves(table, "birds", Figure().subplots())
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "22", "1000"]

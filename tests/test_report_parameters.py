@@ -14,8 +14,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from transferscope import scoring
 from transferscope.errors import InputError
-from transferscope.report import parameter_plots
+from transferscope.report import parameter_plots, plot
+from transferscope.report.drawing import hover_texts
 from transferscope.report.parameter_table import print_parameters
 from transferscope.report.parameters import CRITERIA, ParameterTransfer, over_seeds
 from transferscope.report.ranking import Failure
@@ -189,6 +191,7 @@ def test_netcdf_keeps_infinite_values_and_where_they_come_from(stuck, tmp_path):
         xr.testing.assert_identical(dataset.load(), stuck.dataset)
         assert np.isinf(dataset["transferability"]).sum() == 3
         assert dataset["transferability"].attrs["units"] == "1"
+        assert all("long_name" in dataset[name].attrs for name in dataset.variables)
         assert "2212.00399" in dataset.attrs["paper"]
         assert dataset.attrs["initial"] == "birds: redrawn, seeds 0 to 4; plain: given: plain.initial.pt"
         assert dataset.attrs["targets"] == f"shells ({'0f' * 32}), signs ({'1e' * 32})"
@@ -371,7 +374,7 @@ def legend(owner):
 
 def test_the_heatmap_has_layers_by_targets_the_first_at_the_bottom(grid):
     given = Figure().subplots()
-    ax = parameter_plots.heatmap(grid.layers, "birds", samples_per_class=5, ax=given)
+    ax = plot.parameter_heatmap(grid.layers, "birds", samples_per_class=5, ax=given)
     assert ax is given
     np.testing.assert_allclose(ax.collections[0].get_array(), np.array([[1, 4], [2, 8], [2, 2]]) * 1.5)
     assert labels(ax.get_xticklabels()) == ["shells", "signs"]
@@ -380,12 +383,12 @@ def test_the_heatmap_has_layers_by_targets_the_first_at_the_bottom(grid):
     assert low < high
     assert [text.get_text() for text in ax.texts] == ["1.5", "6", "3", "12", "3", "3"]
     assert not isinstance(ax.collections[0].norm, LogNorm)
-    assert ax.get_title() == "birds, 5 images of each class\nafter all epochs"
+    assert ax.get_title() == "birds\n5 images of each class\nafter all epochs"
     assert len(ax.collections) == 1
 
 
 def test_infinite_cells_are_hatched_and_unknown_ones_blank(stuck):
-    ax = parameter_plots.heatmap(stuck.layers, "birds", criterion="loss", ax=Figure().subplots())
+    ax = plot.parameter_heatmap(stuck.layers, "birds", criterion="loss", ax=Figure().subplots())
     cells, hatched = ax.collections
     assert np.ma.getmaskarray(cells.get_array()).tolist() == [[False, True], [True, True], [False, True]]
     assert hatched.get_hatch()
@@ -397,39 +400,39 @@ def test_infinite_cells_are_hatched_and_unknown_ones_blank(stuck):
 @pytest.mark.parametrize(("largest", "logarithmic"), [(10.0, False), (10.5, True)])
 def test_more_than_a_decade_is_drawn_on_a_logarithmic_scale(largest, logarithmic):
     layers = result(transfer([1.0, largest])).layers
-    ax = parameter_plots.heatmap(layers, "birds", ax=Figure().subplots())
+    ax = plot.parameter_heatmap(layers, "birds", ax=Figure().subplots())
     assert isinstance(ax.collections[0].norm, LogNorm) == logarithmic
-    ax = parameter_plots.over_depth(layers, "birds", ax=Figure().subplots())
+    ax = plot.parameter_transferability(layers, "birds", ax=Figure().subplots())
     assert (ax.get_yscale() == "log") == logarithmic
 
 
 def test_many_cells_are_not_annotated_and_their_layers_thinned():
     names = [f"encoder.layers.encoder_layer_{number}.self_attention" for number in range(50)]
     layers = result(transfer(range(1, 51), layers=names)).layers
-    ax = parameter_plots.heatmap(layers, "birds", ax=Figure().subplots())
+    ax = plot.parameter_heatmap(layers, "birds", ax=Figure().subplots())
     assert list(ax.texts) == []
     shown = labels(ax.get_yticklabels())
-    assert shown[1::2] == [""] * 25
-    assert shown[48].endswith("_48.self_attention")
-    assert max(map(len, shown)) <= 32
-    ax = parameter_plots.over_depth(layers, "birds", ax=Figure().subplots())
-    assert labels(ax.get_xticklabels()) == shown
+    step = 50 // len(shown) + 1
+    assert shown == [f"…encoder_layer_{number}…" for number in range(0, 50, step)]
+    assert 10 < len(shown) < 50
+    ax = plot.parameter_transferability(layers, "birds", ax=Figure().subplots())
+    assert labels(ax.get_xticklabels())[0] == "…encoder_layer_0…"
 
 
 def test_without_a_size_the_most_that_targets_share_is_drawn():
     both = [transfer([1.0, 2.0], target=name, size=5) for name in ("shells", "signs")]
     layers = result(*both, transfer([3.0, 4.0], size=20)).layers
-    ax = parameter_plots.heatmap(layers, "birds", ax=Figure().subplots())
+    ax = plot.parameter_heatmap(layers, "birds", ax=Figure().subplots())
     assert "5 images of each class" in ax.get_title()
     np.testing.assert_allclose(ax.collections[0].get_array(), [[1, 1], [2, 2]])
     layers = result(transfer([3.0, 4.0], size=20), transfer([1.0, 2.0], target="signs", size=7)).layers
-    ax = parameter_plots.heatmap(layers, "birds", ax=Figure().subplots())
+    ax = plot.parameter_heatmap(layers, "birds", ax=Figure().subplots())
     assert labels(ax.get_xticklabels()) == ["shells (20)", "signs (7)"]
     np.testing.assert_allclose(ax.collections[0].get_array(), [[3, 1], [4, 2]])
 
 
 def test_over_depth_has_a_line_for_each_target_with_bands_and_a_line_at_one(grid):
-    ax = parameter_plots.over_depth(
+    ax = plot.parameter_transferability(
         grid.layers, "birds", criterion="steps", samples_per_class=20, ax=Figure().subplots()
     )
     shells, signs = curves(ax)
@@ -445,21 +448,25 @@ def test_over_depth_has_a_line_for_each_target_with_bands_and_a_line_at_one(grid
 
 def test_with_one_seed_bands_are_the_spread_over_redraws_and_with_given_weights_there_are_none():
     layers = result(transfer([2.0, 4.0], spread=0.5)).layers
-    ax = parameter_plots.over_depth(layers, "birds", ax=Figure().subplots())
+    ax = plot.parameter_transferability(layers, "birds", ax=Figure().subplots())
     box = ax.collections[0].get_paths()[0].get_extents()
     assert (box.y0, box.y1) == (1.5, 4.5)
     assert legend(ax.get_legend())[-1] == "standard deviation\nover redraws"
     layers = result(transfer([2.0, 4.0], spread=math.nan)).layers
-    assert legend(parameter_plots.over_depth(layers, "birds", ax=Figure().subplots()).get_legend()) == [
+    assert legend(plot.parameter_transferability(layers, "birds", ax=Figure().subplots()).get_legend()) == [
         "shells",
         "T = 1",
     ]
 
 
 def test_an_infinite_layer_leaves_a_gap_with_a_mark_at_the_top(stuck):
-    ax = parameter_plots.over_depth(stuck.layers, "birds", ax=Figure().subplots())
-    np.testing.assert_array_equal(curves(ax)[0], [[1, 2], [2, np.nan], [3, 4]])
+    ax = plot.parameter_transferability(stuck.layers, "birds", ax=Figure().subplots())
+    line, points = ax.get_lines()[:2]
+    np.testing.assert_array_equal(line.get_xydata(), [[1, 2], [2, np.nan], [3, 4]])
+    np.testing.assert_array_equal(points.get_xydata(), [[1, 2], [3, 4]])
+    assert hover_texts(points) == ("birds on shells · blocks.0: 2", "birds on shells · blocks.2: 4")
     (mark,) = (line for line in ax.get_lines() if line.get_marker() == "^")
+    assert hover_texts(mark) == ("birds on shells · blocks.1: inf",)
     assert mark.get_xdata().tolist() == [2]
     assert mark.get_transform() == ax.get_xaxis_transform()
     assert "infinite" in legend(ax.get_legend())
@@ -467,7 +474,7 @@ def test_an_infinite_layer_leaves_a_gap_with_a_mark_at_the_top(stuck):
 
 def test_over_steps_has_the_mean_of_the_layers_that_moved_for_each_size():
     runs = [transfer([1.0, 3.0], size=20), transfer([3.0, 5.0], size=20, seed=1), transfer([4.0, math.inf], size=5)]
-    ax = parameter_plots.over_steps(result(*runs).trajectory, "birds", "shells", Figure().subplots())
+    ax = plot.parameter_steps(result(*runs).trajectory, "birds", "shells", Figure().subplots())
     many, few = curves(ax)
     np.testing.assert_allclose(many, [[1, 30], [2, 15], [4, 7.5]])
     np.testing.assert_allclose(few, [[1, 40], [2, 20], [4, 10]])
@@ -486,32 +493,73 @@ def test_a_source_of_which_no_layer_moved_can_be_drawn(tmp_path):
 def test_names_that_are_alike_when_they_are_shortened_keep_their_lines():
     targets = [f"a-target-with-quite-a-long-name-of-{number}-images" for number in range(2)]
     layers = result(*(transfer([1.0, 2.0], target=target) for target in targets)).layers
-    ax = parameter_plots.over_depth(layers, "birds", ax=Figure().subplots())
+    ax = plot.parameter_transferability(layers, "birds", ax=Figure().subplots())
     first, second = ax.get_legend().legend_handles[:2]
     assert first.get_color() != second.get_color()
+
+
+def test_one_fine_tuning_is_drawn_over_its_layers():
+    array = scoring.parameter_array(np.array([2.0, math.inf, 4.0]), ["a", "b", "c"], {"spread": [0.5, math.nan, 1.0]})
+    ax = plot.parameter_transferability(array, ax=Figure().subplots())
+    line, points, infinite = ax.get_lines()[:3]
+    np.testing.assert_array_equal(line.get_xydata(), [[1, 2], [2, np.nan], [3, 4]])
+    assert (hover_texts(points), hover_texts(infinite)) == (("a: 2", "c: 4"), ("b: inf",))
+    assert labels(ax.get_xticklabels()) == ["a", "b", "c"]
+    assert legend(ax.get_legend()) == ["T = 1", "standard deviation\nover redraws", "infinite"]
+    certain = plot.parameter_transferability(array.drop_vars("spread"), ax=Figure().subplots())
+    assert legend(certain.get_legend()) == ["T = 1", "infinite"]
+
+
+def test_a_result_is_drawn_like_its_tables_and_its_only_source_need_not_be_named(grid):
+    drawn = [
+        curves(plot.parameter_transferability(each, "birds", Figure().subplots()))[0].tolist()
+        for each in (grid, grid.layers, grid.layers[grid.layers["source"] == "birds"])
+    ]
+    assert drawn[0] == drawn[1] == drawn[2]
+    only = plot.parameter_transferability(grid.layers[grid.layers["source"] == "birds"], ax=Figure().subplots())
+    assert curves(only)[0].tolist() == drawn[0]
+    heat = plot.parameter_heatmap(grid, "plain", ax=Figure().subplots())
+    # Four numbers are written and drawn; the second layer on shells has T 9, twice that with the second seed.
+    assert hover_texts(heat.collections[0])[2] == "plain on shells · blocks.1: 13.5"
 
 
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
         (
-            lambda found: parameter_plots.heatmap(found.layers, "fish"),
+            lambda found: plot.parameter_transferability(found),
+            "`source` to be one of birds, plain, but got None",
+        ),
+        (
+            lambda found: plot.parameter_transferability(found.dataset["transferability"]),
+            r"to have the dimension \('layer',\) and at least one layer, but got",
+        ),
+        (
+            lambda found: plot.parameter_heatmap(found.table[["source"]], "birds"),
+            "`transferability` to be what .* returns, or its `layers`, but got a table with other columns",
+        ),
+        (
+            lambda found: plot.parameter_steps([1], "birds", "shells"),
+            "`transferability` to be what .* returns, or its `trajectory`, but got list",
+        ),
+        (
+            lambda found: plot.parameter_heatmap(found.layers, "fish"),
             "`source` to be one of birds, plain, but got 'fish'",
         ),
         (
-            lambda found: parameter_plots.over_depth(found.layers, "birds", criterion="time"),
+            lambda found: plot.parameter_transferability(found.layers, "birds", criterion="time"),
             "`criterion` to be one of epochs, steps, loss, but got 'time'",
         ),
         (
-            lambda found: parameter_plots.heatmap(found.layers, "birds", samples_per_class=7),
+            lambda found: plot.parameter_heatmap(found.layers, "birds", samples_per_class=7),
             "`samples_per_class` to be one of 5, 20, but got 7",
         ),
         (
-            lambda found: parameter_plots.over_steps(found.trajectory, "fish", "shells"),
+            lambda found: plot.parameter_steps(found.trajectory, "fish", "shells"),
             "`source` to be one of birds, plain",
         ),
         (
-            lambda found: parameter_plots.over_steps(found.trajectory, "birds", "fish"),
+            lambda found: plot.parameter_steps(found.trajectory, "birds", "fish"),
             "`target` to be one of shells, signs",
         ),
     ],

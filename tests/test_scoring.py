@@ -1,8 +1,12 @@
 """Arrays in, labelled xarray out: the values of every pair, the padding, the names."""
 
+import json
+
 import numpy as np
 import pytest
+import xarray as xr
 
+import transferscope
 from transferscope import scoring, similarity, transferability
 from transferscope.errors import TransferscopeWarning
 from transferscope.panels import score_source
@@ -87,9 +91,47 @@ def test_the_dataset_has_every_source_at_every_depth():
             np.testing.assert_array_equal(rows[f"{name}_to_scratch"][:kept], best)
     assert dataset.attrs["target"] == "shells"
     assert dataset.attrs["n_samples"] == 60
-    assert {"description"} <= set(dataset["depth"].attrs)
-    undescribed = [name for name in dataset.data_vars if "description" not in dataset[name].attrs]
-    assert undescribed == ["reference_layer_name"]
+    check_described(dataset)
+
+
+def check_described(data):
+    """Every number has a unit, everything a name and a description, and the whole a provenance."""
+    versions = json.loads(data.attrs["versions"])
+    assert (data.attrs["transferscope_version"], versions["numpy"]) == (transferscope.__version__, np.__version__)
+    for each in [*data.coords.values(), *(data.data_vars.values() if isinstance(data, xr.Dataset) else [data])]:
+        assert each.attrs["long_name"], each.name
+        assert each.attrs["description"], each.name
+        assert ("units" in each.attrs) == (each.dtype.kind in "fi"), each.name
+
+
+def test_what_there_is_has_names_units_and_a_provenance_and_keeps_them_in_a_file(tmp_path):
+    own = {"leep": np.float64(-0.7), "effective_rank": np.array([1.0, 2.0])}
+    units = [unit("a", 2, 2, scores=own, standard_errors={"logme": np.array([0.1, 0.2])})]
+    scores = scoring.to_dataset(units, {"n_samples": 60}, {"source_accuracy": [0.9], "preference": [2.0]})
+    assert [scores[name].attrs["units"] for name in ("logme", "logme_standard_error", "leep", "ridge", "flops")] == [
+        "nats per sample", "nats per sample", "nats", "1", "1",
+    ]  # fmt: skip
+    assert scores["logme"].attrs["long_name"] == "LogME"
+    assert scores["effective_rank"].attrs["long_name"] == "Effective rank (looks at no labels)"
+
+    cells = {"informative": np.ones((2, 1), bool), "standard_error": np.ones((2, 1)), "p_value": np.ones((2, 1))}
+    array = scoring.similarity_array(np.eye(2)[:, :1], ["a", "b"], ["c"], cells, measure="svcca", n_samples=9)
+    assert (array.attrs["long_name"], array["standard_error"].attrs["long_name"]) == ("SVCCA", "standard error")
+    joined = scoring.similarity_dataset({"svcca": array}, {"x": "one"})
+    assert joined["svcca_p_value"].attrs["long_name"] == "SVCCA, p-value"
+    assert joined["svcca"].attrs["n_samples"] == 9
+    assert "versions" not in joined["svcca"].attrs  # once is enough
+
+    known = {"spread": [0.1], "distance_to_initial": [2.0], "distance_to_source": [1.0], "relative_change": [0.5]}
+    layers = scoring.parameter_array(np.array([2.0]), ["a"], known | {"weights": [1], "reason": [""]}, initials=2)
+    assert layers["depth"].attrs["description"] == "Place of the layer, 1 for the first."
+
+    for name, data in {"scores": scores, "array": array, "joined": joined, "layers": layers}.items():
+        check_described(data)
+        data.to_netcdf(tmp_path / f"{name}.nc", engine="h5netcdf")
+        read = xr.load_dataarray if isinstance(data, xr.DataArray) else xr.load_dataset
+        found = read(tmp_path / f"{name}.nc", engine="h5netcdf")
+        xr.testing.assert_identical(found, data)
 
 
 def test_references_of_different_length_are_padded_and_named():

@@ -2,7 +2,6 @@
 
 import warnings
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -388,14 +387,6 @@ def test_layers_that_do_not_fit_raise(xp):
             measure.pairs([layer], [])
         with pytest.raises(InputError, match="same n_samples but got 30, 40"):
             measure.pairs([layer], [Representation(layer.features[:30, :])])
-
-
-def test_readme_has_the_table_of_measures():
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    inside = text.split("<!-- measures -->\n")[1].split("\n<!-- /measures -->")[0]
-    assert inside == similarity.measures_table()
-    assert [line.split("`")[1] for line in inside.splitlines()[2:]] == list(MEASURES)
-    assert len({line.count("|") for line in inside.splitlines()}) == 1
 
 
 # One layer ----------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -93,6 +95,18 @@ def test_mappings_lists_and_zoos_are_taken_too(write, tmp_path, monkeypatch):
     assert list(load_zoo(raw["sources"])) == list(from_file)
     assert list(load_zoo([Source(**raw["sources"][0]), raw["sources"][1]])) == list(from_file)[:2]
     assert load_zoo(from_file) is from_file
+
+
+def test_a_table_has_a_row_a_source_and_missing_cells_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = yaml.safe_load(VALID)["sources"]
+    table = pd.DataFrame(raw)
+    assert table.isna().any(axis=None)
+    assert list(load_zoo(table)) == list(load_zoo(raw))
+    assert load_zoo(table.assign(accuracy=np.float32([0.5, np.nan, 1])))["mobilenet"].accuracy == 0.5
+    assert problems(table.drop(columns="name"))[0].startswith("sources[0].name: is missing: expected")
+    assert "(did you mean 'loader'" in problems(table.rename(columns={"loader": "lader"}))[1]
+    assert problems(table[:0]) == ["sources: expected a list of at least one source; got []"]
 
 
 def test_anchors_and_merge_keys(write):

@@ -74,6 +74,17 @@ def capture(net: nn.Module, layers: Layers = "auto", *, reduce: Reduction = None
         When a layer does not exist, never fired, or returned no tensor.
     InputError
         When `reduce` is unknown.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    >>> with capture(net, layers=["0", "1"]) as activations:
+    ...     output = net(torch.ones(2, 3, 8, 8))
+    >>> tuple(activations["0"].shape)
+    (2, 4, 6, 6)
+    >>> torch.equal(activations["1"], output)
+    True
     """
     recorder = _Recorder(net, layers, reducer(reduce))
     try:

@@ -11,6 +11,7 @@ import array_api_compat
 import numpy as np
 import pandas as pd
 import xarray as xr
+from pandas.api.types import is_numeric_dtype
 
 from transferscope import backend, transferability
 from transferscope.errors import InputError
@@ -31,13 +32,15 @@ def score(
     Parameters
     ----------
     features
-        (n_samples, n_features), a NumPy or CuPy array or a torch tensor; or a mapping from layer name to such.
+        (n_samples, n_features), a NumPy or CuPy array, a torch tensor, a DataFrame, or a DataArray with dimensions
+        `sample` and `feature`; or a mapping from layer name to such.
     labels
-        (n_samples,) integers, booleans or strings, at least two classes.
+        (n_samples,) integers, booleans or strings, at least two classes; a Series may be categorical, of anything.
     measures
         Names of `transferability.SCORES`, which says what each is; None for all that can be computed.
     source_probabilities
         (n_samples, n_source_classes), what the source predicts for its own classes: needed by LEEP and NCE alone.
+        As the features; the dimensions of a DataArray are `sample` and `source_class`.
 
     Returns
     -------
@@ -48,16 +51,26 @@ def score(
     Raises
     ------
     InputError
-        When features, labels or probabilities are not as above, or a name is unknown.
+        When features, labels or probabilities are not as above, or a name is unknown; or when two of them have an
+        index (of a DataFrame, a Series, or the coordinate `sample`) and these are not the same.
+
+    Examples
+    --------
+    >>> labels = np.repeat([0, 1], 10)
+    >>> layers = {"classes": np.eye(2)[labels], "nothing": np.ones((20, 2))}
+    >>> table = score(layers, labels, ["nearest_mean", "hscore"])
+    >>> table.loc["classes", "nearest_mean"]
+    np.float64(1.0)
+    >>> table.loc["nothing", "hscore"]
+    np.float64(0.0)
     """
-    labels, source_probabilities = _array(labels), _array(source_probabilities)
     if not isinstance(features, Mapping):
-        rows = {"features": _panel(_array(features), labels, measures, source_probabilities)}
+        rows = {"features": _panel(features, labels, measures, source_probabilities)}
     elif features:
         measures = measures if measures is None or isinstance(measures, str) else list(measures)
         rows = {}
         for layer, array in features.items():
-            rows[layer] = _named(layer, _array(array), labels, measures, source_probabilities)
+            rows[layer] = _named(layer, array, labels, measures, source_probabilities)
     else:
         raise InputError("Expected `features` to hold at least one layer but got none; pass an array or a mapping")
     table = pd.DataFrame.from_dict(rows, orient="index")
@@ -65,7 +78,24 @@ def score(
 
 
 def _panel(features: Any, labels: Any, measures: Any, source_probabilities: Any) -> dict[str, float]:
-    return transferability.panel(features, labels, measures, source_probabilities=source_probabilities)
+    given = {"features": features, "labels": labels, "source_probabilities": source_probabilities}
+    indices = {name: index for name, values in given.items() if (index := _index(values)) is not None}
+    for name, index in indices.items():
+        first = next(iter(indices))
+        if not index.equals(indices[first]):
+            raise InputError(
+                f"Expected `{name}` to have the same index as `{first}`, in the same order, but it has not; bring them "
+                "together with .loc, or leave the index out with .to_numpy()"
+            )
+    arrays = {name: _array(name, values) for name, values in given.items()}
+    return transferability.panel(arrays.pop("features"), arrays.pop("labels"), measures, **arrays)
+
+
+def _index(values: Any) -> pd.Index | None:
+    """Return what names the samples, where anything does."""
+    if isinstance(values, xr.DataArray):
+        return values.indexes.get("sample")
+    return values.index if isinstance(values, pd.DataFrame | pd.Series) else None
 
 
 def _named(layer: Any, *arguments: Any) -> dict[str, float]:
@@ -81,8 +111,31 @@ def _named(layer: Any, *arguments: Any) -> dict[str, float]:
     return values
 
 
-def _array(values: Any) -> Any:
+def _array(name: str, values: Any) -> Any:
+    if isinstance(values, xr.DataArray):
+        return _transposed(f"`{name}`", values, _DIMS[name]).to_numpy()
+    if isinstance(values, pd.Series) and name == "labels":
+        if values.hasnans:
+            raise InputError(
+                f"Expected `labels` to name the class of every sample but {values.isna().sum()} of {len(values)} are "
+                "missing; drop these samples, from the features too"
+            )
+        return (values.astype(str) if isinstance(values.dtype, pd.CategoricalDtype) else values).to_numpy()
+    if isinstance(values, pd.DataFrame) and name != "labels":
+        if others := [repr(column) for column, kind in values.dtypes.items() if not is_numeric_dtype(kind)]:
+            raise InputError(
+                f"Expected `{name}` to hold numbers in every column but not so {', '.join(others)}; drop it"
+            )
+        found = values.to_numpy()
+        # Columns of different kinds, or of pandas' own, that know missing values.
+        return values.to_numpy(np.float64, na_value=np.nan) if found.dtype == object else found
     return backend.from_torch(values) if array_api_compat.is_torch_array(values) else values
+
+
+def _transposed(what: str, array: xr.DataArray, dims: tuple[str, ...]) -> xr.DataArray:
+    if set(array.dims) != set(dims):
+        raise InputError(f"Expected {what} to have dimensions {dims} but got {array.dims}; rename or reduce them")
+    return array.transpose(*dims)
 
 
 class FeatureFile(NamedTuple):
@@ -172,16 +225,10 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
 
 def _netcdf(path: Path) -> dict[str, np.ndarray]:
     with xr.open_dataset(path, decode_times=False) as dataset:
-        found = {}
-        for name in _expected(path, map(str, dataset.variables)):
-            dims = _DIMS[name]
-            if set(dataset[name].dims) != set(dims):
-                raise InputError(
-                    f"Expected variable {name} of {path} to have dimensions {dims} but got {dataset[name].dims}; "
-                    "rename or reduce them"
-                )
-            found[name] = dataset[name].transpose(*dims).to_numpy()
-        return found
+        return {
+            name: _transposed(f"variable {name} of {path}", dataset[name], _DIMS[name]).to_numpy()
+            for name in _expected(path, map(str, dataset.variables))
+        }
 
 
 _DIMS = {

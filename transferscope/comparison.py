@@ -112,6 +112,17 @@ def compare(
         where `reduce` asks for them.
     TransferscopeError
         When features that must be kept do not fit on the disk.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3))
+    >>> images = torch.rand(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> similarity = compare(net, net, images, layers_x=["0", "2"], layers_y=["0", "2"], device="cpu")
+    >>> similarity.dims
+    ('layer_x', 'layer_y')
+    >>> round(float(similarity.sel(layer_x="0", layer_y="0")), 6)  # a layer with itself
+    1.0
     """
     results = compare_by(
         [measure],

@@ -1,21 +1,25 @@
-"""The target data: a folder, a dataset or arrays become labelled images with a probe set and a hash."""
+"""The target data: a folder, a table, a dataset or arrays become labelled images with a probe set and a hash."""
 
+import base64
 import hashlib
+import io
 import logging
 import operator
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.folders import from_folder
+from transferscope.folders import from_folder, from_table
 from transferscope.samples import Pictures, Samples, digest, from_arrays, from_dataset
 
 log = logging.getLogger(__name__)
@@ -25,6 +29,9 @@ KEPT_BYTES = 512 * 2**20
 
 BROKEN_LIMIT = 0.05
 """More broken images than this share of those checked are an error."""
+
+_ROWS, _THUMBNAILS = 20, 8
+"""Of how many classes a notebook shows the counts and an image."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -73,6 +80,26 @@ class Target:
     def __repr__(self) -> str:
         shown = ", ".join(self.classes[:6]) + (", …" if len(self.classes) > 6 else "")
         return f"<Target {self.name!r}: {len(self)} images, {len(self.classes)} classes ({shown})>"
+
+    def _repr_html_(self) -> str:
+        from transferscope.templates import render
+
+        split = np.array(self.split, dtype=object)
+        kinds = [kind for kind in ("train", "val", "test", None) if kind in self.split]
+        counts = {kind: np.bincount(self.labels[split == kind], minlength=len(self.classes)) for kind in kinds}
+        return render("target.html", target=self, counts=counts, thumbnails=self._thumbnails(), rows=_ROWS)
+
+    def _thumbnails(self) -> dict[str, str]:
+        """Return the first image of each of the first classes, small, as the address of a picture."""
+        found = {}
+        for label, name in enumerate(self.classes[:_THUMBNAILS]):
+            for index in np.flatnonzero(self.labels == label)[:1]:
+                with suppress(InputError):  # broken
+                    image, content = self.image(index), io.BytesIO()
+                    image.thumbnail((64, 64))
+                    image.save(content, "JPEG")
+                    found[name] = f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+        return found
 
     @property
     def n_samples(self) -> int:
@@ -257,6 +284,8 @@ def load_target(source: Any, *, name: str | None = None) -> Target:
           the class is the first other folder. Where no split folder holds class folders, but there are
           classes beside it (``bus/ car/ train/``), these names are classes too. Hidden names are ignored.
           A linked folder is followed unless its images are found without it;
+        - a DataFrame with columns `path` and `label`, and `split` if there are any (named as such folders are, or
+          missing): a row an image file, relative paths start at the working directory;
         - a map dataset as torchvision's: ``len(dataset)``, and ``dataset[i]`` a pair of an image (PIL, array
           or tensor, not normalised nor randomly altered) and a label; ``dataset.classes`` names whole-number
           labels. Datasets like ``ImageFolder`` (with ``samples``) are read from their files, untransformed;
@@ -265,7 +294,7 @@ def load_target(source: Any, *, name: str | None = None) -> Target:
           whole numbers, bools or strings;
         - a `Target`, which is returned.
     name
-        For people; default: the folder's name, the dataset's type, or ``"arrays"``.
+        For people; default: the folder's name, the dataset's type, ``"table"`` or ``"arrays"``.
 
     Returns
     -------
@@ -275,13 +304,22 @@ def load_target(source: Any, *, name: str | None = None) -> Target:
     Raises
     ------
     InputError
-        Nothing usable is there: no such folder, no images, one class only, over 5 % broken, arrays of another
-        kind. The message says what to do.
+        Nothing usable is there: no such folder, no images, one class only, over 5 % broken, arrays or a table of
+        another kind. The message says what to do.
 
     Warns
     -----
     TransferscopeWarning
         Broken images, other files, empty classes were skipped; a class has one image only.
+
+    Examples
+    --------
+    >>> images = np.arange(4 * 8 * 8).astype(np.uint8).reshape(4, 8, 8)
+    >>> target = load_target((images, np.array(["cat", "cat", "dog", "dog"])))
+    >>> len(target), target.classes
+    (4, ('cat', 'dog'))
+    >>> target.subset([0, 2]).labels.tolist()
+    [0, 1]
     """
     if isinstance(source, Target):
         return source if name is None else replace(source, name=name)
@@ -289,14 +327,16 @@ def load_target(source: Any, *, name: str | None = None) -> Target:
         loaded = from_folder(Path(source))
         # A name that is not UTF-8 could not be printed or written into a result.
         default = os.fsencode(Path(source).resolve().name).decode("utf-8", "replace")
+    elif isinstance(source, pd.DataFrame):
+        loaded, default = from_table(source), "table"
     elif isinstance(source, tuple):
         loaded, default = from_arrays(source), "arrays"
     elif hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, Mapping):
         loaded, default = from_dataset(source), type(source).__name__
     else:
         raise InputError(
-            "the target must be a folder, a dataset with __len__ and __getitem__, a pair (images, labels) "
-            f"or a Target, but is a {type(source).__name__}; of a DataLoader pass its dataset"
+            "the target must be a folder, a DataFrame of paths and labels, a dataset with __len__ and __getitem__, "
+            f"a pair (images, labels) or a Target, but is a {type(source).__name__}; of a DataLoader pass its dataset"
         )
     target, notes = _build(loaded, name or default)
     for note in notes:

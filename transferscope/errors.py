@@ -3,12 +3,17 @@
 Every message names the argument or file, what was expected, what came, and what to do about it.
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 
 class TransferscopeError(Exception):
     """Base of every error that transferscope raises on purpose."""
 
     exit_code = 1
-    """What the command line exits with: 1 a known failure, 2 wrong usage or a bad file."""
+    """What the command line exits with, 1 for a known failure and 2 for wrong usage or a bad file."""
 
 
 class InputError(TransferscopeError, ValueError):
@@ -40,3 +45,19 @@ def is_interrupt(error: BaseException | None) -> bool:
 
 class TransferscopeWarning(UserWarning):
     """Something was skipped, dropped or cannot be trusted; the message says what follows from it."""
+
+
+@contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """Yield a list that fills with every `TransferscopeWarning` given inside; they are shown as ever."""
+    noted: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, TransferscopeWarning) and str(message) not in noted:
+                noted.append(str(message))
+            show(message, category, *rest, **more)
+
+        warnings.showwarning = note
+        yield noted

@@ -3,7 +3,7 @@
 import logging
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from transferscope import backend, models, scoring
 from transferscope.activations import resolve_stages
 from transferscope.data import load_target
 from transferscope.draws import stratified_draws
-from transferscope.errors import InputError, SourceError, TransferscopeError, is_interrupt
+from transferscope.errors import InputError, SourceError, TransferscopeError, is_interrupt, noted_warnings
 from transferscope.panels import choose_scores
 from transferscope.prediction.expected import expected_accuracies, most_samples
 from transferscope.progress import Reporter
 from transferscope.protocols.recipe import Recipe
 from transferscope.protocols.scratch import reference_recipe
+from transferscope.provenance import Provenance, versions
 from transferscope.reasons import reason
 from transferscope.reference import ReferenceMaker, ReferenceNetwork, TrainedReference
 from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary
@@ -28,7 +29,7 @@ from transferscope.scorer import Clock, Scorer
 from transferscope.selection import OBJECTIVES, ScratchCandidate, protocols_of, recommend
 from transferscope.stages import trace
 from transferscope.store import Store
-from transferscope.zoo import OWN, Zoo, load_zoo
+from transferscope.zoo import OWN, Source, Zoo, load_zoo
 
 logger = logging.getLogger("transferscope")
 
@@ -37,7 +38,7 @@ MODES = ("default", "quick")
 
 def rank(
     target: Any,
-    zoo: Zoo | str | Path | Mapping[str, Any] | Sequence[Any],
+    zoo: Zoo | str | Path | Mapping[str, Any] | Sequence[Any] | pd.DataFrame,
     *,
     device: str = "auto",
     samples: int = 1000,
@@ -63,9 +64,9 @@ def rank(
 
     Parameters
     ----------
-    target : path, Target, torchvision dataset or (images, labels)
+    target : path, Target, torchvision dataset, (images, labels) or DataFrame
         What `load_target` takes.
-    zoo : Zoo, path, mapping or sequence
+    zoo : Zoo, path, mapping, sequence or DataFrame
         What `load_zoo` takes.
     device : str
         "auto", "cpu", "cuda" or "cuda:N".
@@ -125,34 +126,82 @@ def rank(
         raise InputError(
             f"Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got {uncertainty!r}."
         )
+    recipe = recipe or reference_recipe()
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)
     for source in sources:
         # Before the reference is trained, not after.
         models.check_trust(source, trust_code)
     clock = Clock()
-    images = load_target(target)
-    classes = len(images.classes)
-    probe = images.probe(samples if shots is None else min(samples, max(shots, 2) * classes), seed)
-    if uncertainty:
-        next(stratified_draws(probe.labels, uncertainty, seed))  # too few images are an error now, not for each source
-    clock.lap("data")
-
-    reporter = Reporter(progress)
-    store = Store()
-    maker = ReferenceMaker(
-        reference, images, probe, sources, recipe or reference_recipe(), seed, trust_code, store, where, batch_size
+    with noted_warnings() as noted:
+        images = load_target(target)
+        classes = len(images.classes)
+        probe = images.probe(samples if shots is None else min(samples, max(shots, 2) * classes), seed)
+        if uncertainty:
+            next(stratified_draws(probe.labels, uncertainty, seed))  # too few images: an error now, not a source's
+        clock.lap("data")
+        reporter = Reporter(progress)
+        store = Store()
+        maker = ReferenceMaker(reference, images, probe, sources, recipe, seed, trust_code, store, where, batch_size)
+        given = maker.given_source()
+        candidates = [source for source in sources if source is not given]
+        if not candidates:
+            raise InputError(
+                f"Expected the zoo to hold sources beside the reference {reference!r}, but there are none; add the "
+                "networks to be ranked."
+            )
+        scorer = Scorer(maker, names, int(uncertainty), reporter, clock)
+        if reference != OWN:
+            scorer.prepare(None)
+        units, failed = _score_all(candidates, scorer, batch_size)
+        if scorer.remembered:
+            logger.info("%d of %d sources came from the cache in %s.", scorer.remembered, len(candidates), store.root)
+        scored = [sources[unit.source] for unit in units]
+        provenance = Provenance(
+            settings={
+                "samples": int(samples), "seed": int(seed), "device": str(where), "batch_size": int(batch_size),
+                "scores": list(names), "uncertainty": int(uncertainty), "reference": reference,
+                "recipe": asdict(recipe), "protocol": protocol, "shots": None if shots is None else int(shots),
+                "objective": objective, "mode": mode,
+            },
+            sources={source.name: models.fingerprint(source) for source in scored},
+            versions=versions(),
+        )  # fmt: skip
+        largest = float(np.bincount(probe.labels).max() / probe.n_samples)
+        attributes = {
+            "target": images.name, "target_hash": images.hash, "n_samples": probe.n_samples, "classes": classes,
+            "seed": seed, "device": str(where), "largest_class": largest,
+        }  # fmt: skip
+        if uncertainty:
+            attributes["uncertainty"] = int(uncertainty)
+        chosen = scorer.best_reference()
+        candidate = _candidate(chosen)
+        if candidate is not None:
+            attributes |= {"scratch_accuracy": candidate.accuracy, "scratch_held_out": candidate.n_held_out}
+        dataset = scoring.to_dataset(units, attributes, _baselines(scored, sources.order))
+        most = max(min(len(images), most_samples(dataset)), probe.n_samples)
+        predictions = expected_accuracies(dataset, most if shots is None else shots * classes).sel(protocol=list(kept))
+        shown = scoring.score_names(dataset)
+        baselines = [name for name in scoring.BASELINES if name in dataset]
+        predictions.attrs["objective"] = objective
+        picks = recommend(predictions, shown, candidate, baselines, objective)
+        recommendations = tuple(replace(pick, reason=reason(pick, picks, predictions)) for pick in picks)
+        clock.lap("selection")
+    return Ranking(
+        target=TargetSummary(images.name, probe.n_samples, classes, images.hash),
+        reference=summarize(chosen.network),
+        recommendations=recommendations,
+        scores=predictions,
+        failed=tuple(failed),
+        provenance=provenance,
+        warnings=tuple(noted),
+        timings=clock.seconds,
     )
-    given = maker.given_source()
-    candidates = [source for source in sources if source is not given]
-    if not candidates:
-        raise InputError(
-            f"Expected the zoo to hold sources beside the reference {reference!r}, but there are none; add the "
-            "networks to be ranked."
-        )
-    scorer = Scorer(maker, names, int(uncertainty), reporter, clock)
-    if reference != OWN:
-        scorer.prepare(None)
+
+
+def _score_all(
+    candidates: Sequence[Source], scorer: Scorer, batch_size: int
+) -> tuple[list[scoring.SourceScores], list[Failure]]:
     units, failed = [], []
     for i, source in enumerate(candidates, 1):
         try:
@@ -162,36 +211,7 @@ def rank(
     if not units:
         reasons = "; ".join(f"{failure.source}: {failure.error}" for failure in failed)
         raise SourceError(f"No source could be ranked. {reasons}")
-
-    if scorer.remembered:
-        logger.info("%d of %d sources came from the cache in %s.", scorer.remembered, len(candidates), store.root)
-    largest = float(np.bincount(probe.labels).max() / probe.n_samples)
-    attributes = {
-        "target": images.name, "n_samples": probe.n_samples, "classes": classes, "seed": seed, "largest_class": largest,
-    }  # fmt: skip
-    if uncertainty:
-        attributes["uncertainty"] = int(uncertainty)
-    chosen = scorer.best_reference()
-    candidate = _candidate(chosen)
-    if candidate is not None:
-        attributes |= {"scratch_accuracy": candidate.accuracy, "scratch_held_out": candidate.n_held_out}
-    dataset = scoring.to_dataset(units, attributes, _baselines(sources, [unit.source for unit in units]))
-    most = max(min(len(images), most_samples(dataset)), probe.n_samples)
-    predictions = expected_accuracies(dataset, most if shots is None else shots * classes).sel(protocol=list(kept))
-    shown = scoring.score_names(dataset)
-    baselines = [name for name in scoring.BASELINES if name in dataset]
-    predictions.attrs["objective"] = objective
-    picks = recommend(predictions, shown, candidate, baselines, objective)
-    recommendations = tuple(replace(pick, reason=reason(pick, picks, predictions)) for pick in picks)
-    clock.lap("selection")
-    return Ranking(
-        target=TargetSummary(images.name, probe.n_samples, classes, images.hash),
-        reference=summarize(chosen.network),
-        recommendations=recommendations,
-        scores=predictions,
-        failed=tuple(failed),
-        timings=clock.seconds,
-    )
+    return units, failed
 
 
 def _scores_of_mode(mode: str, scores: str | Iterable[str]) -> tuple[str, ...]:
@@ -249,14 +269,16 @@ def summarize(reference: ReferenceNetwork) -> Reference:
     )
 
 
-def _baselines(zoo: Zoo, names: Sequence[str]) -> dict[str, list[float]]:
-    """Return what the zoo says of the sources of these names, where it says anything."""
+def _baselines(sources: Sequence[Source], order: Sequence[str] | None) -> dict[str, list[float]]:
+    """Return what the zoo says of these sources, where it says anything."""
     found = {}
-    accuracies = [zoo[name].accuracy for name in names]
+    accuracies = [source.accuracy for source in sources]
     if any(accuracies):
         found["source_accuracy"] = [np.nan if accuracy is None else accuracy for accuracy in accuracies]
-    if (order := zoo.order) is not None:
-        found["preference"] = [float(len(order) - order.index(name)) if name in order else 0.0 for name in names]
+    if order is not None:
+        found["preference"] = [
+            float(len(order) - order.index(source.name)) if source.name in order else 0.0 for source in sources
+        ]
     return found
 
 

@@ -4,23 +4,7 @@ from collections.abc import Sequence
 
 import xarray as xr
 
-from transferscope.selection import Recommendation, cut_table
-
-
-def how(pick: Recommendation) -> str:
-    """Say in words what is done with a source."""
-    if pick.layer is None:
-        return "from scratch"
-    cut = f"cut after {pick.layer} (depth {pick.depth} of {pick.depths})"
-    whole = pick.depth == pick.depths
-    if pick.protocol == "truncate":
-        return f"{cut}, its features frozen, a linear head trained on them"
-    if pick.protocol == "reinit":
-        end = "a new head trained on it" if whole else "what follows re-initialised and trained"
-        return f"{cut}, what is kept frozen, {end}"
-    return (
-        f"{cut}, fine-tuned with a new head" if whole else f"{cut}, what follows re-initialised, all of it fine-tuned"
-    )
+from transferscope.selection import Recommendation, cut_table, how
 
 
 def reason(pick: Recommendation, picks: Sequence[Recommendation], predictions: xr.Dataset) -> str:

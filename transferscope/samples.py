@@ -113,7 +113,7 @@ def from_arrays(pair: tuple[Any, ...]) -> Samples:
         raise InputError(
             f"images must have shape (N, H, W), (N, H, W, C) or (N, C, H, W), none of them 0, but got {images.shape}"
         )
-    values = _label_array(pair[1])
+    values = label_array(pair[1])
     if len(values) != len(images):
         raise InputError(f"{_LABELS_WANTED}, but there are {len(images)} images and {len(values)} labels")
     first = array_rgb(images[0])
@@ -129,7 +129,8 @@ def from_arrays(pair: tuple[Any, ...]) -> Samples:
     return Samples(_Pixels(pixels), values.tolist(), digests, [None] * len(images))
 
 
-def _label_array(labels: Any) -> np.ndarray:
+def label_array(labels: Any) -> np.ndarray:
+    """Return labels (n_samples,) as an array of whole numbers, bools or strings; `InputError` when they are not."""
     values = as_numpy(labels) if isinstance(labels, torch.Tensor) else np.asarray(labels)
     if values.dtype == object and all(isinstance(value, str) for value in values.flat):
         values = values.astype(str)
@@ -186,7 +187,7 @@ def _from_items(dataset: Any, names: Sequence[str]) -> Samples:
                 f"item {index} of the dataset is a different image each time; remove its random "
                 "transforms, as every network must see the same images"
             )
-    values = _label_array(labels).tolist() if labels else []
+    values = label_array(labels).tolist() if labels else []
     return Samples(_Items(dataset, tuple(items)), _named(values, names), digests, [None] * len(items), broken)
 
 

@@ -1,8 +1,16 @@
-"""Arrays in, labelled xarray out: the only maker of xarray objects. No mathematics of its own."""
+"""Arrays in, labelled xarray out: the only maker of xarray objects. No mathematics of its own.
 
+Every variable and coordinate has a `long_name`, which plots of xarray show, and a `description`. Numbers have `units`:
+"1" for counts, shares and whatever else has no dimension, or the nats of a score. Every object says by which version of
+transferscope it was made, and in `versions` (JSON) by which of the packages that results depend on.
+"""
+
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -11,6 +19,7 @@ from transferscope import __version__, backend, similarity
 from transferscope.draws import KEPT
 from transferscope.linalg import Factors, thin_svd
 from transferscope.panels import ACCURACIES
+from transferscope.provenance import versions
 from transferscope.stages import Stage
 from transferscope.transferability import SCORES, Layer
 
@@ -20,19 +29,40 @@ BASELINES = ("network_params", "depth_fraction", "source_accuracy", "preference"
 VERSION = 2
 """Goes up when the meaning of a score changes, so that cached scores of an earlier meaning are not used."""
 
-_DESCRIPTIONS = {
-    "layer": "Layer after which the source is cut at this depth (`named_modules()` path).",
-    "params": "Parameters of the source up to the cut.",
-    "flops": "Floating-point operations per image up to the cut (a multiply-add counts as two).",
-    "linear_cka": "Debiased linear CKA with each layer of the network trained from scratch on the target.",
-    "svcca": "SVCCA (0.99 of the variance) with each layer of the network trained from scratch on the target.",
-    "linear_cka_to_scratch": "Debiased linear CKA with the most similar layer of the scratch network.",
-    "svcca_to_scratch": "SVCCA with the most similar layer of the scratch network.",
-    "network_params": "Baseline: parameters of the whole source, up to its last stage.",
-    "depth_fraction": "Baseline: share of the source's stages that are kept.",
-    "source_accuracy": "Baseline: accuracy of the source on its own task, as the zoo gives it.",
-    "preference": "Baseline: place in the order that the zoo gives, counted from its end; 0 for what it leaves out.",
-}
+# Name to unit (None for what is no number), what a plot calls it, what it is.
+_MEANINGS: dict[str, tuple[str | None, str, str]] = {
+    "source": (None, "source", "Network of the zoo."),
+    "depth": ("1", "depth", "Stages of the source that are kept; 0 would keep nothing."),
+    "reference_layer": ("1", "layer of the scratch network", "Its place, 1 for the first."),
+    "reference_layer_name": (None, "layer of the scratch network", "Its name (`named_modules()` path)."),
+    "layer": (None, "cut after", "Layer after which the source is cut at this depth (`named_modules()` path)."),
+    "params": ("1", "parameters", "Parameters of the source up to the cut."),
+    "flops": ("1", "FLOPs per image", "Operations per image up to the cut (a multiply-add counts as two)."),
+    "linear_cka": ("1", "linear CKA", "Debiased, with each layer of the network trained from scratch on the target."),
+    "svcca": ("1", "SVCCA", "Of 0.99 of the variance, with each layer of the scratch network."),
+    "linear_cka_to_scratch": ("1", "linear CKA to scratch", "With the most similar layer of the scratch network."),
+    "svcca_to_scratch": ("1", "SVCCA to scratch", "With the most similar layer of the scratch network."),
+    "network_params": ("1", "parameters of the source", "Baseline: of the whole source, up to its last stage."),
+    "depth_fraction": ("1", "share of the depth", "Baseline: share of the source's stages that are kept."),
+    "source_accuracy": ("1", "accuracy of the source", "Baseline: on its own task, as the zoo gives it."),
+    "preference": (
+        "1", "preference", "Baseline: place in the order that the zoo gives, from its end; 0 for what it leaves out."
+    ),
+    "layer_x": (None, "layer of x", "Layers of the first network, in firing order (`named_modules()` path)."),
+    "layer_y": (None, "layer of y", "Layers of the second network, in firing order (`named_modules()` path)."),
+    "informative": (None, "informative", "False where the number means nothing."),
+    "standard_error": ("1", "standard error", "Over images."),
+    "p_value": ("1", "p-value", "Share of permutations of the images at least as similar."),
+    "spread": ("1", "spread of T", "Standard deviation over the initial weights; NaN for a single set of them."),
+    "distance_to_initial": ("1", "D(initial, fine-tuned)", "Mean absolute difference of the weights."),
+    "distance_to_source": ("1", "D(source, fine-tuned)", "Mean absolute difference of the weights."),
+    "relative_change": ("1", "relative change", "Norm of the change of the weights over the norm of the source's."),
+    "weights": ("1", "weight tensors", "How many make the layer."),
+    "reason": (None, "reason", "Why T is infinite or unknown; empty where it is not."),
+}  # fmt: skip
+
+
+_Data = TypeVar("_Data", xr.DataArray, xr.Dataset)
 
 
 @dataclass(frozen=True)
@@ -84,6 +114,11 @@ def compare_layers(x: Factored, y: Factored) -> dict[str, np.ndarray]:
     }
 
 
+@cache
+def _provenance() -> Mapping[str, str]:
+    return {"transferscope_version": __version__, "versions": json.dumps(versions())}
+
+
 def similarity_array(
     values: np.ndarray,
     layers_x: Sequence[str],
@@ -96,7 +131,10 @@ def similarity_array(
     What else is known of its cells (`informative`, `standard_error`, `p_value`) becomes coordinates over both.
     """
     dims = ("layer_x", "layer_y")
-    return xr.DataArray(
+    name = attributes.get("measure", "similarity")
+    measure = similarity.MEASURES.get(name)
+    about = {} if measure is None else {"description": measure.definition, "range": measure.range}
+    array = xr.DataArray(
         values,
         coords={
             "layer_x": list(layers_x),
@@ -104,9 +142,12 @@ def similarity_array(
             **{name: (dims, array) for name, array in (cells or {}).items()},
         },
         dims=dims,
-        name=attributes.get("measure", "similarity"),
-        attrs={**attributes, "transferscope_version": __version__},
-    )
+        name=name,
+        attrs={
+            "long_name": measure.title if measure else name, "units": "1", **about, **attributes, **_provenance(),
+        },
+    )  # fmt: skip
+    return _described(array)
 
 
 def similarity_dataset(results: Mapping[str, xr.DataArray], attributes: Mapping[str, Any]) -> xr.Dataset:
@@ -118,16 +159,20 @@ def similarity_dataset(results: Mapping[str, xr.DataArray], attributes: Mapping[
     variables: dict[str, Any] = {}
     for measure, array in results.items():
         known = [name for name, coordinate in array.coords.items() if coordinate.dims == array.dims]
-        variables[measure] = array.drop_vars(known)
-        variables.update({f"{measure}_{name}": (array.dims, array[name].to_numpy()) for name in known})
-    return xr.Dataset(variables, attrs={**attributes, "transferscope_version": __version__})
+        about = {name: value for name, value in array.attrs.items() if name not in _provenance()}
+        variables[measure] = array.drop_vars(known).drop_attrs(deep=False).assign_attrs(about)
+        for name in known:
+            long_name = f"{array.attrs['long_name']}, {array[name].attrs['long_name']}"
+            attrs = {**array[name].attrs, "long_name": long_name}
+            variables[f"{measure}_{name}"] = (array.dims, array[name].to_numpy(), attrs)
+    return xr.Dataset(variables, attrs={**attributes, **_provenance()})
 
 
 def parameter_array(
     values: np.ndarray, layers: Sequence[str], coordinates: Mapping[str, Sequence[Any] | np.ndarray], **attributes: Any
 ) -> xr.DataArray:
     """Label the parameter transferability of each layer: dimension `layer`, with its `depth` and what else is known."""
-    return xr.DataArray(
+    array = xr.DataArray(
         values,
         coords={
             "layer": list(layers),
@@ -137,13 +182,18 @@ def parameter_array(
         dims="layer",
         name="transferability",
         attrs={
+            "long_name": "parameter transferability T",
+            "units": "1",
             "description": "D(initial, fine-tuned) / D(source, fine-tuned) of each layer's convolution or linear "
             "weights, D the mean absolute difference, averaged over the weights of a block.",
             "range": "[0, inf]",
             **attributes,
-            "transferscope_version": __version__,
+            **_provenance(),
         },
     )
+    array["layer"].attrs.update(long_name="layer", description="Blocks of the networks, from the input on.")
+    array["depth"].attrs.update(long_name="depth", units="1", description="Place of the layer, 1 for the first.")
+    return _described(array)
 
 
 def to_dataset(
@@ -221,12 +271,9 @@ def to_dataset(
             "depth": np.arange(1, depths + 1),
             "reference_layer": np.arange(1, widths + 1),
         },
-        attrs={**attributes, "transferscope_version": __version__},
+        attrs={**attributes, **_provenance()},
     )
-    for variable in map(str, dataset.data_vars):
-        dataset[variable].attrs.update(_attributes(variable, attributes))
-    dataset["depth"].attrs["description"] = "Stages of the source that are kept; 0 would keep nothing."
-    return dataset
+    return _described(dataset)
 
 
 def score_names(scores: xr.Dataset) -> list[str]:
@@ -235,20 +282,35 @@ def score_names(scores: xr.Dataset) -> list[str]:
     return [each for name in names for each in (name, f"{name}_standard_error") if each in scores]
 
 
+def _described(data: _Data) -> _Data:
+    """Say of every variable and coordinate that says nothing yet what it is."""
+    variables = data.variables if isinstance(data, xr.Dataset) else data.coords
+    for name in map(str, variables):
+        if not data[name].attrs:
+            data[name].attrs.update(_attributes(name, data.attrs))
+    return data
+
+
 def _attributes(name: str, attributes: Mapping[str, Any]) -> dict[str, str]:
-    """Say what a variable is."""
-    score = SCORES.get(name)
-    if score is not None:
+    of = name.removesuffix("_standard_error")
+    if name in SCORES:
+        score = SCORES[name]
+        named = re.fullmatch(r"(?P<title>.*) \((?P<units>nats.*)\)", score.title)
         own = " Of the source's own predictions, so the same at every depth." * (score.needs == "source_probabilities")
-        return {"description": f"{score.title}; higher is better.{own}", "range": score.range, "paper": score.paper}
-    if name.endswith("_standard_error"):
-        of = name.removesuffix("_standard_error")
-        draws = f"{attributes.get('uncertainty', 'some')} stratified draws of {KEPT:.0%} without replacement"
         return {
-            "description": f"Standard error of {of} over images: "
-            + ("that of a share of the images." if of in ACCURACIES else f"delete-d jackknife, {draws}.")
-        }
-    return {"description": _DESCRIPTIONS[name]} if name in _DESCRIPTIONS else {}
+            "long_name": named["title"] if named else score.title, "units": named["units"] if named else "1",
+            "description": f"{score.title}; higher is better.{own}", "range": score.range, "paper": score.paper,
+        }  # fmt: skip
+    if of in SCORES:
+        draws = f"{attributes.get('uncertainty', 'some')} stratified draws of {KEPT:.0%} without replacement"
+        how = "that of a share of the images" if of in ACCURACIES else f"delete-d jackknife, {draws}"
+        known = _attributes(of, attributes)
+        return {
+            "long_name": f"{known['long_name']}, standard error", "units": known["units"],
+            "description": f"Standard error of {of} over images: {how}.",
+        }  # fmt: skip
+    unit, long_name, description = _MEANINGS[name]
+    return {"long_name": long_name, **({"units": unit} if unit else {}), "description": description}
 
 
 def source_similarity(scores: xr.Dataset, source: str, measure: str = "linear_cka") -> xr.DataArray:

@@ -52,6 +52,16 @@ class Recommendation:
     reason: str = ""
     """Why, in words, from the figures."""
 
+    def _repr_html_(self) -> str:
+        from transferscope.templates import render
+
+        scores = {
+            name: [_cell(value), _cell(self.scores.get(f"{name}_standard_error"))]
+            for name, value in (self.scores | self.baselines).items()
+            if not name.endswith("_standard_error")
+        }
+        return render("recommendation.html", pick=self, how=how(self), level=LEVEL, scores=scores)
+
 
 @dataclass(frozen=True)
 class ScratchCandidate:
@@ -63,6 +73,26 @@ class ScratchCandidate:
     depths: int
     params: int
     flops: int
+
+
+def how(pick: Recommendation) -> str:
+    """Say in words what is done with a source."""
+    if pick.layer is None:
+        return "from scratch"
+    cut = f"cut after {pick.layer} (depth {pick.depth} of {pick.depths})"
+    whole = pick.depth == pick.depths
+    if pick.protocol == "truncate":
+        return f"{cut}, its features frozen, a linear head trained on them"
+    if pick.protocol == "reinit":
+        end = "a new head trained on it" if whole else "what follows re-initialised and trained"
+        return f"{cut}, what is kept frozen, {end}"
+    return (
+        f"{cut}, fine-tuned with a new head" if whole else f"{cut}, what follows re-initialised, all of it fine-tuned"
+    )
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:.4g}"
 
 
 def protocols_of(protocol: str) -> tuple[str, ...]:

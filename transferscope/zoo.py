@@ -6,13 +6,16 @@ Nothing is built or downloaded here. Every problem of a file is reported in one 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from transferscope.errors import InputError
 from transferscope.located_yaml import Lines, Location, Problem, line_of, read_yaml
 from transferscope.lookup import missing_file, missing_function, near, unknown_model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Loader = Literal["timm", "torchvision", "python"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -172,14 +175,15 @@ class Zoo(BaseModel):
         raise InputError(f"no source is called {name!r}{near(name, self.names)}; there are {self.names}")
 
 
-def load_zoo(zoo: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | Zoo) -> Zoo:
+def load_zoo(zoo: "str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | pd.DataFrame | Zoo") -> Zoo:
     """Read and validate a zoo; relative paths become absolute.
 
     Parameters
     ----------
     zoo
-        A YAML file; or what such a file holds; or a list of sources (`Source` or mappings); or a `Zoo`,
-        which is returned as it is.
+        A YAML file; or what such a file holds; or a list of sources (`Source` or mappings); or a DataFrame with a row
+        for each source and a column for each key, where missing cells are keys that are left out; or a `Zoo`, which
+        is returned as it is.
 
     Raises
     ------
@@ -193,8 +197,10 @@ def load_zoo(zoo: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | Z
     if isinstance(zoo, str | os.PathLike):
         path = Path(zoo)
         raw, lines, problems = read_yaml(path, "zoo file", "version: 1 and sources:")
+    elif isinstance(zoo, Mapping):
+        raw = zoo
     else:
-        raw = zoo if isinstance(zoo, Mapping) else {"version": 1, "sources": zoo}
+        raw = {"version": 1, "sources": zoo if isinstance(zoo, Sequence) else _rows(zoo)}
     problems += _field_problems(raw)
     entries = raw.get("sources") if isinstance(raw, Mapping) else None
     entries = entries if isinstance(entries, list | tuple) else []
@@ -214,6 +220,18 @@ def load_zoo(zoo: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | Z
     valid = valid.model_copy(update={"sources": tuple(_anchored(source, folder) for source in valid.sources)})
     valid._path, valid._lines = path, lines
     return valid
+
+
+def _rows(table: Any) -> Any:
+    """Return the rows of a DataFrame as mappings without its missing cells; whatever else it is, as it is."""
+    import pandas as pd  # which takes longer to import than a zoo file to check
+
+    if not isinstance(table, pd.DataFrame):
+        return table
+    return [
+        {key: cell for key, cell in row.items() if not (pd.api.types.is_scalar(cell) and pd.isna(cell))}
+        for row in table.to_dict("records")
+    ]
 
 
 def check_files(zoo: Zoo) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from transferscope import __version__
+from transferscope.cli import completion
 from transferscope.errors import TransferscopeError, is_interrupt
 
 VERBS = ("rank", "compare", "score", "measure", "advise", "parameters", "validate", "layers", "demo")
@@ -31,9 +32,20 @@ class _Verbs(click.Group):
 @click.group(
     cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with `transferscope demo`, then `transferscope rank --target data/ --sources zoo.yaml`.",
+    epilog="""\b
+Examples:
+  transferscope demo -o demo
+  transferscope rank --target demo/target --sources demo/zoo.yaml --trust-code
+  transferscope rank --help
+
+\b
+Completion of verbs, options and names after TAB:
+  eval "$(transferscope --completion bash)"    in ~/.bashrc
+  eval "$(transferscope --completion zsh)"     in ~/.zshrc
+  transferscope --completion fish | source     in ~/.config/fish/config.fish""",
 )
 @click.version_option(__version__, prog_name="transferscope")
+@completion.option
 def cli() -> None:
     """Which pretrained network to start from, where to cut it, how to adapt it, what to expect and what it costs."""
 

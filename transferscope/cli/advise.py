@@ -2,26 +2,34 @@
 
 import click
 
-from transferscope.cli import options
+from transferscope.cli import completion, options
 
 
 @click.command(
     "advise",
+    short_help="Which way to transfer a source, at what accuracy and cost.",
     epilog="""\b
 Examples:
   transferscope advise --target data/ --sources zoo.yaml
   transferscope advise --target data/ --sources zoo.yaml --source resnet50 --tolerance 0.01 --country DEU
-  transferscope advise --target data/ --sources zoo.yaml --shots 20 --format json > advice.json""",
+  transferscope advise --target data/ --sources zoo.yaml --shots 20 --format json > advice.json
+
+\b
+On what `transferscope demo -o demo` makes:
+  transferscope advise --target demo/target --sources demo/zoo.yaml --trust-code --shots 16""",
 )
-@click.option("--target", required=True, metavar="FOLDER", help="Labelled images: a sub-folder for each class.")
+@options.target
 @options.sources
-@click.option("--source", metavar="NAME", help="Source to transfer.  [default: the one that ranks first]")
+@click.option(
+    "--source", metavar="NAME", shell_complete=completion.sources(),
+    help="Source to transfer.  [default: the one that ranks first]",
+)  # fmt: skip
 @click.option(
     "--shots", type=click.IntRange(min=1), metavar="N",
     help="Images of each class to train on.  [default: those of the folder]",
 )  # fmt: skip
 @click.option(
-    "--tolerance", type=click.FloatRange(0, 1, max_open=True), default=0.02, show_default=True,
+    "--tolerance", type=click.FloatRange(0, 1, max_open=True), default=0.02, show_default=True, metavar="SHARE",
     help="Accuracy that may be lost for the sake of cost.",
 )  # fmt: skip
 @click.option(
@@ -30,10 +38,7 @@ Examples:
 )  # fmt: skip
 @options.together(options.samples, options.reference_epochs, options.reference_budget)
 @options.together(options.device, options.batch_size, options.seed, options.trust_code)
-@click.option(
-    "-o", "--output", default="transferscope-advice", show_default=True, metavar="DIR",
-    help="Where advice.json and advice.csv go.",
-)  # fmt: skip
+@options.output("transferscope-advice", "Where advice.json and advice.csv go.")
 @options.together(options.output_format, options.quiet, options.verbose)
 @click.pass_context
 def command(

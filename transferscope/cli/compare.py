@@ -4,24 +4,30 @@ from typing import Literal
 
 import click
 
-from transferscope.cli import options
+from transferscope.cli import completion, options
 
 
 @click.command(
     "compare",
+    short_help="Which layers of two networks are alike.",
     epilog="""\b
 Examples:
   transferscope compare birds insects --sources zoo.yaml --target data/
   transferscope compare birds scratch --sources zoo.yaml --target data/ --measure linear_cka --measure svcca
-  transferscope compare birds birds --sources zoo.yaml --target data/ --layers-x 'blocks.*' --format csv""",
+  transferscope compare birds birds --sources zoo.yaml --target data/ --layers-x 'blocks.*' --format csv
+
+\b
+On what `transferscope demo -o demo` makes:
+  transferscope compare digits under-noise --target demo/target --sources demo/zoo.yaml --trust-code""",
 )
-@click.argument("x", metavar="A")
-@click.argument("y", metavar="B")
-@click.option("--target", required=True, metavar="FOLDER", help="Labelled images: a sub-folder for each class.")
+@click.argument("x", metavar="A", shell_complete=completion.sources("scratch"))
+@click.argument("y", metavar="B", shell_complete=completion.sources("scratch"))
+@options.target
 @options.sources
 @click.option(
     "--measure", "measures", multiple=True, default=["linear_cka"], show_default=True, metavar="NAME",
-    help="A measure of similarity; may be given several times. The README lists them.",
+    shell_complete=completion.names(completion.measures),
+    help="A measure of similarity; may be given several times. docs/measures.md lists them.",
 )  # fmt: skip
 @click.option(
     "--reduce", type=click.Choice(["flatten", "mean", "grid", "class_token", "positions"]), default="flatten",
@@ -38,7 +44,7 @@ Examples:
     help="Standard errors for measures beside linear CKA, which always has one; takes 20 times as long.",
 )  # fmt: skip
 @click.option(
-    "--permutations", type=click.IntRange(min=0), default=0, show_default=True,
+    "--permutations", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
     help="Permutations of the images for p-values.",
 )  # fmt: skip
 @click.option(
@@ -53,10 +59,7 @@ Examples:
 @options.samples
 @options.together(options.reference, options.reference_epochs, options.reference_budget)
 @options.together(options.device, options.batch_size, options.seed, options.trust_code)
-@click.option(
-    "-o", "--output", default="transferscope-results", show_default=True, metavar="DIR",
-    help="Where compare.nc and the heatmaps go.",
-)  # fmt: skip
+@options.output("transferscope-results", "Where compare.nc and the heatmaps go.")
 @options.together(options.output_format, options.quiet, options.verbose)
 def command(
     x: str,

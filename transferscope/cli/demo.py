@@ -10,11 +10,15 @@ from transferscope.cli import options
 _SHOTS = 16
 
 
-@click.command("demo", epilog="Example: transferscope demo -o /tmp/transferscope-demo")
-@click.option(
-    "-o", "--output", default="transferscope-demo", show_default=True, metavar="DIR",
-    help="Where images, networks and results go.",
-)  # fmt: skip
+@click.command(
+    "demo",
+    short_help="All of it on things made on the spot.",
+    epilog="""\b
+Examples:
+  transferscope demo
+  transferscope demo -o demo --seed 1""",
+)
+@options.output("transferscope-demo", "Where images, networks and results go.")
 @options.together(options.seed, options.quiet, options.verbose)
 @click.pass_context
 def command(ctx: click.Context, output: str, seed: int, quiet: bool, verbose: bool) -> None:
@@ -37,4 +41,7 @@ def command(ctx: click.Context, output: str, seed: int, quiet: bool, verbose: bo
     ]  # fmt: skip
     if not quiet:
         click.echo(f"\n$ transferscope rank {shlex.join(arguments)}\n", err=True)
-    ctx.exit(rank.command.main(arguments, prog_name="transferscope rank", standalone_mode=False) or 0)
+    code = rank.command.main(arguments, prog_name="transferscope rank", standalone_mode=False)
+    if not quiet:
+        click.echo(f"The images, the networks and zoo.yaml are in {folder}.", err=True)
+    ctx.exit(code or 0)

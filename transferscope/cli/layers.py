@@ -5,17 +5,22 @@ import sys
 
 import click
 
-from transferscope.cli import options
+from transferscope.cli import completion, options
 
 
 @click.command(
     "layers",
+    short_help="Where a source can be captured and cut.",
     epilog="""\b
 Examples:
   transferscope layers mobilenetv2 --sources zoo.yaml
-  transferscope layers mobilenetv2 --sources zoo.yaml --all""",
+  transferscope layers mobilenetv2 --sources zoo.yaml --all
+
+\b
+On what `transferscope demo -o demo` makes:
+  transferscope layers digits --sources demo/zoo.yaml --trust-code""",
 )
-@click.argument("source")
+@click.argument("source", shell_complete=completion.sources())
 @options.sources
 @click.option("--all", "everything", is_flag=True, help="Every module that fires, not only the stages.")
 @options.together(options.trust_code, options.output_format, options.quiet, options.verbose)
@@ -39,4 +44,9 @@ def command(
     elif output_format == "csv":
         sys.stdout.write(table.to_csv(lineterminator="\n"))
     else:
-        click.echo(table.to_string())
+        from transferscope.report.columns import fitted, print_tables
+
+        columns = {str(name): table[name].astype(str).tolist() for name in table}
+        console = options.console()
+        names = {"layer": table.index.tolist()}
+        print_tables(fitted(names, columns, width=console.width, names=names), console)

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
 @click.command(
     "measure",
+    short_help="Really run the transfers, and record what they give and cost.",
     epilog="""\b
 Examples:
   transferscope measure --target data/ --sources zoo.yaml --protocols truncate,toptuning,fne
   transferscope measure --target data/ --sources zoo.yaml --samples-per-class 5,20,100 --depths all --seeds 3 -o out/
-  transferscope measure --target data/ --sources zoo.yaml --protocols finetune,scratch --depths -1 --dry-run""",
+  transferscope measure --target data/ --sources zoo.yaml --protocols finetune,scratch --depths -1 --dry-run
+
+\b
+On what `transferscope demo -o demo` makes:
+  transferscope measure --target demo/target --sources demo/zoo.yaml --trust-code --samples-per-class 5""",
 )
-@click.option("--target", required=True, metavar="FOLDER", help="Labelled images: a sub-folder for each class.")
+@options.target
 @options.sources
 @click.option(
     "--protocols", default="truncate,toptuning,fne", show_default=True, metavar="NAME[,NAME...]",
@@ -35,9 +40,11 @@ Examples:
     "--depths", default="all", show_default=True, metavar="all|K[,K...]",
     help="Stages to keep, see `transferscope layers`; -1 is the last.",
 )  # fmt: skip
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Draws for each size.")
 @click.option(
-    "--test-samples", type=click.IntRange(min=2), default=2000, show_default=True,
+    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Draws for each size."
+)
+@click.option(
+    "--test-samples", type=click.IntRange(min=2), default=2000, show_default=True, metavar="N",
     help="Most images to measure on: the folder's own test split, else a quarter of each class. None is trained on.",
 )  # fmt: skip
 @click.option(
@@ -47,15 +54,19 @@ Examples:
 @click.option(
     "--optimiser", type=click.Choice(["sgd", "adamw"]), default="adamw", show_default=True, help="Of training."
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True, help="Most epochs of training.")
 @click.option(
-    "--min-steps", type=click.IntRange(min=0), default=300, show_default=True,
+    "--epochs", type=click.IntRange(min=1), default=40, show_default=True, metavar="N", help="Most epochs of training."
+)
+@click.option(
+    "--min-steps", type=click.IntRange(min=0), default=300, show_default=True, metavar="N",
     help="With few images as many epochs as make so many steps.",
 )  # fmt: skip
 @click.option(
     "--early-stopping", is_flag=True, help="Stop by the loss on a fifth of the images, which are then not trained on."
 )
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs side by side.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Runs side by side."
+)
 @click.option(
     "--time-budget", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES",
     help="Begin no run after this time; the same command goes on later.",
@@ -67,10 +78,7 @@ Examples:
     help="Whose electricity is counted for CO2, such as DEU.",
 )  # fmt: skip
 @options.together(options.device, options.batch_size, options.seed, options.trust_code)
-@click.option(
-    "-o", "--output", default="transferscope-measurement", show_default=True, metavar="DIR",
-    help="Where runs.csv grows and the tables and pictures go.",
-)  # fmt: skip
+@options.output("transferscope-measurement", "Where runs.csv grows and the tables and pictures go.")
 @options.together(options.output_format, options.quiet, options.verbose)
 @click.pass_context
 def command(
@@ -168,13 +176,13 @@ def _print_estimate(estimate: "Estimate", output_format: str) -> None:
     if output_format == "csv":
         sys.stdout.write(estimate.table.to_csv(index=False, lineterminator="\n"))
         return
-    from rich.table import Table
+    from transferscope.report.columns import fitted, print_tables
 
-    table = Table("source", "protocol", "runs", "about", box=None, pad_edge=False)
-    for row in estimate.table.itertuples():
-        table.add_row(str(row.source), str(row.protocol), str(row.runs), _duration(float(str(row.seconds))))
+    rows = estimate.table
+    names = {"source": rows["source"].tolist(), "protocol": rows["protocol"].tolist()}
+    cost = {"runs": rows["runs"].astype(str).tolist(), "about": [_duration(seconds) for seconds in rows["seconds"]]}
     console = options.console()
-    console.print(table)
+    print_tables(fitted(names, cost, width=console.width, names=["source"], left=["protocol"]), console)
     console.print(f"\n{estimate.runs} runs, about {_duration(estimate.seconds)}; training that stops early takes less.")
 
 

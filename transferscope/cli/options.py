@@ -1,7 +1,8 @@
-"""Options that verbs share, and how warnings and notes reach the terminal."""
+"""Options that verbs share, how results, warnings and notes reach the terminal, and what was typed there."""
 
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,7 +10,9 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from transferscope.cli import completion
 from transferscope.errors import TransferscopeWarning
 
 if TYPE_CHECKING:
@@ -17,20 +20,25 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+target = click.option(
+    "--target", required=True, metavar="FOLDER", shell_complete=completion.folders,
+    help="Labelled images: a sub-folder for each class.",
+)  # fmt: skip
 device = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="Where networks run."
 )
 batch_size = click.option(
-    "-b", "--batch-size", type=click.IntRange(min=1), default=64, show_default=True,
+    "-b", "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, metavar="N",
     help="Images in one forward pass.",
 )  # fmt: skip
 samples = click.option(
-    "--samples", type=click.IntRange(min=1), default=1000, show_default=True,
+    "--samples", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N",
     help="Images of the target to look at, drawn class by class.",
 )  # fmt: skip
 seed = click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Same seed, same answer."
-)
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, metavar="N",
+    help="Same seed, same answer.",
+)  # fmt: skip
 output_format = click.option(
     "--format", "output_format", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
     help="What goes to stdout.",
@@ -38,14 +46,17 @@ output_format = click.option(
 trust_code = click.option(
     "--trust-code", is_flag=True, help="Run the Python factories that the zoo names. Look at them first."
 )
-sources = click.option("--sources", required=True, metavar="ZOO.yaml", help="The candidate networks.")
+sources = click.option(
+    "--sources", required=True, metavar="ZOO.yaml", shell_complete=completion.files, help="The candidate networks."
+)
 reference = click.option(
     "--reference", default="compact", show_default=True, metavar="compact|own|SOURCE|CHECKPOINT",
+    shell_complete=completion.sources("compact", "own", or_files=True),
     help="Network trained from scratch on the target to compare with: a compact residual network, each source's own "
     "architecture, a source of the zoo, or a checkpoint of the compact network.",
 )  # fmt: skip
 reference_epochs = click.option(
-    "--reference-epochs", type=click.IntRange(min=1), default=40, show_default=True,
+    "--reference-epochs", type=click.IntRange(min=1), default=40, show_default=True, metavar="N",
     help="Epochs that the reference is trained for; with few images as many as make 300 optimiser steps.",
 )  # fmt: skip
 reference_budget = click.option(
@@ -54,6 +65,13 @@ reference_budget = click.option(
 )  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, notes or warnings on stderr.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Debug notes and timings on stderr, more of the result.")
+
+
+def output(folder: str, help: str) -> Decorator:
+    """Return the option that says where files go, by default into `folder`."""
+    return click.option(
+        "-o", "--output", default=folder, show_default=True, metavar="DIR", shell_complete=completion.folders, help=help
+    )
 
 
 def together(*decorators: Decorator) -> Decorator:
@@ -81,13 +99,35 @@ def stdout_for_results() -> Iterator[None]:
         os.close(kept)
 
 
-def console() -> "Console":
-    """Return a console on stdout, wide enough that numbers are not cut off."""
-    from rich.console import Console
+def command_line(ctx: click.Context) -> str:
+    """Return the command as it was typed, without what was left to the defaults."""
+    words = ctx.command_path.split()
+    for param in ctx.command.params:
+        name = str(param.name)
+        if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = ctx.params[name]
+        option = [max(param.opts, key=len)] if isinstance(param, click.Option) else []
+        if isinstance(param, click.Option) and param.is_flag:
+            words += option
+        else:
+            for each in value if param.multiple else [value]:
+                words += [*option, str(each)]
+    return shlex.join(words)
 
-    found = Console()
-    # Output that goes to a file or a pipe has no width of its own.
-    return Console(width=max(found.width, 80) if found.is_terminal else 120)
+
+def console() -> "Console":
+    """Return a console on stdout, as wide as the terminal."""
+    from shutil import get_terminal_size
+
+    from rich.console import Console, ConsoleDimensions
+
+    # With NO_COLOR rich would still write bold and dim.
+    found = Console(color_system=None if os.environ.get("NO_COLOR") else "auto")
+    # A file or a pipe has no width of its own, and of a dumb terminal rich would not ask for it.
+    width, height = get_terminal_size() if found.is_terminal else (120, 25)
+    found.size = ConsoleDimensions(max(width, 40), height)
+    return found
 
 
 def deliver(
@@ -98,7 +138,7 @@ def deliver(
     quiet: bool,
     written: tuple[str, ...] = (),
 ) -> None:
-    """Put a result on stdout as it was asked for, then its files into `folder`, and say which (`written` are there)."""
+    """Put a result on stdout as it was asked for, then its files into `folder`, and say so (`written` are there)."""
     if output_format == "json":
         sys.stdout.write(result.to_json())
     elif output_format == "csv":
@@ -106,10 +146,26 @@ def deliver(
     else:
         show(result, console())
     sys.stdout.flush()
+    from transferscope.progress import Reporter
+
     # After the answer, so that a folder that fills up or changes costs the files alone.
-    names = [*written, *(path.name for path in result.save(folder))]
+    with Reporter(not quiet).bar("drawing and writing"):
+        names = [*written, *(path.name for path in result.save(folder))]
     if not quiet:
-        click.echo(f"Wrote {', '.join(names)} to {folder}", err=True)
+        # Apart from the table on a terminal, where both are seen.
+        click.echo("\n" * (output_format == "table") + _where(folder, names), err=True)
+
+
+def _where(folder: str | os.PathLike[str], names: list[str]) -> str:
+    """Say in a line what went where; of pictures how many."""
+    pictures = sum(name.endswith(".png") for name in names)
+    listed = [name for name in names if not name.endswith(".png")]
+    if pictures:
+        listed.append(f"{pictures} picture{'s' * (pictures > 1)}")
+    text = f"Wrote {len(names)} file{'s' * (len(names) > 1)} to {folder}: {', '.join(listed)}."
+    if "report.html" in names:
+        text += f"\nOpen {os.path.join(folder, 'report.html')} in a browser."
+    return text
 
 
 def set_up_messages(quiet: bool, verbose: bool) -> None:

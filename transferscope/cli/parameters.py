@@ -4,19 +4,24 @@ from collections.abc import Sequence
 
 import click
 
-from transferscope.cli import options
+from transferscope.cli import completion, options
 
 
 @click.command(
     "parameters",
+    short_help="How much of each layer's parameters a transfer keeps.",
     epilog="""\b
 Examples:
   transferscope parameters --target data/ --sources zoo.yaml
   transferscope parameters --target birds/ --target signs/ --sources zoo.yaml --samples-per-class 10,40,160 --seeds 2
-  transferscope parameters --target data/ --sources zoo.yaml --steps 500 --loss 0.2 --groups tensor --format csv""",
+  transferscope parameters --target data/ --sources zoo.yaml --steps 500 --loss 0.2 --groups tensor --format csv
+
+\b
+On what `transferscope demo -o demo` makes:
+  transferscope parameters --target demo/target --sources demo/zoo.yaml --trust-code --samples-per-class 10""",
 )
 @click.option(
-    "--target", "targets", required=True, multiple=True, metavar="FOLDER",
+    "--target", "targets", required=True, multiple=True, metavar="FOLDER", shell_complete=completion.folders,
     help="Labelled images: a sub-folder for each class; may be given several times.",
 )  # fmt: skip
 @options.sources
@@ -24,8 +29,12 @@ Examples:
     "--samples-per-class", default="all", show_default=True, metavar="N[,N...]",
     help="Training images of each class; `all` takes what there is. Larger draws contain the smaller.",
 )  # fmt: skip
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Draws for each size.")
-@click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True, help="Of fine-tuning.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Draws for each size."
+)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), default=40, show_default=True, metavar="N", help="Of fine-tuning."
+)
 @click.option(
     "--optimiser", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True,
     help="AdamW makes steps of much the same size for every weight, whatever its gradient.",
@@ -43,7 +52,7 @@ Examples:
     help="Training loss that runs are matched at, as a share of that of guessing. Default: one that every run reached.",
 )  # fmt: skip
 @click.option(
-    "--redraws", type=click.IntRange(min=1), default=5, show_default=True,
+    "--redraws", type=click.IntRange(min=1), default=5, show_default=True, metavar="N",
     help="Draws of the initial weights of sources for which the zoo names none.",
 )  # fmt: skip
 @click.option(
@@ -51,14 +60,11 @@ Examples:
     help="A value for each block, as published, or for each weight tensor.",
 )  # fmt: skip
 @click.option(
-    "--test-samples", type=click.IntRange(min=2), default=500, show_default=True,
+    "--test-samples", type=click.IntRange(min=2), default=500, show_default=True, metavar="N",
     help="Most images of each target to measure the accuracy on. None is trained on.",
 )  # fmt: skip
 @options.together(options.device, options.batch_size, options.seed, options.trust_code)
-@click.option(
-    "-o", "--output", default="transferscope-parameters", show_default=True, metavar="DIR",
-    help="Where the tables and pictures go.",
-)  # fmt: skip
+@options.output("transferscope-parameters", "Where the tables and pictures go.")
 @options.together(options.output_format, options.quiet, options.verbose)
 @click.pass_context
 def command(

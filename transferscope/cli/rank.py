@@ -1,8 +1,10 @@
 """`transferscope rank`: which source, cut where, at what accuracy."""
 
+from dataclasses import replace
+
 import click
 
-from transferscope.cli import options
+from transferscope.cli import completion, options
 
 # Written out: what they come from would import torch.
 PROTOCOLS = ("truncate", "reinit", "finetune", "any")
@@ -12,15 +14,20 @@ MODES = ("default", "quick")
 
 @click.command(
     "rank",
+    short_help="Which source to start from, cut where, adapted how.",
     epilog="""\b
 Examples:
   transferscope rank --target data/ --sources zoo.yaml
   transferscope rank --target data/ --sources zoo.yaml --samples 300 --format json > ranking.json
   transferscope rank --target data/ --sources zoo.yaml --protocol truncate --objective latency
   transferscope rank --target data/ --sources zoo.yaml --shots 20 --reference own -o results/
-  transferscope rank --target data/ --sources zoo.yaml --scores default,leep,parc --uncertainty 20""",
+  transferscope rank --target data/ --sources zoo.yaml --scores default,leep,parc --uncertainty 20
+
+\b
+On what `transferscope demo -o demo` makes:
+  transferscope rank --target demo/target --sources demo/zoo.yaml --trust-code --shots 16""",
 )
-@click.option("--target", required=True, metavar="FOLDER", help="Labelled images: a sub-folder for each class.")
+@options.target
 @options.sources
 @options.samples
 @click.option(
@@ -43,6 +50,7 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--scores", multiple=True, metavar="NAME[,NAME...]|default|all",
+    shell_complete=completion.names(lambda: ["default", "all", *completion.scores()]),
     help="Transferability scores to compute, at every depth: logme, hscore, transrate, nleep, gbc, parc, sfda, knn, "
     "nearest_mean, ridge, kernel_ridge, alignment, effective_rank; and of the source's own predictions: leep, nce. May "
     "be given several times. By default those that take next to no time.",
@@ -54,10 +62,7 @@ Examples:
 )  # fmt: skip
 @options.together(options.reference, options.reference_epochs, options.reference_budget)
 @options.together(options.device, options.batch_size, options.seed, options.trust_code)
-@click.option(
-    "-o", "--output", default="transferscope-results", show_default=True, metavar="DIR",
-    help="Where ranking.json, ranking.csv, scores.nc and the pictures go.",
-)  # fmt: skip
+@options.output("transferscope-results", "Where report.html, ranking.json, ranking.csv, scores.nc and the pictures go.")
 @options.together(options.output_format, options.quiet, options.verbose)
 @click.pass_context
 def command(
@@ -117,6 +122,8 @@ def command(
             recipe=reference_recipe(reference_epochs, reference_budget),
             trust_code=trust_code,
         )
+    if ranking.provenance is not None:
+        ranking = replace(ranking, provenance=replace(ranking.provenance, command=options.command_line(ctx)))
     options.deliver(
         ranking,
         lambda found, console: print_ranking(found, console, costs=objective != "accuracy", detailed=verbose),

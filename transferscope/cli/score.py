@@ -6,21 +6,22 @@ import sys
 
 import click
 
-from transferscope.cli import options
+from transferscope.cli import completion, options
 
 
 @click.command(
     "score",
+    short_help="Transferability scores of feature arrays of your own.",
     epilog="""\b
 Examples:
   transferscope score features.npz
   transferscope score features.npy labels.npy --measure logme --measure ridge
   transferscope score features.nc --format json""",
 )
-@click.argument("features", metavar="FILE")
-@click.argument("labels", required=False, metavar="[LABELS.npy]")
+@click.argument("features", metavar="FILE", shell_complete=completion.files)
+@click.argument("labels", required=False, metavar="[LABELS.npy]", shell_complete=completion.files)
 @click.option(
-    "--measure", "measures", multiple=True, metavar="NAME",
+    "--measure", "measures", multiple=True, metavar="NAME", shell_complete=completion.names(completion.scores),
     help="A score, as named in the first column of the output; may be given several times. Default: all.",
 )  # fmt: skip
 @options.together(options.output_format, options.quiet, options.verbose)
@@ -54,4 +55,14 @@ def command(
     elif output_format == "csv":
         sys.stdout.write(table.to_csv(lineterminator="\n"))
     else:
-        click.echo(table.reset_index().to_string(index=False, float_format="%.4f", justify="left"))
+        from transferscope.report.columns import fitted, print_tables
+
+        names = {"score": table.index.tolist()}
+        columns = {
+            "value": [f"{value:.4f}" for value in table["value"]],
+            "range": table["range"].tolist(),
+            "title": table["title"].tolist(),
+        }
+        console = options.console()
+        tables = fitted(names, columns, width=console.width, names=["title"], left=["score", "range"])
+        print_tables(tables, console)

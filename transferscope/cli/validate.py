@@ -2,11 +2,21 @@
 
 import click
 
-from transferscope.cli import options
+from transferscope.cli import completion, options
 
 
-@click.command("validate", epilog="Example: transferscope validate zoo.yaml")
-@click.argument("zoo", metavar="ZOO.yaml")
+@click.command(
+    "validate",
+    short_help="Every problem of a zoo file, without running a network.",
+    epilog="""\b
+Examples:
+  transferscope validate zoo.yaml
+
+\b
+On what `transferscope demo -o demo` makes:
+  transferscope validate demo/zoo.yaml""",
+)
+@click.argument("zoo", metavar="ZOO.yaml", shell_complete=completion.files)
 @options.together(options.quiet, options.verbose)
 @click.pass_context
 def command(ctx: click.Context, zoo: str, quiet: bool, verbose: bool) -> None:

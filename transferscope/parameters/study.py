@@ -198,7 +198,8 @@ def measure(
 def _recipe(recipe: Recipe | None, optimiser: str, epochs: int, learning_rate: float | None) -> Recipe:
     if recipe is not None:
         return recipe
-    found = replace(recipes(optimiser, epochs)["defrost"], schedule="constant")
+    # As many epochs as were asked for, also where that is few steps: that is what "at fixed epochs" means.
+    found = replace(recipes(optimiser, epochs, min_steps=0)["defrost"], schedule="constant")
     return found if learning_rate is None else replace(found, learning_rate=learning_rate)
 
 

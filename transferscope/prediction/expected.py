@@ -94,22 +94,26 @@ def expected_accuracies(scores: xr.Dataset, samples: int, calibration: Calibrati
     for name in _COLUMNS:
         values = np.full(shape, np.nan)
         values[tuple(places)] = found[name]
-        variables[name] = (("source", "depth", "protocol"), values, {"description": _DESCRIPTIONS[name]})
-        variables[f"scratch_{name}"] = (
-            (),
-            float(scratch[name]),
-            {"description": f"{_DESCRIPTIONS[name]} From scratch."},
-        )
-    predicted = scores.assign(variables).assign_coords(protocol=("protocol", np.array(CUT_PROTOCOLS, dtype=object)))
+        long_name, description = _MEANINGS[name]
+        attrs = {"long_name": long_name, "units": "1", "description": description}
+        variables[name] = (("source", "depth", "protocol"), values, attrs)
+        own = {"long_name": f"{long_name}, from scratch", "description": f"{description} From scratch."}
+        variables[f"scratch_{name}"] = ((), float(scratch[name]), attrs | own)
+    about = {"long_name": "protocol", "description": "How what is kept of the source is used, and the rest made."}
+    protocols = np.array(CUT_PROTOCOLS, dtype=object)
+    predicted = scores.assign(variables).assign_coords(protocol=("protocol", protocols, about))
     known = {"samples": samples, "calibrated": int(not beyond), "contrast": calibration.contrast}
     return predicted.assign_attrs(known, scratch_growth=growth)
 
 
-_DESCRIPTIONS = {
-    "expected_accuracy": "Accuracy on new images that a transfer with this source, cut and protocol is expected to "
-    "reach when it is trained on `samples` images.",
-    "lower": f"Lower end of the {LEVEL:.0%} interval.",
-    "upper": f"Upper end of the {LEVEL:.0%} interval.",
+_MEANINGS = {
+    "expected_accuracy": (
+        "expected accuracy",
+        "Accuracy on new images that a transfer with this source, cut and protocol is expected to reach when it is "
+        "trained on `samples` images.",
+    ),
+    "lower": ("expected accuracy, lower end", f"Lower end of the {LEVEL:.0%} interval."),
+    "upper": ("expected accuracy, upper end", f"Upper end of the {LEVEL:.0%} interval."),
 }
 
 

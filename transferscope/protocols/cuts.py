@@ -95,6 +95,19 @@ def cut(
         When an argument is not what it has to be.
     SourceError
         When the source cannot be loaded or cut there, or does not end in a linear layer that can be replaced.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import timm
+    >>> from transferscope import load_zoo
+    >>> tiny = {"name": "tiny", "loader": "timm", "model": "test_resnet", "transform": {"size": 64}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save(timm.create_model("test_resnet").state_dict(), f"{folder}/tiny.pt")
+    ...     zoo = load_zoo({"version": 1, "sources": [tiny | {"checkpoint": f"{folder}/tiny.pt"}]})
+    ...     net = cut(zoo["tiny"], depth=2, protocol="truncate", classes=3)
+    >>> net(torch.zeros(5, 3, 64, 64)).shape
+    torch.Size([5, 3])
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"Expected `protocol` to be one of {', '.join(PROTOCOLS)}, but got {protocol!r}.")

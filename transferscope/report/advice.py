@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from transferscope.report.columns import fitted, print_tables
 from transferscope.report.files import csv, prepare_folder, significant, write_together
 from transferscope.report.ranking import Failure, TargetSummary
 
@@ -25,9 +26,6 @@ NAMES = {
     "scratch": "from scratch",
 }
 """The ways to transfer, by the name that `measure` has for each, in the order in which they are shown."""
-
-_WIDE = 110
-"""Terminal columns from which on the name of the layer has room."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,7 @@ class Advice:
 def print_advice(advice: Advice, console: Console) -> None:
     """Print the answer in words, the table, and how to read it."""
     console.print(Text(f"{advice.verdict} {advice.turning}\n", style="bold"))
-    console.print(_table(advice, wide=console.width >= _WIDE))
+    print_tables(_tables(advice, console.width), console)
     console.print()
     lines = [
         f"Advised (*): the quickest way that is expected to come within {advice.tolerance:g} of the most accurate one; "
@@ -243,30 +241,23 @@ def print_advice(advice: Advice, console: Console) -> None:
     console.print(Text("\n".join(lines), style="dim"))
 
 
-def _table(advice: Advice, *, wide: bool) -> Table:
+def _tables(advice: Advice, width: int) -> list[Table]:
     ways = advice.ways
-    columns = {
-        "way": [f"{'*' if way.protocol == advice.advised else ' '} {way.name}" for way in ways],
+    names = {"way": [f"{'*' if way.protocol == advice.advised else ' '} {way.name}" for way in ways]}
+    answer = {
         "protocol": [way.protocol for way in ways],
         "cut after": ["" if way.protocol == "fne" else way.layer for way in ways],
         "depth": [f"{way.depth}/{advice.depths}" if way.depth else "" for way in ways],
         "accuracy": [f"{way.expected_accuracy:.3f}" for way in ways],
         "80 % interval": [f"{way.interval[0]:.3f}-{way.interval[1]:.3f}" for way in ways],
+    }
+    cost = {
         "seconds": [_short(way.seconds) for way in ways],
         "kWh": [_short(way.kwh) for way in ways],
         "kg CO2e": [_short(way.kgco2e) for way in ways],
         "trials": [str(way.trials) for way in ways],
     }
-    if not wide:
-        del columns["cut after"]
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    for header in columns:
-        text = header in ("way", "protocol", "cut after")
-        table.add_column(header, justify="left" if text else "right", no_wrap=header != "cut after", overflow="fold")
-    for row in zip(*columns.values(), strict=True):
-        # As Text: a layer's name may look like rich's markup.
-        table.add_row(*map(Text, row))
-    return table
+    return fitted(names, answer, cost, width=width, names=["cut after"], left=["way", "protocol"])
 
 
 def _how(way: Way) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from transferscope import scoring
+from transferscope.report.columns import fitted, print_tables
 from transferscope.report.files import DIGITS, png, prepare_folder, rounded, write_together
 from transferscope.report.ranking import Reference, TargetSummary
 from transferscope.similarity import MEASURES
@@ -115,7 +115,7 @@ class Comparison:
 
         folder = prepare_folder(folder)
         pictures = {
-            f"compare_{measure}.png": png(plot.heatmap_figure(array)) for measure, array in self.results.items()
+            f"compare_{measure}.png": png(plot.heatmaps({"": array})) for measure, array in self.results.items()
         }
         return write_together(folder, {"compare.nc": bytes(self.dataset.to_netcdf(engine="h5netcdf")), **pictures})
 
@@ -124,22 +124,16 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the closest layer of y for each layer of x, a table for each measure."""
     x, y = comparison.x, comparison.y
     for measure, rows in comparison.closest.groupby("measure", sort=False):
-        values = [f"{value:.3f}" for value in rows["value"]]
-        columns = {x: rows["layer_x"], f"closest of {y}": rows["layer_y"], "value": values}
+        names = {f"layer of {x}": rows["layer_x"].tolist(), f"closest of {y}": rows["layer_y"].tolist()}
+        columns = {"value": [f"{value:.3f}" for value in rows["value"]]}
         if rows["standard_error"].notna().any():
             columns["±"] = [f"{error:.3f}" for error in rows["standard_error"]]
         if rows["p_value"].notna().any():
             columns["p"] = [f"{p:.2g}" for p in rows["p_value"]]
         if not rows["informative"].all():
             columns[""] = ["" if good else "says nothing" for good in rows["informative"]]
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-        for number, header in enumerate(columns):
-            table.add_column(Text(header), justify="left" if number < 2 else "right", overflow="fold")
-        for row in zip(*columns.values(), strict=True):
-            # As Text: a name may look like rich's markup.
-            table.add_row(*map(Text, row))
         console.print(Text(f"{MEASURES[str(measure)].title} ({MEASURES[str(measure)].range})", style="bold"))
-        console.print(table)
+        print_tables(fitted(names, columns, width=console.width, names=names), console)
         console.print()
     console.print(Text(_footer(comparison), style="dim"))
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from transferscope import __version__
 from transferscope.errors import InputError
+from transferscope.report.columns import fitted, print_tables
 from transferscope.report.files import csv, png, prepare_folder, significant, write_together
 from transferscope.report.ranking import Failure
 
@@ -49,6 +50,9 @@ _DESCRIPTIONS = {
     "kgco2e": "Emissions of that electricity.",
     "peak_memory": "Most memory that the transfer held at once.",
     "trials": "Fits that the search for settings tried.",
+    "depth": "Stages of the source that are kept or frozen.",
+    "samples_per_class": "Training images of each class, at most.",
+    "seed": "Of the draw of the training images and of the weights.",
 }
 _WIDE = 110
 """Terminal columns from which on the name of the layer has room."""
@@ -153,11 +157,11 @@ class Measurement:
         for row in self.runs[self.runs["protocol"] != "fne"].itertuples():
             layers.loc[row.source, row.depth] = row.layer
         dataset = dataset.assign_coords(layer=(("source", "depth"), layers.to_numpy(dtype=object)))
-        for name, unit in UNITS.items():
-            dataset[name].attrs.update(units=unit, description=_DESCRIPTIONS[name])
-        dataset["depth"].attrs["description"] = "Stages of the source that are kept or frozen."
-        dataset["samples_per_class"].attrs["description"] = "Training images of each class, at most."
-        versions = ", ".join(f"{name} {version}" for name, version in self.settings["versions"].items())
+        for name in map(str, dataset.variables):
+            units = UNITS.get(name, "1")
+            known = {"units": units, "description": _DESCRIPTIONS[name]} if name in _DESCRIPTIONS else {}
+            dataset[name].attrs.update(long_name=name.replace("_", " "), **known)
+        versions = json.dumps(self.settings["versions"])
         return dataset.assign_attrs({**self.settings, "versions": versions, "transferscope_version": __version__})
 
     @property
@@ -222,37 +226,32 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
     if best.empty:
         console.print(Text("No run has come to an end without failing.", style="bold"))
     else:
-        console.print(_best_table(best, sources=len(table["source"].unique()), wide=console.width >= _WIDE))
-    for lines, style in ((_failures(measurement), "bold"), (_notes(measurement, best), "dim")):
-        if lines:
-            console.print()
-            console.print(Text("\n".join(lines), style=style))
+        print_tables(_best_tables(best, sources=len(table["source"].unique()), width=console.width), console)
+        console.print()
+    found = [(_failures(measurement), "bold"), (_notes(measurement, best), "dim")]
+    console.print(Text("\n\n").join(Text("\n".join(lines), style=style) for lines, style in found if lines))
 
 
-def _best_table(best: pd.DataFrame, *, sources: int, wide: bool) -> Table:
+def _best_tables(best: pd.DataFrame, *, sources: int, width: int) -> list[Table]:
     errors = ["" if math.isnan(error) else f" ±{error:.3f}" for error in best["standard_error"]]
     sizes = best["samples_per_class"]
-    columns: dict[str, list[str]] = {
+    keys = {
         "images": sizes.astype(str).where(sizes != sizes.shift(), "").tolist(),
         "protocol": _variant(best).tolist(),
-        "source": best["source"].tolist(),
+    }
+    if sources > 1:
+        keys["source"] = best["source"].tolist()
+    columns = {
         "cut after": best["layer"].where(best["protocol"] != "fne", "").tolist(),
         "depth": [f"{row.depth}/{row.depths}" for row in best.itertuples()],
         "accuracy": [f"{value:.3f}{error:7}" for value, error in zip(best["accuracy"], errors, strict=True)],
         "seconds": [_cost(value) for value in best["seconds"]],
-        "kWh": [_cost(value) for value in best["kwh"]],
     }
-    left_out = {"source": sources == 1, "cut after": not wide, "kWh": best["kwh"].isna().all()}
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    shown = [name for name in columns if not left_out.get(name)]
-    for header in shown:
-        name = header in ("source", "cut after")
-        text = name or header == "protocol"
-        table.add_column(header, justify="left" if text else "right", no_wrap=not name, overflow="fold")
-    for row in zip(*(columns[name] for name in shown), strict=True):
-        # As Text: a name may look like rich's markup.
-        table.add_row(*map(Text, row))
-    return table
+    if width < _WIDE:
+        del columns["cut after"]
+    if best["kwh"].notna().any():
+        columns["kWh"] = [_cost(value) for value in best["kwh"]]
+    return fitted(keys, columns, width=width, names=["source", "cut after"], left=["protocol"])
 
 
 def _failures(measurement: Measurement) -> list[str]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from transferscope.report.columns import Columns, fitted, print_tables
 from transferscope.report.parameters import ParameterTransfer, over_seeds
 
 _MOST_LINES = 10
@@ -22,10 +23,9 @@ def print_parameters(result: ParameterTransfer, console: Console) -> None:
     for source, rows in table.groupby("source", sort=False):
         of_source = layers[layers["source"] == source]
         console.print(Text(_answer(str(source), rows, of_source, result.settings["epochs"]), style="bold"))
-        console.print(_cell_table(rows))
-        if len(rows[["target", "samples_per_class"]].drop_duplicates()) == 1:
-            console.print()
-            console.print(_layer_table(of_source))
+        alone = len(rows[["target", "samples_per_class"]].drop_duplicates()) == 1
+        layer_tables = _layer_tables(of_source, console.width) if alone else []
+        print_tables([*_cell_tables(rows, console.width), *layer_tables], console)
         console.print()
     for lines, style in (
         (_associations(result), ""), (_failures(result, layers), "bold"), (_notes(result), "dim"),
@@ -48,52 +48,48 @@ def _answer(source: str, rows: pd.DataFrame, layers: pd.DataFrame, epochs: int) 
     return text + "."
 
 
-def _cell_table(rows: pd.DataFrame) -> Table:
+def _cell_tables(rows: pd.DataFrame, width: int) -> list[Table]:
     cells = rows[["target", "samples_per_class"]]
     other = rows["target"].ne(rows["target"].shift())
     fresh = cells.ne(cells.shift()).any(axis=1)
     errors = ["" if math.isnan(error) else f" ±{_ratio(error)}" for error in rows["standard_error"]]
-    width = max(map(len, errors))
-    columns = {
+    longest = max(map(len, errors))
+    keys = {
         "target": rows["target"].where(other, "").tolist(),
         "images": rows["samples_per_class"].astype(str).where(fresh, "").tolist(),
         "at": rows["criterion"].tolist(),
+    }
+    columns = {
         "step": [_step(step) for step in rows["step"]],
         "loss": ["" if math.isnan(loss) else f"{loss:.3f}" for loss in rows["loss"]],
         "mean T": [
-            _ratio(value) + error.ljust(width) for value, error in zip(rows["transferability"], errors, strict=True)
+            _ratio(value) + error.ljust(longest) for value, error in zip(rows["transferability"], errors, strict=True)
         ],
         "redraws": ["" if math.isnan(spread) else f"±{_ratio(spread)}" for spread in rows["spread"]],
         # It is that at the end of training, whatever T is matched at.
         "accuracy": [f"{share:.3f}" if new else "" for share, new in zip(rows["accuracy"], fresh, strict=True)],
     }
-    return _table(columns, left=("target", "at"))
+    return _tables(keys, columns, width)
 
 
-def _layer_table(layers: pd.DataFrame) -> Table:
+def _layer_tables(layers: pd.DataFrame, width: int) -> list[Table]:
     """Show the layers of one transfer, first layers at the top, as the network is read."""
     at = {name: rows.set_index("depth") for name, rows in layers.groupby("criterion", sort=False)}
     names = layers.drop_duplicates("depth").set_index("depth")["layer"]
-    columns = {"layer": names.tolist()}
-    for name, rows in at.items():
-        columns[f"T {name}"] = [_ratio(value) for value in rows["transferability"].reindex(names.index)]
+    columns = {
+        f"T {name}": [_ratio(value) for value in rows["transferability"].reindex(names.index)]
+        for name, rows in at.items()
+    }
     last = at["epochs"].reindex(names.index)
     for header, name in (("change", "relative_change"), ("CKA", "cka"), ("SNR", "gradient_snr")):
         columns[header] = ["" if math.isnan(value) else f"{value:.3f}" for value in last[name]]
-    return _table(columns, left=("layer",))
+    return _tables({"layer": names.tolist()}, columns, width)
 
 
-def _table(columns: dict[str, list[str]], left: tuple[str, ...]) -> Table:
-    """Return a table without the columns that are empty throughout."""
+def _tables(keys: Columns, columns: Columns, width: int) -> list[Table]:
+    """Return tables without the columns that are empty throughout."""
     columns = {header: cells for header, cells in columns.items() if any(cells)}
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    for header in columns:
-        name = header in ("target", "layer")
-        table.add_column(header, justify="left" if header in left else "right", no_wrap=not name, overflow="fold")
-    for row in zip(*columns.values(), strict=True):
-        # As Text: a name may look like rich's markup.
-        table.add_row(*map(Text, row))
-    return table
+    return fitted(keys, columns, width=width, names=["target", "layer"], left=["at"])
 
 
 def _failures(result: ParameterTransfer, layers: pd.DataFrame) -> list[str]:

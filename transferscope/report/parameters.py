@@ -144,17 +144,21 @@ class ParameterTransfer:
         for source, depth, layer in layers[["source", "depth", "layer"]].drop_duplicates().itertuples(index=False):
             names.loc[source, depth] = layer
         dataset = dataset.assign_coords(layer=(("source", "depth"), names.to_numpy(dtype=object)))
-        for name, description in VARIABLES.items():
-            dataset[name].attrs.update(units="1", description=description)
-        dataset["depth"].attrs["description"] = "Place of the layer in the source, 1 for the first."
-        dataset["samples_per_class"].attrs["description"] = "Training images of each class, at most."
+        described = VARIABLES | {
+            "depth": "Place of the layer in the source, 1 for the first.",
+            "samples_per_class": "Training images of each class, at most.",
+            "seed": "Of the draw of the training images and of their order.",
+        }
+        for name in map(str, dataset.variables):
+            known = {"units": "1", "description": described[name]} if name in described else {}
+            dataset[name].attrs.update(long_name=name.replace("_", " "), **known)
         dataset["criterion"].attrs["description"] = "; ".join(f"{name}: {title}" for name, title in CRITERIA.items())
         written = {
             "paper": PAPER,
             **self.settings,
             "targets": ", ".join(f"{target['name']} ({target['hash']})" for target in self.settings["targets"]),
             "initial": "; ".join(f"{source}: {what}" for source, what in self.settings["initial"].items()),
-            "versions": ", ".join(f"{name} {version}" for name, version in self.settings["versions"].items()),
+            "versions": json.dumps(self.settings["versions"]),
             "transferscope_version": __version__,
         }
         return dataset.assign_attrs(written)

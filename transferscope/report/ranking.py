@@ -11,6 +11,7 @@ import xarray as xr
 
 from transferscope.agreement import Agreement, agreement
 from transferscope.errors import InputError
+from transferscope.provenance import Provenance
 from transferscope.reasons import how
 from transferscope.report.files import DIGITS, png, prepare_folder, rounded, write_together
 from transferscope.scoring import BASELINES, score_names
@@ -65,6 +66,10 @@ class Ranking:
     """Every score over (source, depth), with similarity to the scratch network and, over (source, depth, protocol), the
     expected accuracy."""
     failed: tuple[Failure, ...]
+    provenance: Provenance | None = None
+    """How it was made; None for a file from before this was noted."""
+    warnings: tuple[str, ...] = ()
+    """What was warned of on the way."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds spent on each part of the run; not saved, so that equal runs give equal files."""
 
@@ -109,7 +114,7 @@ class Ranking:
 
     @property
     def pareto(self) -> pd.DataFrame:
-        """The rows of `cuts` that are worth their FLOPs: each is more accurate than all that are as cheap."""
+        """The rows of `cuts` that are worth their FLOPs, where each is more accurate than all that are as cheap."""
         rows = self.cuts
         return rows[rows["pareto"]].drop(columns="pareto").reset_index(drop=True)
 
@@ -121,33 +126,43 @@ class Ranking:
         return float(expected.sel(source=pick.source, depth=pick.depths, protocol=pick.protocol))
 
     @property
-    def verdict(self) -> str:
-        """The answer in words."""
-        best, others = self.best, self.recommendations[1:]
+    def answer(self) -> str:
+        """What to do and what to expect of it, in one sentence."""
+        best = self.best
         accuracy = f"{best.expected_accuracy:.3f} [{best.interval[0]:.3f}, {best.interval[1]:.3f}]"
         objective = self.scores.attrs.get("objective", "accuracy")
         if best.layer is None:
             why = "no source is expected to beat it" if objective == "accuracy" else f"it comes first by {objective}"
-            text = f"Train from scratch: {why} (accuracy {accuracy})."
-        else:
-            text = f"Start from {best.source}, {how(best)}: expected accuracy {accuracy}"
-            last = self.accuracy_at_last_layer(best)
-            gains = best.depth < best.depths and f"{last:.3f}" != f"{best.expected_accuracy:.3f}"
-            text += f", against {last:.3f} when it is kept to its last layer." if gains else "."
+            return f"Train from scratch: {why} (accuracy {accuracy})."
+        text = f"Start from {best.source}, {how(best)}: expected accuracy {accuracy}"
+        last = self.accuracy_at_last_layer(best)
+        gains = best.depth < best.depths and f"{last:.3f}" != f"{best.expected_accuracy:.3f}"
+        return text + (f", against {last:.3f} when it is kept to its last layer." if gains else ".")
+
+    @property
+    def caveats(self) -> str:
+        """How sure the answer is, in words; empty where there is nothing to compare it with."""
+        best, others = self.best, self.recommendations[1:]
+        found = []
         chance = self.scores.attrs.get("largest_class", 0.0)
         if best.interval[0] <= chance:
-            text += (
-                f" That is not clearly better than always guessing the largest class ({chance:.3f}): too few images to "
+            found.append(
+                f"That is not clearly better than always guessing the largest class ({chance:.3f}): too few images to "
                 "choose by."
             )
         if best.tied_with:
-            text += f" These images cannot tell it apart from: {', '.join(best.tied_with)}."
+            found.append(f"These images cannot tell it apart from: {', '.join(best.tied_with)}.")
         elif others and best.beats_next is not None:
             sure = f"{best.beats_next:.2f}" if best.beats_next < 0.995 else "over 0.99"
-            text += f" It is really more accurate than the next, {others[0].source}, with probability {sure}."
+            found.append(f"It is really more accurate than the next, {others[0].source}, with probability {sure}.")
         if best.layer is not None and any(pick.layer is None and pick.source in best.tied_with for pick in others):
-            text += " So it may be no better than training from scratch."
-        return text
+            found.append("So it may be no better than training from scratch.")
+        return " ".join(found)
+
+    @property
+    def verdict(self) -> str:
+        """The answer in words, and how sure it is."""
+        return f"{self.answer} {self.caveats}".rstrip()
 
     @property
     def agreement(self) -> Agreement:
@@ -167,6 +182,7 @@ class Ranking:
             "ranking": [{**asdict(pick), "interval": list(pick.interval)} for pick in self.recommendations],
             "failed": [asdict(failure) for failure in self.failed],
             "agreement": asdict(self.agreement),
+            "provenance": None if self.provenance is None else self.provenance.to_dict(),
         }
 
     def to_json(self) -> str:
@@ -178,38 +194,38 @@ class Ranking:
         return self.table.round(DIGITS).to_csv(lineterminator="\n")
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write ranking.json, ranking.csv, cuts.csv, scores.nc and the pictures into `folder`.
+        """Write ranking.json, ranking.csv, cuts.csv, scores.nc, the pictures and report.html into `folder`.
 
-        The pictures are depth_curves.png, pareto.png and, with sources, similarity.png.
-
-        None is moved into place before all are complete. Returns their paths.
+        The pictures are ranking.png, source_depth.png, depth_curves.png, pareto.png and, with sources, similarity.png;
+        report.html is a page that holds all of it and needs no other file. None is moved into place before all are
+        complete. Returns their paths.
 
         Raises
         ------
         InputError
             When the folder cannot be made or written.
         """
-        from matplotlib.figure import Figure
-
         from transferscope.report import plot
+        from transferscope.report.page import page
 
         folder = prepare_folder(folder)
-        files = {
-            "ranking.json": self.to_json().encode(),
-            "ranking.csv": self.to_csv().encode(),
-            "cuts.csv": self.cuts.round(DIGITS).to_csv(index=False, lineterminator="\n").encode(),
-            "scores.nc": bytes(self.scores.to_netcdf(engine="h5netcdf")),
-        }
-        sources = [pick.source for pick in self.recommendations if pick.layer is not None]
-        # Figures of our own, outside pyplot: they need no display and leave the session's figures alone.
-        curves = Figure(figsize=(8, 5), layout="constrained")
-        plot.depth_curves(self.scores, self.recommendations, ax=curves.subplots())
-        costs = Figure(figsize=(8, 5), layout="constrained")
-        plot.pareto(self.cuts, ax=costs.subplots())
-        figures = {"depth_curves.png": curves, "pareto.png": costs}
-        if sources:
-            figures["similarity.png"] = plot.similarity_panels(self.scores, sources)
-        return write_together(folder, {**files, **{name: png(figure) for name, figure in figures.items()}})
+        figures = plot.figures(self)
+        return write_together(
+            folder,
+            {
+                "ranking.json": self.to_json().encode(),
+                "ranking.csv": self.to_csv().encode(),
+                "cuts.csv": self.cuts.round(DIGITS).to_csv(index=False, lineterminator="\n").encode(),
+                "scores.nc": bytes(self.scores.to_netcdf(engine="h5netcdf")),
+                **{f"{name}.png": png(figure) for name, figure in figures.items()},
+                "report.html": page(self, figures).encode(),
+            },
+        )
+
+    def _repr_html_(self) -> str:
+        from transferscope.report.page import fragment
+
+        return fragment(self)
 
 
 def load_ranking(folder: str | Path) -> Ranking:
@@ -236,6 +252,7 @@ def load_ranking(folder: str | Path) -> Ranking:
                 recommendations=tuple(_recommendation(row) for row in content["ranking"]),
                 scores=scores,
                 failed=tuple(Failure(**row) for row in content["failed"]),
+                provenance=Provenance(**content["provenance"]) if content.get("provenance") else None,
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

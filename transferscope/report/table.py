@@ -1,6 +1,7 @@
 """The ranking as a table for the terminal."""
 
 import math
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -8,22 +9,23 @@ from rich.text import Text
 
 from transferscope.agreement import FEWEST
 from transferscope.panels import DEFAULT_SCORES
+from transferscope.report.columns import fitted, print_tables
+from transferscope.report.counts import short_count
 from transferscope.report.ranking import Ranking, Reference
 from transferscope.scoring import BASELINES, SIMILARITIES
 from transferscope.transferability import SCORES
 
-_WIDE = 140
-"""Terminal columns from which on answer and scores share one table."""
-
 _SHOWN = {*DEFAULT_SCORES, *(f"{name}_to_scratch" for name in SIMILARITIES)}
 """What is computed unasked."""
 
-_TEXT = ("source", "protocol", "cut after", "worth its FLOPs", "agrees with the accuracy")
+_fitted = partial(
+    fitted, names=("source", "cut after", "worth its FLOPs"), left=("protocol", "agrees with the accuracy")
+)
 
 _SCORES = {"CKA": "linear_cka_to_scratch", "SVCCA": "svcca_to_scratch", "LogME": "logme", "H-score": "hscore"}
 
 
-def ranking_tables(ranking: Ranking, width: int = _WIDE) -> list[Table]:
+def ranking_tables(ranking: Ranking, width: int) -> list[Table]:
     """Return the ranking as rich tables: one where `width` columns hold it, else the answer and the scores."""
     picks = ranking.recommendations
     tied = ranking.best.tied_with
@@ -40,36 +42,35 @@ def ranking_tables(ranking: Ranking, width: int = _WIDE) -> list[Table]:
         "uncut": ["" if pick.layer is None else f"{ranking.accuracy_at_last_layer(pick):.3f}" for pick in picks],
     }
     scores = {
-        "FLOPs": [_short(pick.flops) for pick in picks],
-        "params": [_short(pick.params) for pick in picks],
+        "FLOPs": [short_count(pick.flops) for pick in picks],
+        "params": [short_count(pick.params) for pick in picks],
         **{
             header: [f"{pick.scores[name]:.3f}" if name in pick.scores else "" for pick in picks]
             for header, name in _SCORES.items()
         },
     }
-    if width >= _WIDE:
-        return [_table({**names, **answer, **scores})]
-    return [_table({**names, **answer}), _table({**names, **scores})]
+    return _fitted(names, answer, scores, width=width)
 
 
-def pareto_table(ranking: Ranking) -> Table:
+def pareto_tables(ranking: Ranking, width: int) -> list[Table]:
     """Return what nothing beats that costs as few FLOPs, cheapest first."""
     rows = ranking.pareto
-    return _table(
+    return _fitted(
+        {"worth its FLOPs": list(rows["source"])},
         {
-            "worth its FLOPs": list(rows["source"]),
             "protocol": list(rows["protocol"]),
             "cut after": list(rows["layer"]),
             "accuracy": [f"{value:.3f}" for value in rows["expected_accuracy"]],
             "80 % interval": [f"{row.lower:.3f}-{row.upper:.3f}" for row in rows.itertuples()],
-            "FLOPs": [_short(value) for value in rows["flops"]],
-            "params": [_short(value) for value in rows["params"]],
-        }
+            "FLOPs": [short_count(value) for value in rows["flops"]],
+            "params": [short_count(value) for value in rows["params"]],
+        },
+        width=width,
     )
 
 
-def detail_tables(ranking: Ranking, width: int = _WIDE) -> list[Table]:
-    """Return every score and baseline at the cuts, `width` columns a table, then how far each agrees with the ranking.
+def detail_tables(ranking: Ranking, width: int) -> list[Table]:
+    """Return every score and baseline at the cuts, then how far each agrees with the ranking.
 
     Beside the scores stands the probability that a candidate really beats the next one.
     """
@@ -82,35 +83,24 @@ def detail_tables(ranking: Ranking, width: int = _WIDE) -> list[Table]:
     columns |= {name: [_with_error(pick.scores, name) for pick in picks] for name in SCORES if name in known.scores}
     columns |= {name: [_baseline(pick.baselines.get(name)) for pick in picks] for name in known.baselines}
     names = {"#": [str(pick.rank) for pick in picks], "source": [pick.source for pick in picks]}
-    room = width - sum(_width(header, cells) for header, cells in names.items())
-    tables, part, used = [], dict(names), 0
-    for header, cells in columns.items():
-        if used and used + _width(header, cells) > room:
-            tables.append(_table(part))
-            part, used = dict(names), 0
-        part[header] = cells
-        used += _width(header, cells)
-    return [*tables, _table(part), _agreement_table(ranking)]
+    return [*_fitted(names, columns, width=width), *_agreement_tables(ranking, width)]
 
 
-def _agreement_table(ranking: Ranking) -> Table:
+def _agreement_tables(ranking: Ranking, width: int) -> list[Table]:
     found = ranking.agreement
     rows = sorted(found.over_sources, key=BASELINES.__contains__)
-    return _table(
+    return _fitted(
+        {"agrees with the accuracy": [f"{name} (baseline)" if name in BASELINES else name for name in rows]},
         {
-            "agrees with the accuracy": [f"{name} (baseline)" if name in BASELINES else name for name in rows],
             "over sources": [_agreement(found.over_sources[name]) for name in rows],
             "over depths": [_agreement(found.over_depths[name]) for name in rows],
-        }
+        },
+        width=width,
     )
 
 
-def _width(header: str, cells: list[str]) -> int:
-    return 2 + max(map(len, [header, *cells]))
-
-
 def _baseline(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else _short(value)
+    return "" if value is None or math.isnan(value) else short_count(value)
 
 
 def _agreement(value: float) -> str:
@@ -122,17 +112,6 @@ def _with_error(scores: dict[str, float], name: str) -> str:
         return ""
     error = scores.get(f"{name}_standard_error")
     return f"{scores[name]:.3f}" + ("" if error is None else f"±{error:.3f}")
-
-
-def _table(columns: dict[str, list[str]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    for header in columns:
-        text = header in _TEXT
-        table.add_column(header, justify="left" if text else "right", no_wrap=not text, overflow="fold")
-    for row in zip(*columns.values(), strict=True):
-        # As Text: a name may look like rich's markup.
-        table.add_row(*map(Text, row))
-    return table
 
 
 def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, detailed: bool = False) -> None:
@@ -147,10 +126,9 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
     console.print(Text(ranking.best.reason + "\n"))
     asked = any(name not in _SHOWN for pick in ranking.recommendations for name in pick.scores)
     details = detail_tables(ranking, console.width) if asked or detailed else []
-    more = [pareto_table(ranking)] if costs or detailed else []
-    for table in [*ranking_tables(ranking, console.width), *more, *details]:
-        console.print(table)
-        console.print()
+    more = pareto_tables(ranking, console.width) if costs or detailed else []
+    print_tables([*ranking_tables(ranking, console.width), *more, *details], console)
+    console.print()
     if detailed:
         for pick in ranking.recommendations[1:]:
             console.print(Text(f"{pick.source}: {pick.reason}\n"))
@@ -194,14 +172,3 @@ def _reference_line(reference: Reference) -> str:
         f"epochs ({reference.stopped}), accuracy {reference.held_out_accuracy:.3f} on {reference.held_out_samples} "
         "held-out images."
     )
-
-
-def _short(number: float) -> str:
-    """Write a count with three significant digits and a unit: 48.1M."""
-    value = float(number)
-    for unit in ("", "k", "M", "G", "T"):
-        # From here on three digits round to 1000, which is 1 of the next unit.
-        if value < 999.5:
-            return f"{value:.3g}{unit}"
-        value /= 1000
-    return f"{value:.3g}P"

@@ -46,6 +46,13 @@ def cca(X: Array, Y: Array, *, squared: bool = False, standardize: bool = False)
     References
     ----------
     Hotelling (1936), Relations between two sets of variates.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(20, 3))
+    >>> round(cca(X, X @ np.diag([1.0, 10.0, 100.0])), 6)  # the same but for an invertible linear map
+    1.0
     """
     X, Y = check_paired(X, Y)
     if standardize:
@@ -104,6 +111,14 @@ def svcca(
     References
     ----------
     Raghu et al. (2017), SVCCA: Singular Vector Canonical Correlation Analysis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(20, 3))
+    >>> noise = 1e-3 * np.random.default_rng(1).normal(size=(20, 3))
+    >>> round(svcca(X, np.hstack([X, noise])), 6)  # directions with almost no variance are left out
+    1.0
     """
     X, Y = check_paired(X, Y)
     if standardize:

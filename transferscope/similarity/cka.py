@@ -42,6 +42,13 @@ def linear_cka(X: Array, Y: Array, *, debiased: bool = False, standardize: bool 
     References
     ----------
     Kornblith et al. (2019), Similarity of Neural Network Representations Revisited.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(20, 3))
+    >>> round(linear_cka(X, 2 * X[:, ::-1] + 5), 6)  # the same but for shifts, scale and the order of the features
+    1.0
     """
     xp = array_namespace(X, Y)
     X, Y = check_paired(X, Y, min_samples=4 if debiased else 2)

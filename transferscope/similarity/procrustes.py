@@ -36,6 +36,13 @@ def procrustes(X: Array, Y: Array, *, standardize: bool = False) -> float:
     ----------
     Schönemann (1966), A generalized solution of the orthogonal Procrustes problem; Ding, Denain and Steinhardt (2021),
     Grounding Representation Similarity Through Statistical Testing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(20, 3))
+    >>> round(procrustes(X, -3 * X + 1), 6)
+    1.0
     """
     return one_pair("Procrustes similarity", procrustes_pairs, X, Y, standardize=standardize)
 

@@ -13,7 +13,7 @@ from transferscope.similarity.representation import Representation, one_of, one_
 def pwcca(X: Array, Y: Array, *, weights: str = "x", standardize: bool = False) -> float:
     """Projection weighted CCA, Σ αᵢ ρᵢ / Σ αᵢ over the min(rank X, rank Y) canonical correlations ρᵢ.
 
-    αᵢ = Σⱼ |<hᵢ, xⱼ>|, where hᵢ are the canonical variates of the weighting side (unit vectors over the samples) and
+    αᵢ = Σⱼ abs⟨hᵢ, xⱼ⟩, where hᵢ are the canonical variates of the weighting side (unit vectors over the samples) and
     xⱼ its centred features. Not symmetric. Unchanged by shifts and isotropic scaling of the weighting side, and by
     invertible linear maps and shifts of the other. Variates of equal correlation are not unique, nor then are their
     weights.
@@ -42,6 +42,13 @@ def pwcca(X: Array, Y: Array, *, weights: str = "x", standardize: bool = False) 
     ----------
     Morcos, Raghu and Bengio (2018), Insights on representational similarity in neural networks with canonical
     correlation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(20, 3))
+    >>> round(pwcca(X, X @ np.diag([1.0, 10.0, 100.0])), 6)
+    1.0
     """
     one_of("weights", weights, ("x", "y"))
     return one_pair("PWCCA", partial(pwcca_pairs, weights=weights), X, Y, standardize=standardize)

@@ -56,6 +56,13 @@ def rbf_cka(
     References
     ----------
     Kornblith et al. (2019), Similarity of Neural Network Representations Revisited.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(20, 3))
+    >>> round(rbf_cka(X, 2 * X + 5), 6)
+    1.0
     """
     for name, value in (("bandwidth", bandwidth), ("sigma", sigma)):
         if value is not None and not 0 < value < math.inf:

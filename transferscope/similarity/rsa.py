@@ -64,6 +64,13 @@ def rsa(
     References
     ----------
     Kriegeskorte, Mur and Bandettini (2008), Representational similarity analysis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(20, 3))
+    >>> round(rsa(X, 3 * X), 6)
+    1.0
     """
     one_of("dissimilarity", dissimilarity, DISSIMILARITIES)
     one_of("comparison", comparison, ("spearman", "pearson"))

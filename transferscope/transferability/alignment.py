@@ -44,6 +44,12 @@ def alignment(features: Array, labels: Any, *, debiased: bool = True) -> float:
     References
     ----------
     Cortes et al. (2012), Algorithms for Learning Kernels Based on Centered Alignment.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(alignment(np.eye(2)[[0, 0, 1, 1]], [0, 0, 1, 1]), 6)  # the features are the classes
+    1.0
     """
     layer = Layer(features)
     return alignment_from_layer(layer, encode_labels(labels, layer.n_samples), debiased=debiased)

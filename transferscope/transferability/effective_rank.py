@@ -40,6 +40,12 @@ def effective_rank(features: Array, labels: Any = None) -> float:
     Roy and Vetterli (2007), The effective rank: A measure of effective dimensionality.
     Garrido et al. (2023), RankMe: Assessing the Downstream Performance of Pretrained Self-Supervised Representations
     by Their Rank.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(effective_rank(np.vstack([np.eye(3), -np.eye(3)])), 6)  # three directions, equally strong
+    3.0
     """
     layer = Layer(features)
     return effective_rank_from_layer(layer, None if labels is None else encode_labels(labels, layer.n_samples))

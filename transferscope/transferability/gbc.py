@@ -51,6 +51,12 @@ def gbc(features: Array, labels: Any, *, covariance: Covariance = "diagonal", n_
     ----------
     Pándy et al. (2022), Transferability Estimation using Bhattacharyya Class Separability. That variances below
     1e-6 of the largest component's are raised to it is ours, and so is the rule for single samples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(gbc(np.array([[-1.0], [1.0], [-1.0], [1.0]]), [0, 0, 1, 1]), 6)  # one pair of classes, all the same
+    -1.0
     """
     layer = Layer(features)
     codes = encode_labels(labels, layer.n_samples)

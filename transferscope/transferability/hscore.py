@@ -44,6 +44,14 @@ def hscore(features: Array, labels: Any, *, shrinkage: bool = True) -> float:
     ----------
     Bao et al. (2019), An Information-Theoretic Approach to Transferability in Task Transfer Learning.
     Ibrahim et al. (2022), Newer is Not Always Better: Rethinking Transferability Metrics.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(hscore(np.array([[0.0], [0.0], [1.0], [1.0]]), [0, 0, 1, 1], shrinkage=False), 6)  # n_classes - 1
+    1.0
+    >>> hscore(np.ones((4, 1)), [0, 0, 1, 1])
+    0.0
     """
     layer = Layer(features)
     return hscore_from_layer(layer, encode_labels(labels, layer.n_samples), shrinkage=shrinkage)

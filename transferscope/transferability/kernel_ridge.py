@@ -69,6 +69,12 @@ def kernel_ridge(features: Array, labels: Any) -> float:
     ----------
     Alfano et al. (2022), Top-Tuning: a study on transfer learning for an efficient alternative to fine tuning for
     image classification with fast kernel methods. The grids are our instantiation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> kernel_ridge(np.array([[0.0], [1.0], [9.0], [10.0]]), ["cat", "cat", "dog", "dog"])
+    1.0
     """
     layer = Layer(features)
     return kernel_ridge_from_layer(layer, encode_labels(labels, layer.n_samples))

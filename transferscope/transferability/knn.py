@@ -51,6 +51,12 @@ def knn(features: Array, labels: Any, *, k: int = 5, metric: str = "cosine") -> 
     References
     ----------
     Cover and Hart (1967), Nearest neighbor pattern classification.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> knn(np.array([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0], [0.1, 3.0]]), ["cat", "cat", "dog", "dog"], k=1)
+    1.0
     """
     layer = Layer(features)
     return knn_from_layer(layer, encode_labels(labels, layer.n_samples), k=k, metric=metric)
@@ -102,6 +108,12 @@ def nearest_mean(features: Array, labels: Any) -> float:
     References
     ----------
     Mensink et al. (2013), Distance-Based Image Classification: Generalizing to New Classes at Near-Zero Cost.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nearest_mean(np.array([[0.0], [1.0], [9.0], [10.0]]), ["cat", "cat", "dog", "dog"])
+    1.0
     """
     layer = Layer(features)
     return nearest_mean_from_layer(layer, encode_labels(labels, layer.n_samples))

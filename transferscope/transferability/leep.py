@@ -43,6 +43,14 @@ def leep(source_probabilities: Array, labels: Any) -> float:
     References
     ----------
     Nguyen et al. (2020), LEEP: A New Measure to Evaluate Transferability of Learned Representations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(leep(np.full((4, 2), 0.5), [0, 0, 1, 1]), 4)  # ln ½: the source tells nothing apart
+    -0.6931
+    >>> leep(np.eye(2)[[0, 0, 1, 1]], [0, 0, 1, 1])  # every class of its own is one of the target
+    0.0
     """
     probabilities = _check_probabilities(source_probabilities)
     return leep_from_codes(probabilities, encode_labels(labels, probabilities.shape[0]))
@@ -85,6 +93,12 @@ def nce(source_probabilities: Array, labels: Any) -> float:
     References
     ----------
     Tran et al. (2019), Transferability and Hardness of Supervised Classification Tasks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(nce(np.array([0, 1, 0, 1]), [0, 0, 1, 1]), 4)  # ln ½: the source tells nothing apart
+    -0.6931
     """
     xp = array_namespace(source_probabilities)
     if source_probabilities.ndim == 1 and xp.isdtype(source_probabilities.dtype, "integral"):

@@ -52,6 +52,14 @@ def logme(features: Array, labels: Any) -> float:
     ----------
     You et al. (2021), LogME: Practical Assessment of Pre-trained Models for Transfer Learning. The
     fixed-point iteration published there does not reach the maximum for n < n_features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(logme(np.zeros((4, 2)), [0, 0, 1, 1]), 4)  # no help at all: -½ ln(2πe ½)
+    -1.0724
+    >>> logme(np.array([[0.0], [0.1], [1.0], [1.1]]), [0, 0, 1, 1]) > -1.0724
+    True
     """
     layer = Layer(features)
     return logme_from_layer(layer, encode_labels(labels, layer.n_samples))

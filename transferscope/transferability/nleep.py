@@ -58,6 +58,12 @@ def nleep(features: Array, labels: Any, *, seed: int = 0) -> float:
     References
     ----------
     Li et al. (2021), Ranking Neural Checkpoints.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(nleep(np.ones((4, 2)), [0, 0, 1, 1]), 4)  # ln ½: minus the entropy of the labels
+    -0.6931
     """
     layer = Layer(features)
     return nleep_from_layer(layer, encode_labels(labels, layer.n_samples), seed=seed)

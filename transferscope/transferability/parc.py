@@ -46,6 +46,12 @@ def parc(features: Array, labels: Any, *, n_components: int = 32) -> float:
     References
     ----------
     Bolya et al. (2021), Scalable Diverse Model Selection for Accessible Transfer Learning.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> parc(np.ones((4, 3)), [0, 0, 1, 1])  # all pairs are equally alike
+    0.0
     """
     layer = Layer(features)
     return parc_from_layer(layer, encode_labels(labels, layer.n_samples), n_components=n_components)

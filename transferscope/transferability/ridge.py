@@ -39,6 +39,12 @@ def ridge(features: Array, labels: Any) -> float:
     ------
     InputError
         When features or labels are not as above.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ridge(np.array([[0.0], [1.0], [9.0], [10.0]]), ["cat", "cat", "dog", "dog"])
+    1.0
     """
     layer = Layer(features)
     return ridge_from_layer(layer, encode_labels(labels, layer.n_samples))

@@ -57,6 +57,13 @@ def sfda(features: Array, labels: Any, *, n_components: int | None = None, steep
     Shao et al. (2022), Not All Models Are Equal: Predicting Model Transferability in a Self-challenging Fisher
     Space. The scaling to unit variance, without which λ would depend on the units of the features, the target μ I
     of the shrinkage and the default of `n_components` are ours.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> features = np.array([[0.0], [0.1], [1.0], [1.1]])
+    >>> sfda(features, [0, 0, 1, 1]) > sfda(features, [0, 1, 0, 1])
+    True
     """
     layer = Layer(features)
     codes = encode_labels(labels, layer.n_samples)

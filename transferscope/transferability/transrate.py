@@ -44,6 +44,13 @@ def transrate(features: Array, labels: Any, *, epsilon: float = 1.0) -> float:
     ----------
     Huang et al. (2022), Frustratingly Easy Transferability Estimation. The scaling and the default ε, which
     belongs to it, are ours.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> features = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> round(transrate(features, [0, 0, 1, 1]), 4)  # ln 1.5 - ½ ln 2
+    0.0589
     """
     layer = Layer(features)
     return transrate_from_layer(layer, encode_labels(labels, layer.n_samples), epsilon=epsilon)

@@ -1,0 +1,56 @@
+"""Rankings made on the spot, for the tests of everything that shows them."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from transferscope import scoring
+from transferscope.prediction.expected import accuracy_interval
+from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary
+from transferscope.scoring import BASELINES, SIMILARITIES, SourceScores
+from transferscope.selection import ScratchCandidate, recommend
+from transferscope.stages import Stage
+
+NAMES = ("linear_cka_to_scratch", "svcca_to_scratch", "logme", "hscore", "ridge")
+AWKWARD = ["大猫 ñandú", r"$\frac$", "a$b$c", "_hidden", "net[bold]", "[/red]", ":smile:", r"back\[slash]", "50 %{x}"]
+
+
+def make_ranking(ridge, *, scratch=0.5, n_samples=1000, more=None, errors=None, baselines=None, **changes):
+    """Return the ranking of sources, truncated, with the given expected accuracies by depth.
+
+    `more` scores, standard `errors` and `baselines` come with it: name to a number for all.
+    """
+    rng = np.random.default_rng(0)
+    units = []
+    for source, accuracies in ridge.items():
+        depths = len(accuracies)
+        units.append(
+            SourceScores(
+                source,
+                tuple(Stage(f"blocks.{i}", (8,), 1000 * (i + 1), 90000 * (i + 1)) for i in range(depths)),
+                ("stem", "head"),
+                {"ridge": np.array(accuracies), "logme": -rng.random(depths), "hscore": rng.random(depths)}
+                | {name: np.full(depths, value) for name, value in (more or {}).items()},
+                {name: rng.uniform(-0.1, 1, (depths, 2)) for name in SIMILARITIES},
+                {name: np.full(depths, value) for name, value in (errors or {}).items()},
+            )
+        )
+    attributes = {
+        "target": "shells", "n_samples": n_samples, "seed": 0, "classes": 6, "samples": 2 * n_samples, "calibrated": 0,
+        "scratch_growth": 0.0,
+    }  # fmt: skip
+    known = {name: [value] * len(units) for name, value in (baselines or {}).items()}
+    candidate = None if scratch is None else ScratchCandidate("compact", scratch, 200, 8, 77000, 5000000)
+    scores = scoring.to_dataset(units, attributes, known)
+    expected = scores["ridge"].expand_dims(protocol=["truncate"], axis=2)
+    ends = zip(("lower", "upper"), accuracy_interval(expected, n_samples), strict=True)
+    scores = scores.assign({"expected_accuracy": expected, **dict(ends)})
+    shown = [name for name in BASELINES if name in scores]
+    ranking = Ranking(
+        target=TargetSummary("shells", n_samples, 6, "0f" * 32),
+        reference=Reference("compact residual network", scratch, 200, 680, 31, "early"),
+        recommendations=recommend(scores, scoring.score_names(scores), candidate, shown),
+        scores=scores,
+        failed=(Failure("gone", "No checkpoint at gone.pt."),),
+    )
+    return replace(ranking, **changes)
