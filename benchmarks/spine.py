@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 import xarray as xr
 import yaml
+from screenshot import screenshot
 
 from transferscope.data import load_target
 from transferscope.features import batches
@@ -142,6 +143,8 @@ def report_target(name: str, folder: Path, networks: Path) -> None:
 
     for picture in ("depth_curves", "pareto"):
         shutil.copy(out / f"{picture}.png", RESULTS / f"{name}-{picture.replace('_', '-')}.png")
+    if shutil.which("chromium"):
+        screenshot(out / "report.html", RESULTS / f"{name}-report.png")
     print(f"\n## {name}, {SAMPLES} images\n")
     print(f"![Expected accuracy over the depth of the cut]({name}-depth-curves.png)\n")
     columns = ["rank", "source", "protocol", "cut after", "depth", "expected accuracy", "80 % interval"]

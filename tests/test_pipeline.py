@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from markupsafe import escape
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 import transferscope as ts
+from transferscope import models
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.networks import CompactResNet
 from transferscope.pipeline import list_layers
@@ -132,6 +135,28 @@ class TestRank:
         far = rank(digits, two, shots=100)
         assert (far.expected_for, far.target.samples) == (400, 40)
         assert far.scores["expected_accuracy"].mean() > few.scores["expected_accuracy"].mean()
+
+    def test_it_says_how_it_was_made_and_what_was_warned_of(self, digits, two, tmp_path):
+        images, labels = digits
+        for i, (image, label) in enumerate(zip(images[:40], labels[:40], strict=True)):
+            (tmp_path / "data" / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / "data" / str(label) / f"{i}.png")
+        (tmp_path / "data" / "0" / "broken.png").write_bytes(b"no picture")
+        with pytest.warns(TransferscopeWarning, match=r"broken\.png"):
+            ranking = rank(tmp_path / "data", two, shots=np.int64(5), seed=np.int64(3))
+        (warning,) = (text for text in ranking.warnings if "broken.png" in text)
+        made = ranking.provenance
+        expected = {"seed": 3, "shots": 5, "samples": 40, "protocol": "any", "device": "cpu", "reference": "compact"}
+        assert expected.items() <= made.settings.items()
+        assert made.settings["recipe"] == asdict(RECIPE)
+        assert torch.__version__.startswith(made.versions["torch"])
+        zoo = ts.load_zoo(two)
+        assert made.sources == {name: models.fingerprint(zoo[name]) for name in ("a", "b")}
+        assert made.command == ""
+        ranking.save(tmp_path / "out")
+        assert ts.load_ranking(tmp_path / "out").provenance == made
+        page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+        assert all(text in page for text in (made.sources["a"], ranking.target.hash, str(escape(warning))))
 
     def test_one_protocol_alone_and_the_quick_mode(self, digits, two):
         truncated = rank(digits, two, protocol="truncate", mode="quick")

@@ -126,6 +126,8 @@ def rank(
         raise InputError(
             f"Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got {uncertainty!r}."
         )
+    samples, batch_size, seed, uncertainty = int(samples), int(batch_size), int(seed), int(uncertainty)
+    shots = None if shots is None else int(shots)
     recipe = recipe or reference_recipe()
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)
@@ -150,7 +152,7 @@ def rank(
                 f"Expected the zoo to hold sources beside the reference {reference!r}, but there are none; add the "
                 "networks to be ranked."
             )
-        scorer = Scorer(maker, names, int(uncertainty), reporter, clock)
+        scorer = Scorer(maker, names, uncertainty, reporter, clock)
         if reference != OWN:
             scorer.prepare(None)
         units, failed = _score_all(candidates, scorer, batch_size)
@@ -159,10 +161,9 @@ def rank(
         scored = [sources[unit.source] for unit in units]
         provenance = Provenance(
             settings={
-                "samples": int(samples), "seed": int(seed), "device": str(where), "batch_size": int(batch_size),
-                "scores": list(names), "uncertainty": int(uncertainty), "reference": reference,
-                "recipe": asdict(recipe), "protocol": protocol, "shots": None if shots is None else int(shots),
-                "objective": objective, "mode": mode,
+                "samples": samples, "seed": seed, "device": str(where), "batch_size": batch_size, "scores": list(names),
+                "uncertainty": uncertainty, "reference": reference, "recipe": asdict(recipe), "protocol": protocol,
+                "shots": shots, "objective": objective, "mode": mode,
             },
             sources={source.name: models.fingerprint(source) for source in scored},
             versions=versions(),
@@ -173,7 +174,7 @@ def rank(
             "seed": seed, "device": str(where), "largest_class": largest,
         }  # fmt: skip
         if uncertainty:
-            attributes["uncertainty"] = int(uncertainty)
+            attributes["uncertainty"] = uncertainty
         chosen = scorer.best_reference()
         candidate = _candidate(chosen)
         if candidate is not None:

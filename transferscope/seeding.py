@@ -14,10 +14,10 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng([device] if on_gpu else []):
         # torch.manual_seed would seed every GPU, those that are not forked too.
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(int(seed))
         if on_gpu:
             with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+                torch.cuda.manual_seed(int(seed))
         yield
 
 
