@@ -143,7 +143,7 @@ def report_target(name: str, folder: Path, networks: Path) -> None:
 
     for picture in ("depth_curves", "pareto"):
         shutil.copy(out / f"{picture}.png", RESULTS / f"{name}-{picture.replace('_', '-')}.png")
-    if shutil.which("chromium"):
+    if name == TARGETS[0] and shutil.which("chromium"):
         screenshot(out / "report.html", RESULTS / f"{name}-report.png")
     print(f"\n## {name}, {SAMPLES} images\n")
     print(f"![Expected accuracy over the depth of the cut]({name}-depth-curves.png)\n")
