@@ -178,6 +178,17 @@ def test_svcca_is_that_of_all_images_at_once(net_x, net_y, images):
     assert result.attrs["measure"] == "svcca"
 
 
+def test_all_rounds_of_pairs_are_counted(net_x, net_y):
+    seen = []
+    images = torch.randn(50, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    compare_by(
+        ["linear_cka", "procrustes", "mutual_knn"], net_x, net_y, images, batch_size=32, standard_error=True,
+        permutations=3, report=lambda done, total: seen.append((done, total)), device="cpu",
+    )  # fmt: skip
+    # Each of the two once, without each of 20 groups, and permuted three times.
+    assert seen == [(done, 48) for done in range(49)]
+
+
 def test_svcca_of_more_directions_than_images_warns(net_x, net_y, images):
     with pytest.warns(TransferscopeWarning, match="more samples"):
         both(net_x, net_y, images, measure="svcca", reduce="flatten")

@@ -114,6 +114,8 @@ class TestNumbers:
         assert run["transferability"] == pytest.approx(published(net).attrs["mean"])
         assert run["accuracy"] == accuracy
         assert run["step"] == 12  # 3 epochs of 12 images, in batches of a quarter of them at most
+        shorter = measure(recipe=None, epochs=2).runs.query("criterion == 'epochs'")
+        assert set(shorter["step"]) == {8}  # as many epochs as were asked for, few as these steps are
         change = {
             layer: [
                 (net.state_dict()[key] - tensor, tensor)

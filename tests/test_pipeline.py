@@ -1,11 +1,13 @@
 import json
 import math
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from image_folders import write
 from markupsafe import escape
 from PIL import Image
 from rich.console import Console
@@ -17,6 +19,7 @@ from transferscope import models
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.networks import CompactResNet
 from transferscope.pipeline import list_layers
+from transferscope.progress import Reporter
 from transferscope.protocols.recipe import Recipe, TrainingRecord
 from transferscope.protocols.scratch import ScratchResult, compact_transform, split_probe
 from transferscope.report.table import print_ranking
@@ -157,6 +160,28 @@ class TestRank:
         assert ts.load_ranking(tmp_path / "out").provenance == made
         page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
         assert all(text in page for text in (made.sources["a"], ranking.target.hash, str(escape(warning))))
+
+    def test_every_long_step_has_a_bar(self, tmp_path, two, monkeypatch):
+        bars = {}
+
+        class Recorder(Reporter):
+            @contextmanager
+            def bar(self, description):
+                seen = bars.setdefault(description, [])
+                yield lambda done, total: seen.append((done, total))
+
+        for module in ("data", "pipeline"):
+            monkeypatch.setattr(f"transferscope.{module}.Reporter", Recorder)
+        with pytest.warns(TransferscopeWarning, match="Nothing like this target was measured"):
+            rank(write(tmp_path / "data", "x*12", "y*12"), two)
+        names = [
+            "scratch reference",
+            *(f"{name}{part}" for name in ("a (1 of 2)", "b (2 of 2)") for part in ("", ", scores")),
+        ]
+        assert list(bars) == ["reading images", *names]
+        assert bars["reading images"] == [(i, 24) for i in range(24)]
+        assert bars["a (1 of 2)"][-1] == (24, 24)
+        assert bars["a (1 of 2), scores"] == [(i, 8) for i in range(8)]
 
     def test_one_protocol_alone_and_the_quick_mode(self, digits, two):
         truncated = rank(digits, two, protocol="truncate", mode="quick")

@@ -1,8 +1,6 @@
 """The target data: a folder, a table, a dataset or arrays become labelled images with a probe set and a hash."""
 
-import base64
 import hashlib
-import io
 import logging
 import operator
 import os
@@ -20,6 +18,8 @@ from PIL import Image
 
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.folders import from_folder, from_table
+from transferscope.images import thumbnail
+from transferscope.progress import Report, Reporter
 from transferscope.samples import Pictures, Samples, digest, from_arrays, from_dataset
 
 log = logging.getLogger(__name__)
@@ -90,15 +90,12 @@ class Target:
         return render("target.html", target=self, counts=counts, thumbnails=self._thumbnails(), rows=_ROWS)
 
     def _thumbnails(self) -> dict[str, str]:
-        """Return the first image of each of the first classes, small, as the address of a picture."""
+        """Return the first image of each of the first classes, small."""
         found = {}
         for label, name in enumerate(self.classes[:_THUMBNAILS]):
             for index in np.flatnonzero(self.labels == label)[:1]:
                 with suppress(InputError):  # broken
-                    image, content = self.image(index), io.BytesIO()
-                    image.thumbnail((64, 64))
-                    image.save(content, "JPEG")
-                    found[name] = f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+                    found[name] = thumbnail(self.image(index))
         return found
 
     @property
@@ -271,7 +268,7 @@ def _broken_message(name: str, broken: Sequence[tuple[str, str]], checked: int) 
     return f"target {name!r}: {len(broken)} of {checked} images are broken and skipped: {listed}"
 
 
-def load_target(source: Any, *, name: str | None = None) -> Target:
+def load_target(source: Any, *, name: str | None = None, progress: bool = False) -> Target:
     """Load the images that a network is to be transferred to.
 
     Parameters
@@ -295,6 +292,8 @@ def load_target(source: Any, *, name: str | None = None) -> Target:
         - a `Target`, which is returned.
     name
         For people; default: the folder's name, the dataset's type, ``"table"`` or ``"arrays"``.
+    progress
+        Whether to draw a progress bar on stderr when it is a terminal.
 
     Returns
     -------
@@ -323,25 +322,31 @@ def load_target(source: Any, *, name: str | None = None) -> Target:
     """
     if isinstance(source, Target):
         return source if name is None else replace(source, name=name)
-    if isinstance(source, str | os.PathLike):
-        loaded = from_folder(Path(source))
-        # A name that is not UTF-8 could not be printed or written into a result.
-        default = os.fsencode(Path(source).resolve().name).decode("utf-8", "replace")
-    elif isinstance(source, pd.DataFrame):
-        loaded, default = from_table(source), "table"
-    elif isinstance(source, tuple):
-        loaded, default = from_arrays(source), "arrays"
-    elif hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, Mapping):
-        loaded, default = from_dataset(source), type(source).__name__
-    else:
-        raise InputError(
-            "the target must be a folder, a DataFrame of paths and labels, a dataset with __len__ and __getitem__, "
-            f"a pair (images, labels) or a Target, but is a {type(source).__name__}; of a DataLoader pass its dataset"
-        )
+    with Reporter(progress).bar("reading images") as report:
+        loaded, default = _load(source, report)
     target, notes = _build(loaded, name or default)
     for note in notes:
         warnings.warn(note, TransferscopeWarning, stacklevel=2)
     return target
+
+
+def _load(source: Any, report: Report) -> tuple[Samples, str]:
+    """Return the images of anything but a target, and what to call them."""
+    if isinstance(source, str | os.PathLike):
+        # A name that is not UTF-8 could not be printed or written into a result.
+        name = os.fsencode(Path(source).resolve().name).decode("utf-8", "replace")
+        return from_folder(Path(source), report), name
+    if isinstance(source, pd.DataFrame):
+        return from_table(source, report), "table"
+    if isinstance(source, tuple):
+        return from_arrays(source), "arrays"
+    kind = type(source).__name__
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, Mapping):
+        return from_dataset(source, report), kind
+    raise InputError(
+        "the target must be a folder, a DataFrame of paths and labels, a dataset with __len__ and __getitem__, a pair "
+        f"(images, labels) or a Target, but is a {kind}; of a DataLoader pass its dataset"
+    )
 
 
 def _build(samples: Samples, name: str) -> tuple[Target, list[str]]:

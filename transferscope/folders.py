@@ -10,6 +10,7 @@ import pandas as pd
 
 from transferscope.errors import InputError
 from transferscope.lookup import near
+from transferscope.progress import Report, silent
 from transferscope.samples import SUFFIXES, Samples, from_files, label_array
 
 SPLITS = {
@@ -24,7 +25,7 @@ _LAYOUT = "it must hold one sub-folder of images per class"
 _Parts = tuple[str, ...]  # a path below the target folder
 
 
-def from_folder(root: Path) -> Samples:
+def from_folder(root: Path, report: Report = silent) -> Samples:
     """Find and read the images of a folder; see :func:`transferscope.data.load_target`."""
     if not root.exists():
         raise InputError(f"target folder {root} does not exist; give a folder with one sub-folder of images per class")
@@ -51,6 +52,7 @@ def from_folder(root: Path) -> Samples:
         ["/".join(images[index]) for index in inside],
         [str(places[index][1]) for index in inside],
         [places[index][0] for index in inside],
+        report,
     )
     holding = {parts[:depth] for parts in images for depth in range(1, len(parts))}
     empty = [parts for parts in folders if parts not in holding]
@@ -73,7 +75,7 @@ def from_folder(root: Path) -> Samples:
     return samples
 
 
-def from_table(table: pd.DataFrame) -> Samples:
+def from_table(table: pd.DataFrame, report: Report = silent) -> Samples:
     """Read the image files that a table lists; see :func:`transferscope.data.load_target`."""
     for column in ("path", "label"):
         if column not in table:

@@ -1,5 +1,6 @@
 """Any image, file or array becomes an 8-bit RGB image; a transform turns that into a network's input."""
 
+import base64
 import io
 import logging
 import math
@@ -182,6 +183,14 @@ def _wide_grey(image: Image.Image) -> Image.Image:
 def _from_16_bit(values: np.ndarray) -> np.ndarray:
     # 65535 = 257 · 255; 128 rounds to the nearest
     return (values.astype(np.int64) + 128) // 257
+
+
+def thumbnail(image: Image.Image, side: int = 64) -> str:
+    """Return the address of a small JPEG of an RGB image, of at most `side` pixels, for a page of HTML."""
+    small, content = image.copy(), io.BytesIO()
+    small.thumbnail((side, side))
+    small.save(content, "JPEG")
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def array_rgb(array: np.ndarray | torch.Tensor) -> Image.Image:

@@ -96,7 +96,7 @@ def compare_sources(
     for source in named.values():
         if source is not None:
             models.check_trust(source, trust_code)
-    images = load_target(target)
+    images = load_target(target, progress=progress)
     probe = images.probe(samples, seed)
     maker = ReferenceMaker(
         reference, images, probe, sources, recipe or reference_recipe(), seed, trust_code, Store(), where, batch_size

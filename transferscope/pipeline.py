@@ -136,7 +136,7 @@ def rank(
         models.check_trust(source, trust_code)
     clock = Clock()
     with noted_warnings() as noted:
-        images = load_target(target)
+        images = load_target(target, progress=progress)
         classes = len(images.classes)
         probe = images.probe(samples if shots is None else min(samples, max(shots, 2) * classes), seed)
         if uncertainty:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from transferscope.errors import InputError
 from transferscope.images import array_rgb, as_numpy, check_header, decode_rgb, image_rgb, read_bytes
+from transferscope.progress import Report, silent
 
 _ENDINGS = "jpg jpeg jpe jfif png bmp gif tif tiff webp ppm pgm pbm pnm jp2 avif"
 SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split(" "))
@@ -74,13 +75,18 @@ class _Files:
 
 
 def from_files(
-    paths: Sequence[Path], names: Sequence[str], labels: Sequence[str], split: Sequence[str | None]
+    paths: Sequence[Path],
+    names: Sequence[str],
+    labels: Sequence[str],
+    split: Sequence[str | None],
+    report: Report = silent,
 ) -> Samples:
     """Read each file once, for its digest and a look at its header; broken ones are set aside by `names`."""
     sound: list[int] = []
     digests: list[bytes] = []
     broken: list[tuple[str, str]] = []
     for place, path in enumerate(paths):
+        report(place, len(paths))
         try:
             data = read_bytes(path)
             check_header(data)
@@ -151,7 +157,7 @@ class _Items:
         return f"item {self.items[place]}"
 
 
-def from_dataset(dataset: Any) -> Samples:
+def from_dataset(dataset: Any, report: Report = silent) -> Samples:
     """Read a map dataset of (image, label) pairs once; see :func:`transferscope.data.load_target`."""
     names = _class_names(dataset)
     files: Any = getattr(dataset, "samples", None)
@@ -159,20 +165,21 @@ def from_dataset(dataset: Any) -> Samples:
         root = getattr(dataset, "root", None) or os.sep
         paths = [Path(path) for path, _ in files]
         shown = [os.path.relpath(path, root) for path in paths]
-        samples = from_files(paths, shown, _named([label for _, label in files], names), [None] * len(paths))
+        samples = from_files(paths, shown, _named([label for _, label in files], names), [None] * len(paths), report)
     else:
-        samples = _from_items(dataset, names)
+        samples = _from_items(dataset, names, report)
     present = set(samples.labels)
     samples.empty = [name for name in names if name not in present]
     return samples
 
 
-def _from_items(dataset: Any, names: Sequence[str]) -> Samples:
+def _from_items(dataset: Any, names: Sequence[str], report: Report) -> Samples:
     items: list[int] = []
     labels: list[Any] = []
     digests: list[bytes] = []
     broken: list[tuple[str, str]] = []
     for index in range(len(dataset)):
+        report(index, len(dataset))
         try:
             image, label = _item(dataset, index)
         except OSError as error:  # what PIL raises for a damaged file; anything else is the dataset's own fault

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,11 +13,12 @@ from transferscope.draws import KEPT
 from transferscope.errors import TransferscopeWarning
 from transferscope.features import LayerFeatures, layer_features
 from transferscope.panels import needs_predictions, score_source, standard_errors
-from transferscope.progress import Reporter
+from transferscope.progress import Report, Reporter
 from transferscope.reference import ReferenceMaker, TrainedReference
 from transferscope.scoring import Factored, SourceScores
 from transferscope.seeding import contained
 from transferscope.store import digest
+from transferscope.transferability import Layer
 from transferscope.zoo import OWN, Source
 
 
@@ -104,11 +105,12 @@ class Scorer:
                 report=report,
             )
         self._clock.lap("features")
-        unit = self._unit(source.name, features, reference)
+        with self._reporter.bar(f"{title}, scores") as report:
+            unit = self._unit(source.name, features, reference, report)
         self._clock.lap("scores")
         return unit
 
-    def _unit(self, name: str, features: LayerFeatures, reference: TrainedReference) -> SourceScores:
+    def _unit(self, name: str, features: LayerFeatures, reference: TrainedReference, report: Report) -> SourceScores:
         labels = self._maker.probe.labels
         factored = cache(lambda: scoring.factor(features.arrays))
         own = needs_predictions(self._names)
@@ -119,8 +121,13 @@ class Scorer:
                 stacklevel=2,
             )
 
+        def layers_of() -> Iterator[Layer]:
+            for number, layer in enumerate(scoring.layers_of(factored())):
+                report(number, len(features.arrays))
+                yield layer
+
         def score(names: list[str]) -> dict[str, np.ndarray]:
-            layers = scoring.layers_of(factored()) if len(needs_predictions(names)) < len(names) else ()
+            layers = layers_of() if len(needs_predictions(names)) < len(names) else ()
             return score_source(layers, features.probabilities, labels, names)
 
         def compare(_names: list[str]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,7 @@ def measure_cells(
     permutations: int,
     seed: int,
     group: int = 1,
+    step: Callable[[], None] = lambda: None,
 ) -> Cells:
     """Compare all pairs of layers by a measure of `similarity.MEASURES`.
 
@@ -75,6 +76,8 @@ def measure_cells(
         Of groups and permutations.
     group : int
         Consecutive rows that belong to one sample and are left out and permuted together.
+    step : callable
+        Called whenever all pairs were compared once: `comparisons` times.
 
     Raises
     ------
@@ -83,20 +86,32 @@ def measure_cells(
     """
     this = MEASURES[measure]
     values = backend.to_numpy(this.pairs(xs, ys))
+    step()
     informative = np.isfinite(values) & ~backend.to_numpy(this.uninformative(xs, ys))
     error = p_value = None
     # What is wrong with a layer has been said once, of all samples in their order.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TransferscopeWarning)
         if standard_error:
-            error = _jackknife(measure, xs, ys, np.random.default_rng(seed), group)
+            error = _jackknife(measure, xs, ys, np.random.default_rng(seed), group, step)
         if permutations:
-            p_value = _permutation_test(measure, xs, ys, values, permutations, np.random.default_rng(seed), group)
+            rng = np.random.default_rng(seed)
+            p_value = _permutation_test(measure, xs, ys, values, permutations, rng, group, step)
     return Cells(values, informative, error, p_value)
 
 
+def comparisons(standard_error: bool, permutations: int) -> int:
+    """Return how often `measure_cells` compares all pairs."""
+    return 1 + GROUPS * standard_error + permutations
+
+
 def _jackknife(
-    measure: str, xs: Sequence[Representation], ys: Sequence[Representation], rng: np.random.Generator, group: int
+    measure: str,
+    xs: Sequence[Representation],
+    ys: Sequence[Representation],
+    rng: np.random.Generator,
+    group: int,
+    step: Callable[[], None],
 ) -> np.ndarray:
     n = xs[0].n_samples // group
     if n < 2 * GROUPS:
@@ -110,6 +125,7 @@ def _jackknife(
         rows = backend.from_numpy(_rows(kept, group), like=xs[0].like)
         subsets = [[layer.subset(rows) for layer in side] for side in ((xs,) if ys is xs else (xs, ys))]
         found.append(backend.to_numpy(MEASURES[measure].pairs(subsets[0], subsets[-1])))
+        step()
     deviations = np.stack(found) - np.mean(found, axis=0)
     return np.sqrt((GROUPS - 1) / GROUPS * np.sum(deviations**2, axis=0))
 
@@ -122,6 +138,7 @@ def _permutation_test(
     permutations: int,
     rng: np.random.Generator,
     group: int,
+    step: Callable[[], None],
 ) -> np.ndarray:
     sign = -1 if measure.endswith(("_imbalance", "_distance")) else 1
     at_least = np.ones(values.shape)
@@ -129,6 +146,7 @@ def _permutation_test(
         order = backend.from_numpy(_rows(rng.permutation(xs[0].n_samples // group), group), like=xs[0].like)
         permuted = MEASURES[measure].pairs(xs, [layer.permuted(order) for layer in ys])
         at_least += sign * backend.to_numpy(permuted) >= sign * values
+        step()
     return np.where(np.isnan(values), math.nan, at_least / (permutations + 1))
 
 

@@ -95,7 +95,7 @@ def advise(
     if source is not None:
         sources = _only(sources, source)
     meter = Meter(country, where)
-    images = load_target(target)
+    images = load_target(target, progress=progress)
     ranking = rank(
         images, sources, device=device, samples=samples, batch_size=batch_size, seed=seed, progress=progress,
         recipe=recipe, trust_code=trust_code, shots=shots, mode="quick",

@@ -21,7 +21,7 @@ from transferscope.measurement.settings import Settings
 from transferscope.measurement.splits import hold_out, sizes_within
 from transferscope.pipeline import check_arguments, failure
 from transferscope.power import WORLD
-from transferscope.progress import Reporter
+from transferscope.progress import Report, Reporter
 from transferscope.protocols.finetuning import MIN_STEPS, recipes
 from transferscope.report.measurement import Measurement
 from transferscope.report.ranking import Failure
@@ -161,10 +161,12 @@ def prepare(
     options = recipes(optimiser, epochs, min_steps)
     for rate in learning_rates:
         replace(options["scratch"], learning_rate=rate)  # which checks it
-    images = load_target(target)
+    images = load_target(target, progress=progress)
     pool, test = hold_out(images, most=test_samples, seed=seed)
-    layers, transform, failed = _layers(sources, trust_code, batch_size)
-    reporter, bank = Reporter(progress), Bank(images, transform)
+    reporter = Reporter(progress)
+    with reporter.bar("loading networks") as report:
+        layers, transform, failed = _layers(sources, trust_code, batch_size, report)
+    bank = Bank(images, transform)
     with reporter.bar("reading images") as report:
         pool, test, drawn = sound(images, pool, test, samples_per_class, seeds, bank, report)
     threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else None
@@ -193,13 +195,14 @@ def prepare(
 
 
 def _layers(
-    sources: Zoo, trust_code: bool, batch_size: int
+    sources: Zoo, trust_code: bool, batch_size: int, report: Report
 ) -> tuple[dict[str, tuple[str, ...]], Transform, tuple[Failure, ...]]:
     """Return where each source can be cut, what the first one sees images by, and the sources that cannot be loaded."""
     layers: dict[str, tuple[str, ...]] = {}
     transforms: list[Transform] = []
     failed: list[Failure] = []
-    for source in sources:
+    for i, source in enumerate(sources):
+        report(i, len(sources))
         try:
             network = models.load_network(source, trust_code=trust_code)
             sample = torch.zeros(1, 3, network.transform.size, network.transform.size)

@@ -121,8 +121,8 @@ def measure(
     sources = load_zoo(zoo)
     for source in sources:
         models.check_trust(source, trust_code)
-    held = [_Images(target, test_samples, seed) for target in _targets(targets)]
-    own = {source.name: _own_images(source) for source in sources}
+    held = [_Images(target, test_samples, seed) for target in _targets(targets, progress)]
+    own = {source.name: _own_images(source, progress) for source in sources}
     n_shown = min(_DOMAIN_IMAGES, *(len(images.pool) for images in held))
     reporter, store = Reporter(progress), Store()
     units: list[Unit] = []
@@ -130,10 +130,11 @@ def measure(
     initial = {}
     for source in sources:
         try:
-            mover = Mover(
-                source, recipe=recipe, groups=groups, redraws=redraws, seed=seed, device=where, batch_size=batch_size,
-                trust_code=trust_code, store=store,
-            )  # fmt: skip
+            with reporter.bar(f"{source.name}: loading"):
+                mover = Mover(
+                    source, recipe=recipe, groups=groups, redraws=redraws, seed=seed, device=where,
+                    batch_size=batch_size, trust_code=trust_code, store=store,
+                )  # fmt: skip
         except InputError:
             raise  # of `groups`, which no source will fit
         except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
@@ -203,9 +204,9 @@ def _recipe(recipe: Recipe | None, optimiser: str, epochs: int, learning_rate: f
     return found if learning_rate is None else replace(found, learning_rate=learning_rate)
 
 
-def _targets(given: Any) -> list[Target]:
+def _targets(given: Any, progress: bool) -> list[Target]:
     """Load one target or a list of them."""
-    targets = [load_target(each) for each in (given if isinstance(given, list) else [given])]
+    targets = [load_target(each, progress=progress) for each in (given if isinstance(given, list) else [given])]
     names = [target.name for target in targets]
     if not targets or len(set(names)) != len(names):
         raise InputError(
@@ -215,9 +216,9 @@ def _targets(given: Any) -> list[Target]:
     return targets
 
 
-def _own_images(source: Source) -> Target | None:
+def _own_images(source: Source, progress: bool) -> Target | None:
     try:
-        return None if source.images is None else load_target(source.images)
+        return None if source.images is None else load_target(source.images, progress=progress)
     except InputError as error:
         raise InputError(f"source {source.name!r}: images: {error}") from error
 
