@@ -3,7 +3,7 @@
     python benchmarks/pictures.py OUT
 
 The data are made up, with a seed: plausible numbers, and names of layers and networks as timm has them. Besides PNG one
-plot is written as SVG and as PDF.
+plot is written as SVG and as PDF. sheet-notebook.png and sheet-paper.png have all of them beside each other.
 """
 
 import math
@@ -173,6 +173,25 @@ def pictures(count: int, context: str) -> Iterator[tuple[str, Figure]]:
     yield "parameter_steps", plot.parameter_steps(study, source, "trashnet", **size).figure
 
 
+def sheet(out: Path, context: str, width: int = 480) -> None:
+    """Put a row of the three sizes of every plot below each other, with few colours, for the file is committed."""
+    first = f"-{min(SIZES)}-{context}.png"
+    rows = []
+    for path in sorted(out.glob(f"*{first}")):
+        tiles = [Image.open(out / f"{path.name.removesuffix(first)}-{count}-{context}.png") for count in SIZES]
+        tiles = [tile.convert("RGB").resize((width, round(width * tile.height / tile.width))) for tile in tiles]
+        row = Image.new("RGB", ((width + 20) * len(tiles), max(tile.height for tile in tiles) + 20), "white")
+        for i, tile in enumerate(tiles):
+            row.paste(tile, (i * (width + 20), 0))
+        rows.append(row)
+    whole = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
+    top = 0
+    for row in rows:
+        whole.paste(row, (0, top))
+        top += row.height
+    whole.quantize(128, method=Image.Quantize.MEDIANCUT).save(out / f"sheet-{context}.png", optimize=True)
+
+
 def main(out: Path) -> None:
     mpl.use("agg")
     out.mkdir(parents=True, exist_ok=True)
@@ -187,6 +206,8 @@ def main(out: Path) -> None:
                     figure.savefig(path.with_suffix(".svg"))
                     figure.savefig(path.with_suffix(".pdf"))
                 mpl.pyplot.close("all")
+    for context in CONTEXTS:
+        sheet(out, context)
     print(f"{len(list(out.iterdir()))} pictures in {out}")
 
 

@@ -9,6 +9,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 
@@ -22,6 +23,9 @@ def screenshot(page: Path, picture: Path, *, width: int = 1200, height: int = 15
         tab.goto(page.resolve().as_uri())
         tab.screenshot(path=picture, full_page=not height)
         browser.close()
+    with Image.open(picture) as taken:
+        # Few colours, for the file is committed.
+        taken.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT).save(picture, optimize=True)
 
 
 if __name__ == "__main__":

@@ -145,6 +145,7 @@ def report_target(name: str, folder: Path, networks: Path) -> None:
         shutil.copy(out / f"{picture}.png", RESULTS / f"{name}-{picture.replace('_', '-')}.png")
     if name == TARGETS[0] and shutil.which("chromium"):
         screenshot(out / "report.html", RESULTS / f"{name}-report.png")
+        screenshot(out / "report.html", RESULTS / f"{name}-report-phone.png", width=390, height=2000, dark=True)
     print(f"\n## {name}, {SAMPLES} images\n")
     print(f"![Expected accuracy over the depth of the cut]({name}-depth-curves.png)\n")
     columns = ["rank", "source", "protocol", "cut after", "depth", "expected accuracy", "80 % interval"]

@@ -97,7 +97,7 @@ def test_an_svg_is_the_same_every_time_with_ids_of_its_own_and_text_that_stays_t
 
 
 def make_page(ranking):
-    return page(ranking, plot.figures(ranking))
+    return page(ranking, plot.figures(ranking), plot.figures(ranking, context="paper"))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_awkward_names_stand_in_page_and_notebook(name):
     ranking = make_ranking({name: [0.6, 0.7], "other": [0.69]}, target=TargetSummary(name, 10, 2, "00"))
     from html import escape
 
-    for text in (page(ranking, {}), fragment(ranking)):
+    for text in (page(ranking, {}, {}), fragment(ranking)):
         assert text.count(escape(name).replace("&#x27;", "&#39;")) >= 2
 
 
@@ -214,7 +214,8 @@ def test_it_renders_and_sorts(opened, ranking):
     tab = opened()
     assert tab.title().startswith("shells & <co>: ")
     assert tab.locator("h1").inner_text() == ranking.answer
-    assert tab.locator("figure svg").count() == len(plot.figures(ranking))
+    assert tab.locator("figure .ts-wide svg:visible").count() == len(plot.figures(ranking))
+    assert tab.locator("figure .ts-narrow svg:visible").count() == 0
     sources = [pick.source for pick in ranking.recommendations]
     assert shown(tab, "source") == sources
     heading = tab.locator("#ranking").get_by_role("button", name="accuracy", exact=True)
@@ -233,7 +234,7 @@ def test_it_renders_and_sorts(opened, ranking):
 
 def test_a_pointer_and_a_finger_read_values(opened, ranking):
     tab = opened()
-    mark = tab.locator("#picture-pareto [data-tip]").first
+    mark = tab.locator("#picture-pareto .ts-wide [data-tip]").first
     mark.scroll_into_view_if_needed()
     assert tab.locator("#tip").is_hidden()
     box = mark.bounding_box()
@@ -242,7 +243,7 @@ def test_a_pointer_and_a_finger_read_values(opened, ranking):
     tab.mouse.move(0, 0)
     assert tab.locator("#tip").is_hidden()
     phone = opened(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    mark = phone.locator("#picture-ranking [data-tip]").first
+    mark = phone.locator("#picture-ranking .ts-narrow [data-tip]").first
     mark.scroll_into_view_if_needed()
     mark.tap(force=True)
     assert phone.locator("#tip").inner_text()
@@ -251,6 +252,11 @@ def test_a_pointer_and_a_finger_read_values(opened, ranking):
 def test_it_fits_a_phone_a_dark_room_and_paper(opened):
     phone = opened(viewport={"width": 390, "height": 844}, is_mobile=True)
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    # Its pictures are those for a phone, and as wide as it.
+    assert phone.locator(".ts-wide svg:visible").count() == 0
+    widths = phone.locator(".ts-narrow svg").evaluate_all("all => all.map(svg => svg.getBoundingClientRect().width)")
+    assert widths
+    assert max(widths) <= 390
     light, dark = (
         opened(color_scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")
         for scheme in ("light", "dark")

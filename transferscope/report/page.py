@@ -58,14 +58,14 @@ class Column:
         return not any(isinstance(key, str) for key in self.keys)
 
 
-def page(ranking: "Ranking", figures: Mapping[str, Figure]) -> str:
+def page(ranking: "Ranking", wide: Mapping[str, Figure], narrow: Mapping[str, Figure]) -> str:
     """Return a whole page: answer, table, pictures with their values, reasons, reference, failures, provenance.
 
     Parameters
     ----------
     ranking : Ranking
-    figures : mapping of str to matplotlib.figure.Figure
-        What `plot.figures` returns for it.
+    wide, narrow : mapping of str to matplotlib.figure.Figure
+        What `plot.figures` returns for it, for a window and for a phone.
     """
     return render(
         "page.html",
@@ -74,11 +74,15 @@ def page(ranking: "Ranking", figures: Mapping[str, Figure]) -> str:
         scores=_score_columns(ranking),
         pareto=_pareto_columns(ranking),
         pictures=[
-            {"name": name, "title": title, "text": text, "svg": svg(figures[name], name, f"{title}. {text}")}
+            {
+                "name": name, "title": title, "text": text,
+                "wide": svg(wide[name], f"{name}-wide", f"{title}. {text}"),
+                "narrow": svg(narrow[name], f"{name}-narrow", f"{title}. {text}"),
+            }
             for name, (title, text) in _CAPTIONS.items()
-            if name in figures
+            if name in wide
         ],
-    )
+    )  # fmt: skip
 
 
 def fragment(ranking: "Ranking") -> str:

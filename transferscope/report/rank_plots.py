@@ -100,8 +100,14 @@ def pareto(ranking: Ranking, ax: Axes | None = None, *, context: Context = "note
     return ax
 
 
-def figures(ranking: Ranking) -> dict[str, Figure]:
+def figures(ranking: Ranking, *, context: Context = "notebook") -> dict[str, Figure]:
     """Draw everything there is to be drawn of a ranking, in figures outside pyplot.
+
+    Parameters
+    ----------
+    ranking : Ranking
+    context : {"paper", "notebook", "talk"}
+        Of a figure of its own, as everywhere.
 
     Returns
     -------
@@ -111,17 +117,17 @@ def figures(ranking: Ranking) -> dict[str, Figure]:
     """
     check(ranking)
     sources = list(protocols_of(ranking))
-    draw: dict[str, Callable[[Ranking], Axes]] = {"ranking": rank_bars.ranking}
+    draw: dict[str, Callable[..., Axes]] = {"ranking": rank_bars.ranking}
     if sources:
         draw["source_depth"] = source_depth
     draw |= {"depth_curves": depth_curves, "pareto": pareto}
     with outside_pyplot():
-        found = {name: figure_of(function(ranking)) for name, function in draw.items()}
+        found = {name: figure_of(function(ranking, context=context)) for name, function in draw.items()}
     matrices = {source: scoring.source_similarity(ranking.scores, source) for source in sources[:_MOST_PANELS]}
     axes = {"x": "layer of the source", "y": "layer of the scratch network"}
     similar = {source: matrix.assign_attrs(axes) for source, matrix in matrices.items() if matrix.size}
     if similar:
-        found["similarity"] = figure = heatmaps(similar)
+        found["similarity"] = figure = heatmaps(similar, context=context)
         if len(similar) < len(sources):
             figure.suptitle(f"the first {len(similar)} of {len(sources)} sources", fontsize="medium")
     return found

@@ -218,7 +218,7 @@ class Ranking:
                 "cuts.csv": self.cuts.round(DIGITS).to_csv(index=False, lineterminator="\n").encode(),
                 "scores.nc": bytes(self.scores.to_netcdf(engine="h5netcdf")),
                 **{f"{name}.png": png(figure) for name, figure in figures.items()},
-                "report.html": page(self, figures).encode(),
+                "report.html": page(self, figures, plot.figures(self, context="paper")).encode(),
             },
         )
 

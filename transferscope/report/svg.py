@@ -13,7 +13,7 @@ from transferscope.report.drawing import hover_texts
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
-_WIDTHS = (75, 110)
+_WIDTHS = (75, 130)
 """Least and most pixels of the page for an inch of the figure; between them its text is as large as the page's."""
 _MOST_CELLS = 6000
 """More cells of heatmaps in one figure than this become a picture: the page would grow by tens of megabytes."""
