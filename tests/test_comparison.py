@@ -178,15 +178,38 @@ def test_svcca_is_that_of_all_images_at_once(net_x, net_y, images):
     assert result.attrs["measure"] == "svcca"
 
 
-def test_all_rounds_of_pairs_are_counted(net_x, net_y):
+def reported(net_x, net_y, images, measures, **options):
     seen = []
-    images = torch.randn(50, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     compare_by(
-        ["linear_cka", "procrustes", "mutual_knn"], net_x, net_y, images, batch_size=32, standard_error=True,
-        permutations=3, report=lambda done, total: seen.append((done, total)), device="cpu",
+        measures, net_x, net_y, images, layers_x=LAYERS_X, layers_y=LAYERS_Y, device="cpu", **options,
+        report=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
-    # Each of the two once, without each of 20 groups, and permuted three times.
-    assert seen == [(done, 48) for done in range(49)]
+    return list(dict.fromkeys(seen))
+
+
+# What is derived from each layer, and then the pairs that are not all compared by one product of matrices.
+COUNTED = dict.fromkeys(similarity.MEASURES, len(LAYERS_X) + len(LAYERS_Y))
+COUNTED |= {name: COUNTED[name] + len(LAYERS_X) * len(LAYERS_Y) for name in ("cca", "svcca", "procrustes")}
+COUNTED |= {"pwcca": COUNTED["pwcca"] + len(LAYERS_X)}
+
+
+@pytest.mark.filterwarnings("ignore:.* says nothing about")  # more directions than images
+def test_the_work_of_every_measure_is_counted(net_x, net_y, images):
+    seen = reported(net_x, net_y, images, [*similarity.MEASURES], estimator="exact")
+    for name, total in COUNTED.items():
+        expected = [(done, total) for done in range(name == "linear_cka", total + 1)]
+        assert set(expected) <= set(seen), name
+    assert set(seen) <= {(done, total) for total in COUNTED.values() for done in range(total + 1)}
+
+
+def test_all_rounds_are_counted(net_x, net_y):
+    images = torch.randn(50, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    seen = reported(
+        net_x, net_y, images, ["procrustes", "mutual_knn"], batch_size=32, standard_error=True, permutations=3
+    )
+    # Once, without each of 20 groups, and permuted three times.
+    totals = [24 * COUNTED[name] for name in ("procrustes", "mutual_knn")]
+    assert seen == [(done, total) for total in totals for done in range(total + 1)]
 
 
 def test_svcca_of_more_directions_than_images_warns(net_x, net_y, images):

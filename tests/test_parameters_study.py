@@ -277,6 +277,12 @@ VERB = [
 ]  # fmt: skip
 
 
+@pytest.fixture
+def unsaved(monkeypatch):
+    """Leave out the files, which take longest, where they are not the point."""
+    monkeypatch.setattr("transferscope.report.parameters.ParameterTransfer.save", lambda _self, _folder: [])
+
+
 class TestVerb:
     def test_json_alone_on_stdout_and_the_files(self, capfd):
         assert run([*VERB, "--format", "json"]) == 0
@@ -288,6 +294,7 @@ class TestVerb:
         assert {"parameters.json", "parameters.csv", "parameters.nc", "trajectory.csv"} <= written
         assert any(name.endswith(".png") for name in written)
 
+    @pytest.mark.usefixtures("unsaved")
     def test_the_table_is_for_people_and_quiet_says_nothing_else(self, capsys):
         Path("nets.py").write_text(FACTORY.replace("print", "str"))
         assert run([*VERB, "-q"]) == 0
@@ -296,6 +303,7 @@ class TestVerb:
         for word in ("given", "blocks.5", "initial.safetensors", "redrawn"):
             assert word in out
 
+    @pytest.mark.usefixtures("unsaved")
     def test_failures_are_exit_code_3(self, capsys):
         write_zoo({"name": "given"}, {"name": "worse", "factory": "nets.py:bad"})
         assert run(VERB) == 3

@@ -178,8 +178,9 @@ class TestRank:
             "scratch reference",
             *(f"{name}{part}" for name in ("a (1 of 2)", "b (2 of 2)") for part in ("", ", scores")),
         ]
-        assert list(bars) == ["reading images", *names]
+        assert list(bars) == ["reading images", "decoding images", *names]
         assert bars["reading images"] == [(i, 24) for i in range(24)]
+        assert bars["decoding images"] == [(i, 24) for i in range(1, 25)]
         assert bars["a (1 of 2)"][-1] == (24, 24)
         assert bars["a (1 of 2), scores"] == [(i, 8) for i in range(8)]
 

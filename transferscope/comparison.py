@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -22,7 +22,7 @@ from transferscope.lookup import near
 from transferscope.models import IMAGENET_MEAN, IMAGENET_STD
 from transferscope.progress import Report, silent
 from transferscope.reductions import CommonPositions, Reduction, has_class_token, map_side
-from transferscope.uncertainty import Cells, comparisons, linear_cka_cells, measure_cells, representations
+from transferscope.uncertainty import Cells, linear_cka_cells, measure_cells, representations
 
 IMAGENET = Transform(size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
@@ -220,14 +220,11 @@ def compare_by(
             layers = [kept.features([(i, layer) for layer in side.names]) for i, side in enumerate(sides)]
             if "linear_cka" in whole:
                 exact = similarity.MinibatchCKA(permutations=permutations, seed=seed, group=group)
-                exact.update(*layers)
+                exact.update(*layers, report=report)
                 cells["linear_cka"] = linear_cka_cells(exact)
             others = [measure for measure in whole if measure != "linear_cka"]
             # For all measures together, so that each layer is factored once.
             prepared = [representations(side) for side in layers] if others else []
-            done, total = count(1), len(others) * comparisons(standard_error, permutations)
-            if others:
-                report(0, total)
             for measure in others:
                 cells[measure] = measure_cells(
                     measure,
@@ -237,7 +234,7 @@ def compare_by(
                     permutations=permutations,
                     seed=seed,
                     group=group,
-                    step=lambda: report(next(done), total),
+                    report=report,
                 )
     return {
         measure: scoring.similarity_array(

@@ -163,7 +163,7 @@ class Target:
             _places=self._places[chosen],
         )
 
-    def probe(self, samples: int, seed: int = 0) -> "Target":
+    def probe(self, samples: int, seed: int = 0, *, progress: bool = False) -> "Target":
         """Draw a stratified set of images, all of which were decoded and are sound.
 
         Each class gets its proportional share, and at least two images where it has them. When the target
@@ -177,6 +177,8 @@ class Target:
             How many images; all are taken when there are fewer.
         seed
             At least 0.
+        progress
+            As in :func:`load_target`.
 
         Returns
         -------
@@ -202,28 +204,27 @@ class Target:
         broken: list[tuple[str, str]] = []
         kept: dict[int, Image.Image] = {}
         room = KEPT_BYTES
-        for label, count in enumerate(wanted):
-            end = len(chosen) + count
-            for index in random.permutation(pool[labels == label]):
-                if len(chosen) == end:
-                    break
-                place = int(self._places[index])
-                try:
-                    image = self._kept.get(place) or self._pictures.read(place)
-                except (InputError, OSError) as error:
-                    broken.append((self._pictures.where(place), str(error)))
-                    continue
-                chosen.append(int(index))
-                size = 4 * image.width * image.height  # Pillow holds RGB in 4 bytes a pixel
-                if size <= room:
-                    kept[place] = image
-                    room -= size
+        with Reporter(progress).bar("decoding images") as report:
+            for label, count in enumerate(wanted):
+                end = len(chosen) + count
+                for index in random.permutation(pool[labels == label]):
+                    if len(chosen) == end:
+                        break
+                    place = int(self._places[index])
+                    try:
+                        image = self._kept.get(place) or self._pictures.read(place)
+                    except (InputError, OSError) as error:
+                        broken.append((self._pictures.where(place), str(error)))
+                        continue
+                    chosen.append(int(index))
+                    report(len(chosen), int(wanted.sum()))
+                    size = 4 * image.width * image.height  # Pillow holds RGB in 4 bytes a pixel
+                    if size <= room:
+                        kept[place] = image
+                        room -= size
         if broken:
-            warnings.warn(
-                _broken_message(self.name, broken, len(chosen) + len(broken)),
-                TransferscopeWarning,
-                stacklevel=2,
-            )
+            note = _broken_message(self.name, broken, len(chosen) + len(broken))
+            warnings.warn(note, TransferscopeWarning, stacklevel=2)
         drawn = self.subset(random.permutation(np.array(chosen, dtype=np.int64)))
         return replace(drawn, broken=(*self.broken, *broken), _kept=kept)
 

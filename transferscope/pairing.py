@@ -97,7 +97,7 @@ def compare_sources(
         if source is not None:
             models.check_trust(source, trust_code)
     images = load_target(target, progress=progress)
-    probe = images.probe(samples, seed)
+    probe = images.probe(samples, seed, progress=progress)
     maker = ReferenceMaker(
         reference, images, probe, sources, recipe or reference_recipe(), seed, trust_code, Store(), where, batch_size
     )

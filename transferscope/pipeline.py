@@ -138,7 +138,8 @@ def rank(
     with noted_warnings() as noted:
         images = load_target(target, progress=progress)
         classes = len(images.classes)
-        probe = images.probe(samples if shots is None else min(samples, max(shots, 2) * classes), seed)
+        size = samples if shots is None else min(samples, max(shots, 2) * classes)
+        probe = images.probe(size, seed, progress=progress)
         if uncertainty:
             next(stratified_draws(probe.labels, uncertainty, seed))  # too few images: an error now, not a source's
         clock.lap("data")

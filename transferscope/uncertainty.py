@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from transferscope import backend
 from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.progress import Report, silent
 from transferscope.similarity import MEASURES, MinibatchCKA, Representation
 
 GROUPS = 20
@@ -58,7 +59,7 @@ def measure_cells(
     permutations: int,
     seed: int,
     group: int = 1,
-    step: Callable[[], None] = lambda: None,
+    report: Report = silent,
 ) -> Cells:
     """Compare all pairs of layers by a measure of `similarity.MEASURES`.
 
@@ -76,8 +77,8 @@ def measure_cells(
         Of groups and permutations.
     group : int
         Consecutive rows that belong to one sample and are left out and permuted together.
-    step : callable
-        Called whenever all pairs were compared once: `comparisons` times.
+    report : Report
+        Told of layers and pairs, all that is to be done with them counted.
 
     Raises
     ------
@@ -85,24 +86,25 @@ def measure_cells(
         When there are too few samples for the jackknife.
     """
     this = MEASURES[measure]
-    values = backend.to_numpy(this.pairs(xs, ys))
-    step()
+    rounds = 1 + GROUPS * standard_error + permutations
+
+    def part(number: int) -> Report:
+        return lambda done, total: report(number * total + done, rounds * total)
+
+    values = backend.to_numpy(this.pairs(xs, ys, part(0)))
     informative = np.isfinite(values) & ~backend.to_numpy(this.uninformative(xs, ys))
     error = p_value = None
     # What is wrong with a layer has been said once, of all samples in their order.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TransferscopeWarning)
         if standard_error:
-            error = _jackknife(measure, xs, ys, np.random.default_rng(seed), group, step)
+            parts = [part(1 + number) for number in range(GROUPS)]
+            error = _jackknife(measure, xs, ys, np.random.default_rng(seed), group, parts)
         if permutations:
             rng = np.random.default_rng(seed)
-            p_value = _permutation_test(measure, xs, ys, values, permutations, rng, group, step)
+            parts = [part(rounds - permutations + number) for number in range(permutations)]
+            p_value = _permutation_test(measure, xs, ys, values, rng, group, parts)
     return Cells(values, informative, error, p_value)
-
-
-def comparisons(standard_error: bool, permutations: int) -> int:
-    """Return how often `measure_cells` compares all pairs."""
-    return 1 + GROUPS * standard_error + permutations
 
 
 def _jackknife(
@@ -111,7 +113,7 @@ def _jackknife(
     ys: Sequence[Representation],
     rng: np.random.Generator,
     group: int,
-    step: Callable[[], None],
+    reports: Sequence[Report],
 ) -> np.ndarray:
     n = xs[0].n_samples // group
     if n < 2 * GROUPS:
@@ -120,12 +122,11 @@ def _jackknife(
             f"over {GROUPS} groups, but got {n}; take more images, or leave `standard_error` out."
         )
     found = []
-    for left_out in np.array_split(rng.permutation(n), GROUPS):
+    for left_out, report in zip(np.array_split(rng.permutation(n), GROUPS), reports, strict=True):
         kept = np.setdiff1d(np.arange(n), left_out)
         rows = backend.from_numpy(_rows(kept, group), like=xs[0].like)
         subsets = [[layer.subset(rows) for layer in side] for side in ((xs,) if ys is xs else (xs, ys))]
-        found.append(backend.to_numpy(MEASURES[measure].pairs(subsets[0], subsets[-1])))
-        step()
+        found.append(backend.to_numpy(MEASURES[measure].pairs(subsets[0], subsets[-1], report)))
     deviations = np.stack(found) - np.mean(found, axis=0)
     return np.sqrt((GROUPS - 1) / GROUPS * np.sum(deviations**2, axis=0))
 
@@ -135,19 +136,17 @@ def _permutation_test(
     xs: Sequence[Representation],
     ys: Sequence[Representation],
     values: np.ndarray,
-    permutations: int,
     rng: np.random.Generator,
     group: int,
-    step: Callable[[], None],
+    reports: Sequence[Report],
 ) -> np.ndarray:
     sign = -1 if measure.endswith(("_imbalance", "_distance")) else 1
     at_least = np.ones(values.shape)
-    for _ in range(permutations):
+    for report in reports:
         order = backend.from_numpy(_rows(rng.permutation(xs[0].n_samples // group), group), like=xs[0].like)
-        permuted = MEASURES[measure].pairs(xs, [layer.permuted(order) for layer in ys])
+        permuted = MEASURES[measure].pairs(xs, [layer.permuted(order) for layer in ys], report)
         at_least += sign * backend.to_numpy(permuted) >= sign * values
-        step()
-    return np.where(np.isnan(values), math.nan, at_least / (permutations + 1))
+    return np.where(np.isnan(values), math.nan, at_least / (len(reports) + 1))
 
 
 def _rows(samples: np.ndarray, group: int) -> np.ndarray:

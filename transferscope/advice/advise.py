@@ -105,7 +105,7 @@ def advise(
     depths = choose_depths(own)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TransferscopeWarning)  # of broken images, which `rank` has told of
-        probe = images.probe(ranking.target.samples, seed)
+        probe = images.probe(ranking.target.samples, seed, progress=progress)
     reporter = Reporter(progress)
     with contained():
         with reporter.bar(f"features of {chosen}") as report:

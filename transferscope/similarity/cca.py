@@ -10,7 +10,7 @@ from transferscope import linalg
 from transferscope.backend import Array, array_namespace
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.linalg import Factors, check_features, check_paired, sketched_svd, thin_svd
-from transferscope.similarity.representation import Representation, pair_by_pair
+from transferscope.similarity.representation import Report, Representation, pair_by_pair, silent
 
 
 def cca(X: Array, Y: Array, *, squared: bool = False, standardize: bool = False) -> float:
@@ -182,17 +182,22 @@ def subspace_from_factors(
     return centred.left[:, : min(k, centred.left.shape[1])]
 
 
-def cca_pairs(xs: Sequence[Representation], ys: Sequence[Representation]) -> Array:
+def cca_pairs(xs: Sequence[Representation], ys: Sequence[Representation], report: Report = silent) -> Array:
     """`cca` of all pairs of layers, none of them constant, (len(xs), len(ys)): each layer factored once."""
-    return pair_by_pair(xs, ys, lambda layer: layer.factors.left, _mean_correlation)
+    return pair_by_pair(xs, ys, lambda layer: layer.factors.left, _mean_correlation, report)
 
 
 def svcca_pairs(
-    xs: Sequence[Representation], ys: Sequence[Representation], *, threshold: float = 0.99, rank: int | None = None
+    xs: Sequence[Representation],
+    ys: Sequence[Representation],
+    report: Report = silent,
+    *,
+    threshold: float = 0.99,
+    rank: int | None = None,
 ) -> Array:
     """`svcca` of all pairs of layers, none of them constant, (len(xs), len(ys)): each layer factored once."""
     return pair_by_pair(
-        xs, ys, lambda layer: subspace_from_factors(layer.factors, threshold, rank=rank), _mean_correlation
+        xs, ys, lambda layer: subspace_from_factors(layer.factors, threshold, rank=rank), _mean_correlation, report
     )
 
 

@@ -9,6 +9,7 @@ from array_api_compat import device
 
 from transferscope.backend import Array, array_namespace
 from transferscope.linalg import center
+from transferscope.similarity.representation import Report, silent
 
 TILE_BYTES = 2**28
 """Bytes that the blocks of Gram matrices held at a time may take, and the blocks of features beside them."""
@@ -79,7 +80,7 @@ def row_sums(kernels_x: Array, floors_x: Array, kernels_y: Array | None, floors_
     return _without_rounding(rows, floors_x, floors_y)
 
 
-def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: bool) -> RowSums:
+def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: bool, report: Report = silent) -> RowSums:
     """Do the same from features, never holding more than blocks of the Gram matrices.
 
     Parameters
@@ -88,6 +89,8 @@ def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: boo
         Per layer something (n, n_features) whose slices `[rows, columns]` are arrays: an array, or features on disk.
     debiased
         As in `center_kernels`.
+    report
+        Told of the blocks.
     """
     layers = [_Tiled(X) for X in (*xs, *(ys or ()))]
     n_x = len(xs)
@@ -97,12 +100,13 @@ def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: boo
     sums = [xp.zeros(shape, dtype=xp.float64, device=layers[0].device) for shape in shapes]
     side = max(SMALLEST_TILE, int((TILE_BYTES / (16 * len(layers))) ** 0.5))
     blocks = list(_slices(n, side))
-    for i, rows in enumerate(blocks):
-        for columns in blocks[i:]:
-            kernels = xp.stack([layer.block(rows, columns, debiased) for layer in layers])
-            _add(sums, rows, kernels, n_x)
-            if columns != rows:
-                _add(sums, columns, xp.matrix_transpose(kernels), n_x)
+    tiles = [(rows, columns) for i, rows in enumerate(blocks) for columns in blocks[i:]]
+    for done, (rows, columns) in enumerate(tiles, 1):
+        kernels = xp.stack([layer.block(rows, columns, debiased) for layer in layers])
+        _add(sums, rows, kernels, n_x)
+        if columns != rows:
+            _add(sums, columns, xp.matrix_transpose(kernels), n_x)
+        report(done, len(tiles))
     xy, xx, yy = sums
     if ys is None:
         xx = yy = xp.linalg.diagonal(xy)

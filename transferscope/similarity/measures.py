@@ -18,7 +18,7 @@ from transferscope.similarity.neighbors import NEIGHBORS, information_imbalance_
 from transferscope.similarity.procrustes import procrustes_pairs
 from transferscope.similarity.pwcca import pwcca_pairs
 from transferscope.similarity.rbf import rbf_cka_pairs
-from transferscope.similarity.representation import Pairs, Representation, products, unit
+from transferscope.similarity.representation import Pairs, Report, Representation, derived, products, silent, unit
 from transferscope.similarity.rsa import rsa_pairs
 
 
@@ -45,8 +45,10 @@ class Measure:
     directions: Callable[[Representation], int] | None = None
     """How many directions of a layer are compared, where too many together leave nothing to compare."""
 
-    def pairs(self, xs: Sequence[Representation], ys: Sequence[Representation]) -> Array:
+    def pairs(self, xs: Sequence[Representation], ys: Sequence[Representation], report: Report = silent) -> Array:
         """Compare every layer of `xs` with every layer of `ys`; what a layer contributes is derived once and kept.
+
+        `report` is told, as `report(done, total)`, of the layers and then of the pairs, where these take time.
 
         Returns
         -------
@@ -64,12 +66,12 @@ class Measure:
         TransferscopeWarning
             Once, with the number of pairs that are NaN or that `uninformative` names.
         """
-        nothing = self.uninformative(xs, ys)
-        xp = array_namespace(nothing)
+        _check(xs, ys)
         defined = [[self._defined(layer) for layer in side] for side in (xs, ys)]
         live_x, live_y = ([*compress(side, kept)] for side, kept in zip((xs, ys), defined, strict=True))
         if live_x and live_y:
-            values = self.kernel(live_x, live_y)
+            values = self.kernel(live_x, live_y, report)
+            xp = array_namespace(values)
             for axis, kept in enumerate(defined):
                 # Every layer has a place in the full matrix; that of one left out holds another's numbers for now.
                 places = [max(0, count - 1) for count in accumulate(map(int, kept))]
@@ -77,7 +79,10 @@ class Measure:
             absent = xp.asarray([[not (x and y) for y in defined[1]] for x in defined[0]], device=device(values))
             values = xp.where(absent, xp.full_like(values, math.nan), values)
         else:
-            values = xp.full(nothing.shape, math.nan, dtype=xp.float64, device=device(nothing))
+            like = xs[0].like
+            xp = array_namespace(like)
+            values = xp.full((len(xs), len(ys)), math.nan, dtype=xp.float64, device=device(like))
+        nothing = self.uninformative(xs, ys)
         undefined = xp.isnan(values)
         if xp.any(undefined | nothing):
             bad, nan = (int(xp.sum(xp.astype(each, xp.int64))) for each in (undefined | nothing, undefined))
@@ -102,18 +107,11 @@ class Measure:
         InputError
             When there are no layers, or they differ in n_samples.
         """
-        if not xs or not ys:
-            raise InputError("Expected `xs` and `ys` to hold one layer at least but got none; pass at least one each")
-        counts = sorted({layer.n_samples for layer in (*xs, *ys)})
-        if len(counts) > 1:
-            raise InputError(
-                f"Expected all layers to have the same n_samples but got {', '.join(map(str, counts))}; "
-                "row i of all must come from the same image"
-            )
+        n_samples = _check(xs, ys)
         xp = array_namespace(*(layer.like for layer in (*xs, *ys)))
         # A layer of which nothing can be said fills all directions by itself.
         used = [[self._directions(layer) for layer in side] for side in (xs, ys)]
-        return xp.asarray([[i + j > counts[0] - 1 for j in used[1]] for i in used[0]], device=device(xs[0].like))
+        return xp.asarray([[i + j > n_samples - 1 for j in used[1]] for i in used[0]], device=device(xs[0].like))
 
     def _defined(self, layer: Representation) -> bool:
         return layer.n_samples >= self.min_samples and not layer.constant
@@ -124,8 +122,21 @@ class Measure:
         return self.directions(layer) if self.directions else 0
 
 
-def _linear_cka_pairs(xs: Sequence[Representation], ys: Sequence[Representation]) -> Array:
-    us, vs = ([layer.matrix("linear_cka", _unit_gram) for layer in side] for side in (xs, ys))
+def _check(xs: Sequence[Representation], ys: Sequence[Representation]) -> int:
+    """Return the n_samples of all layers; raise InputError when there are none or they differ in it."""
+    if not xs or not ys:
+        raise InputError("Expected `xs` and `ys` to hold one layer at least but got none; pass at least one each")
+    counts = sorted({layer.n_samples for layer in (*xs, *ys)})
+    if len(counts) > 1:
+        raise InputError(
+            f"Expected all layers to have the same n_samples but got {', '.join(map(str, counts))}; "
+            "row i of all must come from the same image"
+        )
+    return counts[0]
+
+
+def _linear_cka_pairs(xs: Sequence[Representation], ys: Sequence[Representation], report: Report = silent) -> Array:
+    us, vs = derived(xs, ys, lambda layer: layer.matrix("linear_cka", _unit_gram), report)
     return products(us, vs)
 
 

@@ -11,7 +11,7 @@ from transferscope import linalg
 from transferscope.backend import Array, array_namespace
 from transferscope.errors import InputError
 from transferscope.similarity.dissimilarity import dissimilarities, midranks, tie_tolerance
-from transferscope.similarity.representation import Representation, one_of, one_pair, products
+from transferscope.similarity.representation import Report, Representation, derived, one_of, one_pair, products, silent
 
 NEIGHBORS = 10
 
@@ -109,21 +109,34 @@ def information_imbalance(X: Array, Y: Array, *, standardize: bool = False) -> f
 
 
 def mutual_knn_pairs(
-    xs: Sequence[Representation], ys: Sequence[Representation], *, k: int = NEIGHBORS, metric: str = "euclidean"
+    xs: Sequence[Representation],
+    ys: Sequence[Representation],
+    report: Report = silent,
+    *,
+    k: int = NEIGHBORS,
+    metric: str = "euclidean",
 ) -> Array:
     """`mutual_knn` of all pairs of layers, (len(xs), len(ys)): each layer's neighbours once, then one product."""
 
     def build(layer: Representation) -> Array:
         return _by_rows(layer, metric, partial(_nearest, k=k))
 
-    us, vs = ([layer.matrix(("nearest", metric, k), build) for layer in side] for side in (xs, ys))
+    us, vs = derived(xs, ys, lambda layer: layer.matrix(("nearest", metric, k), build), report)
     return products(us, vs) / (k * xs[0].n_samples)
 
 
-def information_imbalance_pairs(xs: Sequence[Representation], ys: Sequence[Representation]) -> Array:
+def information_imbalance_pairs(
+    xs: Sequence[Representation], ys: Sequence[Representation], report: Report = silent
+) -> Array:
     """`information_imbalance` of all pairs of layers, (len(xs), len(ys)), from each x to each y, by one product."""
-    first = [x.matrix("nearest neighbor", lambda layer: _by_rows(layer, "euclidean", _shared_nearest)) for x in xs]
-    ranks = [y.matrix("ranks", lambda layer: _by_rows(layer, "euclidean", _ranks)) for y in ys]
+
+    def nearest(x: Representation) -> Array:
+        return x.matrix("nearest neighbor", lambda layer: _by_rows(layer, "euclidean", _shared_nearest))
+
+    def ranked(y: Representation) -> Array:
+        return y.matrix("ranks", lambda layer: _by_rows(layer, "euclidean", _ranks))
+
+    first, ranks = derived(xs, ys, nearest, report, derive_y=ranked)
     return products(first, ranks) * (2.0 / xs[0].n_samples ** 2)
 
 

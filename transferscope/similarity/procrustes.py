@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transferscope.backend import Array, array_namespace
-from transferscope.similarity.representation import Representation, one_pair, pair_by_pair
+from transferscope.similarity.representation import Report, Representation, one_pair, pair_by_pair, silent
 
 
 def procrustes(X: Array, Y: Array, *, standardize: bool = False) -> float:
@@ -61,9 +61,9 @@ def procrustes_distance(X: Array, Y: Array, *, standardize: bool = False) -> flo
     return 2.0 - 2.0 * one_pair("Procrustes distance", procrustes_pairs, X, Y, standardize=standardize)
 
 
-def procrustes_pairs(xs: Sequence[Representation], ys: Sequence[Representation]) -> Array:
+def procrustes_pairs(xs: Sequence[Representation], ys: Sequence[Representation], report: Report = silent) -> Array:
     """`procrustes` of all pairs of layers, none of them constant, (len(xs), len(ys)): each layer factored once."""
-    return pair_by_pair(xs, ys, _scaled, _nuclear_norm)
+    return pair_by_pair(xs, ys, _scaled, _nuclear_norm, report)
 
 
 def _scaled(layer: Representation) -> Array:

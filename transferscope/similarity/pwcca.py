@@ -7,7 +7,7 @@ from functools import partial
 
 from transferscope.backend import Array, array_namespace
 from transferscope.linalg import center, float64_blocks
-from transferscope.similarity.representation import Representation, one_of, one_pair
+from transferscope.similarity.representation import Report, Representation, derived, one_of, one_pair, silent
 
 
 def pwcca(X: Array, Y: Array, *, weights: str = "x", standardize: bool = False) -> float:
@@ -54,12 +54,20 @@ def pwcca(X: Array, Y: Array, *, weights: str = "x", standardize: bool = False) 
     return one_pair("PWCCA", partial(pwcca_pairs, weights=weights), X, Y, standardize=standardize)
 
 
-def pwcca_pairs(xs: Sequence[Representation], ys: Sequence[Representation], *, weights: str = "x") -> Array:
+def pwcca_pairs(
+    xs: Sequence[Representation], ys: Sequence[Representation], report: Report = silent, *, weights: str = "x"
+) -> Array:
     """`pwcca` of all pairs of layers, none of them constant, (len(xs), len(ys)): each layer factored once."""
     if weights == "y":
-        return pwcca_pairs(ys, xs).T
+        return pwcca_pairs(ys, xs, report).T
     xp = array_namespace(*(layer.features for layer in (*xs, *ys)))
-    return xp.stack([_weighted_by(x, ys) for x in xs])
+    derived(xs, ys, lambda layer: layer.factors, report, n_more=len(xs))
+    done, total = len(xs) + len(ys), 2 * len(xs) + len(ys)
+    rows = []
+    for number, x in enumerate(xs, 1):
+        rows.append(_weighted_by(x, ys))
+        report(done + number, total)
+    return xp.stack(rows)
 
 
 def _weighted_by(x: Representation, ys: Sequence[Representation]) -> Array:

@@ -10,7 +10,16 @@ from transferscope.backend import Array, array_namespace
 from transferscope.errors import InputError
 from transferscope.linalg import u_center
 from transferscope.similarity.dissimilarity import upper_triangle
-from transferscope.similarity.representation import Representation, doubly_centered, one_pair, products, unit
+from transferscope.similarity.representation import (
+    Report,
+    Representation,
+    derived,
+    doubly_centered,
+    one_pair,
+    products,
+    silent,
+    unit,
+)
 
 
 def rbf_cka(
@@ -74,6 +83,7 @@ def rbf_cka(
 def rbf_cka_pairs(
     xs: Sequence[Representation],
     ys: Sequence[Representation],
+    report: Report = silent,
     *,
     bandwidth: float = 0.5,
     sigma: float | None = None,
@@ -87,7 +97,7 @@ def rbf_cka_pairs(
         return _unit_kernel(squares, squared_sigma, debiased)
 
     key = ("rbf", bandwidth if sigma is None else None, sigma, debiased)
-    us, vs = ([layer.matrix(key, build) for layer in side] for side in (xs, ys))
+    us, vs = derived(xs, ys, lambda layer: layer.matrix(key, build), report)
     return products(us, vs)
 
 

@@ -6,12 +6,21 @@ import math
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from transferscope import linalg
 from transferscope.backend import Array, array_namespace
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.linalg import Factors
+
+_T = TypeVar("_T")
+
+Report: TypeAlias = Callable[[int, int], None]
+"""Called as `report(done, total)`."""
+
+
+def silent(_done: int, _total: int) -> None:
+    """Report to nobody."""
 
 
 class Representation:
@@ -145,8 +154,31 @@ def doubly_centered(K: Array) -> Array:
     return linalg.center(linalg.center(K).T)
 
 
-Pairs: TypeAlias = Callable[[Sequence[Representation], Sequence[Representation]], Array]
-"""Layers of two networks in, a matrix (layers of the first, layers of the second) in float64 out."""
+Pairs: TypeAlias = Callable[[Sequence[Representation], Sequence[Representation], Report], Array]
+"""Layers of two networks in, a matrix (layers of the first, layers of the second) in float64 out.
+
+The report is of layers that something was derived from, and of pairs of them where each is compared by itself.
+"""
+
+
+def derived(
+    xs: Sequence[Representation],
+    ys: Sequence[Representation],
+    derive: Callable[[Representation], _T],
+    report: Report,
+    *,
+    derive_y: Callable[[Representation], _T] | None = None,
+    n_more: int = 0,
+) -> tuple[list[_T], list[_T]]:
+    """Return what is derived from each of `xs` and of `ys`, reporting each; of `n_more` the caller reports."""
+    sides = (xs, derive), (ys, derive_y or derive)
+    total = len(xs) + len(ys) + n_more
+    report(0, total)
+    found = []
+    for layer, rule in [(layer, rule) for side, rule in sides for layer in side]:
+        found.append(rule(layer))
+        report(len(found), total)
+    return found[: len(xs)], found[len(xs) :]
 
 
 def products(us: Sequence[Array], vs: Sequence[Array]) -> Array:
@@ -172,18 +204,26 @@ def pair_by_pair(
     ys: Sequence[Representation],
     derive: Callable[[Representation], Array],
     compare: Callable[[Array, Array], Array],
+    report: Report,
 ) -> Array:
     """Compare what is derived from each layer, (len(xs), len(ys)), by a symmetric function that gives a scalar array.
 
     For measures that no product of matrices gives at once; the layers of one network meet each other only once.
     """
-    us = [derive(x) for x in xs]
     alone = len(xs) == len(ys) and all(x is y for x, y in zip(xs, ys, strict=True))
-    vs = us if alone else [derive(y) for y in ys]
+    n_pairs = len(xs) * (len(xs) + 1) // 2 if alone else len(xs) * len(ys)
+    us, vs = derived(xs, () if alone else ys, derive, report, n_more=n_pairs)
+    done = len(us) + len(vs)
+    total = done + n_pairs
     values: dict[tuple[int, int], Array] = {}
     for i, U in enumerate(us):
-        for j, V in enumerate(vs):
-            values[i, j] = values[j, i] if alone and j < i else compare(U, V)
+        for j, V in enumerate(us if alone else vs):
+            if alone and j < i:
+                values[i, j] = values[j, i]
+                continue
+            values[i, j] = compare(U, V)
+            done += 1
+            report(done, total)
     xp = array_namespace(*us)
     return xp.stack([xp.stack([values[i, j] for j in range(len(ys))]) for i in range(len(xs))])
 
@@ -206,7 +246,7 @@ def one_pair(title: str, pairs: Pairs, X: Array, Y: Array, *, standardize: bool,
     X, Y = linalg.check_paired(X, Y, min_samples=min_samples)
     x, y = (Representation(each, standardize=standardize) for each in (X, Y))
     constant = [name for name, layer in (("X", x), ("Y", y)) if layer.constant]
-    value = math.nan if constant else float(pairs([x], [y])[0, 0])
+    value = math.nan if constant else float(pairs([x], [y], silent)[0, 0])
     if math.isnan(value):
         why = (
             f"`{constant[0]}` is constant, and constant features have no similarity to anything"

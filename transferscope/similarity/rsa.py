@@ -15,7 +15,16 @@ from transferscope.similarity.dissimilarity import (
     tie_tolerance,
     upper_triangle,
 )
-from transferscope.similarity.representation import Representation, one_of, one_pair, products, unit
+from transferscope.similarity.representation import (
+    Report,
+    Representation,
+    derived,
+    one_of,
+    one_pair,
+    products,
+    silent,
+    unit,
+)
 
 
 def rsa(
@@ -81,6 +90,7 @@ def rsa(
 def rsa_pairs(
     xs: Sequence[Representation],
     ys: Sequence[Representation],
+    report: Report = silent,
     *,
     dissimilarity: str = "correlation",
     comparison: str = "spearman",
@@ -92,7 +102,7 @@ def rsa_pairs(
         return _standard_scores(layer, dissimilarity, comparison == "spearman", centered)
 
     key = ("rsa", dissimilarity, comparison, centered)
-    us, vs = ([layer.matrix(key, build) for layer in side] for side in (xs, ys))
+    us, vs = derived(xs, ys, lambda layer: layer.matrix(key, build), report)
     return products(us, vs)
 
 

@@ -15,6 +15,7 @@ from transferscope.backend import Array, array_namespace, from_numpy
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.linalg import check_features
 from transferscope.similarity import hsic
+from transferscope.similarity.representation import Report, silent
 
 _MOST_PERMUTED = 16
 """Permutation tests hold all Gram matrices of a batch: at most this many times `hsic.TILE_BYTES`."""
@@ -89,7 +90,7 @@ class MinibatchCKA:
         self._generator = np.random.default_rng(seed)
         self._sums: _Sums | None = None
 
-    def update(self, xs: Sequence[Any], ys: Sequence[Any] | None = None) -> None:
+    def update(self, xs: Sequence[Any], ys: Sequence[Any] | None = None, *, report: Report = silent) -> None:
         """Add one batch: the features of the same n_b samples in every layer of one or two networks.
 
         A batch of fewer than 4 rows (biased: 2) has no HSIC and is dropped with a warning.
@@ -99,6 +100,9 @@ class MinibatchCKA:
         xs, ys
             One array (n_b, n_features) per layer, or anything whose slices `[rows, columns]` are arrays; the same
             number of layers in every batch. Without `ys`, the layers of `xs` are compared with each other.
+        report
+            Called as `report(done, total)`: with the layers or, where there is no room for their Gram matrices, with
+            blocks of these.
 
         Raises
         ------
@@ -120,6 +124,7 @@ class MinibatchCKA:
             grams = xp.empty((len(layers), n, n), dtype=xp.float64, device=device(layers[0][0:1, :]))
             for i, X in enumerate(layers):
                 grams[i, :, :] = hsic.centred_gram(X)
+                report(i + 1, len(layers))
             if not xp.all(xp.isfinite(xp.linalg.diagonal(grams))):
                 raise InputError(
                     "Expected features whose squares are finite but those of a layer overflow their dtype; "
@@ -134,7 +139,7 @@ class MinibatchCKA:
         ):
             rows = hsic.feature_row_sums(*split, debiased=self.debiased)
         else:
-            rows = hsic.tiled_row_sums(*split, debiased=self.debiased)
+            rows = hsic.tiled_row_sums(*split, debiased=self.debiased, report=report)
         self._add(_Sums.of(rows, rows.xy[:0, ...], self.group), n)
 
     def update_grams(self, xs: Array, ys: Array | None = None, *, eps: float = 2.0**-23) -> None:
