@@ -32,17 +32,18 @@ from maps import averaged, print_table, read_runs
 from scores import groups
 from sources import real_data
 
-from transferscope import load_target, load_zoo, measure, models
-from transferscope.advice.accuracies import HALF_BELIEVED, choose_depths, expected, head_shifts
-from transferscope.advice.advise import advise
-from transferscope.data import Target
+from transferscope import load_target, load_zoo, measure
+from transferscope.activations.features import layer_features
+from transferscope.data.target import Target
 from transferscope.errors import TransferscopeWarning
-from transferscope.features import layer_features
+from transferscope.networks import loading
+from transferscope.networks.zoo import Zoo
 from transferscope.prediction.calibration import Calibration
 from transferscope.prediction.expected import expected_accuracies
-from transferscope.progress import silent
-from transferscope.store import Store
-from transferscope.zoo import Zoo
+from transferscope.runtime.progress import silent
+from transferscope.runtime.store import Store
+from transferscope.verbs.advise.accuracies import HALF_BELIEVED, choose_depths, expected, head_shifts
+from transferscope.verbs.advise.advise import advise
 
 HERE = Path(__file__).parent
 SOURCES = ("mobilenetv2-imagenet", "resnet20-cifar10")
@@ -66,9 +67,9 @@ def as_dataset(seen: pd.DataFrame) -> xr.Dataset:
 
 def features(images: Target, zoo: Zoo, source: str) -> list[np.ndarray]:
     """Return the features of every stage."""
-    network = models.load_network(zoo[source], trust_code=True)
+    network = loading.load_network(zoo[source], trust_code=True)
     found = layer_features(
-        lambda: (network.module, network.transform), [models.fingerprint(zoo[source])], zoo[source].layers, images,
+        lambda: (network.module, network.transform), [loading.fingerprint(zoo[source])], zoo[source].layers, images,
         store=Store(), device=torch.device("cpu"), batch_size=64, report=silent,
     )  # fmt: skip
     return list(found.arrays.values())

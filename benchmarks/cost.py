@@ -20,11 +20,12 @@ import yaml
 from spine import BATCH_SIZE, bare_seconds, write_zoo
 
 from transferscope import load_target, load_zoo, rank
-from transferscope.features import batches
-from transferscope.models import load_network
-from transferscope.pipeline import MODES, list_layers
-from transferscope.protocols.recipe import Recipe
+from transferscope.data.batches import batches
+from transferscope.networks.loading import load_network
 from transferscope.protocols.scratch import reference_recipe
+from transferscope.protocols.training.recipe import Recipe
+from transferscope.verbs.layers import list_layers
+from transferscope.verbs.rank.rank import MODES
 
 TARGET, SHOTS, MORE_SHOTS, ROUNDS = "trashnet", 20, 100, 3
 PROTOCOLS = ("truncate", "reinit", "finetune")

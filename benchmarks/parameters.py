@@ -27,9 +27,9 @@ from scipy import stats
 
 import transferscope as ts
 from transferscope.protocols.finetuning import recipes
-from transferscope.protocols.recipe import Recipe
-from transferscope.report.parameter_plots import figures
-from transferscope.report.parameters import ParameterTransfer
+from transferscope.protocols.training.recipe import Recipe
+from transferscope.report.plots.parameter_plots import figures
+from transferscope.results.parameters import ParameterTransfer
 
 SOURCES = ("cifar10", "gtsrb")
 TARGETS = ("mnist", "fashion-mnist", "sign-digits", "trashnet", "pacs-photo", "pacs-cartoon", "pacs-sketch")

@@ -18,13 +18,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import transferscope as ts
-from transferscope import scoring
+from transferscope.activations.stages import Stage
 from transferscope.prediction.expected import accuracy_interval
-from transferscope.report.parameters import ParameterTransfer
-from transferscope.report.ranking import Ranking, Reference, TargetSummary
-from transferscope.scoring import SIMILARITIES, SourceScores
-from transferscope.selection import ScratchCandidate, recommend
-from transferscope.stages import Stage
+from transferscope.prediction.selection import ScratchCandidate, recommend
+from transferscope.results import labelled
+from transferscope.results.labelled import SIMILARITIES, SourceScores
+from transferscope.results.parameters import ParameterTransfer
+from transferscope.results.ranking import Ranking
+from transferscope.results.summary import Reference, TargetSummary
 
 SIZES = {5: 3, 20: 8, 100: 30}
 """Layers to sources."""
@@ -53,7 +54,7 @@ def similarity(rows: int, columns: int, rng: np.random.Generator):
     x, y = np.linspace(0, 1, rows)[:, None], np.linspace(0, 1, columns)[None]
     values = 0.95 * np.exp(-5 * (x - y**1.3) ** 2) * (1 - 0.3 * x) + rng.normal(0, 0.02, (rows, columns))
     meaningful = (x < 0.85) | (y < 0.75)
-    return scoring.similarity_array(
+    return labelled.similarity_array(
         values, layers(rows), layers(columns), {"informative": meaningful}, measure="linear_cka", x=NETWORKS[2],
         y=NETWORKS[3],
     )  # fmt: skip
@@ -81,7 +82,7 @@ def ranking(count: int, sources: int, rng: np.random.Generator) -> Ranking:
         "target": "trashnet", "n_samples": 200, "seed": 0, "classes": 6, "samples": 200, "calibrated": 0,
         "scratch_growth": 0.0, "largest_class": 0.24,
     }  # fmt: skip
-    scores = scoring.to_dataset(units, attributes).assign_coords(protocol=list(PROTOCOLS))
+    scores = labelled.to_dataset(units, attributes).assign_coords(protocol=list(PROTOCOLS))
     dims = ("source", "depth", "protocol")
     lower, upper = accuracy_interval(expected, 200)
     scores = scores.assign(expected_accuracy=(dims, expected), lower=(dims, lower), upper=(dims, upper))
@@ -148,7 +149,7 @@ def moved(count: int, rng: np.random.Generator) -> ParameterTransfer:
 
 def one_layerwise(count: int, rng: np.random.Generator):
     values = 1 + 3 * np.exp(-3 * np.linspace(0, 1, count)) * rng.lognormal(0, 0.05, count)
-    return scoring.parameter_array(values, layers(count), {"spread": 0.08 * values})
+    return labelled.parameter_array(values, layers(count), {"spread": 0.08 * values})
 
 
 def pictures(count: int, context: str) -> Iterator[tuple[str, Figure]]:

@@ -13,14 +13,15 @@ import yaml
 from scipy.stats import weightedtau
 from scores_references import table
 
-from transferscope.activations import collect, resolve_stages
-from transferscope.data import Target, load_target
-from transferscope.features import batches, layer_features
-from transferscope.models import Network, load_network
-from transferscope.progress import silent
-from transferscope.store import Store
+from transferscope.activations.capture import collect, resolve_stages
+from transferscope.activations.features import layer_features
+from transferscope.data.batches import batches
+from transferscope.data.target import Target, load_target
+from transferscope.networks.loading import Network, load_network
+from transferscope.networks.zoo import Source, load_zoo
+from transferscope.runtime.progress import silent
+from transferscope.runtime.store import Store
 from transferscope.transferability import SCORES, panel
-from transferscope.zoo import Source, load_zoo
 
 TARGETS = ("trashnet", "pacs-sketch", "caltech101")
 """None of them is what a network of the zoo was trained on."""

@@ -25,7 +25,7 @@ from scores_report import over_targets
 
 from transferscope.prediction.calibration import unfitted
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH
-from transferscope.scoring import SIMILARITIES
+from transferscope.results.labelled import SIMILARITIES
 from transferscope.transferability import SCORES
 
 UNIT = ["map", "target", "size"]

@@ -40,10 +40,10 @@ from similarity_worker import build
 from torch import nn
 
 import transferscope as ts
-from transferscope.data import load_target
-from transferscope.features import batches
-from transferscope.models import load_network
-from transferscope.zoo import load_zoo
+from transferscope.data.batches import batches
+from transferscope.data.target import load_target
+from transferscope.networks.loading import load_network
+from transferscope.networks.zoo import load_zoo
 
 
 def network_section(title: str, results: dict[str, Result], references: Any) -> str:

@@ -16,8 +16,8 @@ import torch
 from similarity_runs import Sizes, number, table
 
 import transferscope as ts
-from transferscope.kept import KeptFeatures
-from transferscope.linalg import center, sketched_svd
+from transferscope.activations.kept import KeptFeatures
+from transferscope.arrays.linalg import center, sketched_svd
 from transferscope.similarity import MinibatchCKA
 
 MANTISSA = {"tf32": 10, "bfloat16": 7}

@@ -23,8 +23,8 @@ import torchvision
 from similarity_peers import TOOLS, Work, all_activations
 from torch import nn
 
-from transferscope.models import load_network
-from transferscope.zoo import load_zoo
+from transferscope.networks.loading import load_network
+from transferscope.networks.zoo import load_zoo
 
 MEMORY_SHARE = 0.8
 """Of the memory that is free at the start: above it allocations fail in the worker, instead of the machine."""

@@ -24,12 +24,12 @@ import xarray as xr
 import yaml
 from screenshot import screenshot
 
-from transferscope.data import load_target
-from transferscope.features import batches
-from transferscope.models import Network, load_network
-from transferscope.pipeline import rank
-from transferscope.protocols.training import Recipe
-from transferscope.zoo import load_zoo
+from transferscope.data.batches import batches
+from transferscope.data.target import load_target
+from transferscope.networks.loading import Network, load_network
+from transferscope.networks.zoo import load_zoo
+from transferscope.protocols.training.single import Recipe
+from transferscope.verbs.rank.rank import rank
 
 TARGETS = ("trashnet", "pacs-sketch")
 SAMPLES, FEWER = 600, 300

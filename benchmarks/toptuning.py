@@ -64,7 +64,7 @@ def ours(solver: str) -> Callable[..., Any]:
     """Return what fits `NystromKernelRidge` and predicts."""
 
     def run(X: np.ndarray, y: np.ndarray, Q: np.ndarray, centers: np.ndarray, sigma: float) -> np.ndarray:
-        from transferscope.protocols.toptuning import NystromKernelRidge
+        from transferscope.protocols.heads.toptuning import NystromKernelRidge
 
         return NystromKernelRidge(len(centers), sigma=sigma, penalty=PENALTY, solver=solver).fit(X, y).predict(Q)
 
@@ -73,7 +73,7 @@ def ours(solver: str) -> Callable[..., Any]:
 
 def search(X: np.ndarray, y: np.ndarray, Q: np.ndarray, centers: np.ndarray, sigma: float) -> np.ndarray:
     """Choose among all σ and λ, fit and predict."""
-    from transferscope.protocols.toptuning import TopTuning
+    from transferscope.protocols.heads.toptuning import TopTuning
 
     return TopTuning(len(centers)).fit(X, y).predict(Q)
 
@@ -169,10 +169,10 @@ def real_features(folder: Path, real: Path, images: int, networks: list[str]) ->
     import torch
     from scores_real import BATCH, TARGETS, unpacked, zoo
 
-    from transferscope.features import layer_features
-    from transferscope.models import load_network
-    from transferscope.progress import silent
-    from transferscope.store import Store
+    from transferscope.activations.features import layer_features
+    from transferscope.networks.loading import load_network
+    from transferscope.runtime.progress import silent
+    from transferscope.runtime.store import Store
 
     made = []
     for name in TARGETS:
@@ -202,7 +202,7 @@ def standardised(X: np.ndarray, Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def real_part(real: Path, quick: bool) -> str:
     """Return the section on real features: as they are or standardised, and λ where none can be chosen."""
-    from transferscope.protocols.toptuning import PENALTIES, NystromKernelRidge, TopTuning
+    from transferscope.protocols.heads.toptuning import PENALTIES, NystromKernelRidge, TopTuning
 
     networks = ["mobilenetv2-imagenet", "mobilenetv2-inat-bird", "resnet20-cifar10"]
     rows, few = [["target, network, cut", "as they are", "standardised"]], []

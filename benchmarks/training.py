@@ -23,12 +23,12 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from transferscope.networks import CompactResNet
-from transferscope.protocols.inputs import CachedViews, shifted
-from transferscope.protocols.loop import Member
-from transferscope.protocols.recipe import Recipe
-from transferscope.protocols.together import fit_together
-from transferscope.protocols.training import fit
-from transferscope.seeding import seeded
+from transferscope.protocols.training.inputs import CachedViews, shifted
+from transferscope.protocols.training.loop import Member
+from transferscope.protocols.training.recipe import Recipe
+from transferscope.protocols.training.single import fit
+from transferscope.protocols.training.together import fit_together
+from transferscope.runtime.seeding import seeded
 
 N_SAMPLES, SIDE, CLASSES, PREFIX_BLOCKS = 200, 32, 10, 3
 VIEWS, STACKS = 4, (2, 4, 8)

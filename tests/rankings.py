@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from transferscope import scoring
+from transferscope.activations.stages import Stage
 from transferscope.prediction.expected import accuracy_interval
-from transferscope.report.ranking import Failure, Ranking, Reference, TargetSummary
-from transferscope.scoring import BASELINES, SIMILARITIES, SourceScores
-from transferscope.selection import ScratchCandidate, recommend
-from transferscope.stages import Stage
+from transferscope.prediction.selection import ScratchCandidate, recommend
+from transferscope.results import labelled
+from transferscope.results.labelled import BASELINES, SIMILARITIES, SourceScores
+from transferscope.results.ranking import Ranking
+from transferscope.results.summary import Reference, TargetSummary
+from transferscope.runtime.failures import Failure
 
 NAMES = ("linear_cka_to_scratch", "svcca_to_scratch", "logme", "hscore", "ridge")
 AWKWARD = ["大猫 ñandú", r"$\frac$", "a$b$c", "_hidden", "net[bold]", "[/red]", ":smile:", r"back\[slash]", "50 %{x}"]
@@ -41,7 +43,7 @@ def make_ranking(ridge, *, scratch=0.5, n_samples=1000, more=None, errors=None, 
     }  # fmt: skip
     known = {name: [value] * len(units) for name, value in (baselines or {}).items()}
     candidate = None if scratch is None else ScratchCandidate("compact", scratch, 200, 8, 77000, 5000000)
-    scores = scoring.to_dataset(units, attributes, known)
+    scores = labelled.to_dataset(units, attributes, known)
     expected = scores["ridge"].expand_dims(protocol=["truncate"], axis=2)
     ends = zip(("lower", "upper"), accuracy_interval(expected, n_samples), strict=True)
     scores = scores.assign({"expected_accuracy": expected, **dict(ends)})
@@ -49,7 +51,7 @@ def make_ranking(ridge, *, scratch=0.5, n_samples=1000, more=None, errors=None, 
     ranking = Ranking(
         target=TargetSummary("shells", n_samples, 6, "0f" * 32),
         reference=Reference("compact residual network", scratch, 200, 680, 31, "early"),
-        recommendations=recommend(scores, scoring.score_names(scores), candidate, shown),
+        recommendations=recommend(scores, labelled.score_names(scores), candidate, shown),
         scores=scores,
         failed=(Failure("gone", "No checkpoint at gone.pt."),),
     )

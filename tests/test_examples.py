@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from transferscope import demo
-from transferscope.protocols.recipe import Recipe
+from transferscope.protocols.training.recipe import Recipe
+from transferscope.verbs import demo
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
 DRAWS = ("ts.plot.", "plt.subplots")

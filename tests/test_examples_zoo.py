@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from transferscope.activations import resolve_stages
-from transferscope.images import image_rgb
-from transferscope.models import build_untrained, load_network
-from transferscope.zoo import Source, TransformOptions, Zoo, check_files, load_zoo
+from transferscope.activations.capture import resolve_stages
+from transferscope.data.images import image_rgb
+from transferscope.networks.loading import build_untrained, load_network
+from transferscope.networks.zoo import Source, TransformOptions, Zoo, check_files, load_zoo
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 IMAGES_PER_CLASS = 30

@@ -6,52 +6,55 @@
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from transferscope.runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from transferscope import parameters, similarity, transferability
-    from transferscope.activations import capture
-    from transferscope.advice.advise import advise
-    from transferscope.arrays import score
-    from transferscope.comparison import compare
-    from transferscope.data import Target, load_target
-    from transferscope.measurement.measure import measure
-    from transferscope.pairing import compare_sources
-    from transferscope.pipeline import rank
-    from transferscope.protocols.cuts import cut
+    from transferscope import similarity, transferability
+    from transferscope.activations.capture import capture
+    from transferscope.data.target import Target, load_target
+    from transferscope.networks.zoo import Zoo, load_zoo
+    from transferscope.protocols.cutting.cut import cut
     from transferscope.report import plot
-    from transferscope.report.advice import Advice
-    from transferscope.report.measurement import Measurement
-    from transferscope.report.ranking import Ranking, load_ranking
-    from transferscope.selection import Recommendation
-    from transferscope.zoo import Zoo, load_zoo
+    from transferscope.results.advice import Advice
+    from transferscope.results.measurement import Measurement
+    from transferscope.results.ranking import Ranking, load_ranking
+    from transferscope.results.recommendation import Recommendation
+    from transferscope.verbs import parameters
+    from transferscope.verbs.advise.advise import advise
+    from transferscope.verbs.compare.networks import compare
+    from transferscope.verbs.compare.sources import compare_sources
+    from transferscope.verbs.measure.measure import measure
+    from transferscope.verbs.rank.rank import rank
+    from transferscope.verbs.score import score
 
 _HOMES = {
-    "Advice": "report.advice",
-    "Measurement": "report.measurement",
-    "Ranking": "report.ranking",
-    "Recommendation": "selection",
-    "Target": "data",
-    "Zoo": "zoo",
-    "advise": "advice.advise",
-    "capture": "activations",
-    "compare": "comparison",
-    "compare_sources": "pairing",
-    "cut": "protocols.cuts",
-    "load_ranking": "report.ranking",
-    "load_target": "data",
-    "load_zoo": "zoo",
-    "measure": "measurement.measure",
-    "parameters": "parameters",
+    "Advice": "results.advice",
+    "Measurement": "results.measurement",
+    "Ranking": "results.ranking",
+    "Recommendation": "results.recommendation",
+    "Target": "data.target",
+    "Zoo": "networks.zoo",
+    "advise": "verbs.advise.advise",
+    "capture": "activations.capture",
+    "compare": "verbs.compare.networks",
+    "compare_sources": "verbs.compare.sources",
+    "cut": "protocols.cutting.cut",
+    "load_ranking": "results.ranking",
+    "load_target": "data.target",
+    "load_zoo": "networks.zoo",
+    "measure": "verbs.measure.measure",
+    "parameters": "verbs.parameters",
     "plot": "report.plot",
-    "rank": "pipeline",
-    "score": "arrays",
+    "rank": "verbs.rank.rank",
+    "score": "verbs.score",
     "similarity": "similarity",
     "transferability": "transferability",
 }
-_ROOMS = ("parameters", "plot", "similarity", "transferability")
+_MODULES = ("parameters", "plot", "similarity", "transferability")
 
 __all__ = [
     "Advice",
@@ -83,10 +86,22 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'transferscope' has no attribute {name!r}")
     module = importlib.import_module(f"transferscope.{_HOMES[name]}")
-    value = module if name in _ROOMS else getattr(module, name)
+    value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+class _Parameters(ModuleType):
+    """`import transferscope.parameters` for what lives with the other verbs, loaded when it is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # whoever looks through all modules, as `inspect` does, must not import it
+            raise AttributeError(name)
+        return getattr(importlib.import_module("transferscope.verbs.parameters"), name)
+
+
+sys.modules["transferscope.parameters"] = _Parameters("transferscope.parameters")

@@ -3,8 +3,9 @@
 Every message names the argument or file, what was expected, what came, and what to do about it.
 """
 
+import difflib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,3 +62,9 @@ def noted_warnings() -> Iterator[list[str]]:
 
         warnings.showwarning = note
         yield noted
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """Suggest the known names that look most like this one, in parentheses; nothing when none does."""
+    close = difflib.get_close_matches(str(name), list(known), n=3)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

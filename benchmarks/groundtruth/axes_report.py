@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sources import ANIMALS, TASKS, VEHICLES
 
-from transferscope.report.drawing import MARKERS
+from transferscope.report.plots.drawing import MARKERS
 
 PROTOCOLS = ("finetune", "reinit", "truncate")
 CLASSES = {"cifar10-animals": ANIMALS, "cifar10-vehicles": VEHICLES}

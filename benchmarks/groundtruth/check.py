@@ -23,11 +23,11 @@ from small import TARGETS, TRAINING
 from sources import IMAGES_OF, SOURCES, prepare, trained_on, unpack
 
 from transferscope import load_target, measure
-from transferscope.data import Target
-from transferscope.measurement.executor import Executor
-from transferscope.measurement.measure import prepare as plan
-from transferscope.measurement.plan import Run
-from transferscope.measurement.splits import hold_out
+from transferscope.data.splits import hold_out
+from transferscope.data.target import Target
+from transferscope.verbs.measure.executor import Executor
+from transferscope.verbs.measure.measure import prepare as plan
+from transferscope.verbs.measure.plan import Run
 
 CELLS, SEED = 20, 0
 FIRST_SEEDS = (1000, 2000)

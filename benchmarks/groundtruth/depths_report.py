@@ -12,7 +12,7 @@ from curves import DRAWS, listed, over_targets
 from maps import averaged, print_table
 from matplotlib.figure import Figure
 
-from transferscope.report.drawing import size_styles
+from transferscope.report.plots.drawing import size_styles
 
 PROTOCOLS = ("truncate", "reinit", "finetune")
 FACTORS = ("source", "depth", "protocol")

@@ -24,9 +24,9 @@ from maps import options
 from scores import groups
 
 from transferscope import load_target, rank
-from transferscope.data import Target
+from transferscope.data.target import Target
 from transferscope.errors import TransferscopeWarning
-from transferscope.scoring import score_names
+from transferscope.results.labelled import score_names
 
 MAPS: dict[str, ModuleType] = {"small": small, "axes": axes, "real": real}
 SAMPLES, SEED = 1000, 0

@@ -19,7 +19,7 @@ from scores import groups
 from small import PARTS, transfers
 
 from transferscope import compare_sources, load_target
-from transferscope.data import Target
+from transferscope.data.target import Target
 from transferscope.errors import TransferscopeWarning
 
 FILE = "small-imbalance.csv"

@@ -12,25 +12,28 @@ at most 300 images; of a draw with more, `…_extrapolated` is the error on a st
 number of images, through that of the 300 and the mean over their ten tenths. Goes on with what is missing.
 """
 
+import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from maps import options
 from scores import groups
 from small import transfers
+from suffix_kernel.kernels import tangent_kernels
+from suffix_kernel.leave_one_out import extrapolate, fit_kernel
 
 from transferscope import load_target, load_zoo
-from transferscope.data import Target
+from transferscope.data.target import Target
 from transferscope.errors import TransferscopeWarning
-from transferscope.models import load_network
-from transferscope.prediction.suffix_kernel import tangent_kernels
-from transferscope.protocols.cuts import cuts
+from transferscope.networks.loading import load_network
+from transferscope.protocols.cutting.cut import cuts
 from transferscope.protocols.scratch import load_images
 from transferscope.transferability import encode_labels
-from transferscope.transferability.leave_one_out import extrapolate, fit_kernel
 
 PROBE, TENTHS, BATCH, SEEDS = 300, 10, 50, (0, 1)
 FILE = "small-kernels.csv"

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from transferscope.networks import BasicBlock, CompactResNet
+from transferscope.networks.compact import BasicBlock, CompactResNet
 
 
 class SmallResNet(nn.Module):

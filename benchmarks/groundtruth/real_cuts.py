@@ -9,7 +9,7 @@ from curves import CELL, best_cuts, curves, listed, over_targets, shown
 from maps import averaged, print_table
 from matplotlib.figure import Figure
 
-from transferscope.report.drawing import size_styles
+from transferscope.report.plots.drawing import size_styles
 
 HEADS = ("truncate", "toptuning")
 SHARES = 24

@@ -26,14 +26,14 @@ from small import PARTS, TARGETS, TRAINING
 from sources import IMAGES_OF, SOURCES, prepare, unpack
 
 from transferscope import load_target, load_zoo, rank
-from transferscope.data import Target
+from transferscope.data.splits import draw, hold_out, sizes_within
+from transferscope.data.target import Target
 from transferscope.errors import TransferscopeWarning
-from transferscope.measurement.splits import draw, hold_out, sizes_within
-from transferscope.models import build_untrained, source_transform
+from transferscope.networks.loading import build_untrained, source_transform
 from transferscope.protocols.finetuning import recipes
 from transferscope.protocols.scratch import load_images
-from transferscope.protocols.training import evaluate, fit
-from transferscope.scoring import SIMILARITIES, score_names
+from transferscope.protocols.training.single import evaluate, fit
+from transferscope.results.labelled import SIMILARITIES, score_names
 
 Entry = dict[str, Any]
 SEEDS = (0,)

@@ -27,12 +27,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from transferscope import load_target
-from transferscope.data import Target
-from transferscope.images import Transform
-from transferscope.measurement.bank import Bank
-from transferscope.protocols.recipe import Recipe
-from transferscope.protocols.training import fit
-from transferscope.seeding import seeded
+from transferscope.data.bank import Bank
+from transferscope.data.images import Transform
+from transferscope.data.target import Target
+from transferscope.protocols.training.recipe import Recipe
+from transferscope.protocols.training.single import fit
+from transferscope.runtime.seeding import seeded
 
 SOURCES = ("gtsrb", "cifar10", "mnist", "sign-digits", "pacs-photo", "omniglot", "random-labels")
 ANIMALS = ("cat", "deer", "dog", "frog", "horse")

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import click
 
-from transferscope import __version__
 from transferscope.cli import completion
 from transferscope.errors import TransferscopeError, is_interrupt
+from transferscope.runtime.version import __version__
 
 VERBS = ("rank", "compare", "score", "measure", "advise", "parameters", "validate", "layers", "demo")
 

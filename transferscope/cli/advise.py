@@ -69,10 +69,10 @@ def command(
     Exit code 3: done, but some sources failed, or some ways do not work with this source; they are listed.
     """
     options.set_up_messages(quiet, verbose)
-    from transferscope.advice.advise import advise
     from transferscope.protocols.scratch import reference_recipe
-    from transferscope.report.advice import print_advice
-    from transferscope.report.files import prepare_folder
+    from transferscope.report.terminal.advice import print_advice
+    from transferscope.results.files import prepare_folder
+    from transferscope.verbs.advise.advise import advise
 
     # Before the work starts, not after it.
     folder = prepare_folder(output)

@@ -93,9 +93,9 @@ def command(
     A and B are sources of the zoo, or one and the same, or `scratch`: the network that `rank` compares with.
     """
     options.set_up_messages(quiet, verbose)
-    from transferscope.pairing import compare_sources
     from transferscope.protocols.scratch import reference_recipe
-    from transferscope.report.files import prepare_folder
+    from transferscope.results.files import prepare_folder
+    from transferscope.verbs.compare.sources import compare_sources
 
     # Before the work starts, not after it.
     folder = prepare_folder(output)
@@ -123,7 +123,7 @@ def command(
             progress=not quiet,
             trust_code=trust_code,
         )
-    from transferscope.report.comparison import print_comparison
+    from transferscope.report.terminal.comparison import print_comparison
 
     options.deliver(comparison, print_comparison, output_format, folder, quiet)
 

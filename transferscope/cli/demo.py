@@ -28,7 +28,7 @@ def command(ctx: click.Context, output: str, seed: int, quiet: bool, verbose: bo
     """
     options.set_up_messages(quiet, verbose)
     from transferscope.cli import rank
-    from transferscope.demo import make_demo
+    from transferscope.verbs.demo import make_demo
 
     folder = Path(output)
     zoo = make_demo(

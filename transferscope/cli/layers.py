@@ -35,7 +35,7 @@ def command(
 ) -> None:
     """List the layers of a source: the stages that `rank` scores, with what a network cut there costs."""
     options.set_up_messages(quiet, verbose)
-    from transferscope.pipeline import list_layers
+    from transferscope.verbs.layers import list_layers
 
     with options.stdout_for_results():
         table = list_layers(source, sources, everything=everything, trust_code=trust_code)
@@ -44,7 +44,7 @@ def command(
     elif output_format == "csv":
         sys.stdout.write(table.to_csv(lineterminator="\n"))
     else:
-        from transferscope.report.columns import fitted, print_tables
+        from transferscope.report.terminal.columns import fitted, print_tables
 
         columns = {str(name): table[name].astype(str).tolist() for name in table}
         console = options.console()

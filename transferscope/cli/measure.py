@@ -9,7 +9,7 @@ import click
 from transferscope.cli import options
 
 if TYPE_CHECKING:
-    from transferscope.measurement.estimate import Estimate
+    from transferscope.verbs.measure.estimate import Estimate
 
 
 @click.command(
@@ -116,9 +116,9 @@ def command(
     Exit code 3: done, but some runs failed; they are listed and their reasons are in runs.csv.
     """
     options.set_up_messages(quiet, verbose)
-    from transferscope.measurement.measure import prepare
-    from transferscope.measurement.plan import parse_depths, parse_protocols, parse_sizes
-    from transferscope.report.files import prepare_folder
+    from transferscope.results.files import prepare_folder
+    from transferscope.verbs.measure.measure import prepare
+    from transferscope.verbs.measure.plan import parse_depths, parse_protocols, parse_sizes
 
     chosen = parse_protocols(protocols), parse_sizes(samples_per_class), parse_depths(depths)
     if not dry_run:
@@ -154,7 +154,7 @@ def command(
     if dry_run:
         _print_estimate(estimate, output_format)
         return
-    from transferscope.report.measurement import print_measurement
+    from transferscope.report.terminal.measurement import print_measurement
 
     options.deliver(measurement, print_measurement, output_format, output, quiet, written=("runs.csv",))
     if measurement.failed or len(measurement.failed_runs):
@@ -176,7 +176,7 @@ def _print_estimate(estimate: "Estimate", output_format: str) -> None:
     if output_format == "csv":
         sys.stdout.write(estimate.table.to_csv(index=False, lineterminator="\n"))
         return
-    from transferscope.report.columns import fitted, print_tables
+    from transferscope.report.terminal.columns import fitted, print_tables
 
     rows = estimate.table
     names = {"source": rows["source"].tolist(), "protocol": rows["protocol"].tolist()}

@@ -146,7 +146,7 @@ def deliver(
     else:
         show(result, console())
     sys.stdout.flush()
-    from transferscope.progress import Reporter
+    from transferscope.runtime.progress import Reporter
 
     # After the answer, so that a folder that fills up or changes costs the files alone.
     with Reporter(not quiet).bar("drawing and writing"):

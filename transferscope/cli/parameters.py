@@ -100,10 +100,10 @@ def command(
     Exit code 3: done, but some fine-tunings failed; they are listed.
     """
     options.set_up_messages(quiet, verbose)
-    from transferscope.measurement.plan import parse_sizes
-    from transferscope.parameters.study import measure
-    from transferscope.report.files import prepare_folder
-    from transferscope.report.parameter_table import print_parameters
+    from transferscope.report.terminal.parameters import print_parameters
+    from transferscope.results.files import prepare_folder
+    from transferscope.verbs.measure.plan import parse_sizes
+    from transferscope.verbs.parameters.study import measure
 
     sizes = parse_sizes(samples_per_class)
     # Before the work starts, not after it.

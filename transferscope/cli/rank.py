@@ -96,10 +96,10 @@ def command(
     Exit code 3: done, but some sources failed; they are listed and the others are ranked.
     """
     options.set_up_messages(quiet, verbose)
-    from transferscope.pipeline import rank
     from transferscope.protocols.scratch import reference_recipe
-    from transferscope.report.files import prepare_folder
-    from transferscope.report.table import print_ranking
+    from transferscope.report.terminal.ranking import print_ranking
+    from transferscope.results.files import prepare_folder
+    from transferscope.verbs.rank.rank import rank
 
     # Before the work starts, not after it.
     folder = prepare_folder(output)

@@ -35,8 +35,8 @@ def command(
     followed by one with the labels.
     """
     options.set_up_messages(quiet, verbose)
-    from transferscope.arrays import read_features, score
     from transferscope.transferability import SCORES
+    from transferscope.verbs.score import read_features, score
 
     found = read_features(features, labels)
     table = score(
@@ -55,7 +55,7 @@ def command(
     elif output_format == "csv":
         sys.stdout.write(table.to_csv(lineterminator="\n"))
     else:
-        from transferscope.report.columns import fitted, print_tables
+        from transferscope.report.terminal.columns import fitted, print_tables
 
         names = {"score": table.index.tolist()}
         columns = {

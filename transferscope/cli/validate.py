@@ -22,7 +22,7 @@ On what `transferscope demo -o demo` makes:
 def command(ctx: click.Context, zoo: str, quiet: bool, verbose: bool) -> None:
     """Check a zoo file: keys, values, model names, and whether its files exist. Nothing is run."""
     options.set_up_messages(quiet, verbose)
-    from transferscope.zoo import check_files, load_zoo
+    from transferscope.networks.zoo import check_files, load_zoo
 
     entries = load_zoo(zoo)
     problems = check_files(entries)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from transferscope.errors import InputError
-from transferscope.panels import NEEDED
+from transferscope.transferability.scores import NEEDED
 
 CUT_PROTOCOLS = ("truncate", "reinit", "finetune")
 SCRATCH = "scratch"

@@ -11,12 +11,11 @@ import xarray as xr
 from scipy.special import expit
 
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.panels import NEEDED
 from transferscope.prediction.calibration import Calibration, load_calibration, unfitted
 from transferscope.prediction.covariates import COVARIATES, CUT_PROTOCOLS, SCRATCH, Case, candidates, logit
+from transferscope.results.recommendation import LEVEL
+from transferscope.transferability.scores import NEEDED
 
-LEVEL = 0.8
-"""Coverage of every interval."""
 _COLUMNS = ("expected_accuracy", "lower", "upper")
 
 

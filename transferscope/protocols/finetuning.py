@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from transferscope.errors import SourceError
-from transferscope.footprint import RunMeter, count_flops
-from transferscope.protocols.cuts import CutNetwork
-from transferscope.protocols.inputs import CachedViews, shifted
-from transferscope.protocols.loop import Member
-from transferscope.protocols.recipe import Recipe, TrainingRecord
-from transferscope.protocols.together import fit_together
-from transferscope.protocols.training import fit, relative_gradient_norms
+from transferscope.protocols.cutting.cut import CutNetwork
+from transferscope.protocols.training.inputs import CachedViews, shifted
+from transferscope.protocols.training.loop import Member
+from transferscope.protocols.training.recipe import Recipe, TrainingRecord
+from transferscope.protocols.training.single import fit, relative_gradient_norms
+from transferscope.protocols.training.together import fit_together
+from transferscope.runtime.footprint import RunMeter, count_flops
 
 KEPT_BYTES = 2 * 2**30
 """What a frozen prefix computes is kept up to this size; beyond it is computed anew in every epoch."""

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from transferscope.data import Target
+from transferscope.activations.stages import trace
+from transferscope.data.images import Transform
+from transferscope.data.target import Target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
-from transferscope.images import Transform
-from transferscope.networks import WIDTH, CompactResNet
+from transferscope.networks.compact import WIDTH, CompactResNet
 from transferscope.protocols.finetuning import MIN_STEPS
-from transferscope.protocols.training import Recipe, TrainingRecord, evaluate, fit
-from transferscope.seeding import seeded
-from transferscope.stages import trace
+from transferscope.protocols.training.single import Recipe, TrainingRecord, evaluate, fit
+from transferscope.runtime.seeding import seeded
 
 SMALL, LARGE = 32, 64
 """Image sides (pixels) at which the compact network works; its inner resolution is the same for both."""

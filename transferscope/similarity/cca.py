@@ -6,10 +6,10 @@ import math
 import warnings
 from collections.abc import Sequence
 
-from transferscope import linalg
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays import linalg
+from transferscope.arrays.backend import Array, array_namespace
+from transferscope.arrays.linalg import Factors, check_features, check_paired, sketched_svd, thin_svd
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.linalg import Factors, check_features, check_paired, sketched_svd, thin_svd
 from transferscope.similarity.representation import Report, Representation, pair_by_pair, silent
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import warnings
 
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays.backend import Array, array_namespace
+from transferscope.arrays.linalg import center, check_paired, hsic_bias
+from transferscope.arrays.linalg import standardize as z_score
 from transferscope.errors import TransferscopeWarning
-from transferscope.linalg import center, check_paired, hsic_bias
-from transferscope.linalg import standardize as z_score
 
 
 def linear_cka(X: Array, Y: Array, *, debiased: bool = False, standardize: bool = False) -> float:

@@ -8,8 +8,8 @@ from functools import partial
 
 from array_api_compat import device
 
-from transferscope import linalg
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays import linalg
+from transferscope.arrays.backend import Array, array_namespace
 from transferscope.similarity.representation import Representation
 
 DISSIMILARITIES = ("correlation", "cosine", "euclidean")

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from array_api_compat import device
 
-from transferscope.backend import Array, array_namespace
-from transferscope.linalg import center
+from transferscope.arrays.backend import Array, array_namespace
+from transferscope.arrays.linalg import center
 from transferscope.similarity.representation import Report, silent
 
 TILE_BYTES = 2**28

@@ -10,9 +10,9 @@ from itertools import accumulate, compress
 
 from array_api_compat import device
 
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays.backend import Array, array_namespace
+from transferscope.arrays.linalg import u_center
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.linalg import u_center
 from transferscope.similarity.cca import cca_pairs, subspace_from_factors, svcca_pairs
 from transferscope.similarity.neighbors import NEIGHBORS, information_imbalance_pairs, mutual_knn_pairs
 from transferscope.similarity.procrustes import procrustes_pairs

@@ -7,8 +7,8 @@ from functools import partial
 
 from array_api_compat import device
 
-from transferscope import linalg
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays import linalg
+from transferscope.arrays.backend import Array, array_namespace
 from transferscope.errors import InputError
 from transferscope.similarity.dissimilarity import dissimilarities, midranks, tie_tolerance
 from transferscope.similarity.representation import Report, Representation, derived, one_of, one_pair, products, silent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays.backend import Array, array_namespace
 from transferscope.similarity.representation import Report, Representation, one_pair, pair_by_pair, silent
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from transferscope.backend import Array, array_namespace
-from transferscope.linalg import center, float64_blocks
+from transferscope.arrays.backend import Array, array_namespace
+from transferscope.arrays.linalg import center, float64_blocks
 from transferscope.similarity.representation import Report, Representation, derived, one_of, one_pair, silent
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays.backend import Array, array_namespace
+from transferscope.arrays.linalg import u_center
 from transferscope.errors import InputError
-from transferscope.linalg import u_center
 from transferscope.similarity.dissimilarity import upper_triangle
 from transferscope.similarity.representation import (
     Report,

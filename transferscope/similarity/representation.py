@@ -8,10 +8,10 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import TypeAlias, TypeVar
 
-from transferscope import linalg
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays import linalg
+from transferscope.arrays.backend import Array, array_namespace
+from transferscope.arrays.linalg import Factors
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.linalg import Factors
 
 _T = TypeVar("_T")
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays.backend import Array, array_namespace
 from transferscope.similarity.dissimilarity import (
     DISSIMILARITIES,
     dissimilarities,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from transferscope.backend import Array, array_namespace, from_numpy
+from transferscope.arrays.backend import Array, array_namespace, from_numpy
+from transferscope.arrays.linalg import check_features
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.linalg import check_features
 from transferscope.similarity import hsic
 from transferscope.similarity.representation import Report, silent
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays.backend import Array, array_namespace
+from transferscope.arrays.linalg import hsic_bias
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.linalg import hsic_bias
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
 

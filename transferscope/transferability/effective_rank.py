@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays.backend import Array, array_namespace
 from transferscope.transferability.labels import encode_labels
 from transferscope.transferability.layer import Layer
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transferscope.backend import Array, array_namespace, from_numpy, to_numpy
+from transferscope.arrays.backend import Array, array_namespace, from_numpy, to_numpy
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
 from transferscope.transferability.principal import principal_components

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays.backend import Array, array_namespace
 from transferscope.errors import InputError
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer

@@ -7,7 +7,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from transferscope.backend import Array, from_numpy, to_numpy
+from transferscope.arrays.backend import Array, from_numpy, to_numpy
 from transferscope.errors import InputError
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays.backend import Array, array_namespace
+from transferscope.arrays.linalg import Factors, check_features, squared_distances, thin_svd
 from transferscope.errors import InputError
-from transferscope.linalg import Factors, check_features, squared_distances, thin_svd
 
 
 class Layer:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from transferscope.backend import Array, array_namespace, from_numpy, to_numpy
+from transferscope.arrays.backend import Array, array_namespace, from_numpy, to_numpy
+from transferscope.arrays.linalg import check_features
 from transferscope.errors import InputError
-from transferscope.linalg import check_features
 from transferscope.transferability.labels import encode_labels, one_hot
 
 _TOLERANCE = 1e-3

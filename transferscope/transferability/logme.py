@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import device
 
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays.backend import Array, array_namespace
+from transferscope.arrays.linalg import center, thin_svd
 from transferscope.errors import TransferscopeWarning
-from transferscope.linalg import center, thin_svd
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
 

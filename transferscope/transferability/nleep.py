@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from transferscope.backend import Array, to_numpy
+from transferscope.arrays.backend import Array, to_numpy
 from transferscope.errors import InputError
 from transferscope.transferability.labels import encode_labels
 from transferscope.transferability.layer import Layer

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from transferscope.backend import Array
+from transferscope.arrays.backend import Array
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.transferability.labels import encode_labels
 from transferscope.transferability.layer import Layer
-from transferscope.transferability.scores import choose
+from transferscope.transferability.scores import SCORES, choose, needs_predictions
 
 
 def panel(
@@ -74,3 +74,38 @@ def panel_from_layer(
             warnings.warn(f"the score {score.name} is NaN: {error}", TransferscopeWarning, stacklevel=2)
             values[score.name] = math.nan
     return values
+
+
+def score_source(
+    layers: Iterable[Layer], probabilities: Any | None, labels: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return the scores of every layer, and those of the source's own predictions, which no layer has.
+
+    Parameters
+    ----------
+    layers : iterable of Layer
+        One after the other, so that what a layer holds can be released before the next one comes.
+    probabilities : array or None
+        (n_samples, n_source_classes), what the source predicts for its own classes.
+    labels : numpy.ndarray
+        (n_samples,)
+    names : sequence of str
+        Of `transferability.SCORES`.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Score name to (depths,), or to () where it needs probabilities: NaN without them.
+    """
+    codes = encode_labels(labels, len(labels))
+    own = needs_predictions(names)
+    of_layers = [name for name in names if name not in own]
+    found: dict[str, list[float]] = {name: [] for name in of_layers}
+    for layer in layers if of_layers else ():
+        for name, value in panel_from_layer(layer, codes, of_layers).items():
+            found[name].append(value)
+    arrays = {name: np.array(values) for name, values in found.items()}
+    for name in own:
+        known = probabilities is not None
+        arrays[name] = np.array(SCORES[name].function(probabilities, labels) if known else np.nan)
+    return arrays

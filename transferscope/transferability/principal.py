@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transferscope.backend import Array, array_namespace
+from transferscope.arrays.backend import Array, array_namespace
 from transferscope.transferability.layer import Layer
 
 

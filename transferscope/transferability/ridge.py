@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from transferscope.backend import Array, array_namespace
-from transferscope.linalg import Factors
+from transferscope.arrays.backend import Array, array_namespace
+from transferscope.arrays.linalg import Factors
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
 

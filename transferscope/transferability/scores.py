@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from transferscope.errors import InputError
+from transferscope.errors import InputError, near
 from transferscope.transferability.alignment import alignment, alignment_from_layer
 from transferscope.transferability.effective_rank import effective_rank, effective_rank_from_layer
 from transferscope.transferability.gbc import gbc, gbc_from_layer
@@ -184,3 +184,44 @@ def choose(measures: str | Iterable[str] | None, *, with_probabilities: bool) ->
     if not names:
         raise InputError("Expected `measures` to name at least one score but got none; leave it out for all of them")
     return [SCORES[name] for name in names]
+
+
+NEEDED = ("logme", "knn", "nearest_mean", "ridge", "effective_rank")
+"""What every prediction is made from."""
+
+
+DEFAULT_SCORES = (*NEEDED, "hscore", "alignment")
+"""What costs little beyond the factorisation that the similarities need anyway."""
+
+
+ACCURACIES = tuple(name for name, score in SCORES.items() if score.range == "[0, 1]")
+"""Scores that are a share of images classified correctly."""
+
+
+def choose_scores(scores: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the scores that are asked for, in the order of the registry.
+
+    Parameters
+    ----------
+    scores : str or iterable of str
+        Names of `transferability.SCORES`, "default" for `DEFAULT_SCORES`, or "all". Those that predictions are made
+        from (`NEEDED`) are always among them.
+
+    Raises
+    ------
+    InputError
+        When a name is unknown.
+    """
+    groups = {"default": DEFAULT_SCORES, "all": tuple(SCORES)}
+    chosen = set(NEEDED)
+    for name in [scores] if isinstance(scores, str) else scores:
+        if name not in SCORES and name not in groups:
+            hint = near(name, [*SCORES, *groups]) or f"; there are {', '.join([*SCORES, *groups])}"
+            raise InputError(f"Expected `scores` to name scores, 'default' or 'all', but got {name!r}{hint}")
+        chosen.update(groups.get(name, (name,)))
+    return tuple(name for name in SCORES if name in chosen)
+
+
+def needs_predictions(names: Iterable[str]) -> list[str]:
+    """Return those of the scores that look at the source's own class probabilities, and not at features."""
+    return [name for name in names if SCORES[name].needs == "source_probabilities"]

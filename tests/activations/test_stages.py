@@ -1,0 +1,167 @@
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from transferscope.activations.stages import classifier, natural_stages, trace
+from transferscope.errors import CaptureError
+from transferscope.networks import CompactResNet
+
+
+def stages_of(net, size=32):
+    return natural_stages(net, trace(net, torch.zeros(1, 3, size, size)))
+
+
+def names_of(net, size=32):
+    return [stage.layer for stage in stages_of(net, size)]
+
+
+class TestNaturalStages:
+    def test_mobilenetv2_has_its_stem_17_inverted_residuals_and_the_pooled_output(self):
+        names = names_of(timm.create_model("mobilenetv2_100", pretrained=False), 64)
+        per_group = [1, 2, 3, 4, 3, 3, 1]
+        blocks = [f"blocks.{i}.{j}" for i, count in enumerate(per_group) for j in range(count)]
+        assert names == ["bn1", *blocks, "global_pool"]
+
+    def test_resnet18_has_its_stem_8_residual_blocks_and_the_pooled_output(self):
+        names = names_of(torchvision.models.resnet18(weights=None), 64)
+        blocks = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
+        assert names == ["maxpool", *blocks, "avgpool"]
+
+    def test_vision_transformer_has_its_embedding_its_blocks_and_the_pooled_output(self):
+        names = names_of(timm.create_model("test_vit", pretrained=False), 160)
+        assert names == ["pos_drop", *(f"blocks.{i}" for i in range(6)), "fc_norm"]
+
+    def test_block_with_squeeze_and_excitation_and_no_skip_is_one_stage(self):
+        names = names_of(timm.create_model("efficientnet_b0", pretrained=False), 64)
+        assert "blocks.0.0" in names
+        assert not [name for name in names if name.endswith(".se")]
+
+    def test_classifier_inside_a_head_module_is_left_out_and_its_pooling_kept(self):
+        names = names_of(timm.create_model("convnext_atto", pretrained=False), 64)
+        assert names[-1] == "head.flatten"
+        assert "stages.2.blocks.5" in names
+
+    def test_dense_and_inception_blocks_are_cut_as_wholes(self):
+        names = names_of(torchvision.models.densenet121(weights=None), 64)
+        assert [name for name in names if "block" in name] == [f"features.denseblock{i}" for i in range(1, 5)]
+
+    def test_plain_chain_is_cut_after_each_weight_layer_with_its_activation(self):
+        net = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3), nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 2),
+        )  # fmt: skip
+        assert names_of(net) == ["2", "6", "8"]
+
+    def test_network_without_a_classifier_ends_in_its_own_output(self):
+        names = names_of(timm.create_model("test_resnet", pretrained=False, num_classes=0), 64)
+        assert names[-1] == "global_pool"
+
+    def test_detached_graph_asks_for_explicit_names(self):
+        class Detached(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv = nn.Conv2d(3, 4, 3)
+
+            def forward(self, x):
+                with torch.no_grad():
+                    return self.conv(x)
+
+        with pytest.raises(CaptureError, match="name the layers explicitly"):
+            stages_of(Detached())
+
+
+class TestTrace:
+    def test_calls_come_in_firing_order_not_in_registration_order(self):
+        class Reversed(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.second = nn.Conv2d(4, 4, 1)
+                self.first = nn.Conv2d(3, 4, 1)
+
+            def forward(self, x):
+                return self.second(self.first(x))
+
+        assert [call.layer for call in trace(Reversed(), torch.zeros(1, 3, 8, 8))] == ["first", "second", ""]
+
+    def test_a_branch_that_is_skipped_around_is_no_cut(self):
+        net = CompactResNet(3)
+        cuts = {call.layer for call in trace(net, torch.zeros(1, 3, 32, 32)) if call.is_cut}
+        assert {"blocks.0", "blocks.5", "stem"} <= cuts
+        assert not {"blocks.0.conv1", "blocks.0.bn2", "blocks.2.shortcut"} & cuts
+
+    def test_one_piece_of_a_split_tensor_is_no_cut(self):
+        class Halves(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.left = nn.Identity()
+                self.join = nn.Identity()
+
+            def forward(self, x):
+                a, b = x.chunk(2, dim=1)
+                return self.join(self.left(a) + b)
+
+        cuts = {call.layer: call.is_cut for call in trace(Halves(), torch.zeros(1, 4, 8, 8))}
+        assert cuts["join"]
+        assert not cuts["left"]
+
+    def test_flops_and_parameters_of_a_prefix_match_the_formulas(self):
+        net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 5))
+        calls = {call.layer: call for call in trace(net, torch.zeros(2, 3, 4, 4))}
+        conv_flops = 2 * 3 * 8 * 9 * 16
+        assert calls["1"].params == 3 * 8 * 9 + 8
+        assert calls["1"].flops == conv_flops
+        assert calls["3"].params == 3 * 8 * 9 + 8 + 8 * 16 * 5 + 5
+        assert calls["3"].flops == conv_flops + 2 * 8 * 16 * 5
+
+    def test_flops_of_resnet18_are_the_published_ones(self):
+        last = stages_of(torchvision.models.resnet18(weights=None), 224)[-1]
+        # He et al. 2015, table 1: 1.8 × 10^9 multiply-adds.
+        assert last.flops / 2e9 == pytest.approx(1.81, abs=0.02)
+
+    def test_network_and_its_modes_are_left_as_they_were(self):
+        net = CompactResNet(3)
+        net.train()
+        net.blocks[2].eval()
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        modes = [module.training for module in net.modules()]
+        trace(net, torch.randn(1, 3, 32, 32))
+        assert [module.training for module in net.modules()] == modes
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+        assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+        assert all(parameter.grad is None for parameter in net.parameters())
+
+    def test_hooks_are_removed_when_the_network_raises(self):
+        net = nn.Sequential(nn.Conv2d(5, 4, 3))
+        with pytest.raises(RuntimeError):
+            trace(net, torch.zeros(1, 3, 8, 8))
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+class TestClassifier:
+    @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "mobilenetv2_100"])
+    def test_of_a_network_and_none_without_its_head(self, name):
+        image = torch.zeros(1, 3, *[160 if name == "test_vit" else 64] * 2)
+        net = timm.create_model(name, pretrained=False, num_classes=7)
+        assert classifier(trace(net, image)).module is net.get_classifier()
+        assert classifier(trace(timm.create_model(name, pretrained=False, num_classes=0), image)) is None
+
+    def test_a_pointwise_convolution_may_be_one(self):
+        net = torchvision.models.squeezenet1_1(weights=None)
+        assert classifier(trace(net, torch.zeros(1, 3, 64, 64))).layer == "classifier.1"
+
+    def test_a_linear_layer_beside_which_another_path_runs_is_none(self):
+        class Skips(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 4)
+
+            def forward(self, x):
+                x = self.first(x.mean(dim=(2, 3)))
+                return x + self.last(x)
+
+        assert classifier(trace(Skips(), torch.zeros(1, 3, 8, 8))) is None
+
+    def test_without_weights_there_is_none(self):
+        assert classifier(trace(nn.Sequential(nn.ReLU(), nn.Flatten()), torch.zeros(1, 3, 8, 8))) is None

@@ -1,0 +1,177 @@
+"""From expected accuracies to a ranking: cuts and protocols, objectives, ties, and sources without a prediction."""
+
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+from transferscope.errors import InputError, SourceError, TransferscopeWarning
+from transferscope.prediction.selection import ScratchCandidate, protocols_of, recommend
+from transferscope.results.cuts import cut_table
+
+N_SAMPLES, CONTRAST = 50, 0.3
+PROTOCOLS = ("truncate", "reinit", "finetune")
+
+
+def predictions_of(expected, *, flops=None, calibrated=1, growth=0.0):
+    """Predictions from a list of expected accuracies a source, each a number (truncate) or one for each protocol."""
+    depths = max(len(row) for row in expected.values())
+    values = np.full((len(expected), depths, 3), np.nan)
+    layer, params, cost = (
+        np.full((len(expected), depths), fill, kind) for fill, kind in (("", object), (-1, int), (-1, int))
+    )
+    for i, (source, row) in enumerate(expected.items()):
+        for j, value in enumerate(row):
+            values[i, j, : np.size(value)] = value
+            layer[i, j], params[i, j] = f"stage{j}", 10 * (j + 1)
+            cost[i, j] = flops[source][j] if flops else 100 * (j + 1)
+    over_all = {"expected_accuracy": values, "lower": values - 0.05, "upper": values + 0.05}
+    over_cuts = {"layer": layer, "params": params, "flops": cost, "logme": -values[:, :, 0]}
+    return xr.Dataset(
+        {name: (("source", "depth", "protocol"), array) for name, array in over_all.items()}
+        | {name: (("source", "depth"), array) for name, array in over_cuts.items()}
+        | {"leep": ("source", np.arange(len(expected)) / 4)},
+        coords={"source": list(expected), "depth": np.arange(1, depths + 1), "protocol": list(PROTOCOLS)},
+        attrs={
+            "n_samples": N_SAMPLES, "calibrated": calibrated, "scratch_growth": growth, "largest_class": 0.25,
+            "contrast": CONTRAST, "samples": 50, "classes": 4,
+        },
+    )  # fmt: skip
+
+
+def ranked(expected, scratch=None, objective="accuracy", **options):
+    return recommend(predictions_of(expected, **options), ("logme",), scratch, ("leep",), objective)
+
+
+def scratch_with(accuracy, flops=1):
+    return ScratchCandidate("compact", accuracy, n_held_out=40, depths=8, params=5, flops=flops)
+
+
+def logit(p):
+    return math.log(p / (1 - p))
+
+
+def test_each_source_at_its_best_cut_best_first():
+    picks = ranked({"low": [0.1, 0.4], "inner": [0.3, 0.9, 0.5], "short": [0.7]}, scratch_with(0.6))
+    assert [(p.source, p.layer, p.depth, p.depths, p.protocol) for p in picks] == [
+        ("inner", "stage1", 2, 3, "truncate"),
+        ("short", "stage0", 1, 1, "truncate"),
+        ("scratch", None, 0, 8, "scratch"),
+        ("low", "stage1", 2, 2, "truncate"),
+    ]
+    assert [p.rank for p in picks] == [1, 2, 3, 4]
+    best = picks[0]
+    assert (best.expected_accuracy, best.params, best.flops) == (0.9, 20, 200)
+    assert best.scores == {"logme": -0.9}
+    assert best.baselines == {"leep": 0.25}
+    assert best.interval == pytest.approx((0.85, 0.95))
+    plain = [*best.interval, best.expected_accuracy, *best.scores.values()]
+    assert {type(value) for value in plain} == {float}
+    assert {type(value) for value in (best.depth, best.depths, best.params, best.flops)} == {int}
+
+
+def test_the_best_protocol_is_chosen_with_the_cut_and_what_is_trained_behind_it_is_paid_for():
+    (pick,) = ranked({"a": [(0.3, 0.8, 0.4), (0.5, 0.6, 0.7), (0.1, 0.1, 0.1)]})
+    assert (pick.protocol, pick.depth, pick.expected_accuracy) == ("reinit", 1, 0.8)
+    assert (pick.params, pick.flops) == (30, 300)  # of the whole network
+    rows = cut_table(predictions_of({"a": [(0.3, 0.8, 0.4), (0.5, 0.6, 0.7)]}))
+    assert rows[rows["protocol"] == "truncate"]["flops"].tolist() == [100, 200]
+    assert set(rows[rows["protocol"] != "truncate"]["flops"]) == {200}
+
+
+def test_scratch_has_an_interval_of_its_own_held_out_images():
+    (pick,) = (p for p in ranked({"a": [0.2]}, scratch_with(0.75)) if p.protocol == "scratch")
+    expected = stats.binomtest(30, 40).proportion_ci(confidence_level=0.8, method="wilson")
+    assert pick.interval == pytest.approx((expected.low, expected.high))
+    assert (pick.rank, pick.source, pick.params, pick.flops, pick.scores) == (1, "scratch", 5, 1, {})
+
+
+def test_scratch_gains_by_more_images_than_it_was_trained_on():
+    (pick,) = (p for p in ranked({"a": [0.2]}, scratch_with(0.75), growth=0.5) if p.protocol == "scratch")
+    assert logit(pick.expected_accuracy) == pytest.approx(math.log(30.5 / 10.5) + 0.5)
+    assert pick.interval[0] < pick.expected_accuracy < pick.interval[1]
+
+
+def test_without_a_scratch_candidate_there_is_none():
+    assert [p.source for p in ranked({"a": [0.2], "b": [0.3]})] == ["b", "a"]
+
+
+def test_among_equal_cuts_the_shallower_one():
+    assert ranked({"a": [0.1, 0.8, 0.8, 0.8]})[0].depth == 2
+
+
+def test_among_equal_sources_fewer_flops_then_the_name():
+    flops = {"dear": [9, 90], "zebra": [5, 50], "ant": [5, 50]}
+    picks = ranked({name: [0.1, 0.8] for name in flops}, scratch_with(0.8, flops=60), flops=flops)
+    assert [p.source for p in picks] == ["ant", "zebra", "scratch", "dear"]
+
+
+def test_a_depth_without_prediction_is_never_chosen():
+    assert ranked({"a": [np.nan, 0.3, np.nan, 0.2]})[0].depth == 2
+
+
+def test_a_source_without_any_prediction_is_left_out_and_named():
+    with pytest.warns(TransferscopeWarning, match="Source empty has no expected accuracy"):
+        picks = ranked({"a": [0.2, 0.1], "empty": [np.nan, np.nan], "b": [0.3]})
+    assert [(p.rank, p.source) for p in picks] == [(1, "b"), (2, "a")]
+
+
+def test_nothing_to_rank_is_an_error():
+    with pytest.warns(TransferscopeWarning), pytest.raises(SourceError, match="No source has an expected accuracy"):
+        ranked({"a": [np.nan], "b": [np.nan]})
+    with pytest.warns(TransferscopeWarning):
+        assert [p.source for p in ranked({"a": [np.nan]}, scratch_with(0.5))] == ["scratch"]
+
+
+def test_sources_are_told_apart_by_how_wrong_predicted_differences_were():
+    near, far = 1 / (1 + math.exp(-0.5 * CONTRAST)), 1 / (1 + math.exp(3 * CONTRAST))
+    first, second, third = ranked({"half": [0.5], "near": [near], "far": [far]})
+    assert [first.source, second.source, third.source] == ["near", "half", "far"]
+    assert first.beats_next == pytest.approx(stats.norm.cdf(0.5))
+    assert second.beats_next == pytest.approx(stats.norm.cdf(3))
+    assert third.beats_next is None
+    assert (first.tied_with, second.tied_with, third.tied_with) == (("half",), ("near",), ())
+
+
+def test_scratch_is_compared_by_both_intervals():
+    picks = ranked({"a": [0.7]}, scratch_with(0.75))
+    assert [pick.source for pick in picks] == ["scratch", "a"]
+    ends = [[0.65, 0.75], stats.binomtest(30, 40).proportion_ci(confidence_level=0.8, method="wilson")]
+    spreads = [(logit(high) - logit(low)) / (2 * stats.norm.ppf(0.9)) for low, high in ends]
+    expected = stats.norm.cdf((logit(0.75) - logit(0.7)) / math.hypot(*spreads))
+    assert picks[0].beats_next == pytest.approx(expected)
+    assert picks[0].tied_with == ("a",)
+
+
+def test_of_scores_alone_the_number_of_images_decides():
+    picks = ranked({"a": [0.7], "b": [0.5]}, scratch_with(0.1), calibrated=0)
+    rng = np.random.default_rng(0)
+    a, b = rng.beta(36, 16, 10**6), rng.beta(26, 26, 10**6)
+    assert picks[0].beats_next == pytest.approx((a > b).mean(), abs=0.01)
+    assert picks[1].beats_next > 0.999
+
+
+def test_latency_takes_the_fewest_flops_of_what_cannot_be_told_apart():
+    sources = {"deep": [0.3, 0.78, 0.8], "slow": [0.77, 0.79], "bad": [0.2]}
+    flops = {"deep": [10, 20, 30], "slow": [25, 25], "bad": [1]}
+    picks = ranked(sources, objective="latency", flops=flops)
+    assert [(p.source, p.depth, p.flops) for p in picks] == [("deep", 2, 20), ("slow", 2, 25), ("bad", 1, 1)]
+
+
+def test_accuracy_per_joule_counts_what_lies_above_the_largest_class():
+    picks = ranked(
+        {"a": [0.3, 0.65, 0.7], "b": [0.26]}, objective="accuracy-per-joule", flops={"a": [10, 20, 40], "b": [1]}
+    )
+    # (0.65 - 0.25) / 20 lies above 0.05 / 10, 0.45 / 40 and 0.01 / 1.
+    assert [(p.source, p.depth) for p in picks] == [("a", 2), ("b", 1)]
+
+
+def test_unknown_objectives_and_protocols_are_errors():
+    with pytest.raises(InputError, match=r"`objective` to be one of accuracy, .*did you mean 'latency'"):
+        ranked({"a": [0.2]}, objective="latensy")
+    with pytest.raises(InputError, match=r"`protocol` to be one of truncate, .*'truncat'"):
+        protocols_of("truncat")
+    assert protocols_of("any") == PROTOCOLS
+    assert protocols_of("reinit") == ("reinit",)

@@ -1,0 +1,287 @@
+"""Advice: the accuracies are those of the shipped calibration, the rule is the one that is stated."""
+
+import json
+import math
+import warnings
+from importlib import resources
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from sklearn.datasets import load_digits
+
+import transferscope as ts
+from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.prediction.covariates import Case, candidates
+from transferscope.protocols.training.recipe import Recipe
+from transferscope.results.advice import Change
+from transferscope.runtime.power import carbon_intensity
+from transferscope.verbs.advise import accuracies, costs
+from transferscope.verbs.advise import advise as room
+from transferscope.verbs.advise.accuracies import choose_depths, expected, head_shifts
+from transferscope.verbs.advise.advise import advise
+from transferscope.verbs.advise.decision import changes, cheapest
+
+WAYS = ["truncate", "fne", "toptuning", "reinit", "finetune", "scratch"]
+COSTS = ("seconds", "kwh", "kgco2e")
+FACTORY = """
+from torch import nn
+from transferscope.networks import CompactResNet
+
+def build(width=4):
+    return CompactResNet(4, width=width)
+
+def headless():
+    def block(inputs):
+        return nn.Sequential(nn.Conv2d(inputs, 6, 3, stride=2), nn.ReLU())
+    return nn.Sequential(block(3), block(6), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits(n_class=4)
+    return (data.images * (255 / 16)).astype(np.uint8)[:120], data.target[:120]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A cache and a zoo of its own, and no more timing than is needed."""
+    folder = tmp_path_factory.mktemp("advice")
+    (folder / "nets.py").write_text(FACTORY)
+    entries = [
+        {"name": name, "loader": "python", "factory": "nets.py:build", "transform": {"size": 16}, "kwargs": kwargs}
+        for name, kwargs in (("narrow", {}), ("wide", {"width": 6}))
+    ]
+    entries.append({"name": "headless", "loader": "python", "factory": "nets.py:headless", "transform": {"size": 16}})
+    (folder / "zoo.yaml").write_text(json.dumps({"version": 1, "sources": entries[:2]}))
+    (folder / "headless.yaml").write_text(json.dumps({"version": 1, "sources": entries[2:]}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRANSFERSCOPE_HOME", str(folder / "home"))
+        patch.setattr(costs, "_SECONDS", 0.0)
+        patch.setattr(room, "_SIZES", 4)
+        yield folder
+
+
+OPTIONS = {"device": "cpu", "recipe": Recipe(epochs=2), "progress": False, "trust_code": True}
+
+
+@pytest.fixture(scope="module")
+def advice(house, digits):
+    return advise(digits, house / "zoo.yaml", country="ESP", **OPTIONS)
+
+
+class TestAdvise:
+    def test_every_way_is_there_under_the_name_that_measure_has(self, advice):
+        from transferscope.verbs.measure.plan import PROTOCOLS
+
+        assert [way.protocol for way in advice.ways] == WAYS
+        assert set(WAYS) <= set(PROTOCOLS)
+        depths = {way.protocol: way.depth for way in advice.ways}
+        assert depths["fne"] == depths["finetune"] == advice.depths == 8
+        assert depths["toptuning"] == depths["truncate"] >= 1
+        assert 1 <= depths["reinit"] < 8
+        assert depths["scratch"] == 0
+
+    def test_accuracies_are_those_of_the_shipped_calibration(self, advice, house, digits):
+        ranking = ts.rank(digits, house / "zoo.yaml", **OPTIONS)
+        assert advice.source == next(pick.source for pick in ranking.recommendations if pick.layer)
+        reference = ranking.reference
+        assert (advice.samples, advice.target.samples, advice.samples_per_class) == (120, 120, 30)
+        case = Case(120, 120, 4, reference.held_out_accuracy, reference.held_out_samples)
+        rows = candidates(ranking.scores[["depth_fraction", *NEEDED]].to_dataframe().reset_index(), case)
+        file = json.loads(resources.files("transferscope.prediction").joinpath("calibration.json").read_text())
+        logits = file["level"]
+        for term in file["terms"]:
+            values = term["coefficient"] * rows["protocol"].isin(term["protocols"])
+            for factor in term["factors"]:
+                values = values * rows[factor]
+            logits = logits + values
+        rows = rows.assign(accuracy=1 / (1 + np.exp(-logits)))
+        own = rows[rows["source"] == advice.source].set_index(["protocol", "depth"])["accuracy"]
+        ways = {way.protocol: way for way in advice.ways}
+        assert advice.calibrated
+        for protocol in ("truncate", "reinit", "finetune"):
+            assert ways[protocol].expected_accuracy == pytest.approx(own[protocol, ways[protocol].depth])
+        assert ways["truncate"].expected_accuracy == pytest.approx(own["truncate"].max())
+        assert ways["reinit"].expected_accuracy == pytest.approx(own["reinit"].loc[:7].max())
+        assert ways["scratch"].expected_accuracy == pytest.approx(rows["accuracy"].iloc[-1])
+        for way in advice.ways:
+            assert way.interval[0] < way.expected_accuracy < way.interval[1]
+
+    def test_costs_are_of_this_machine_and_trials_those_of_the_protocols(self, advice):
+        grams = carbon_intensity("ESP").grams
+        for way in advice.ways:
+            assert way.seconds > 0
+            assert way.kgco2e == pytest.approx(way.kwh * grams / 1e3)
+        assert [way.trials for way in advice.ways] == [5, 1, 21, 1, 1, 1]
+        assert 0 < advice.measured_seconds < 60
+        assert "Spain" in advice.energy
+
+    def test_the_same_again_apart_from_cost_with_the_session_as_it_was(self, advice, house, digits):
+        state = torch.random.get_rng_state()
+        again = advise(digits, house / "zoo.yaml", country="ESP", **OPTIONS)
+        assert torch.equal(state, torch.random.get_rng_state())
+        one, other = advice.table.drop(columns=[*COSTS, "advised"]), again.table.drop(columns=[*COSTS, "advised"])
+        assert one.equals(other)
+        assert advice.looked_at == again.looked_at
+
+    def test_a_named_source_alone_and_more_images_than_there_are(self, house, digits):
+        found = advise(digits, house / "zoo.yaml", source="narrow", shots=100, tolerance=0.5, **OPTIONS)
+        assert [way.trials for way in found.ways] == [5, 1, 21, 1, 1, 1]
+        assert (found.source, found.samples, found.target.samples) == ("narrow", 400, 120)
+        low, high = found.looked_at
+        assert low == 30
+        assert high > 100
+        # Half of the accuracy may be lost: something that is done in no time does.
+        assert found.best.protocol in ("truncate", "fne", "toptuning")
+        assert sum(found.table["advised"]) == 1
+
+    def test_ways_that_the_source_does_not_allow_are_left_out_with_the_reason(self, house, digits, caplog):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TransferscopeWarning)
+            found = advise(digits, house / "headless.yaml", **OPTIONS)
+        assert [way.protocol for way in found.ways] == WAYS[:3]
+        assert [each.source for each in found.left_out] == WAYS[3:]
+        assert all("linear classifier" in each.error for each in found.left_out)
+        assert "full fine-tuning of headless failed" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"tolerance": -0.1}, "`tolerance` to be an accuracy, at least 0 and below 1, but got -0.1"),
+            ({"tolerance": 1}, "`tolerance`.*but got 1"),
+            ({"tolerance": math.nan}, "`tolerance`.*but got nan"),
+            ({"tolerance": "much"}, "`tolerance`.*'much'"),
+            ({"shots": 0}, "`shots` to be a whole number of images of each class, at least 1, but got 0"),
+            ({"shots": 2.5}, "`shots`.*2.5"),
+            ({"source": "narow"}, r"`source` to name a source of the zoo, but got 'narow' \(did you mean 'narrow'"),
+            ({"source": "?"}, "there are narrow, wide"),
+            ({"country": "Spain"}, r"`country`.*'Spain' \(did you mean 'ESP'"),
+            ({"samples": 7}, "samples = 7 is too few for 4 classes"),
+            ({"samples": 0}, "`samples`"),
+            ({"batch_size": 0}, "`batch_size`"),
+        ],
+    )
+    def test_wrong_arguments_are_input_errors_that_name_them(self, house, digits, options, said):
+        with pytest.raises(InputError, match=said):
+            advise(digits, house / "zoo.yaml", **{**OPTIONS, **options})
+
+
+NEEDED = ["logme", "knn", "nearest_mean", "ridge", "effective_rank"]
+
+
+def predictions(truncate, reinit, finetune, scratch=0.3):
+    """Make what `expected_accuracies` returns for one source; each interval is ±0.1."""
+    values = np.array([truncate, reinit, finetune], float).T
+    named = {"expected_accuracy": values, "lower": values - 0.1, "upper": values + 0.1}
+    own = {f"scratch_{name}": ((), scratch + shift) for name, shift in zip(named, (0, -0.1, 0.1), strict=True)}
+    return xr.Dataset(
+        {name: (("depth", "protocol"), array) for name, array in named.items()}
+        | own
+        | {"layer": ("depth", np.where(np.isnan(truncate), "", "x").astype(object))},
+        coords={"depth": np.arange(1, len(values) + 1), "protocol": ["truncate", "reinit", "finetune"]},
+        attrs={"calibrated": 1},
+    )
+
+
+class TestAccuracies:
+    def test_ways_are_cut_where_they_are_expected_to_do_best(self):
+        # The other source of the zoo is deeper by one.
+        own = predictions([0.5, 0.7, 0.7, math.nan], [0.4, 0.5, 0.9, math.nan], [0.8, 0.2, 0.6, math.nan])
+        depths = choose_depths(own)
+        assert depths == {"truncate": 2, "fne": 3, "toptuning": 2, "reinit": 2, "finetune": 3, "scratch": 0}
+        found = expected(own, depths, {"fne": 0.0, "toptuning": math.log(2)})
+        assert found["truncate"] == pytest.approx((0.7, 0.6, 0.8))
+        assert found["reinit"] == pytest.approx((0.5, 0.4, 0.6))
+        assert found["finetune"] == pytest.approx((0.6, 0.5, 0.7))
+        assert found["scratch"] == pytest.approx((0.3, 0.2, 0.4))
+        assert found["fne"] == pytest.approx(found["truncate"])
+        # Odds twice as high: 7/3 becomes 14/3, 6/4 becomes 12/4, 8/2 becomes 16/2.
+        assert found["toptuning"] == pytest.approx((14 / 17, 12 / 16, 16 / 18))
+
+    def test_with_one_stage_nothing_is_left_to_be_trained_in_part(self):
+        assert list(choose_depths(predictions([0.5], [0.4], [0.8]))) == [way for way in WAYS if way != "reinit"]
+
+    def test_ways_that_nothing_is_expected_of_are_left_out(self):
+        own = predictions([0.5, math.nan], [math.nan, math.nan], [0.8, math.nan]).assign(layer=("depth", ["x", "y"]))
+        assert choose_depths(own) == {"truncate": 1, "fne": 2, "toptuning": 1, "scratch": 0}
+
+    def test_a_head_is_moved_by_what_it_gets_right_more(self):
+        # Four corners of a square, opposite ones of one class: no line tells them apart, a kernel does.
+        rng = np.random.default_rng(0)
+        corners = np.array([[0, 0], [1, 1], [0, 1], [1, 0]]).repeat(15, axis=0)
+        features = corners + 0.05 * rng.normal(size=(60, 2))
+        labels = np.repeat([0, 0, 1, 1], 15)
+        shifts = head_shifts([features, features], labels, 1)
+        right = round(60 * ts.transferability.ridge(features, labels))
+        assert ts.transferability.kernel_ridge(features, labels) == 1
+        odds = (60.5 / 0.5) / ((right + 0.5) / (60.5 - right))
+        assert shifts["toptuning"] == pytest.approx(60 / (60 + accuracies.HALF_BELIEVED) * math.log(odds))
+
+    def test_heads_that_get_as_much_right_are_expected_to_be_alike(self):
+        labels = np.repeat([0, 1], 12)
+        features = labels[:, None] + np.linspace(0, 0.1, 24)[:, None] * [1, -1]
+        assert head_shifts([features], labels, 1) == pytest.approx({"fne": 0, "toptuning": 0})
+
+    def test_one_image_of_a_class_tells_nothing_of_the_embedding(self):
+        rng = np.random.default_rng(0)
+        labels = np.array([0] * 9 + [1])
+        assert head_shifts([rng.normal(size=(10, 3))], labels, 1)["fne"] == 0
+
+
+class TestDecision:
+    @pytest.mark.parametrize(
+        ("tolerance", "wanted"), [(0, "best"), (0.019, "best"), (0.02, "close"), (0.1, "close"), (0.3, "poor")]
+    )
+    def test_the_cheapest_within_the_tolerance(self, tolerance, wanted):
+        accuracies = {"poor": 0.6, "close": 0.88, "best": 0.9, "costly": 0.89}
+        seconds = {"poor": 1.0, "close": 10.0, "best": 100.0, "costly": 1000.0}
+        assert cheapest(accuracies, seconds, tolerance) == wanted
+
+    def test_of_ways_that_cost_about_the_same_the_more_accurate(self):
+        accuracies = {"a": 0.88, "b": 0.89, "c": 0.9}
+        assert cheapest(accuracies, {"a": 2.0, "b": 3.0, "c": 3.1}, 0.05) == "b"
+        assert cheapest(accuracies, {"a": 2.0, "b": 3.1, "c": 3.2}, 0.05) == "a"
+
+    def test_changes_lie_between_neighbours(self):
+        assert changes([5, 10, 20, 40], ["a", "a", "b", "c"]) == (
+            Change((10, 20), "a", "b"),
+            Change((20, 40), "b", "c"),
+        )
+        assert changes([5], ["a"]) == ()
+
+    def turning(self, monkeypatch, samples, beyond=math.inf):
+        """Let fine-tuning gain 0.1 with each tenfold and stay 0.015 behind until 200 images of each of 10 classes."""
+
+        def hand_made(_scores, n_samples):
+            tuned = 0.9 - 0.015 + 0.1 * math.log10(n_samples / 2000)
+            found = predictions([0.8, 0.9], [0.1, 0.1], [0.1, tuned]).expand_dims(source=["it"])
+            for name in ("scratch_expected_accuracy", "scratch_lower", "scratch_upper"):
+                found[name] = found[name].isel(source=0)
+            return found.assign_attrs(calibrated=int(n_samples <= beyond))
+
+        monkeypatch.setattr(room, "expected_accuracies", hand_made)
+        monkeypatch.setattr(room, "_SIZES", 20)
+        monkeypatch.setattr(room, "most_samples", lambda _scores: 20_000)
+        ranking = SimpleNamespace(
+            target=SimpleNamespace(classes=10, samples=samples), scores=None, expected_for=samples
+        )
+        # A tenth of a second for each image, or five seconds in all.
+        prices = {"truncate": SimpleNamespace(phases=lambda n: {"head": (0.1 * n, 1.0)})}
+        prices["finetune"] = SimpleNamespace(phases=lambda _n: {"training": (4.0, 1.0), "features": (1.0, 1.0)})
+        return room._turning_points(ranking, "it", dict.fromkeys(prices, 2), {}, prices, 0.015)
+
+    def test_the_number_of_images_at_which_the_advice_changes(self, monkeypatch):
+        """From 200 images of each class on, fine-tuning comes within the tolerance, and costs less than the head."""
+        (found,), looked_at = self.turning(monkeypatch, 100)
+        assert (found.before, found.after) == ("truncate", "finetune")
+        assert found.between[0] < 200 <= found.between[1] < 1.5 * found.between[0]
+        assert looked_at == (10, 2000)
+
+    def test_it_is_sought_where_something_was_measured(self, monkeypatch):
+        assert self.turning(monkeypatch, 100, beyond=1500) == ((), (10, pytest.approx(140, rel=0.2)))
+        assert self.turning(monkeypatch, 100, beyond=0) == ((), None)
+        assert self.turning(monkeypatch, 30_000) == ((), None)

@@ -1,0 +1,1 @@
+"""Forward passes to features: stages, hooks, reductions, Gram matrices."""

@@ -1,0 +1,346 @@
+"""Forward hooks that turn a forward pass into named activations, reduced and released as they come."""
+
+import difflib
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from transferscope.activations.reductions import Reduction, reducer
+from transferscope.activations.stages import Stage, evaluating, first_tensor, natural_stages, numbered, trace
+from transferscope.arrays import backend
+from transferscope.errors import CaptureError, InputError, TransferscopeWarning
+
+Layers = str | Sequence[str]
+
+
+class Activations(Mapping[str, torch.Tensor]):
+    """The activations of the most recent forward pass, in the order in which the layers fired."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, torch.Tensor] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        """Shape of each layer's output for one sample, before any reduction."""
+
+    def __getitem__(self, layer: str) -> torch.Tensor:
+        """Return the activation of `layer`."""
+        if layer not in self._tensors:
+            raise CaptureError(f"No activation of layer {layer!r}; captured: {_listed(self._tensors)}.")
+        return self._tensors[layer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, layer: object) -> bool:
+        return layer in self._tensors
+
+
+@contextmanager
+def capture(net: nn.Module, layers: Layers = "auto", *, reduce: Reduction = None) -> Iterator[Activations]:
+    """Capture layer activations of every forward pass made inside the `with` block.
+
+    Inside the block the network is in evaluation mode and no gradients are kept; hooks, mode and gradient state
+    are as before when it ends, however it ends.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Any network; `DataParallel` wrappers are looked through.
+    layers : "auto", a name, or a sequence of names and globs
+        Paths of `named_modules()`. In a glob `*` stands for one path component and `**` for any number. A module
+        that is called more than once in a forward pass appears as `path`, `path:2`, …; one of its calls can be
+        asked for by that name. "auto" picks the natural stages (see `stages.natural_stages`).
+    reduce : None, "flatten", "mean", "grid", "class_token", "positions" or a callable
+        What is kept of each output, see `reductions.reducer`: None keeps it as it is; a callable gets the tensor
+        and returns what to keep.
+
+    Yields
+    ------
+    Activations
+        Mapping from layer name to tensor, replaced at each forward pass. Of a tuple or mapping the first tensor
+        is taken.
+
+    Raises
+    ------
+    CaptureError
+        When a layer does not exist, never fired, or returned no tensor.
+    InputError
+        When `reduce` is unknown.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    >>> with capture(net, layers=["0", "1"]) as activations:
+    ...     output = net(torch.ones(2, 3, 8, 8))
+    >>> tuple(activations["0"].shape)
+    (2, 4, 6, 6)
+    >>> torch.equal(activations["1"], output)
+    True
+    """
+    recorder = _Recorder(net, layers, reducer(reduce))
+    try:
+        with evaluating(net), torch.inference_mode():
+            yield recorder.activations
+        recorder.check_fired()
+    finally:
+        recorder.remove()
+
+
+def collect(
+    net: nn.Module,
+    batches: Iterable[torch.Tensor],
+    layers: Layers = "auto",
+    *,
+    reduce: Reduction = "mean",
+    device: torch.device | str = "cpu",
+) -> dict[str, backend.Array]:
+    """Run `net` over `batches` and return the reduced features of every layer for all samples.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Already on `device`.
+    batches : iterable of torch.Tensor
+        Each (n_samples, ...).
+    layers, reduce
+        As in `capture`.
+    device : torch.device or str
+        Where the batches are moved before the forward pass.
+
+    Returns
+    -------
+    dict of str to array
+        Layer name to (n_samples, n_features), float32 or float64, in firing order: NumPy arrays from the CPU, CuPy
+        arrays from a GPU (NumPy ones where CuPy is missing).
+
+    Raises
+    ------
+    CaptureError
+        As `capture`; also when an activation is NaN or infinite, when the layers that fire differ from batch to
+        batch, or when there is no batch.
+    """
+    parts: dict[str, list[torch.Tensor]] = {}
+    with capture(net, layers, reduce=reduce) as activations:
+        for batch in batches:
+            net(batch.to(device))
+            if parts and list(parts) != list(activations):
+                raise CaptureError(
+                    f"Expected the same layers to fire on every batch, but got {_listed(activations)} after "
+                    f"{_listed(parts)}; name layers that always fire."
+                )
+            for layer, tensor in activations.items():
+                check_finite(tensor, layer)
+                if len(tensor) != len(batch):
+                    raise CaptureError(
+                        f"Expected layer {layer!r} to give a row per image, but got {len(tensor)} for {len(batch)} "
+                        "images; choose a layer before the samples are regrouped."
+                    )
+                parts.setdefault(layer, []).append(tensor)
+    return {layer: backend.from_torch(torch.cat(tensors)) for layer, tensors in parts.items()}
+
+
+def check_finite(tensor: torch.Tensor, layer: str) -> None:
+    """Raise CaptureError when `tensor`, the activation of `layer`, holds a NaN or an infinite value."""
+    if not bool(torch.isfinite(tensor).all()):
+        raise CaptureError(
+            f"The activations of layer {layer!r} are NaN or infinite, or too large for their squares; check the "
+            "weights and the input normalisation of this network."
+        )
+
+
+def resolve_stages(
+    net: nn.Module, layers: Layers, sample: torch.Tensor, *, cuts_only: bool = False
+) -> tuple[Stage, ...]:
+    """Return the stages that `layers` stands for in `net`, in firing order, with the size of what each keeps.
+
+    Parameters
+    ----------
+    net, layers
+        As in `capture`.
+    sample : torch.Tensor
+        An input of the network, (n_samples, ...); its first sample is run.
+    cuts_only : bool
+        Leave out, with a warning, the layers after which the network cannot be cut: those inside a residual block,
+        say. Where the graph does not tell (`no_grad` inside `forward`), all are kept.
+
+    Raises
+    ------
+    CaptureError
+        When a layer does not exist or does not fire, "auto" finds none, or no cut is left.
+    """
+    net = net.module if isinstance(net, _PARALLEL) else net
+    calls = trace(net, sample)
+    if layers == "auto":
+        return tuple(natural_stages(net, calls))
+    requested = select_layers(net, layers)
+    kept = [call for call in calls if call.layer in requested or _path(call.layer) in requested]
+    _check_fired(net, requested, {name for call in kept for name in (call.layer, _path(call.layer))})
+    inner = [call.layer for call in kept if not call.is_cut]
+    if cuts_only and inner and any(call.is_cut for call in calls):
+        kept = [call for call in kept if call.is_cut]
+        if not kept:
+            raise CaptureError(
+                f"No network can be cut after {_listed(inner)}: other paths lead around; name whole blocks, which "
+                "`transferscope layers` lists."
+            )
+        warnings.warn(
+            f"{len(inner)} layers are left out, since other paths lead around them and no network can be cut there: "
+            f"{_listed(inner)}",
+            TransferscopeWarning,
+            stacklevel=2,
+        )
+    return tuple(Stage(call.layer, call.shape, call.params, call.flops) for call in kept)
+
+
+def _check_fired(net: nn.Module, requested: Iterable[str], fired: Iterable[str]) -> None:
+    silent = [name for name in requested if name not in fired]
+    if silent:
+        others = [path for path, _ in net.named_modules() if path not in silent]
+        raise CaptureError(
+            f"Layer {silent[0]!r} exists but never fired during the forward pass"
+            f"{_suggestion(silent[0], others)}; ask for a layer that the network runs through."
+        )
+
+
+class _Recorder:
+    """The hooks of one `capture` and what they have recorded."""
+
+    def __init__(self, net: nn.Module, layers: Layers, reducer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.activations = Activations()
+        self._net = net.module if isinstance(net, _PARALLEL) else net
+        self._reducer = reducer
+        self._parts: dict[str, dict[Any, torch.Tensor]] = {}
+        self._calls: Counter[tuple[str, Any]] = Counter()
+        self._fired: set[str] = set()
+        self._tracing = False
+        self._automatic = layers == "auto"
+        self._wanted = [] if self._automatic else select_layers(self._net, layers)
+        self._handles = [
+            net.register_forward_pre_hook(self._begin, with_kwargs=True),
+            net.register_forward_hook(self._finish),
+        ]
+        self._watch()
+
+    def _watch(self) -> None:
+        paths = {_path(name) for name in self._wanted}
+        for path, module in self._net.named_modules():
+            if path in paths:
+                hook = self._hook(path)
+                # Before any other hook or module can change the output in place.
+                self._handles.append(module.register_forward_hook(hook, prepend=True))
+
+    def _hook(self, path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def record(_module: nn.Module, _args: Any, output: Any) -> None:
+            if self._tracing:
+                return
+            tensor = first_tensor(output)
+            if tensor is None:
+                raise CaptureError(
+                    f"Expected layer {path!r} to return a tensor, or a tuple or mapping with one, but got "
+                    f"{type(output).__name__}; choose another layer."
+                )
+            self._calls[path, tensor.device] += 1
+            name = numbered(path, self._calls[path, tensor.device])
+            if name in self._wanted or (path in self._wanted and not self._automatic):
+                self.activations.shapes[name] = tuple(tensor.shape[1:])
+                # Replicas of DataParallel run side by side; each writes under its own device.
+                self._parts.setdefault(name, {})[tensor.device] = self._reducer(tensor.detach())
+
+        return record
+
+    def _begin(self, net: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._tracing:
+            return
+        if self._automatic and not self._wanted:
+            self._tracing = True
+            try:
+                if not args or not isinstance(args[0], torch.Tensor):
+                    raise CaptureError(
+                        "Expected the network to be called with a tensor as its first positional argument, to find its "
+                        "stages with; call it so, or name the layers explicitly instead of `layers='auto'`."
+                    )
+                own_device = next((p.device for p in self._net.parameters()), None)
+                sample = args[0][:1] if own_device is None else args[0][:1].to(own_device)
+                calls = trace(self._net, sample, *args[1:], **kwargs)
+            finally:
+                self._tracing = False
+            self._wanted = [stage.layer for stage in natural_stages(self._net, calls)]
+            self._watch()
+        self._parts.clear()
+        self._calls.clear()
+
+    def _finish(self, _net: nn.Module, _args: Any, _output: Any) -> None:
+        if self._tracing:
+            return
+        merged = {}
+        for name, parts in self._parts.items():
+            devices = sorted(parts, key=lambda d: (d.type, d.index or 0))
+            home = devices[0]
+            merged[name] = torch.cat([parts[d].to(home) for d in devices]) if len(parts) > 1 else parts[home]
+        self.activations._tensors = merged
+        self._fired.update(merged)
+        self._parts = {}
+
+    def check_fired(self) -> None:
+        if not self._fired and not self._wanted:
+            raise CaptureError("No forward pass ran inside `capture`; call the network inside the `with` block.")
+        _check_fired(self._net, self._wanted, self._fired)
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def select_layers(net: nn.Module, layers: Layers) -> list[str]:
+    """Resolve names and globs to layer names of `net`, each once, in the order in which they are asked for."""
+    patterns = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, Sequence) else []
+    if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
+        raise InputError(
+            f"Expected `layers` to be 'auto', a layer name or a sequence of names and globs, but got {layers!r}."
+        )
+    paths = [path for path, _ in net.named_modules() if path]
+    selected: list[str] = []
+    for pattern in patterns:
+        if "*" in pattern:
+            regex = _glob(pattern)
+            matches = [path for path in paths if regex.fullmatch(path)]
+        else:
+            matches = [pattern] if _path(pattern) in paths else []
+        if not matches:
+            raise CaptureError(
+                f"No layer of {type(net).__name__} matches {pattern!r}{_suggestion(pattern, paths)}; "
+                "`transferscope layers` lists them all."
+            )
+        selected += matches
+    return list(dict.fromkeys(selected))
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*\*|\*)", pattern)
+    return re.compile("".join({"**": ".*", "*": "[^.]*"}.get(part, re.escape(part)) for part in parts))
+
+
+def _path(layer: str) -> str:
+    return re.sub(r":\d+$", "", layer)
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    return f" (near names: {', '.join(near)})" if near else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:8]) + (f" … ({len(names)} in all)" if len(names) > 8 else "") or "nothing"

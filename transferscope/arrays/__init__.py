@@ -1,0 +1,1 @@
+"""NumPy and CuPy mathematics that more than one room needs."""

@@ -1,0 +1,1 @@
+"""Labelled images: targets, their samples, batches and splits."""

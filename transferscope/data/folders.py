@@ -1,0 +1,187 @@
+"""An image folder, or a table of image files, as raw labelled samples: which images, of which class, in which split."""
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from transferscope.data.samples import SUFFIXES, Samples, from_files, label_array
+from transferscope.errors import InputError, near
+from transferscope.runtime.progress import Report, silent
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval"), "test"),
+}
+"""Folder names (in lower case) that stand for a split of the data and not for a class."""
+
+_LAYOUT = "it must hold one sub-folder of images per class"
+
+_Parts = tuple[str, ...]  # a path below the target folder
+
+
+def from_folder(root: Path, report: Report = silent) -> Samples:
+    """Find and read the images of a folder; see :func:`transferscope.data.target.load_target`."""
+    if not root.exists():
+        raise InputError(f"target folder {root} does not exist; give a folder with one sub-folder of images per class")
+    if not root.is_dir():
+        unpack = "; unpack it and give the folder" if root.suffix.lower() == ".zip" else f"; {_LAYOUT}"
+        raise InputError(f"target {root} is a file, not a folder{unpack}")
+    folders: list[_Parts] = []
+    files: list[_Parts] = []
+    for parts, is_folder in _walk(root, (), [root.resolve()]):
+        (folders if is_folder else files).append(parts)
+    images = [parts for parts in files if Path(parts[-1]).suffix.lower() in SUFFIXES]
+    if not images:
+        raise InputError(_without_images(root, folders, files))
+    use_splits = _has_splits(images)
+    places = [_split_and_class(parts[:-1], use_splits) for parts in images]
+    inside = [index for index, (_, name) in enumerate(places) if name is not None]
+    if not inside:
+        raise InputError(
+            f"target folder {root} has {len(images)} images, but none in a class folder: {_LAYOUT}, "
+            "and the classes are the folders' names"
+        )
+    samples = from_files(
+        [root.joinpath(*images[index]) for index in inside],
+        ["/".join(images[index]) for index in inside],
+        [str(places[index][1]) for index in inside],
+        [places[index][0] for index in inside],
+        report,
+    )
+    holding = {parts[:depth] for parts in images for depth in range(1, len(parts))}
+    empty = [parts for parts in folders if parts not in holding]
+    announced = {name for parts in empty if (name := _split_and_class(parts, use_splits)[1]) is not None}
+    samples.empty = sorted(announced - set(samples.labels))
+    loose = [parts for parts, (_, name) in zip(images, places, strict=True) if name is None]
+    known = set(images)
+    others = [parts for parts in files if parts not in known and _split_and_class(parts[:-1], use_splits)[1]]
+    if loose:
+        samples.notes.append(
+            f"{len(loose)} image files of {root} lie in no class folder and are ignored, such as "
+            f"{'/'.join(loose[0])}; move them into a folder named after their class to use them"
+        )
+    if others:
+        samples.notes.append(
+            f"{len(others)} files in the class folders of {root} are no images by their extension and are "
+            f"ignored, such as {'/'.join(others[0])}"
+        )
+    samples.one_class_hint = _one_class_hint(root, [images[index] for index in inside])
+    return samples
+
+
+def from_table(table: pd.DataFrame, report: Report = silent) -> Samples:
+    """Read the image files that a table lists; see :func:`transferscope.data.target.load_target`."""
+    for column in ("path", "label"):
+        if column not in table:
+            raise InputError(
+                "a table of images must have columns path and label, and split if there are any, but it has "
+                f"{', '.join(map(str, table.columns)) or 'none'}; rename them"
+            )
+    for row, name in enumerate(table["path"]):
+        if not isinstance(name, str | os.PathLike) or not os.fspath(name):
+            raise InputError(f"path must be that of a file in every row of the table, but is {name!r} in row {row}")
+    names = [os.fspath(name) for name in table["path"]]
+    if (again := pd.Series(names).duplicated()).any():
+        row = int(again.argmax())
+        raise InputError(f"each path must come once, but {names[row]} comes again in row {row}; drop such rows")
+    paths = [Path(name).expanduser().absolute() for name in names]
+    if paths and not any(path.is_file() for path in paths):
+        raise InputError(
+            f"no file of the table exists, the first is {names[0]}; relative paths start at the working directory, "
+            f"{Path.cwd()}"
+        )
+    if table["label"].hasnans:
+        row = int(table["label"].isna().argmax())
+        raise InputError(
+            f"label must name the class in every row of the table, but is missing in row {row}: {names[row]}"
+        )
+    labels = label_array(table["label"].to_numpy()).tolist()
+    split = (
+        [_split(row, value) for row, value in enumerate(table["split"])] if "split" in table else [None] * len(names)
+    )
+    return from_files(paths, names, labels, split)
+
+
+def _split(row: int, value: Any) -> str | None:
+    if pd.isna(value):
+        return None
+    if str(value).lower() in SPLITS:
+        return SPLITS[str(value).lower()]
+    raise InputError(
+        f"split must be one of {', '.join(SPLITS)}, or missing, but is {value!r} in row {row}{near(value, SPLITS)}"
+    )
+
+
+def _walk(folder: Path, above: _Parts, roots: list[Path]) -> Iterator[tuple[_Parts, bool]]:
+    """Yield (path below the root, is it a folder) in sorted order, without hidden names.
+
+    `roots` are the real folders being walked: the target and each linked folder. A link that leads into one
+    of them, or to a folder around one, would show images twice or never end; it is skipped.
+    """
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"folder {folder} cannot be read: {error.strerror or error}") from error
+    for entry in entries:
+        parts = (*above, entry.name)
+        if entry.name.startswith("."):
+            continue
+        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+            if entry.is_symlink():
+                real = Path(entry.path).resolve()
+                if any(real.is_relative_to(root) or root.is_relative_to(real) for root in roots):
+                    continue
+                roots.append(real)
+            yield parts, True
+            yield from _walk(Path(entry.path), parts, roots)
+        elif entry.is_symlink() or entry.is_file():  # no pipes or devices: reading them may never end
+            yield parts, False
+
+
+def _split_and_class(folders: _Parts, use_splits: bool = True) -> tuple[str | None, str | None]:
+    """Return the split and the class that the folders above an image name."""
+    places = [place for place, name in enumerate(folders) if use_splits and name.lower() in SPLITS]
+    if not places:
+        return None, _readable(folders[0]) if folders else None
+    below = folders[places[0] + 1 :]
+    # data/train/cat and cat/train both show cats; below train/, a folder train is what the images show
+    rest = [name for part in (below, folders) for name in part if name.lower() not in SPLITS] or below
+    return SPLITS[folders[places[0]].lower()], _readable(rest[0]) if rest else None
+
+
+def _has_splits(images: list[_Parts]) -> bool:
+    """Tell whether split names mean splits: not where they stand beside classes and hold no class folders."""
+    found = [_split_and_class(parts[:-1]) for parts in images]
+    inside_split = any(split is not None and name is not None for split, name in found)
+    beside_split = any(split is None and name is not None for split, name in found)
+    return inside_split or not beside_split
+
+
+def _readable(name: str) -> str:
+    """Spell a class name alike on every file system, and printable even if its bytes are not UTF-8."""
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
+
+
+def _without_images(root: Path, folders: list[_Parts], files: list[_Parts]) -> str:
+    packed = [parts for parts in files if parts[-1].lower().endswith((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"))]
+    if packed:
+        return f"target folder {root} has no images, but an archive, {'/'.join(packed[0])}: unpack it first"
+    if not files and not folders:
+        return f"target folder {root} is empty; {_LAYOUT}"
+    kinds = sorted({Path(parts[-1]).suffix.lower() or "no extension" for parts in files})
+    found = f"other files ({', '.join(kinds[:5])})" if files else "empty folders"
+    return f"target folder {root} has no images, only {found}; {_LAYOUT}: {' '.join(sorted(SUFFIXES))}"
+
+
+def _one_class_hint(root: Path, images: list[_Parts]) -> str:
+    """Say which folder to give instead, where the only class folder itself holds several class folders."""
+    outer = images[0][0]
+    inner = {name for parts in images if (name := _split_and_class(parts[1:-1])[1]) is not None}
+    if any(parts[0] != outer for parts in images) or len(inner) < 2:
+        return ""
+    return f"{root / outer} holds {len(inner)} folders with images: give that folder instead"

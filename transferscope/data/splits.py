@@ -1,0 +1,213 @@
+"""Which images a transfer is trained on, stopped by and tested on."""
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.runtime.checks import Size
+
+if TYPE_CHECKING:
+    from transferscope.data.target import Target
+
+VALIDATION_SHARE = 0.2
+LEAST_FOR_VALIDATION = 5
+"""With fewer images in a class, none is set aside for stopping or choosing."""
+
+_HOLD_OUT, _DRAW, _VALIDATION = range(3)  # each has random numbers of its own
+
+
+def hold_out(target: "Target", share: float = 0.25, most: int = 2000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Set the images aside that every transfer is tested on.
+
+    That is the target's own ``test`` split; its ``val`` split where there is no other; else a stratified share of
+    all images. Images may be drawn for training from the ``train`` split where there is one beside the test images,
+    else from all others. Those with the same content as a test image are left out.
+
+    Parameters
+    ----------
+    target : Target
+        The labelled images.
+    share : float
+        Share of the images that is held out when the target has no split of its own, in (0, 1).
+    most : int
+        At most this many images are held out, class by class in proportion, but one of each class in any case.
+    seed : int
+        At least 0; decides the draw. To be the same for all runs that are compared.
+
+    Returns
+    -------
+    pool, test : numpy.ndarray
+        int64, sorted indices into the target, of the images to train on and to test on. Nothing is in both.
+
+    Raises
+    ------
+    InputError
+        A class has no image to train on, or only one image in all; an argument is out of range.
+
+    Warns
+    -----
+    TransferscopeWarning
+        A class has no test image; images were left out of the pool because they are test images too.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"Expected `share` to lie between 0 and 1, but got {share!r}.")
+    if most < 1:
+        raise InputError(f"Expected `most` to be at least 1, but got {most!r}.")
+    labels, split = target.labels, np.array(target.split, dtype=object)
+    own = next((name for name in ("test", "val") if 0 < np.count_nonzero(split == name) < len(split)), None)
+    candidates = np.arange(len(labels)) if own is None else np.flatnonzero(split == own)
+    available = np.bincount(labels[candidates], minlength=len(target.classes))
+    if own is None:
+        _refuse(target, available == 1, "one image only, which cannot be both trained and tested on: add images")
+        limit, total = np.maximum(available - 1, 0), min(round(share * len(labels)), most)
+        beside = candidates
+    else:
+        limit, total = available, most
+        beside = np.flatnonzero(split == "train" if "train" in target.split else split != own)
+    wanted = _apportion(available, limit, total)
+    chosen = labels[candidates]
+    test = candidates[_ranks(chosen, seed, _HOLD_OUT) < wanted[chosen]]
+    pool = _without_copies(target, np.setdiff1d(beside, test), test)
+
+    hint = "put images of them beside the other training images, or remove the classes"
+    _refuse(target, np.bincount(labels[pool], minlength=len(available)) == 0, f"no image to train on: {hint}")
+    untested = np.bincount(labels[test], minlength=len(available)) == 0
+    if untested.any():
+        warnings.warn(
+            f"target {target.name!r}: these classes have no test image, so no accuracy says how well they are "
+            f"recognised: {_named(target, untested)}; move some of their images to the {own} folder",
+            TransferscopeWarning,
+            stacklevel=2,
+        )
+    return pool, test
+
+
+def sizes_within(sizes: Sequence[Size], labels: np.ndarray) -> tuple[int, ...]:
+    """Return what the numbers of images per class come to in a pool, sorted, each once.
+
+    "all" is the number of images of the largest class. A number above it means the same and becomes the same.
+
+    Parameters
+    ----------
+    sizes : sequence of int or "all"
+        At least 1.
+    labels : numpy.ndarray
+        (n_pool,) class codes.
+
+    Warns
+    -----
+    TransferscopeWarning
+        A number is larger than any class.
+    """
+    everything = int(np.bincount(labels).max())
+    larger = sorted({size for size in sizes if size != "all" and size > everything})
+    if larger:
+        warnings.warn(
+            f"No class has more than {everything} images to train on: {', '.join(map(str, larger))} per class would "
+            f"be the same as all, and is run and recorded once, as {everything}.",
+            TransferscopeWarning,
+            stacklevel=2,
+        )
+    return tuple(sorted({everything if size == "all" else min(size, everything) for size in sizes}))
+
+
+def draw(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
+    """Draw the training images of one run.
+
+    For one seed, a smaller draw is the beginning of every larger one. The classes take turns, each in a random order
+    of its own; one that has fewer than `per_class` images gives all of them.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        (n_pool,) class codes.
+    per_class : int
+        Images of each class, at least 1.
+    seed : int
+        At least 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64, positions in `labels`.
+    """
+    if per_class < 1:
+        raise InputError(f"Expected `per_class` to be at least 1, but got {per_class!r}.")
+    ranks = _ranks(labels, seed, _DRAW)
+    chosen = np.flatnonzero(ranks < per_class)
+    return chosen[np.lexsort((labels[chosen], ranks[chosen]))]
+
+
+def validation_part(labels: np.ndarray, seed: int) -> np.ndarray | None:
+    """Choose the images of a draw that a run is stopped or its settings are chosen by.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        (n_samples,) class codes of the draw.
+    seed : int
+        At least 0.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        int64, sorted positions in the draw: `VALIDATION_SHARE` of each class, rounded. None when a class has fewer
+        than `LEAST_FOR_VALIDATION` images.
+    """
+    counts = np.bincount(labels)
+    if counts[counts > 0].min() < LEAST_FOR_VALIDATION:
+        return None
+    wanted = np.rint(VALIDATION_SHARE * counts)
+    return np.flatnonzero(_ranks(labels, seed, _VALIDATION) < wanted[labels])
+
+
+def _ranks(labels: np.ndarray, seed: int, purpose: int) -> np.ndarray:
+    """Return the place of each image in a random order of its class, which depends on no other class."""
+    if seed < 0:
+        raise InputError(f"Expected `seed` to be at least 0, but got {seed!r}.")
+    ranks = np.empty(len(labels), dtype=np.int64)
+    classes, starts = np.unique(np.sort(labels), return_index=True)
+    for label, members in zip(classes, np.split(np.argsort(labels, kind="stable"), starts[1:]), strict=True):
+        order = np.random.default_rng([purpose, int(label), seed]).permutation(len(members))
+        ranks[members[order]] = np.arange(len(members))
+    return ranks
+
+
+def _apportion(available: np.ndarray, limit: np.ndarray, total: int) -> np.ndarray:
+    """Share `total` images out to classes in proportion to `available`: at least one each, at most `limit`.
+
+    The proportions are those of Webster's method.
+    """
+    codes = np.repeat(np.arange(len(available)), available)
+    rank = np.concatenate([np.arange(count) for count in available])
+    place = np.where(rank == 0, -1.0, (rank + 0.5) / available[codes])
+    place[rank >= limit[codes]] = np.inf
+    total = min(max(total, int(np.count_nonzero(limit))), int(limit.sum()))
+    return np.bincount(codes[np.argsort(place, kind="stable")[:total]], minlength=len(available))
+
+
+def _without_copies(target: "Target", pool: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Leave the images out of `pool` that are also, by their content, in `test`."""
+    tested = {digest.tobytes() for digest in target._digests[test]}
+    copies = np.array([digest.tobytes() in tested for digest in target._digests[pool]], dtype=bool)
+    if copies.any():
+        warnings.warn(
+            f"target {target.name!r}: {np.count_nonzero(copies)} of the {len(pool)} images to train on have the same "
+            "content as a test image; they are left out, so that nothing is tested on what was trained on",
+            TransferscopeWarning,
+            stacklevel=3,
+        )
+    return pool[~copies]
+
+
+def _refuse(target: "Target", wrong: np.ndarray, what: str) -> None:
+    if wrong.any():
+        raise InputError(f"target {target.name!r}: these classes have {what}: {_named(target, wrong)}")
+
+
+def _named(target: "Target", chosen: np.ndarray) -> str:
+    names = [target.classes[index] for index in np.flatnonzero(chosen)]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,399 @@
+"""The target data: a folder, a table, a dataset or arrays become labelled images with a probe set and a hash."""
+
+import hashlib
+import logging
+import operator
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from transferscope.data.folders import from_folder, from_table
+from transferscope.data.images import thumbnail
+from transferscope.data.samples import Pictures, Samples, digest, from_arrays, from_dataset
+from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.runtime.progress import Report, Reporter
+
+log = logging.getLogger(__name__)
+
+KEPT_BYTES = 512 * 2**20
+"""A probe set keeps decoded images in memory up to this many bytes and decodes the others whenever asked."""
+
+BROKEN_LIMIT = 0.05
+"""More broken images than this share of those checked are an error."""
+
+_ROWS, _THUMBNAILS = 20, 8
+"""Of how many classes a notebook shows the counts and an image."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Target:
+    """Labelled images. Made by :func:`load_target`; immutable, with read-only arrays.
+
+    Attributes
+    ----------
+    name : str
+        For people; not part of the hash.
+    classes : tuple of str
+        Class names, sorted (whole-number labels by value). Subsets keep all of them.
+    labels : numpy.ndarray
+        int64, shape (n_samples,): the index into `classes` of each image.
+    split : tuple of str or None
+        For each image ``"train"``, ``"val"``, ``"test"``, or None where the folder says nothing.
+    broken : tuple of (str, str)
+        Path (relative to the folder) and reason for each image that was skipped because it cannot be decoded.
+    indices : numpy.ndarray
+        int64, shape (n_samples,): where each image stands in the target that this one was drawn from. The
+        images of ``full`` that are not in ``probe`` are
+        ``full.subset(np.setdiff1d(np.arange(len(full)), probe.indices))``; those may still prove broken when
+        decoded, which a `probe` of them sorts out.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    split: tuple[str | None, ...]
+    broken: tuple[tuple[str, str], ...]
+    indices: np.ndarray
+    _digests: np.ndarray  # (n_samples, 32), the SHA-256 of each image
+    _pictures: Pictures
+    _places: np.ndarray  # (n_samples,), place of each image in the pictures
+    _kept: Mapping[int, Image.Image] = field(default_factory=dict)  # decoded images by place
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "indices", "_digests", "_places"):
+            array = np.array(getattr(self, name))
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.classes[:6]) + (", …" if len(self.classes) > 6 else "")
+        return f"<Target {self.name!r}: {len(self)} images, {len(self.classes)} classes ({shown})>"
+
+    def _repr_html_(self) -> str:
+        from transferscope.runtime.templates import render
+
+        split = np.array(self.split, dtype=object)
+        kinds = [kind for kind in ("train", "val", "test", None) if kind in self.split]
+        counts = {kind: np.bincount(self.labels[split == kind], minlength=len(self.classes)) for kind in kinds}
+        return render("target.html", target=self, counts=counts, thumbnails=self._thumbnails(), rows=_ROWS)
+
+    def _thumbnails(self) -> dict[str, str]:
+        """Return the first image of each of the first classes, small."""
+        found = {}
+        for label, name in enumerate(self.classes[:_THUMBNAILS]):
+            for index in np.flatnonzero(self.labels == label)[:1]:
+                with suppress(InputError):  # broken
+                    found[name] = thumbnail(self.image(index))
+        return found
+
+    @property
+    def n_samples(self) -> int:
+        """The number of images."""
+        return len(self)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) over the class names and each image's digest with its label, in order.
+
+        It changes when any image or label does, and does not depend on where a folder lies. Files count by
+        their bytes; arrays and datasets by their RGB pixels.
+        """
+        state = hashlib.sha256(digest(*(name.encode("utf-8", "surrogateescape") for name in self.classes)))
+        labels = self.labels.astype("<i8")[:, None].view(np.uint8)
+        state.update(np.concatenate([self._digests, labels], axis=1).tobytes())
+        return state.hexdigest()
+
+    def image(self, index: int) -> Image.Image:
+        """Return one image as 8-bit RGB, in its own size; a new object that the caller may change.
+
+        Raises
+        ------
+        InputError
+            There is no such index, or the image turns out to be broken.
+        """
+        position = operator.index(index)
+        if not 0 <= position < len(self):
+            raise InputError(f"image index must lie in [0, {len(self)}), but got {index}")
+        place = int(self._places[position])
+        if place in self._kept:
+            return self._kept[place].copy()
+        try:
+            return self._pictures.read(place)
+        except (InputError, OSError) as error:
+            raise InputError(f"{self._pictures.where(place)} of target {self.name!r} is broken: {error}") from error
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "Target":
+        """Return the images at these indices, in this order, as a target with a hash of its own.
+
+        Parameters
+        ----------
+        indices
+            Whole numbers in [0, n_samples).
+
+        Raises
+        ------
+        InputError
+            An index is of another kind or outside.
+        """
+        chosen = np.asarray(indices)
+        if chosen.size == 0:
+            chosen = chosen.astype(np.int64)
+        if chosen.ndim != 1 or not np.issubdtype(chosen.dtype, np.integer):
+            raise InputError(f"indices must be a flat list of whole numbers, but got {chosen.dtype} {chosen.shape}")
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
+            raise InputError(f"indices must lie in [0, {len(self)}), but go from {chosen.min()} to {chosen.max()}")
+        return replace(
+            self,
+            labels=self.labels[chosen],
+            split=tuple(self.split[index] for index in chosen),
+            indices=chosen.astype(np.int64),
+            _digests=self._digests[chosen],
+            _places=self._places[chosen],
+        )
+
+    def probe(self, samples: int, seed: int = 0, *, progress: bool = False) -> "Target":
+        """Draw a stratified set of images, all of which were decoded and are sound.
+
+        Each class gets its proportional share, and at least two images where it has them. When the target
+        has a ``train`` split and others, only training images are drawn. A broken image is replaced by
+        another one of its class while there is one. The order is shuffled. The draw depends on `seed` and
+        the order of the images alone. Decoded images stay in memory up to `KEPT_BYTES`.
+
+        Parameters
+        ----------
+        samples
+            How many images; all are taken when there are fewer.
+        seed
+            At least 0.
+        progress
+            As in :func:`load_target`.
+
+        Returns
+        -------
+        Target
+            Its `indices` say which images of this target it holds; `broken` lists those found broken too.
+
+        Raises
+        ------
+        InputError
+            `samples` does not allow two images of each class, or over 5 % of the decoded images are broken.
+        """
+        for name, value, least in (("samples", samples, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise InputError(f"{name} must be a whole number of at least {least}, but got {value!r}")
+        pool = self._pool()
+        labels = self.labels[pool]
+        available = np.bincount(labels, minlength=len(self.classes))
+        if samples > len(pool):
+            log.info("target %r has %d images to draw from, all are used (%d asked)", self.name, len(pool), samples)
+        wanted = _allocate(available, min(int(samples), len(pool)))
+        random = np.random.default_rng(seed)
+        chosen: list[int] = []
+        broken: list[tuple[str, str]] = []
+        kept: dict[int, Image.Image] = {}
+        room = KEPT_BYTES
+        with Reporter(progress).bar("decoding images") as report:
+            for label, count in enumerate(wanted):
+                end = len(chosen) + count
+                for index in random.permutation(pool[labels == label]):
+                    if len(chosen) == end:
+                        break
+                    place = int(self._places[index])
+                    try:
+                        image = self._kept.get(place) or self._pictures.read(place)
+                    except (InputError, OSError) as error:
+                        broken.append((self._pictures.where(place), str(error)))
+                        continue
+                    chosen.append(int(index))
+                    report(len(chosen), int(wanted.sum()))
+                    size = 4 * image.width * image.height  # Pillow holds RGB in 4 bytes a pixel
+                    if size <= room:
+                        kept[place] = image
+                        room -= size
+        if broken:
+            note = _broken_message(self.name, broken, len(chosen) + len(broken))
+            warnings.warn(note, TransferscopeWarning, stacklevel=2)
+        drawn = self.subset(random.permutation(np.array(chosen, dtype=np.int64)))
+        return replace(drawn, broken=(*self.broken, *broken), _kept=kept)
+
+    def _pool(self) -> np.ndarray:
+        """Return the indices that a probe may draw: those of training images if there are others beside."""
+        splits = set(self.split)
+        if "train" in splits and len(splits) > 1:
+            return np.array([index for index, split in enumerate(self.split) if split == "train"])
+        return np.arange(len(self))
+
+
+def _allocate(available: np.ndarray, samples: int) -> np.ndarray:
+    """Share `samples` out in proportion to `available`, at least min(2, available) each, exactly in total."""
+    counts = np.minimum(available, 2)
+    if samples < counts.sum():
+        raise InputError(
+            f"samples = {samples} is too few for {np.count_nonzero(available)} classes: each needs two "
+            f"images (or its only one) for a leave-one-out prediction; take at least {counts.sum()}"
+        )
+    free = available > 0
+    while True:  # classes whose share lies below their least are settled, the others share what remains
+        rest, pool = samples - counts[~free].sum(), available[free].sum()
+        low = free & (available * rest < counts * pool)
+        if not low.any():
+            break
+        free &= ~low
+    if pool:
+        counts[free] = available[free] * rest // pool
+        order = np.argsort(-(available[free] * rest % pool), kind="stable")
+        counts[np.flatnonzero(free)[order[: samples - counts.sum()]]] += 1
+    return counts
+
+
+def _broken_message(name: str, broken: Sequence[tuple[str, str]], checked: int) -> str:
+    """Say what was skipped; raise `InputError` when it is more than `BROKEN_LIMIT`."""
+    listed = ", ".join(f"{where} ({reason})" for where, reason in broken[:5]) + (", …" if len(broken) > 5 else "")
+    if len(broken) > BROKEN_LIMIT * checked:
+        raise InputError(
+            f"target {name!r}: {len(broken)} of {checked} images are broken, over {BROKEN_LIMIT:.0%}: "
+            f"{listed}; repair or remove them"
+        )
+    return f"target {name!r}: {len(broken)} of {checked} images are broken and skipped: {listed}"
+
+
+def load_target(source: Any, *, name: str | None = None, progress: bool = False) -> Target:
+    """Load the images that a network is to be transferred to.
+
+    Parameters
+    ----------
+    source
+        One of
+
+        - a folder with a sub-folder per class, searched recursively in sorted order. Folders called train,
+          training, val, valid, validation, dev, test, testing or eval (in any case, at any depth) are splits;
+          the class is the first other folder. Where no split folder holds class folders, but there are
+          classes beside it (``bus/ car/ train/``), these names are classes too. Hidden names are ignored.
+          A linked folder is followed unless its images are found without it;
+        - a DataFrame with columns `path` and `label`, and `split` if there are any (named as such folders are, or
+          missing): a row an image file, relative paths start at the working directory;
+        - a map dataset as torchvision's: ``len(dataset)``, and ``dataset[i]`` a pair of an image (PIL, array
+          or tensor, not normalised nor randomly altered) and a label; ``dataset.classes`` names whole-number
+          labels. Datasets like ``ImageFolder`` (with ``samples``) are read from their files, untransformed;
+        - a pair (images, labels) of NumPy arrays or torch tensors: images (N, H, W), (N, H, W, C) or
+          (N, C, H, W) with C in 1, 3, 4, as :func:`transferscope.data.images.array_rgb` takes them; labels (N,)
+          whole numbers, bools or strings;
+        - a `Target`, which is returned.
+    name
+        For people; default: the folder's name, the dataset's type, ``"table"`` or ``"arrays"``.
+    progress
+        Whether to draw a progress bar on stderr when it is a terminal.
+
+    Returns
+    -------
+    Target
+        Every image was read once, for the hash and a look at its header.
+
+    Raises
+    ------
+    InputError
+        Nothing usable is there: no such folder, no images, one class only, over 5 % broken, arrays or a table of
+        another kind. The message says what to do.
+
+    Warns
+    -----
+    TransferscopeWarning
+        Broken images, other files, empty classes were skipped; a class has one image only.
+
+    Examples
+    --------
+    >>> images = np.arange(4 * 8 * 8).astype(np.uint8).reshape(4, 8, 8)
+    >>> target = load_target((images, np.array(["cat", "cat", "dog", "dog"])))
+    >>> len(target), target.classes
+    (4, ('cat', 'dog'))
+    >>> target.subset([0, 2]).labels.tolist()
+    [0, 1]
+    """
+    if isinstance(source, Target):
+        return source if name is None else replace(source, name=name)
+    with Reporter(progress).bar("reading images") as report:
+        loaded, default = _load(source, report)
+    target, notes = _build(loaded, name or default)
+    for note in notes:
+        warnings.warn(note, TransferscopeWarning, stacklevel=2)
+    return target
+
+
+def _load(source: Any, report: Report) -> tuple[Samples, str]:
+    """Return the images of anything but a target, and what to call them."""
+    if isinstance(source, str | os.PathLike):
+        # A name that is not UTF-8 could not be printed or written into a result.
+        name = os.fsencode(Path(source).resolve().name).decode("utf-8", "replace")
+        return from_folder(Path(source), report), name
+    if isinstance(source, pd.DataFrame):
+        return from_table(source, report), "table"
+    if isinstance(source, tuple):
+        return from_arrays(source), "arrays"
+    kind = type(source).__name__
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, Mapping):
+        return from_dataset(source, report), kind
+    raise InputError(
+        "the target must be a folder, a DataFrame of paths and labels, a dataset with __len__ and __getitem__, a pair "
+        f"(images, labels) or a Target, but is a {kind}; of a DataLoader pass its dataset"
+    )
+
+
+def _build(samples: Samples, name: str) -> tuple[Target, list[str]]:
+    """Return the target and what to warn of; raise `InputError` if it is of no use."""
+    checked = len(samples.labels) + len(samples.broken)
+    if not checked:
+        raise InputError(f"target {name!r} has no images")
+    notes = [_broken_message(name, samples.broken, checked)] if samples.broken else []
+    notes += samples.notes
+    if samples.empty:
+        notes.append(f"target {name!r}: without any image, these classes are dropped: {_listed(samples.empty)}")
+    values: list[Any] = sorted(set(samples.labels))
+    if len(values) < 2:
+        hint = samples.one_class_hint or "at least two are needed, each in a folder (or with a label) of its own"
+        raise InputError(f"target {name!r} has one class only, {values[0]!r}: {hint}")
+    number = {value: index for index, value in enumerate(values)}
+    target = Target(
+        name=name,
+        classes=tuple(str(value) for value in values),
+        labels=np.array([number[label] for label in samples.labels], dtype=np.int64),
+        split=tuple(samples.split),
+        broken=tuple(samples.broken),
+        indices=np.arange(len(samples.labels)),
+        _digests=np.frombuffer(b"".join(samples.digests), dtype=np.uint8).reshape(-1, 32),
+        _pictures=samples.pictures,
+        _places=np.arange(len(samples.labels)),
+    )
+    return target, notes + _thin_classes(target)
+
+
+def _thin_classes(target: Target) -> list[str]:
+    counts = np.bincount(target.labels[target._pool()], minlength=len(target.classes))
+    none, one = ([name for name, count in zip(target.classes, counts, strict=True) if count == few] for few in (0, 1))
+    notes = []
+    if none:
+        notes.append(
+            f"target {target.name!r}: without a training image, these classes are missing from every probe "
+            f"set: {_listed(none)}"
+        )
+    if one:
+        notes.append(
+            f"target {target.name!r}: with a single image to draw from, these classes can never be predicted "
+            f"leave-one-out, so that each such image counts as wrong: {_listed(one)}"
+        )
+    return notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,328 @@
+"""A zoo entry → a ready network with its transform: timm, torchvision, or a factory of one's own."""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from transferscope.data.images import Transform
+from transferscope.errors import InputError, SourceError, near
+from transferscope.networks.checkpoints import file_digest, load_checkpoint
+from transferscope.networks.lookup import unknown_model
+from transferscope.networks.zoo import Source
+from transferscope.runtime.lookup import missing_file
+from transferscope.runtime.seeding import contained, seeded
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# What libraries for downloads raise beside OSError comes from modules that begin like this.
+_DOWNLOADERS = {"huggingface_hub", "httpx", "requests", "urllib3", "http"}
+
+
+@dataclass
+class Network:
+    """A source network, ready to look at images.
+
+    Attributes
+    ----------
+    name
+        Of its source.
+    module
+        In evaluation mode, on the CPU, in float32.
+    transform
+        From an image to the network's input.
+    source
+        The zoo entry that it was made from.
+    """
+
+    name: str
+    module: nn.Module
+    transform: Transform
+    source: Source
+
+
+def load_network(source: Source, *, trust_code: bool = False, seed: int = 0) -> Network:
+    """Build a source network, load its weights and find its transform.
+
+    Parameters
+    ----------
+    source
+        An entry of a zoo.
+    trust_code
+        Allow to run the code of a factory (loader ``python``).
+    seed
+        For weights that no file gives: a classifier of another width, a factory without a checkpoint. The
+        global random state is left as it was.
+
+    Raises
+    ------
+    InputError
+        The source needs ``trust_code=True``.
+    SourceError
+        Anything else that goes wrong; the message names the source and says what to do.
+    """
+    check_trust(source, trust_code)
+    with _blamed_on(source):
+        module = _build(source, pretrained=source.checkpoint is None, seed=seed)
+        if source.checkpoint is not None:
+            load_checkpoint(module, source.checkpoint)
+        return Network(source.name, module, _transform(source, module), source)
+
+
+def build_untrained(source: Source, *, seed: int, trust_code: bool = False) -> nn.Module:
+    """Build a source's architecture with freshly drawn weights: evaluation mode, CPU, float32.
+
+    The global random state is left as it was. A factory that loads weights of its own is taken at its word.
+
+    Raises
+    ------
+    InputError, SourceError
+        As for `load_network`.
+    """
+    check_trust(source, trust_code)
+    with _blamed_on(source):
+        return _build(source, pretrained=False, seed=seed)
+
+
+def source_transform(source: Source) -> Transform:
+    """Return the transform of a source without loading its weights, running a factory or downloading weights.
+
+    Raises
+    ------
+    SourceError
+        The library does not know the architecture, or does not say how its images are prepared.
+    """
+    with _blamed_on(source):
+        return _transform(source, _build(source, pretrained=False, seed=0) if source.loader == "timm" else None)
+
+
+def fingerprint(source: Source) -> str:
+    """Return a SHA-256 of all that determines a source network's activations, without building it.
+
+    That is: loader, model, kwargs, transform, the bytes of the checkpoint, the bytes of the factory file and
+    of the files beside it that it imports, the function, and the versions of torch and the library (of timm
+    and torchvision both for a factory). Neither names nor places of files count. Weights that a factory reads
+    by itself go unseen: give them as ``checkpoint``.
+
+    Raises
+    ------
+    SourceError
+        A file is missing or cannot be read.
+    """
+    with _blamed_on(source):
+        libraries = ["timm", "torchvision"] if source.loader == "python" else [source.loader]
+        facts = {
+            "loader": source.loader,
+            "model": source.model,
+            "kwargs": source.kwargs,
+            "transform": source.transform.model_dump(),
+            "checkpoint": file_digest(source.checkpoint) if source.checkpoint else None,
+            "factory": _code_digests(source.factory_parts[0]) if source.factory else None,
+            "function": source.factory_parts[1] if source.factory else None,
+            "versions": {name: version(name) for name in ["torch", *libraries]},
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def check_trust(source: Source, trust_code: bool) -> None:
+    """Raise `InputError` when `source` runs code that nobody has said to trust."""
+    if source.loader == "python" and not trust_code:
+        raise InputError(
+            f"source {source.name!r} runs the code of {source.factory_parts[0]}: if you trust that file, "
+            "allow it with --trust-code (in Python trust_code=True)"
+        )
+
+
+@contextmanager
+def _blamed_on(source: Source) -> Iterator[None]:
+    try:
+        yield
+    except SourceError as error:
+        raise SourceError(f"source {source.name!r}: {error}") from error
+    except MemoryError:  # says something about the machine, not about the source
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"source {source.name!r}: {_said(error)}; check its entry, its model and kwargs above all"
+        ) from error
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _build(source: Source, *, pretrained: bool, seed: int) -> nn.Module:
+    with contained(), seeded(seed):
+        module = _from_factory(source) if source.loader == "python" else _from_library(source, pretrained)
+    return module.cpu().float().eval()
+
+
+def _from_library(source: Source, pretrained: bool) -> nn.Module:
+    model, kwargs = str(source.model), dict[str, Any](source.kwargs)
+    if problem := unknown_model(source.loader, model):
+        raise SourceError(problem)
+    try:
+        if source.loader == "timm":
+            import timm
+
+            return timm.create_model(model, pretrained=pretrained, **kwargs)
+        import torchvision
+
+        # Left to themselves, detection and segmentation models download the weights of their backbone.
+        if "weights_backbone" in inspect.signature(torchvision.models.get_model_builder(model)).parameters:
+            kwargs["weights_backbone"] = None
+        kwargs["weights"] = "DEFAULT" if pretrained else None
+        return torchvision.models.get_model(model, progress=False, **kwargs)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if pretrained and _is_download(error):
+            text = f"the weights of {model!r} could not be downloaded ({_said(error)})"
+            raise SourceError(f"{text}; connect to the internet, or name a local file as its `checkpoint`") from error
+        text = f"{source.loader} cannot build {model!r} with kwargs {source.kwargs} ({_said(error)})"
+        raise SourceError(f"{text}; correct model or kwargs") from error
+
+
+def _is_download(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _DOWNLOADERS:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _from_factory(source: Source) -> nn.Module:
+    path, name = source.factory_parts
+    try:
+        code = path.read_bytes()
+    except FileNotFoundError as error:
+        raise SourceError(missing_file(path)) from error
+    except OSError as error:
+        raise SourceError(f"factory {path} cannot be read: {error.strerror}") from error
+    with _importing_beside(path):
+        try:
+            namespace = _module(path, code)
+            factory = getattr(namespace, name, None)
+            if not callable(factory):
+                functions = [key for key, value in vars(namespace).items() if callable(value)]
+                raise SourceError(f"factory {path} has no function {name!r}{near(name, functions)}")
+            module = factory(**source.kwargs)
+        except (SourceError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            text = f"factory {path}:{name} with kwargs {source.kwargs} failed ({_said(error)})"
+            raise SourceError(f"{text}; correct it or its kwargs") from error
+    if not isinstance(module, nn.Module):
+        raise SourceError(f"factory {path}:{name} must return a torch.nn.Module, got {type(module).__name__}")
+    return module
+
+
+def _module(path: Path, code: bytes) -> ModuleType:
+    """Import a file under a name of its own, from these very bytes: a stale byte code cache never counts."""
+    name = f"transferscope_factory_{hashlib.sha256(bytes(path.absolute()) + code).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # the suffix is .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up there
+    try:
+        exec(compile(code, path, "exec"), vars(module))
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@contextmanager
+def _importing_beside(path: Path) -> Iterator[None]:
+    """Let a factory import the files beside it, hidden from other factories with files of the same name."""
+    folder = path.absolute().parent
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            module, root = sys.modules[name], folder / name.partition(".")[0]
+            places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", [])]
+            # Only what was found through this folder: libraries in a virtual environment below it stay.
+            if any(Path(place).is_relative_to(root) or Path(place) == root.with_suffix(".py") for place in places):
+                del sys.modules[name]
+
+
+def _code_digests(factory: Path) -> list[str]:
+    """Digest the factory file, then what it imports from its folder, directly or not, by path."""
+    found: dict[Path, str] = {}
+    waiting = [factory]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found[path] = file_digest(path)
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):
+            continue  # running it will tell
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for name in names:
+                beside = factory.parent / name.partition(".")[0]
+                waiting += [file for file in (beside.with_suffix(".py"), *beside.glob("**/*.py")) if file.is_file()]
+    return [found.pop(factory), *(digest for _, digest in sorted(found.items()))]
+
+
+def _transform(source: Source, module: nn.Module | None) -> Transform:
+    given = source.transform.model_dump(exclude_none=True)
+    options = _library_options(source, module)
+    if "size" in given:
+        # Of a size of one's own the whole shorter side is used, unless a resize goes with it.
+        options.pop("resize", None)
+    options |= given
+    missing = [key for key in ("size", "mean", "std") if options.get(key) is None]
+    if missing:
+        raise SourceError(
+            f"{source.loader} does not say how images are prepared for {source.model!r}; "
+            f"give {', '.join(missing)} under transform:"
+        )
+    return Transform(**options)
+
+
+def _library_options(source: Source, module: nn.Module | None) -> dict[str, Any]:
+    if source.loader == "timm":
+        import timm
+
+        config = timm.data.resolve_model_data_config(module)
+        size = source.kwargs.get("img_size", config["input_size"][-1])
+        # crop_pct above 1 pads the image in timm; here the whole shorter side is used instead. Its other crop
+        # modes, squash and border, become the central crop too.
+        resize = max(size, math.floor(size / config["crop_pct"])) if isinstance(size, int) else None
+        return {"size": size, "resize": resize} | {key: config[key] for key in ("mean", "std", "interpolation")}
+    if source.loader == "torchvision":
+        import torchvision
+
+        preset = torchvision.models.get_model_weights(source.model).DEFAULT.transforms()
+        crop, resize = (getattr(preset, key, None) for key in ("crop_size", "resize_size"))
+        interpolation = getattr(preset, "interpolation", None)
+        options = {
+            "size": crop and crop[-1],
+            "resize": resize and resize[-1],
+            "mean": getattr(preset, "mean", None),
+            "std": getattr(preset, "std", None),
+            "interpolation": interpolation and interpolation.value,
+        }
+        return {key: value for key, value in options.items() if value is not None}
+    return {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}

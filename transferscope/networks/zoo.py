@@ -1,0 +1,384 @@
+"""zoo.yaml ↔ validated entries: which pretrained networks there are to choose from.
+
+Nothing is built or downloaded here. Every problem of a file is reported in one pass, each with its line.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from transferscope.errors import InputError, near
+from transferscope.networks.located_yaml import Lines, Location, Problem, line_of, read_yaml
+from transferscope.networks.lookup import missing_function, unknown_model
+from transferscope.runtime.lookup import missing_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Loader = Literal["timm", "torchvision", "python"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+SCRATCH = "scratch"
+COMPACT, OWN = "compact", "own"
+"""What `reference` can be beside a source, which therefore has another name."""
+
+# The keys that hold paths, with what goes without them.
+_PATHS = {
+    "checkpoint": "for the library's own weights",
+    "initial": "to redraw the weights that the source was trained from",
+    "images": "to go without the distance between source and target",
+}
+
+# Weights that came in through these would escape both weights_only reading and the fingerprint.
+_WEIGHT_ARGUMENTS = {
+    "timm": ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
+    "torchvision": ("weights", "weights_backbone"),
+}
+
+
+def _usable_name(name: str) -> str:
+    if not name.isprintable() or name in {".", "..", SCRATCH, COMPACT, OWN}:
+        raise ValueError("this name is reserved or not printable")
+    return name
+
+
+def _one_of(vocabulary: Any) -> str:
+    return f"one of {', '.join(get_args(vocabulary))}"
+
+
+# The descriptions are also what an error message says was expected.
+_Text = Annotated[str, Field(strict=True, min_length=1)]
+_FileName = Annotated[str, Field(strict=True, max_length=100, pattern=r"^[^\s/\\]([^/\\]*[^\s/\\])?$")]
+_Pixels = Annotated[
+    Annotated[int, Field(strict=True, gt=0)] | None,
+    Field(description="a whole number of pixels above 0, without quotes"),
+]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Positive = Annotated[_Number, Field(gt=0)]
+_Vector = tuple[_Number, _Number, _Number]
+_Scales = tuple[_Positive, _Positive, _Positive]
+
+
+class TransformOptions(BaseModel):
+    """How images are prepared; each key that is left out comes from the library's defaults.
+
+    But a `size` without a `resize` uses the whole shorter side, whatever the library would cut away.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: _Pixels = None
+    resize: _Pixels = None
+    mean: _Vector | None = Field(default=None, description="a list of three numbers: red, green, blue")
+    std: _Scales | None = Field(default=None, description="a list of three numbers above 0: red, green, blue")
+    interpolation: Interpolation | None = Field(default=None, description=_one_of(Interpolation))
+
+
+class Source(BaseModel):
+    """One pretrained network and how to get it.
+
+    Relative paths start at the zoo file when `load_zoo` made the entry, else at the working directory. A
+    `factory` runs code, so its network is only built with ``trust_code=True``. Without a `checkpoint` the
+    weights are the library's own (downloaded), or whatever the factory returns. The `initial` weights and the
+    `images` of the source say where it comes from; what it computes does not depend on them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[_FileName, AfterValidator(_usable_name)] = Field(
+        description="at most 100 printable characters that can be part of a file name: no / or \\, no space "
+        f"around them, not {SCRATCH!r}, {COMPACT!r} or {OWN!r} (the networks trained on the target); a number in quotes"
+    )
+    loader: Loader = Field(description=_one_of(Loader))
+    model: _Text | None = Field(default=None, description="the library's name of the architecture, as text")
+    factory: Annotated[str, Field(strict=True, pattern=r"^.*\.py:[^\W\d]\w*$")] | None = Field(
+        default=None, description="file.py:function, the file relative to the zoo file"
+    )
+    checkpoint: Path | None = Field(default=None, description="a path relative to the zoo file")
+    initial: Path | None = Field(default=None, description="a path relative to the zoo file")
+    """A checkpoint of the weights that the source was trained from; parameter transferability starts there."""
+    images: Path | None = Field(default=None, description="the path of a folder, relative to the zoo file")
+    """A folder of the images that the source was trained on, as `load_target` takes it; for the domain gap."""
+    kwargs: dict[str, JsonValue] = Field(default={}, description="a mapping of names to JSON values")
+    transform: TransformOptions = Field(
+        default=TransformOptions(), description=f"a mapping with {', '.join(TransformOptions.model_fields)}"
+    )
+    layers: Literal["auto"] | Annotated[tuple[_Text, ...], Field(min_length=1)] = Field(
+        default="auto", description="auto, or a list of at least one layer name or glob"
+    )
+    accuracy: Annotated[_Number, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="the accuracy on its own task, a number above 0 and at most 1 (0.72 for 72 %), without quotes",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Source":
+        if found := list(_contradictions(self.model_dump(exclude_unset=True))):
+            raise ValueError("; ".join(f"{'.'.join(map(str, key))} {text}" for key, text in found))
+        return self
+
+    @property
+    def factory_parts(self) -> tuple[Path, str]:
+        """The file and the function of `factory`."""
+        if self.factory is None:
+            raise InputError(f"source {self.name!r} has no factory: its loader is {self.loader}")
+        file, _, function = self.factory.rpartition(":")
+        return Path(file), function
+
+
+class Zoo(BaseModel):
+    """The source networks of one zoo file, in its order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = Field(strict=True, ge=1, le=1, description="1, the only version there is")
+    sources: tuple[Source, ...] = Field(min_length=1, description="a list of at least one source")
+    order: Annotated[tuple[_Text, ...], Field(min_length=1)] | None = Field(
+        default=None, description="a list of source names, the one that is tried first at the top"
+    )
+    """A fixed order of preference, to be compared with; those that it leaves out come after it."""
+    _path: Path | None = None
+    _lines: Lines = {}  # pydantic copies it for each instance
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Zoo":
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"source names must be unique, got {self.names}")
+        if found := list(_wrong_order(self.order, self.names)):
+            raise ValueError("; ".join(f"order: {text}" for _, text in found))
+        return self
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the zoo was read from, None when it was made in Python."""
+        return self._path
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the sources, in order."""
+        return [source.name for source in self.sources]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __iter__(self) -> Iterator[Source]:  # type: ignore[override]  # pydantic's would walk the two fields
+        return iter(self.sources)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> Source:
+        for source in self.sources:
+            if source.name == name:
+                return source
+        raise InputError(f"no source is called {name!r}{near(name, self.names)}; there are {self.names}")
+
+
+def load_zoo(zoo: "str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | pd.DataFrame | Zoo") -> Zoo:
+    """Read and validate a zoo; relative paths become absolute.
+
+    Parameters
+    ----------
+    zoo
+        A YAML file; or what such a file holds; or a list of sources (`Source` or mappings); or a DataFrame with a row
+        for each source and a column for each key, where missing cells are keys that are left out; or a `Zoo`, which
+        is returned as it is.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read or is not a valid zoo; the message lists every problem with its line. That a
+        checkpoint or factory file is missing is not such a problem: see `check_files`.
+    """
+    if isinstance(zoo, Zoo):
+        return zoo
+    path, lines, problems = None, Lines(), list[Problem]()
+    if isinstance(zoo, str | os.PathLike):
+        path = Path(zoo)
+        raw, lines, problems = read_yaml(path, "zoo file", "version: 1 and sources:")
+    elif isinstance(zoo, Mapping):
+        raw = zoo
+    else:
+        raw = {"version": 1, "sources": zoo if isinstance(zoo, Sequence) else _rows(zoo)}
+    problems += _field_problems(raw)
+    entries = raw.get("sources") if isinstance(raw, Mapping) else None
+    entries = entries if isinstance(entries, list | tuple) else []
+    names = [entry.get("name") if isinstance(entry, Mapping) else getattr(entry, "name", None) for entry in entries]
+    for index, entry in enumerate(entries):
+        if isinstance(entry, Mapping):
+            problems += [(("sources", index, *key), text) for key, text in _contradictions(entry)]
+    problems += _repeated_names(names)
+    problems += _wrong_order(raw.get("order") if isinstance(raw, Mapping) else None, names)
+    folder = path.absolute().parent if path else Path.cwd()
+    if problems:
+        problems += _missing_from(entries, folder)
+        problems.sort(key=lambda problem: line_of(problem[0], lines))
+        listed = [_located(where, text, path, lines, names) for where, text in problems]
+        raise InputError("\n".join([f"{path or 'the zoo'} is not valid (problems: {len(listed)}):", *listed]))
+    valid = Zoo.model_validate(raw)
+    valid = valid.model_copy(update={"sources": tuple(_anchored(source, folder) for source in valid.sources)})
+    valid._path, valid._lines = path, lines
+    return valid
+
+
+def _rows(table: Any) -> Any:
+    """Return the rows of a DataFrame as mappings without its missing cells; whatever else it is, as it is."""
+    import pandas as pd  # which takes longer to import than a zoo file to check
+
+    if not isinstance(table, pd.DataFrame):
+        return table
+    return [
+        {key: cell for key, cell in row.items() if not (pd.api.types.is_scalar(cell) and pd.isna(cell))}
+        for row in table.to_dict("records")
+    ]
+
+
+def check_files(zoo: Zoo) -> list[str]:
+    """Return a message, with its line, for each file, folder or library model that is not there; load nothing."""
+    found = [problem for index, source in enumerate(zoo.sources) for problem in _missing(index, source)]
+    return [_located(where, text, zoo.path, zoo._lines, zoo.names) for where, text in found]
+
+
+def _missing(index: int, source: Source) -> Iterator[Problem]:
+    """Find what a valid entry names and what is not there."""
+    for key, path in (("checkpoint", source.checkpoint), ("initial", source.initial)):
+        if path and not path.is_file():
+            yield ("sources", index, key), missing_file(path)
+    if source.images and not source.images.is_dir():
+        yield ("sources", index, "images"), _missing_folder(source.images)
+    if source.factory:
+        file, function = source.factory_parts
+        problem = missing_function(file, function) if file.is_file() else missing_file(file)
+        if problem:
+            yield ("sources", index, "factory"), problem
+    if source.model and (problem := unknown_model(source.loader, source.model)):
+        yield ("sources", index, "model"), problem
+
+
+def _missing_folder(path: Path) -> str:
+    if path.exists():
+        return f"expected a folder of images, got the file {path}"
+    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+    return f"there is no folder {path}{near(path.name, beside) or '; correct the path'}"
+
+
+def _missing_from(entries: Sequence[Any], folder: Path) -> Iterator[Problem]:
+    """Do the same for those entries of an invalid file that are valid themselves."""
+    for index, entry in enumerate(entries):
+        try:
+            source = Source.model_validate(entry)
+        except ValidationError:
+            continue
+        yield from _missing(index, _anchored(source, folder))
+
+
+def _anchored(source: Source, folder: Path) -> Source:
+    paths = {key: getattr(source, key) for key in _PATHS}
+    update: dict[str, Any] = {key: folder / path.expanduser() for key, path in paths.items() if path is not None}
+    if source.factory is not None:
+        file, function = source.factory_parts
+        update["factory"] = f"{folder / file.expanduser()}:{function}"
+    return source.model_copy(update=update)
+
+
+def _contradictions(entry: Mapping[Any, Any]) -> Iterator[Problem]:
+    """Problems between the keys of one entry, each at its key; tolerant of keys that are wrong themselves."""
+    loader, model, kwargs, transform = (entry.get(key) for key in ("loader", "model", "kwargs", "transform"))
+    options = transform if isinstance(transform, Mapping) else {}
+    for key, without in _PATHS.items():
+        if key in entry and entry[key] in (None, ""):
+            yield (key,), f"is empty: give a path, or leave the key out {without}"
+    if loader in ("timm", "torchvision"):
+        if model is None:
+            yield ("model",), f"is missing: with loader {loader} it names the architecture"
+        if loader == "timm" and str(model).startswith("local-dir:"):
+            yield ("model",), "cannot be a folder: name the architecture, and its weights as checkpoint"
+        if entry.get("factory") is not None:
+            yield ("factory",), f"does not go with loader {loader}: remove it, or use loader python"
+        for argument in _WEIGHT_ARGUMENTS[loader]:
+            if isinstance(kwargs, Mapping) and argument in kwargs:
+                yield ("kwargs", argument), "chooses weights: remove it and use checkpoint instead"
+    if loader == "python":
+        if entry.get("factory") is None:
+            yield ("factory",), "is missing: with loader python it says file.py:function"
+        if model is not None:
+            yield ("model",), "does not go with loader python: give what the factory needs as kwargs"
+        if options.get("size") is None:
+            yield ("transform", "size"), "is missing: a factory does not say how large its images are; add it"
+    size, resize = options.get("size"), options.get("resize")
+    if isinstance(size, int) and isinstance(resize, int) and resize < size:
+        text = f"expected at least {size}, the size that is cut out of the resized image; got {resize}"
+        yield ("transform", "resize"), text
+
+
+def _field_problems(raw: Any) -> list[Problem]:
+    """Find the problems of single keys; the fields' descriptions say what was expected."""
+    try:
+        Zoo.model_validate(raw)
+    except ValidationError as error:
+        found: dict[Location, str] = {}  # a key that fails in several ways is named once
+        for item in error.errors(include_url=False):
+            where, kind = item["loc"], item["type"]
+            if kind in {"extra_forbidden", "invalid_key"} and len(where) in _KEYS:
+                found[where] = _unknown_key(where)
+            elif kind == "value_error" and len(where) in {0, 2}:
+                continue  # of the validators of the whole: load_zoo finds the same, each at its own key
+            elif not (kind == "too_short" and where == ("sources",) and raw["sources"]):  # if none is valid
+                where = where[: 4 if where[2:3] == ("transform",) else 3 if where[:1] == ("sources",) else 1]
+                found[where] = _mismatch(raw, where)
+        return list(found.items())
+    return []
+
+
+# The keys of the mapping that a location of this length lies in.
+_KEYS = {1: Zoo.model_fields, 3: Source.model_fields, 4: TransformOptions.model_fields}
+
+
+def _unknown_key(where: Location) -> str:
+    known = _KEYS[len(where)]
+    if len(where) == 3 and where[-1] in _KEYS[4]:
+        return "belongs under transform: move it there"
+    return f"is not a known key{near(where[-1], known)}; keys here are {', '.join(known)}"
+
+
+def _mismatch(raw: Any, where: Location) -> str:
+    if len(where) in _KEYS:
+        expected = _KEYS[len(where)][str(where[-1])].description
+    else:  # the zoo itself, or an entry
+        expected = f"a mapping with {', '.join(_KEYS[len(where) + 1])}"
+    for key in where:
+        if isinstance(raw, Mapping) and key not in raw:
+            return f"is missing: expected {expected}"
+        raw = raw[key]
+    came = "nothing" if raw is None else repr(raw)
+    return f"expected {expected}; got {came if len(came) <= 80 else came[:77] + '...'}"
+
+
+def _repeated_names(names: Sequence[Any]) -> Iterator[Problem]:
+    for index, name in enumerate(names):
+        first = names.index(name)
+        if isinstance(name, str) and first != index:
+            yield ("sources", index, "name"), f"{name!r} is already taken by sources[{first}]; choose another"
+
+
+def _wrong_order(order: Any, names: Sequence[Any]) -> Iterator[Problem]:
+    order = list(order) if isinstance(order, list | tuple) else []
+    for index, name in enumerate(order):
+        if name not in names:
+            yield ("order", index), f"no source is called {name!r}{near(name, map(str, names))}; correct or remove it"
+        elif order.index(name) != index:
+            yield ("order", index), f"{name!r} comes twice, first as order[{order.index(name)}]; remove one"
+
+
+def _located(where: Location, text: str, path: Path | None, lines: Lines, names: Sequence[Any]) -> str:
+    """Prefix a problem with its place: ``file:line: sources[1] (name).key: text``."""
+    words = ""
+    for depth, key in enumerate(where):
+        words += f"[{key}]" if isinstance(key, int) else f".{key}" if words else str(key)
+        name = names[key] if depth == 1 and where[0] == "sources" and isinstance(key, int) else None
+        if isinstance(name, str) and name.isprintable():
+            words += f" ({name})"
+    file = f"{path}:{line_of(where, lines)}: " if path else ""
+    return f"{file}{words}{': ' if words else ''}{text}"

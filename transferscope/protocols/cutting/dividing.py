@@ -1,0 +1,271 @@
+"""Any network divided after one of its layers: what runs before the cut and what runs after it, as two networks.
+
+Nothing is rewritten: both parts run the network's own `forward`. The prefix stops it at the cut; the suffix runs it
+on one recorded image, with recorded outputs in place of the modules before the cut and the given activation in place
+of the cut's own output. As everything later depends on the input through that tensor alone, the rest of the network
+sees nothing but the given samples.
+"""
+
+from collections.abc import Iterable, Set
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from transferscope.activations.stages import evaluating, first_tensor
+from transferscope.errors import SourceError
+from transferscope.protocols.cutting.anatomy import Anatomy, copied, dissect, tensors_of
+
+_TOLERANCE = 1e-4
+"""Of the largest output: how far `suffix(prefix(x))` may be from `net(x)`. On the CPU the two are mostly equal."""
+
+
+class _Reached(Exception):  # noqa: N818  # nothing is wrong: it ends a forward pass
+    """Carries the output of the cut out of the forward pass."""
+
+    def __init__(self, output: Any) -> None:
+        self.output = output
+
+
+class _AtCut:
+    """A forward hook that acts on one call of its module: with an activation it replaces the output, else it stops."""
+
+    def __init__(self, call: int) -> None:
+        self.call = call
+        self.calls = 0
+        self.activation: Tensor | None = None
+
+    def __call__(self, _module: nn.Module, _args: Any, output: Any) -> Any:
+        self.calls += 1
+        if self.calls != self.call:
+            return None
+        if self.activation is None:
+            raise _Reached(output)
+        leaves, structure = tree_flatten(output)
+        first = next((i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)), None)
+        if first is None:
+            raise SourceError(f"its output, a {type(output).__name__}, cannot be put together again")
+        leaves[first] = self.activation
+        return tree_unflatten(leaves, structure)
+
+
+class _Recorded(nn.Module):
+    """The outputs that a module gave for one image, call by call; takes the place of its `forward`."""
+
+    def __init__(self, outputs: list[Any]) -> None:
+        super().__init__()
+        self.calls = 0
+        self.samples = 1
+        self._structures = []
+        for call, output in enumerate(outputs):
+            leaves, structure = tree_flatten(output)
+            self._structures.append((len(leaves), structure))
+            for i, leaf in enumerate(leaves):
+                if isinstance(leaf, Tensor):
+                    self.register_buffer(f"output_{call}_{i}", leaf.detach().clone(), persistent=False)
+                else:
+                    setattr(self, f"output_{call}_{i}", leaf)
+
+    def forward(self, *_args: Any, **_kwargs: Any) -> Any:
+        """Return the output of the next call, as a copy that may be changed in place."""
+        count, structure = self._structures[self.calls]
+        leaves = [getattr(self, f"output_{self.calls}_{i}") for i in range(count)]
+        self.calls += 1
+        leaves = [_repeated(leaf, self.samples) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return tree_unflatten(leaves, structure)
+
+
+def _repeated(tensor: Tensor, samples: int) -> Tensor:
+    """Return a copy of what belongs to one sample, for so many samples."""
+    return tensor.repeat(samples, *[1] * (tensor.ndim - 1)) if tensor.shape[:1] == (1,) else tensor.clone()
+
+
+class Prefix(nn.Module):
+    """What a network computes up to a cut: images (n, ...) to the cut's output, unpooled.
+
+    Made by `divide`. Its parameters are those that influence this output, its `state_dict` keys `net.` and the
+    network's own. `flops` is what it computes for one image (a multiply-add counts as two).
+    """
+
+    def __init__(self, net: nn.Module, path: str, call: int, flops: int) -> None:
+        super().__init__()
+        self.net = net
+        self.flops = flops
+        self._at_cut = _AtCut(call)
+        net.get_submodule(path).register_forward_hook(self._at_cut)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images to the (first) output tensor of the cut."""
+        self._at_cut.calls = 0
+        try:
+            self.net(images)
+        except _Reached as reached:
+            output = first_tensor(reached.output)
+            assert output is not None  # the trace has seen one
+            return output
+        raise SourceError(f"The forward pass of {type(self.net).__name__} did not come to the cut; cut elsewhere.")
+
+
+class Suffix(nn.Module):
+    """What a network computes after a cut: the cut's output (n, ...) to the network's (first) output.
+
+    Made by `divide`. Its parameters are those that influence the output for a given activation, its `state_dict`
+    keys `net.` and the network's own. The activation is left as it is, whatever the network does in place.
+
+    What stands in for the modules before the cut is for one image; for as many as there are activations where
+    `repeats` is set, since some networks read the number of images early and use it late.
+    """
+
+    image: Tensor
+
+    def __init__(self, net: nn.Module, path: str, call: int, image: Tensor, outputs: dict[str, list[Any]]) -> None:
+        super().__init__()
+        self.net = net
+        self.repeats = False
+        self.register_buffer("image", image.detach().clone(), persistent=False)
+        self.recorded = nn.ModuleList()
+        for name, recorded in outputs.items():
+            module = net.get_submodule(name)
+            self.recorded.append(_Recorded(recorded))
+            # As a plain attribute: the module keeps its class, its other attributes and its place.
+            vars(module)["forward"] = self.recorded[-1]
+        self._at_cut = _AtCut(call)
+        net.get_submodule(path).register_forward_hook(self._at_cut)
+
+    def forward(self, activation: Tensor) -> Tensor:
+        """Map outputs of the cut to outputs of the network."""
+        samples = len(activation) if self.repeats else 1
+        self._at_cut.activation, self._at_cut.calls = activation.clone(), 0
+        for recorded in cast(Iterable[_Recorded], self.recorded):
+            recorded.calls, recorded.samples = 0, samples
+        try:
+            output = first_tensor(self.net(_repeated(self.image, samples)))
+        finally:
+            self._at_cut.activation = None
+        assert output is not None  # `divide` has compared it
+        return output
+
+
+def divide(net: nn.Module, layer: str, sample: Tensor) -> tuple[Prefix, Suffix]:
+    """Divide a network after a layer, so that `suffix(prefix(x))` is `net(x)`.
+
+    Both parts are independent copies in the mode `net` is in; `net` is left as it is. A parameter belongs to the
+    part whose output it influences: to both if a weight is used on both sides, to neither if it is not used at all.
+    Buffers of a module that runs on both sides are in both. See `join` for the way back.
+
+    Where several layers give one and the same tensor the cut is at the first of them: dropout that ends a stage acts
+    in the suffix while that is in training mode.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Any network that is called with one tensor.
+    layer : str
+        A `named_modules()` path, `path:2` for the module's second call; one of the cuts of `stages.trace`.
+    sample : torch.Tensor
+        An input of the network, (n_samples, ...), on its device; its first sample is run.
+
+    Raises
+    ------
+    CaptureError
+        When the forward pass runs through no such layer, or other paths lead around it.
+    SourceError
+        When the suffix does not give what the network gives.
+    """
+    with torch.inference_mode(False):
+        anatomy = dissect(net, layer, sample)
+        prefix, rest = _stopped(net, anatomy), copied(net)
+        _strip(rest, anatomy.suffix, anatomy.shared)
+        suffix = Suffix(rest, anatomy.path, anatomy.call_in_suffix, sample[:1], anatomy.outputs)
+        _check(net, prefix, suffix, layer, sample)
+    return prefix, suffix
+
+
+def stopped(net: nn.Module, layer: str, sample: Tensor) -> Prefix:
+    """Return the prefix that `divide` returns, also of a network whose detached graph shows no cut.
+
+    Parameters and errors are those of `divide`.
+    """
+    with torch.inference_mode(False):
+        return _stopped(net, dissect(net, layer, sample, detached=True))
+
+
+def prefix_keys(net: nn.Module, layer: str, sample: Tensor) -> frozenset[str]:
+    """Return the `state_dict` keys of `net` that belong to the prefix that ends with `layer`.
+
+    Parameters and errors are those of `divide`.
+    """
+    with torch.inference_mode(False):
+        kept = dissect(net, layer, sample).prefix
+    own = {id(tensor) for key, _, _, tensor in tensors_of(net) if key in kept}
+    # A module with two paths has two keys for each tensor.
+    return frozenset(key for key, tensor in net.state_dict(keep_vars=True).items() if id(tensor) in own)
+
+
+def join(net: nn.Module, prefix: Prefix, suffix: Suffix) -> None:
+    """Load the weights of both parts into the network that they were divided from, or one like it.
+
+    Raises
+    ------
+    SourceError
+        When a weight that both parts use has become two different ones.
+    """
+    first, second = prefix.net.state_dict(), suffix.net.state_dict()
+    for key in first.keys() & second.keys():
+        if not torch.equal(first[key], second[key].to(first[key].device)):
+            raise SourceError(
+                f"{key!r} is used before and after the cut and differs between prefix and suffix, so that no single "
+                "network does what the two do; keep them apart."
+            )
+    net.load_state_dict({**first, **second}, strict=False)
+
+
+def _stopped(net: nn.Module, anatomy: Anatomy) -> Prefix:
+    first = copied(net)
+    _strip(first, anatomy.prefix, anatomy.shared)
+    return Prefix(first, anatomy.path, anatomy.call, anatomy.flops)
+
+
+def _strip(net: nn.Module, kept: Set[str], constant: Set[str]) -> None:
+    """Take away every parameter and buffer that is not `kept`; of these, `constant` ones stay as plain values."""
+    for key, module, name, tensor in list(tensors_of(net)):
+        if key in kept:
+            continue
+        if key in constant:
+            module._parameters.pop(name, None)
+            module._buffers.pop(name, None)
+            module.register_buffer(name, tensor.detach(), persistent=False)
+        elif name in module._parameters:
+            module._parameters[name] = None
+        else:
+            module._buffers[name] = None
+            if isinstance(module, nn.modules.batchnorm._NormBase):
+                module.track_running_stats = False  # else reading weights would bring a counter back
+
+
+def _check(net: nn.Module, prefix: Prefix, suffix: Suffix, layer: str, sample: Tensor) -> None:
+    draw = torch.Generator().manual_seed(0)
+    # Two, while the suffix was recorded with one.
+    images = torch.randn(2, *sample.shape[1:], generator=draw).to(sample)
+    with evaluating(net), evaluating(prefix), evaluating(suffix), torch.no_grad():
+        expected, activation = first_tensor(net(images)), prefix(images)
+        assert expected is not None  # the trace has followed it to the input
+        for suffix.repeats in (False, True):
+            if not (problem := _problem(suffix, activation, expected)):
+                return
+    raise SourceError(
+        f"{type(net).__name__} cannot be divided after {layer!r}: {problem}; cut elsewhere, or use the protocol "
+        "'truncate', which needs nothing from after the cut."
+    )
+
+
+def _problem(suffix: Suffix, activation: Tensor, expected: Tensor) -> str | None:
+    try:
+        found = suffix(activation)
+    except Exception as error:  # whatever the network makes of it
+        return f"what comes after it does not run on that output alone ({type(error).__name__}: {error})"
+    room = _TOLERANCE * float(expected.abs().max())
+    if found.shape == expected.shape and torch.allclose(found, expected, rtol=0, atol=room, equal_nan=True):
+        return None
+    return "what comes after it depends on more than that output, or on chance in evaluation mode"

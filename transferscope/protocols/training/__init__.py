@@ -1,0 +1,1 @@
+"""Training of one network, or of several that differ in their head alone."""

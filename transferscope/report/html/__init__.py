@@ -1,0 +1,1 @@
+"""Results as a page that needs no server and no internet."""

@@ -1,0 +1,88 @@
+"""A figure as SVG inside a page: names of its own, real text, and a title on whatever carries a value."""
+
+import io
+import re
+import warnings
+import xml.etree.ElementTree as ElementTree
+
+from matplotlib import rc_context
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+
+from transferscope.report.plots.drawing import hover_texts
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_HREF = "{http://www.w3.org/1999/xlink}href"
+_WIDTHS = (75, 130)
+"""Least and most pixels of the page for an inch of the figure; between them its text is as large as the page's."""
+_MOST_CELLS = 6000
+"""More cells of heatmaps in one figure than this become a picture: the page would grow by tens of megabytes."""
+
+
+def svg(figure: Figure, name: str, description: str) -> str:
+    """Return a figure as an `<svg>` element for a page of HTML.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    name : str
+        Begins all ids in it, so that several pictures can stand in one page.
+    description : str
+        For those who cannot see it.
+    """
+    meshes = [artist for artist in figure.findobj(QuadMesh) if hover_texts(artist)]
+    too_many = sum(len(hover_texts(mesh)) for mesh in meshes) > _MOST_CELLS
+    texts = {}
+    for number, artist in enumerate(figure.findobj(lambda artist: bool(hover_texts(artist)))):
+        if too_many and artist in meshes:
+            artist.set_rasterized(True)
+            continue
+        artist.set_gid(f"hover{number}")
+        texts[f"hover{number}"] = hover_texts(artist)
+    buffer = io.StringIO()
+    # Text stays text, and nothing in the file depends on the time.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True, dpi=150)
+    root = ElementTree.fromstring(buffer.getvalue())
+    for group in root.iter(f"{_SVG}g"):
+        _title(group, texts.get(group.get("id", ""), ()))
+    for element in root.iter():
+        _rename(element, name)
+    for child in root.findall(f"{_SVG}metadata"):
+        root.remove(child)
+    # A box alone, so that it takes the width that the page has.
+    for side in ("width", "height"):
+        root.attrib.pop(side, None)
+    least, most = (round(figure.get_figwidth() * pixels) for pixels in _WIDTHS)
+    style = f"min-width: {least}px; max-width: {most}px"
+    root.attrib |= {"role": "img", "aria-label": description, "style": style}
+    ElementTree.register_namespace("", _SVG[1:-1])
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _title(group: ElementTree.Element, texts: tuple[str, ...]) -> None:
+    """Give each mark of a group its title; none of them where they are not as many, for some would be wrong."""
+    defined = {id(shape) for part in group.iter(f"{_SVG}defs") for shape in part.iter()}
+    shapes = [shape for shape in group.iter() if id(shape) not in defined]
+    uses = [shape for shape in shapes if shape.tag == f"{_SVG}use"]
+    paths = [shape for shape in shapes if shape.tag == f"{_SVG}path"]
+    for marks in (uses, paths):
+        if len(marks) == len(texts):
+            for mark, text in zip(marks, texts, strict=True):
+                if text:
+                    ElementTree.SubElement(mark, f"{_SVG}title").text = text
+            return
+
+
+def _rename(element: ElementTree.Element, name: str) -> None:
+    if _HREF in element.attrib:
+        # The plain attribute, which HTML knows too.
+        element.set("href", element.attrib.pop(_HREF))
+    for key, value in element.attrib.items():
+        if key == "id":
+            element.set(key, f"{name}-{value}")
+        elif key == "href" and value.startswith("#"):
+            element.set(key, f"#{name}-{value[1:]}")
+        elif "url(#" in value:
+            element.set(key, re.sub(r"url\(#", f"url(#{name}-", value))

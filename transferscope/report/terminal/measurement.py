@@ -1,0 +1,77 @@
+"""A measurement on a terminal."""
+
+import math
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from transferscope.report.terminal.columns import fitted, print_tables
+from transferscope.results.measurement import _MOST_FAILURES, _WIDE, Measurement, _best, _cost, _variant
+
+
+def print_measurement(measurement: Measurement, console: Console) -> None:
+    """Print the best cut for each number of images and protocol, what failed, and how to read it."""
+    table = measurement.table
+    best = _best(table[table["best"]], ["samples_per_class", "protocol"])
+    if best.empty:
+        console.print(Text("No run has come to an end without failing.", style="bold"))
+    else:
+        print_tables(_best_tables(best, sources=len(table["source"].unique()), width=console.width), console)
+        console.print()
+    found = [(_failures(measurement), "bold"), (_notes(measurement, best), "dim")]
+    console.print(Text("\n\n").join(Text("\n".join(lines), style=style) for lines, style in found if lines))
+
+
+def _best_tables(best: pd.DataFrame, *, sources: int, width: int) -> list[Table]:
+    errors = ["" if math.isnan(error) else f" ±{error:.3f}" for error in best["standard_error"]]
+    sizes = best["samples_per_class"]
+    keys = {
+        "images": sizes.astype(str).where(sizes != sizes.shift(), "").tolist(),
+        "protocol": _variant(best).tolist(),
+    }
+    if sources > 1:
+        keys["source"] = best["source"].tolist()
+    columns = {
+        "cut after": best["layer"].where(best["protocol"] != "fne", "").tolist(),
+        "depth": [f"{row.depth}/{row.depths}" for row in best.itertuples()],
+        "accuracy": [f"{value:.3f}{error:7}" for value, error in zip(best["accuracy"], errors, strict=True)],
+        "seconds": [_cost(value) for value in best["seconds"]],
+    }
+    if width < _WIDE:
+        del columns["cut after"]
+    if best["kwh"].notna().any():
+        columns["kWh"] = [_cost(value) for value in best["kwh"]]
+    return fitted(keys, columns, width=width, names=["source", "cut after"], left=["protocol"])
+
+
+def _failures(measurement: Measurement) -> list[str]:
+    lines = [f"{failure.source} failed: {failure.error}" for failure in measurement.failed]
+    for (source, error), runs in measurement.failed_runs.groupby(["source", "error"], sort=False):
+        protocols = ", ".join(runs["protocol"].unique())
+        lines.append(f"{source}: {len(runs)} run{'s' * (len(runs) > 1)} failed ({protocols}): {error}")
+    more = len(lines) - _MOST_FAILURES
+    return [*lines[:_MOST_FAILURES], *([f"… and {more} more; all are in runs.csv."] if more > 0 else [])]
+
+
+def _notes(measurement: Measurement, best: pd.DataFrame) -> list[str]:
+    settings, lines = measurement.settings, []
+    if len(best):
+        seeds = sorted(set(best["n_seeds"]))
+        over = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        what = "depth" if len(measurement.table["source"].unique()) == 1 else "source and depth"
+        lines.append(
+            f"images: of each class, to train on. For each protocol the {what} with the highest accuracy is shown. "
+            "That choice was made on the test images, in hindsight: one made beforehand cannot expect as much."
+        )
+        lines.append(
+            f"Accuracy: on {settings['n_test']} test images of {settings['target']} ({settings['classes']} classes; "
+            f"always guessing the largest gives {settings['chance']:.3f}), mean over {over} seed{'s' * (seeds != [1])}."
+            + " ±: its standard error over seeds."
+            * bool(best["standard_error"].notna().any())
+        )
+    lines.append(settings["energy"])
+    if len(best) and measurement.runs["kwh"].isna().all():
+        lines.append("No run's electricity is known, so there is no accuracy-by-energy.png.")
+    return lines

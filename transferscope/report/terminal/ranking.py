@@ -1,0 +1,175 @@
+"""The ranking as a table for the terminal."""
+
+import math
+from functools import partial
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from transferscope.report.terminal.columns import fitted, print_tables
+from transferscope.report.terminal.counts import short_count
+from transferscope.results.agreement import FEWEST
+from transferscope.results.labelled import BASELINES, SIMILARITIES
+from transferscope.results.ranking import Ranking
+from transferscope.results.summary import Reference
+from transferscope.transferability import SCORES
+from transferscope.transferability.scores import DEFAULT_SCORES
+
+_SHOWN = {*DEFAULT_SCORES, *(f"{name}_to_scratch" for name in SIMILARITIES)}
+"""What is computed unasked."""
+
+_fitted = partial(
+    fitted, names=("source", "cut after", "worth its FLOPs"), left=("protocol", "agrees with the accuracy")
+)
+
+_SCORES = {"CKA": "linear_cka_to_scratch", "SVCCA": "svcca_to_scratch", "LogME": "logme", "H-score": "hscore"}
+
+
+def ranking_tables(ranking: Ranking, width: int) -> list[Table]:
+    """Return the ranking as rich tables: one where `width` columns hold it, else the answer and the scores."""
+    picks = ranking.recommendations
+    tied = ranking.best.tied_with
+    names = {
+        "#": [f"{pick.rank}{'=' if pick.source in tied else ''}" for pick in picks],
+        "source": [pick.source for pick in picks],
+    }
+    answer = {
+        "protocol": [pick.protocol for pick in picks],
+        "cut after": [pick.layer or "" for pick in picks],
+        "depth": ["" if pick.layer is None else f"{pick.depth}/{pick.depths}" for pick in picks],
+        "accuracy": [f"{pick.expected_accuracy:.3f}" for pick in picks],
+        "80 % interval": [f"{pick.interval[0]:.3f}-{pick.interval[1]:.3f}" for pick in picks],
+        "uncut": ["" if pick.layer is None else f"{ranking.accuracy_at_last_layer(pick):.3f}" for pick in picks],
+    }
+    scores = {
+        "FLOPs": [short_count(pick.flops) for pick in picks],
+        "params": [short_count(pick.params) for pick in picks],
+        **{
+            header: [f"{pick.scores[name]:.3f}" if name in pick.scores else "" for pick in picks]
+            for header, name in _SCORES.items()
+        },
+    }
+    return _fitted(names, answer, scores, width=width)
+
+
+def pareto_tables(ranking: Ranking, width: int) -> list[Table]:
+    """Return what nothing beats that costs as few FLOPs, cheapest first."""
+    rows = ranking.pareto
+    return _fitted(
+        {"worth its FLOPs": list(rows["source"])},
+        {
+            "protocol": list(rows["protocol"]),
+            "cut after": list(rows["layer"]),
+            "accuracy": [f"{value:.3f}" for value in rows["expected_accuracy"]],
+            "80 % interval": [f"{row.lower:.3f}-{row.upper:.3f}" for row in rows.itertuples()],
+            "FLOPs": [short_count(value) for value in rows["flops"]],
+            "params": [short_count(value) for value in rows["params"]],
+        },
+        width=width,
+    )
+
+
+def detail_tables(ranking: Ranking, width: int) -> list[Table]:
+    """Return every score and baseline at the cuts, then how far each agrees with the ranking.
+
+    Beside the scores stands the probability that a candidate really beats the next one.
+    """
+    picks = ranking.recommendations
+    columns = {
+        "beats next": ["" if pick.beats_next is None else f"{pick.beats_next:.3f}" for pick in picks],
+    }
+    # The scratch network has none of them.
+    known = next((pick for pick in picks if pick.scores), picks[0])
+    columns |= {name: [_with_error(pick.scores, name) for pick in picks] for name in SCORES if name in known.scores}
+    columns |= {name: [_baseline(pick.baselines.get(name)) for pick in picks] for name in known.baselines}
+    names = {"#": [str(pick.rank) for pick in picks], "source": [pick.source for pick in picks]}
+    return [*_fitted(names, columns, width=width), *_agreement_tables(ranking, width)]
+
+
+def _agreement_tables(ranking: Ranking, width: int) -> list[Table]:
+    found = ranking.agreement
+    rows = sorted(found.over_sources, key=BASELINES.__contains__)
+    return _fitted(
+        {"agrees with the accuracy": [f"{name} (baseline)" if name in BASELINES else name for name in rows]},
+        {
+            "over sources": [_agreement(found.over_sources[name]) for name in rows],
+            "over depths": [_agreement(found.over_depths[name]) for name in rows],
+        },
+        width=width,
+    )
+
+
+def _baseline(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else short_count(value)
+
+
+def _agreement(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def _with_error(scores: dict[str, float], name: str) -> str:
+    if name not in scores:
+        return ""
+    error = scores.get(f"{name}_standard_error")
+    return f"{scores[name]:.3f}" + ("" if error is None else f"±{error:.3f}")
+
+
+def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, detailed: bool = False) -> None:
+    """Print the answer in words, then the tables.
+
+    With `costs` what is worth its FLOPs is printed too. Where scores or standard errors were asked for, or with
+    `detailed`, every score is printed beside the baselines, and the reason of each recommendation.
+    """
+    target, reference = ranking.target, ranking.reference
+    origin = _SOURCE_OF_ACCURACY[bool(ranking.scores.attrs["calibrated"])]
+    console.print(Text(ranking.verdict + "\n", style="bold"))
+    console.print(Text(ranking.best.reason + "\n"))
+    asked = any(name not in _SHOWN for pick in ranking.recommendations for name in pick.scores)
+    details = detail_tables(ranking, console.width) if asked or detailed else []
+    more = pareto_tables(ranking, console.width) if costs or detailed else []
+    print_tables([*ranking_tables(ranking, console.width), *more, *details], console)
+    console.print()
+    if detailed:
+        for pick in ranking.recommendations[1:]:
+            console.print(Text(f"{pick.source}: {pick.reason}\n"))
+    lines = [
+        f"Seen: {target.samples} images, {target.classes} classes of {target.name}. Accuracy: expected on new images "
+        f"after a transfer trained on {ranking.expected_for} images, {origin}; "
+        "uncut: the same with all layers kept; FLOPs: per image; CKA, SVCCA: similarity to the scratch network at the "
+        "cut."
+    ]
+    if ranking.best.tied_with:
+        lines[0] += " =: cannot be told apart from the first on these images (a probability within 0.1 to 0.9)."
+    if details:
+        lines.append(_agreement_line(ranking))
+    if reference is not None:
+        lines.append(_reference_line(reference))
+    console.print(Text("\n".join(lines), style="dim"))
+
+
+_SOURCE_OF_ACCURACY = {
+    True: "from transfers measured on other targets",
+    False: "from scores of these images alone, as no target like it was measured",
+}
+
+
+def _agreement_line(ranking: Ranking) -> str:
+    text = (
+        "beats next: probability that it is really better than the next one. Agreement: weighted Kendall τ with the "
+        "accuracy predicted here, so not with transfers that were run; a score below a baseline has nothing to add to "
+        "it."
+    )
+    if ranking.agreement.sources < FEWEST:
+        text += f" Over sources it cannot be told with fewer than {FEWEST} of them."
+    return text
+
+
+def _reference_line(reference: Reference) -> str:
+    if reference.held_out_accuracy is None:
+        return f"Reference: {reference.network}, handed in; not ranked, for its training images are unknown."
+    return (
+        f"Scratch reference: {reference.network}, trained on {reference.trained_on} images for {reference.epochs} "
+        f"epochs ({reference.stopped}), accuracy {reference.held_out_accuracy:.3f} on {reference.held_out_samples} "
+        "held-out images."
+    )

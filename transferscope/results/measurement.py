@@ -1,0 +1,235 @@
+"""The result of `measure`: what each transfer really gave and cost, over draws of the training images."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pandas as pd
+import xarray as xr
+
+from transferscope.errors import InputError
+from transferscope.results import saving
+from transferscope.results.files import csv, prepare_folder, significant, write_together
+from transferscope.results.labelled import runs_dataset
+from transferscope.runtime.failures import Failure
+
+SCHEMA_VERSION = 1
+
+PROTOCOLS = (
+    "nearest_mean", "truncate", "svm", "toptuning", "fne", "reinit", "finetune", "defrost", "surgical", "scratch",
+)  # fmt: skip
+"""The order in which protocols are shown."""
+
+CELL = ["source", "protocol", "depth", "depths", "layer", "samples_per_class", "samples"]
+"""What runs that differ in the seed alone have in common."""
+
+UNITS = {
+    "accuracy": "1",
+    "balanced_accuracy": "1",
+    "seconds": "s",
+    "flops": "1",
+    "kwh": "kWh",
+    "kgco2e": "kg CO2e",
+    "peak_memory": "byte",
+    "trials": "1",
+}
+"""What is measured of a run, with its unit."""
+
+_DESCRIPTIONS = {
+    "accuracy": "Share of the test images that are classified correctly.",
+    "balanced_accuracy": "The same, averaged over classes.",
+    "seconds": "Time of the transfer: features of the training images, search and training; without testing.",
+    "flops": "Floating-point operations of the transfer (a multiply-add counts as two).",
+    "kwh": "Electricity that the transfer used.",
+    "kgco2e": "Emissions of that electricity.",
+    "peak_memory": "Most memory that the transfer held at once.",
+    "trials": "Fits that the search for settings tried.",
+    "depth": "Stages of the source that are kept or frozen.",
+    "samples_per_class": "Training images of each class, at most.",
+    "seed": "Of the draw of the training images and of the weights.",
+}
+_WIDE = 110
+"""Terminal columns from which on the name of the layer has room."""
+_MOST_FAILURES = 10
+
+
+class Settings(TypedDict):
+    """What all runs of a measurement share."""
+
+    target: str
+    target_hash: str
+    classes: int
+    n_test: int
+    """Test images, the same for all runs."""
+    chance: float
+    """Share of the largest class among them."""
+    energy: str
+    """How electricity was measured or estimated, in one line."""
+    device: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Real transfers over sources, protocols, depths, numbers of images and seeds.
+
+    Attributes
+    ----------
+    runs : pandas.DataFrame
+        A row for each run that ended: the columns of runs.csv. Numbers of failed runs are NaN.
+    settings : Settings
+        What all of them share.
+    failed : tuple of Failure
+        Sources that could not be loaded, so that none of their runs was begun.
+    networks : pandas.DataFrame
+        A row for each source and depth: layer, params, flops and latency (seconds) of one image through the network
+        cut there.
+
+    Raises
+    ------
+    InputError
+        When `runs` lacks a column.
+    """
+
+    runs: pd.DataFrame
+    settings: Settings
+    failed: tuple[Failure, ...] = ()
+    networks: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def __post_init__(self) -> None:
+        missing = [name for name in [*CELL, "seed", *UNITS, "status"] if name not in self.runs]
+        if missing:
+            raise InputError(
+                f"Expected `runs` to have the columns of runs.csv, but it lacks {', '.join(missing)}; `measure` "
+                "returns a Measurement."
+            )
+        # Where pandas has read runs.csv, the empty layer at depth 0 is NaN, and would be dropped from groups.
+        layers = self.runs["layer"].astype(object).fillna("")
+        object.__setattr__(self, "runs", self.runs.assign(layer=layers))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each source, protocol, depth, layer and number of images, over the seeds.
+
+        Accuracies and costs are means over the seeds that did not fail (`n_seeds` of them, `failed` did); NaN where
+        all failed. `peak_memory` is the largest of them. `standard_error` is the standard deviation of the accuracy
+        over seeds divided by √n_seeds, NaN for a single one: it tells how far the draw of the training images and of
+        the weights moves the mean. All runs are tested on the same images, whose own finite number is not in it.
+        `best` marks, for each source, protocol and number of images, the row with the highest accuracy (the
+        shallowest of equals), which is known only after all of them have been measured.
+        """
+        largest = {"peak_memory": "max"}
+        means = {name: (name, largest.get(name, "mean")) for name in UNITS}
+        table = (
+            self.runs.assign(failed=self.runs["status"] != "done")
+            .groupby(CELL, as_index=False, sort=False)
+            .agg(
+                n_seeds=("accuracy", "count"),
+                failed=("failed", "sum"),
+                accuracy=means.pop("accuracy"),
+                standard_error=("accuracy", "sem"),
+                **means,
+            )
+        )
+        order = ["source", "protocol", "samples_per_class", "depth", "layer"]
+        table = table.sort_values(order, key=_place, ignore_index=True)
+        return table.assign(best=table.index.isin(_best(table, ["source", "protocol", "samples_per_class"]).index))
+
+    @property
+    def dataset(self) -> xr.Dataset:
+        """All runs over (source, protocol, depth, samples_per_class, seed): what measurement.nc holds.
+
+        A run that failed or is not there is NaN. Each set of layers of a full-network embedding is a protocol of its
+        own, such as "fne (upper 75%)". The coordinate `layer` over (source, depth) is the layer of the cut, empty
+        where there is none.
+        """
+        layers = self.runs["layer"].where(self.runs["protocol"] != "fne")
+        return runs_dataset(
+            self.runs.assign(protocol=_variant(self.runs), layer=layers),
+            ["source", "protocol", "depth", "samples_per_class", "seed"],
+            list(UNITS),
+            _place,
+            {name: (UNITS.get(name, "1"), text) for name, text in _DESCRIPTIONS.items()},
+            self.settings,
+        )
+
+    @property
+    def failed_runs(self) -> pd.DataFrame:
+        """The runs that failed, each with its reason in the column `error`."""
+        runs = self.runs[self.runs["status"] != "done"]
+        names = ["source", "protocol", "depth", "layer", "samples_per_class", "seed"]
+        return runs[names].assign(error=runs["status"].str.removeprefix("failed: "))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the single runs as plain lists and mappings; what is not finite is None."""
+        settings = self.settings
+        target = {name: settings[name] for name in ("classes", "n_test", "chance")}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "target": {"name": settings["target"], "hash": settings["target_hash"], **target},
+            "device": settings["device"],
+            "energy": settings["energy"],
+            "versions": dict(settings["versions"]),
+            "results": self.table.to_dict("records"),
+            "failed_runs": self.failed_runs.to_dict("records"),
+            "failed": [asdict(failure) for failure in self.failed],
+            "networks": self.networks.to_dict("records"),
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON text; numbers have six significant digits."""
+        return json.dumps(significant(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_csv(self) -> str:
+        """Return `table` as CSV text; numbers have six significant digits."""
+        return csv(self.table)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write measurement.json, .csv, .nc, networks.csv and the pictures into `folder`; return their paths.
+
+        None is moved into place before all are complete. Pictures of what was not measured are left out.
+
+        Raises
+        ------
+        InputError
+            When the folder cannot be made or written.
+        """
+        folder = prepare_folder(folder)
+        files = {
+            "measurement.json": self.to_json().encode(),
+            "measurement.csv": self.to_csv().encode(),
+            "measurement.nc": bytes(self.dataset.to_netcdf(engine="h5netcdf")),
+        }
+        if len(self.networks):
+            files["networks.csv"] = csv(self.networks).encode()
+        return write_together(folder, {**files, **saving.views(self)})
+
+
+def _best(table: pd.DataFrame, within: list[str]) -> pd.DataFrame:
+    """Return the row with the highest accuracy for each combination of the columns `within`, in the table's order."""
+    known = table.dropna(subset="accuracy").sort_values("accuracy", ascending=False, kind="stable")
+    return known.drop_duplicates(within).sort_values(within, key=_place)
+
+
+def _variant(runs: pd.DataFrame) -> pd.Series:
+    """Name protocols, with the set of layers where that is what they differ in."""
+    return runs["protocol"].where(runs["protocol"] != "fne", "fne (" + runs["layer"] + ")")
+
+
+def _place(column: pd.Series) -> pd.Series:
+    """Return what a column is sorted by."""
+    if column.name != "protocol":
+        return column
+    known = {name: f"{number:02d}" for number, name in enumerate(PROTOCOLS)}
+    # A variant follows its protocol.
+    return column.map(lambda name: known.get(str(name).split(" ")[0], "") + str(name))
+
+
+def _cost(value: float) -> str:
+    """Write seconds or kWh with three significant digits, or all digits before the point."""
+    if math.isnan(value):
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,241 @@
+"""The result of `rank`: what was asked, what is recommended, every score, and what failed."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from transferscope.errors import InputError
+from transferscope.results import saving
+from transferscope.results.agreement import Agreement, agreement
+from transferscope.results.cuts import cut_table
+from transferscope.results.files import DIGITS, prepare_folder, rounded, write_together
+from transferscope.results.labelled import BASELINES, score_names
+from transferscope.results.recommendation import Recommendation
+from transferscope.results.summary import Reference, TargetSummary
+from transferscope.results.wording import how
+from transferscope.runtime.failures import Failure
+from transferscope.runtime.provenance import Provenance
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Sources and training from scratch, best first."""
+
+    target: TargetSummary
+    reference: Reference | None
+    recommendations: tuple[Recommendation, ...]
+    scores: xr.Dataset
+    """Every score over (source, depth), with similarity to the scratch network and, over (source, depth, protocol), the
+    expected accuracy."""
+    failed: tuple[Failure, ...]
+    provenance: Provenance | None = None
+    """How it was made; None for a file from before this was noted."""
+    warnings: tuple[str, ...] = ()
+    """What was warned of on the way."""
+    timings: dict[str, float] = field(default_factory=dict)
+    """Seconds spent on each part of the run; not saved, so that equal runs give equal files."""
+
+    @property
+    def best(self) -> Recommendation:
+        """The recommendation at rank 1."""
+        return self.recommendations[0]
+
+    @property
+    def expected_for(self) -> int:
+        """Images to train on that accuracies are expected for."""
+        return int(self.scores.attrs["samples"])
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per source at its best cut, best first; the scores are columns of their own."""
+        rows = []
+        for pick in self.recommendations:
+            row = asdict(pick)
+            scores, baselines, _ = row.pop("scores"), row.pop("baselines"), row.pop("reason")
+            row["tied_with"] = "; ".join(pick.tied_with)
+            row["lower"], row["upper"] = row.pop("interval")
+            row["accuracy_at_last_layer"] = self.accuracy_at_last_layer(pick)
+            rows.append({**row, **scores, **baselines})
+        return pd.DataFrame(rows).set_index("rank")
+
+    @property
+    def cuts(self) -> pd.DataFrame:
+        """Every source, depth and protocol, and training from scratch, cheapest first.
+
+        Columns source, layer, depth, depths, protocol, expected_accuracy, lower, upper, params and flops (of the
+        network that comes out), and `pareto`: whether nothing is at once as cheap and more accurate.
+        """
+        rows = cut_table(self.scores)
+        for pick in self.recommendations:
+            if pick.layer is None:
+                row = asdict(pick) | {"lower": pick.interval[0], "upper": pick.interval[1], "layer": ""}
+                rows = pd.concat([rows, pd.DataFrame([row])[rows.columns]], ignore_index=True)
+        rows = rows.sort_values(["flops", "expected_accuracy"], ascending=[True, False], kind="stable")
+        before = rows["expected_accuracy"].cummax().shift(fill_value=-math.inf)
+        return rows.assign(pareto=rows["expected_accuracy"] > before).reset_index(drop=True)
+
+    @property
+    def pareto(self) -> pd.DataFrame:
+        """The rows of `cuts` that are worth their FLOPs, where each is more accurate than all that are as cheap."""
+        rows = self.cuts
+        return rows[rows["pareto"]].drop(columns="pareto").reset_index(drop=True)
+
+    def accuracy_at_last_layer(self, pick: Recommendation) -> float:
+        """Return the expected accuracy of the same source and protocol with all layers kept; NaN for scratch."""
+        if pick.layer is None:
+            return math.nan
+        expected = self.scores["expected_accuracy"]
+        return float(expected.sel(source=pick.source, depth=pick.depths, protocol=pick.protocol))
+
+    @property
+    def answer(self) -> str:
+        """What to do and what to expect of it, in one sentence."""
+        best = self.best
+        accuracy = f"{best.expected_accuracy:.3f} [{best.interval[0]:.3f}, {best.interval[1]:.3f}]"
+        objective = self.scores.attrs.get("objective", "accuracy")
+        if best.layer is None:
+            why = "no source is expected to beat it" if objective == "accuracy" else f"it comes first by {objective}"
+            return f"Train from scratch: {why} (accuracy {accuracy})."
+        text = f"Start from {best.source}, {how(best)}: expected accuracy {accuracy}"
+        last = self.accuracy_at_last_layer(best)
+        gains = best.depth < best.depths and f"{last:.3f}" != f"{best.expected_accuracy:.3f}"
+        return text + (f", against {last:.3f} when it is kept to its last layer." if gains else ".")
+
+    @property
+    def caveats(self) -> str:
+        """How sure the answer is, in words; empty where there is nothing to compare it with."""
+        best, others = self.best, self.recommendations[1:]
+        found = []
+        chance = self.scores.attrs.get("largest_class", 0.0)
+        if best.interval[0] <= chance:
+            found.append(
+                f"That is not clearly better than always guessing the largest class ({chance:.3f}): too few images to "
+                "choose by."
+            )
+        if best.tied_with:
+            found.append(f"These images cannot tell it apart from: {', '.join(best.tied_with)}.")
+        elif others and best.beats_next is not None:
+            sure = f"{best.beats_next:.2f}" if best.beats_next < 0.995 else "over 0.99"
+            found.append(f"It is really more accurate than the next, {others[0].source}, with probability {sure}.")
+        if best.layer is not None and any(pick.layer is None and pick.source in best.tied_with for pick in others):
+            found.append("So it may be no better than training from scratch.")
+        return " ".join(found)
+
+    @property
+    def verdict(self) -> str:
+        """The answer in words, and how sure it is."""
+        return f"{self.answer} {self.caveats}".rstrip()
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far each score and each baseline agrees with the predicted accuracy, over sources and over depths."""
+        names = [name for name in score_names(self.scores) if not name.endswith("_standard_error")]
+        baselines = [name for name in BASELINES if name in self.scores]
+        best = self.scores.assign(expected_accuracy=self.scores["expected_accuracy"].max("protocol"))
+        return agreement(best, [*names, *baselines])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the documented JSON structure; values that are not finite become None."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "target": asdict(self.target),
+            "expected_for": self.expected_for,
+            "reference": None if self.reference is None else asdict(self.reference),
+            "ranking": [{**asdict(pick), "interval": list(pick.interval)} for pick in self.recommendations],
+            "failed": [asdict(failure) for failure in self.failed],
+            "agreement": asdict(self.agreement),
+            "provenance": None if self.provenance is None else self.provenance.to_dict(),
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON text; equal rankings give equal bytes."""
+        return json.dumps(rounded(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_csv(self) -> str:
+        """Return `table` as CSV text."""
+        return self.table.round(DIGITS).to_csv(lineterminator="\n")
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write ranking.json, ranking.csv, cuts.csv, scores.nc, the pictures and report.html into `folder`.
+
+        The pictures are ranking.png, source_depth.png, depth_curves.png, pareto.png and, with sources, similarity.png;
+        report.html is a page that holds all of it and needs no other file. None is moved into place before all are
+        complete. Returns their paths.
+
+        Raises
+        ------
+        InputError
+            When the folder cannot be made or written.
+        """
+        folder = prepare_folder(folder)
+        return write_together(
+            folder,
+            {
+                "ranking.json": self.to_json().encode(),
+                "ranking.csv": self.to_csv().encode(),
+                "cuts.csv": self.cuts.round(DIGITS).to_csv(index=False, lineterminator="\n").encode(),
+                "scores.nc": bytes(self.scores.to_netcdf(engine="h5netcdf")),
+                **saving.views(self),
+            },
+        )
+
+    def _repr_html_(self) -> str:
+        return saving.fragment(self)
+
+
+def load_ranking(folder: str | Path) -> Ranking:
+    """Load what `Ranking.save` wrote.
+
+    Numbers come back as the file has them, rounded to six decimals; what was not finite comes back as NaN. The
+    scores are exact.
+
+    Raises
+    ------
+    InputError
+        When the folder does not hold a ranking of this schema version.
+    """
+    folder = Path(folder)
+    try:
+        content = json.loads((folder / "ranking.json").read_text(encoding="utf-8"))
+        with xr.open_dataset(folder / "scores.nc", engine="h5netcdf") as dataset:
+            scores = dataset.load()
+        version = content["schema_version"]
+        if version == SCHEMA_VERSION:
+            return Ranking(
+                target=TargetSummary(**content["target"]),
+                reference=None if content["reference"] is None else Reference(**content["reference"]),
+                recommendations=tuple(_recommendation(row) for row in content["ranking"]),
+                scores=scores,
+                failed=tuple(Failure(**row) for row in content["failed"]),
+                provenance=Provenance(**content["provenance"]) if content.get("provenance") else None,
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"Expected `folder` to hold ranking.json and scores.nc as `rank -o` writes them, but {folder} does "
+            f"not ({error})."
+        ) from error
+    raise InputError(
+        f"Expected {folder / 'ranking.json'} to have schema_version {SCHEMA_VERSION} but got {version!r}; rank "
+        "again with this version of transferscope."
+    )
+
+
+def _recommendation(row: dict[str, Any]) -> Recommendation:
+    lower, upper = map(_number, row["interval"])
+    scores = {name: _number(score) for name, score in row["scores"].items()}
+    more: dict[str, Any] = {"interval": (lower, upper), "scores": scores, "tied_with": tuple(row.get("tied_with", ()))}
+    if "baselines" in row:
+        more["baselines"] = {name: _number(value) for name, value in row["baselines"].items()}
+    return Recommendation(**{**row, **more})
+
+
+def _number(value: float | None) -> float:
+    """Undo what `rounded` does to values that are not finite."""
+    return math.nan if value is None else value

@@ -1,0 +1,83 @@
+"""Why a recommendation is made, in words, from the figures that it was made from."""
+
+from collections.abc import Sequence
+
+import xarray as xr
+
+from transferscope.results.cuts import cut_table
+from transferscope.results.recommendation import Recommendation, how
+
+
+def reason(pick: Recommendation, picks: Sequence[Recommendation], predictions: xr.Dataset) -> str:
+    """Return a paragraph on why `pick`, one of `picks`, stands where it does.
+
+    Parameters
+    ----------
+    pick : Recommendation
+    picks : sequence of Recommendation
+        All of them, best first.
+    predictions : xarray.Dataset
+        What they were chosen from.
+    """
+    samples, classes = predictions.attrs["samples"], predictions.attrs["classes"]
+    size = f"{samples} images ({samples / classes:.3g} a class)"
+    text = f"Expected to reach {_number(pick)} when trained on {size}, {how(pick)}."
+    if pick.layer is not None:
+        text += " " + _evidence(pick, predictions)
+        text += _against_scratch(pick, next((each for each in picks if each.layer is None), None))
+    else:
+        below = [each for each in picks if each.expected_accuracy < pick.expected_accuracy]
+        beaten = [each.source for each in below if each.source not in pick.tied_with]
+        text += " Its accuracy was measured on images that it never saw"
+        if samples > predictions.attrs["n_samples"]:
+            text += f" when it was trained on {predictions.attrs['n_samples']}; what more of them add is foretold"
+        text += "."
+        if beaten:
+            text += f" It is expected to be better than {_listed(beaten)}."
+    if pick.tied_with:
+        text += f" It cannot be told apart from {_listed(list(pick.tied_with))}."
+    return text
+
+
+def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
+    here = predictions.sel(source=pick.source, depth=pick.depth)
+    text = (
+        f"A linear head on its frozen features there gets {float(here['ridge']):.3f} of the "
+        f"{predictions.attrs['n_samples']} images looked at right, each left out"
+    )
+    similarity = float(here["linear_cka_to_scratch"])
+    text += f" (similarity to the scratch network: CKA {similarity:.2f})." if similarity == similarity else "."
+    rows = cut_table(predictions)
+    rows = rows[rows["source"] == pick.source]
+    if pick.depth < pick.depths:
+        last = rows[(rows["depth"] == pick.depths) & (rows["protocol"] == pick.protocol)]
+        if len(last):
+            text += f" Kept to its last layer, {last['expected_accuracy'].item():.3f} is expected;"
+    others = rows[rows["protocol"] != pick.protocol]
+    found = []
+    for protocol, own in others.groupby("protocol", sort=False):
+        best = own.loc[own["expected_accuracy"].idxmax()]
+        found.append(f"{best['expected_accuracy']:.3f} after {best['layer']} by {protocol}")
+    if found:
+        text += f" {'at best' if text.endswith(';') else 'At best'} {' and '.join(found)}."
+    return text[:-1] + "." if text.endswith(";") else text
+
+
+def _against_scratch(pick: Recommendation, scratch: Recommendation | None) -> str:
+    if scratch is None:
+        return ""
+    if scratch.source in pick.tied_with:
+        verdict = "Whether that is better than training from scratch is open"
+    elif scratch.expected_accuracy > pick.expected_accuracy:
+        verdict = "It is no better than training from scratch"
+    else:
+        verdict = "It is better than training from scratch"
+    return f" {verdict} ({scratch.expected_accuracy:.3f})."
+
+
+def _number(pick: Recommendation) -> str:
+    return f"{pick.expected_accuracy:.3f} [{pick.interval[0]:.3f}, {pick.interval[1]:.3f}]"
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,1 @@
+"""What any run needs: progress, the cache, seeds, provenance, cost, failures."""

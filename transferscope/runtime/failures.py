@@ -1,0 +1,37 @@
+"""What failed and why, in one sentence."""
+
+import logging
+import traceback
+from dataclasses import dataclass
+
+from transferscope.errors import TransferscopeError, is_interrupt
+
+logger = logging.getLogger("transferscope")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A source that could not be ranked, and why."""
+
+    source: str
+    error: str
+
+
+def failure(name: str, error: BaseException, batch_size: int, what: str = "") -> Failure:
+    """Take note of an error of a source, or of `what` was done with it; an interrupt goes on its way."""
+    if is_interrupt(error):
+        raise KeyboardInterrupt from error
+    found = Failure(what or name, describe(name, error, batch_size))
+    logger.warning("%s failed: %s", found.source, found.error)
+    logger.debug("%s", traceback.format_exc())
+    return found
+
+
+def describe(name: str, error: BaseException, batch_size: int) -> str:
+    """Say in one sentence what went wrong with a source."""
+    if isinstance(error, TransferscopeError):
+        return str(error).removeprefix(f"source {name!r}: ")
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return f"Out of memory at batch size {batch_size}; try a smaller one with --batch-size."
+    return f"{type(error).__name__}: {text}; check that the network takes images of the size in its `transform`."

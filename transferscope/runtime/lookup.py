@@ -1,0 +1,13 @@
+"""Is it there? Files, functions and library models that a zoo names, with near names for what is not."""
+
+from pathlib import Path
+
+from transferscope.errors import near
+
+
+def missing_file(path: Path) -> str:
+    """Say that a file is not there, with near names from its folder."""
+    if path.is_dir():
+        return f"expected a file, got the folder {path}"
+    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+    return f"there is no file {path}{near(path.name, beside) or '; correct the path'}"

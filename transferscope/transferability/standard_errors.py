@@ -1,0 +1,149 @@
+"""How much a score depends on which images were drawn: the delete-d jackknife over stratified draws."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transferscope.arrays import backend
+from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.transferability import Layer
+from transferscope.transferability.panel import score_source
+from transferscope.transferability.scores import ACCURACIES
+
+KEPT = 0.8
+"""Share of the images in a draw."""
+
+
+def stratified_draws(labels: np.ndarray, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield sorted indices of images, drawn without replacement class by class.
+
+    Every draw has the same number of images, `KEPT` of all. Each class gives its share, rounded up or down at random,
+    but never fewer than two images, or its only one: no class is lost, and none becomes unlearnable.
+
+    Without replacement, because most scores leave each image out in turn or look at its neighbours: the copies that a
+    bootstrap makes of an image would give its label away.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        (n_samples,) class of each image.
+    draws : int
+        How many.
+    seed : int
+        Decides the draws.
+
+    Raises
+    ------
+    InputError
+        When there are too few images to leave any out.
+    """
+    n = len(labels)
+    classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    size = max(round(KEPT * n), int(np.minimum(counts, 2).sum()))
+    if size == n:
+        raise InputError(
+            f"Expected more than {n} images of {len(classes)} classes for `uncertainty`, which leaves some images out "
+            "but no class with fewer than two; take more with `samples`, or leave `uncertainty` out."
+        )
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        place = np.empty(n)
+        for label, count in enumerate(counts):
+            # Places at equal distances from a random start: as many of each class lie below a bound as its share says.
+            order = rng.permutation(count)
+            places = (order + rng.random()) / count
+            place[codes == label] = np.where(order < 2, -1.0, places)
+        yield np.sort(np.argsort(place, kind="stable")[:size])
+
+
+def jackknife_standard_error(values: np.ndarray, kept: int, n_samples: int) -> np.ndarray:
+    """Return the standard error of a statistic from its values on draws without replacement.
+
+    That is the delete-d jackknife: √(m / d) times the standard deviation over the draws, m images kept and d left out.
+    For a mean it is the usual standard error. It holds for statistics that are less smooth than leaving out one image
+    at a time allows, such as a median or a rank correlation, and errs on the side of too much where they are far from
+    linear in their images.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (draws, ...), at least two draws.
+    kept : int
+        Images in each draw.
+    n_samples : int
+        Images in all.
+
+    References
+    ----------
+    Shao and Wu (1989), A General Theory for Jackknife Variance Estimation.
+    """
+    return np.sqrt(kept / (n_samples - kept)) * np.std(values, axis=0, ddof=1)
+
+
+def standard_errors(
+    scores: Mapping[str, np.ndarray],
+    features: Mapping[str, Any],
+    probabilities: Any | None,
+    labels: np.ndarray,
+    names: Sequence[str],
+    *,
+    draws: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Return the standard error of every score, of the shape of the score.
+
+    Of an accuracy it is that of a share, p̃ (1 - p̃) / (n + 3) under the root, p̃ = (n p + 1) / (n + 2): the standard
+    deviation of its posterior after a uniform prior. Of any other score it is a delete-d jackknife over stratified
+    draws of the images without replacement, see `draws`. What is undefined on one of the draws is NaN; why, is not said
+    again for each of them.
+
+    The jackknife would do for accuracies too, but overstates their error, since every draw fits anew and turns single
+    images from right to wrong.
+
+    Parameters
+    ----------
+    scores
+        What `score_source` returned for all images.
+    features
+        Layer name to (n_samples, n_features).
+    probabilities, labels, names
+        As in `score_source`.
+    draws : int
+        How many, at least 2.
+    seed : int
+        Decides the draws.
+
+    Raises
+    ------
+    InputError
+        When there are too few images to leave any out.
+    """
+    n = len(labels)
+    errors = {name: np.sqrt(posterior(scores[name], n)[1]) for name in names if name in ACCURACIES}
+    redrawn = [name for name in names if name not in errors]
+    if not redrawn:
+        return errors
+    found: dict[str, list[np.ndarray]] = {name: [] for name in redrawn}
+    kept = 0
+    for drawn in stratified_draws(labels, draws, seed):
+        kept = len(drawn)
+        layers = (Layer(_rows(array, drawn)) for array in features.values())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TransferscopeWarning)
+            own = None if probabilities is None else _rows(probabilities, drawn)
+            of_draw = score_source(layers, own, labels[drawn], redrawn)
+        for name in redrawn:
+            found[name].append(of_draw[name])
+    return errors | {name: jackknife_standard_error(np.stack(found[name]), kept, n) for name in redrawn}
+
+
+def _rows(array: Any, rows: np.ndarray) -> Any:
+    return backend.array_namespace(array).take(array, backend.from_numpy(rows, like=array), axis=0)
+
+
+def posterior(accuracy: np.ndarray, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the beta distribution of an accuracy measured on `n_samples` images, uniform before."""
+    mean = (accuracy * n_samples + 1) / (n_samples + 2)
+    return mean, mean * (1 - mean) / (n_samples + 3)

@@ -1,0 +1,356 @@
+"""Two networks and the same images in, the similarity of every layer of one with every layer of the other out."""
+
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+import xarray as xr
+from torch import nn
+
+from transferscope import similarity
+from transferscope.activations.capture import Activations, Layers, capture, check_finite, resolve_stages
+from transferscope.activations.grams import GramReducer
+from transferscope.activations.kept import KeptFeatures
+from transferscope.activations.reductions import CommonPositions, Reduction, has_class_token, map_side
+from transferscope.arrays import backend
+from transferscope.data.batches import FEWEST, Pair, image_pairs
+from transferscope.data.images import Transform
+from transferscope.errors import CaptureError, InputError, TransferscopeWarning, near
+from transferscope.networks.loading import IMAGENET_MEAN, IMAGENET_STD
+from transferscope.results import labelled
+from transferscope.runtime.progress import Report, silent
+from transferscope.similarity.uncertainty import Cells, linear_cka_cells, measure_cells, representations
+
+IMAGENET = Transform(size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+Estimator = Literal["minibatch", "exact"]
+
+
+def compare(
+    net_x: nn.Module,
+    net_y: nn.Module,
+    images: Any,
+    *,
+    measure: str = "linear_cka",
+    layers_x: Layers = "auto",
+    layers_y: Layers = "auto",
+    reduce: Reduction = "flatten",
+    standardize: bool = False,
+    estimator: Estimator = "minibatch",
+    standard_error: bool = False,
+    permutations: int = 0,
+    precision: backend.Precision = "float32",
+    transform: Transform | tuple[Transform, Transform] = IMAGENET,
+    batch_size: int = 64,
+    device: str = "auto",
+    seed: int = 0,
+) -> xr.DataArray:
+    """Compare every layer of `net_x` with every layer of `net_y` in one pass over the images.
+
+    Both networks see the same batch tensors. Linear CKA is debiased, and can be slightly negative. By default it is
+    accumulated over batches (Nguyen et al. 2021): each activation becomes a Gram matrix inside the forward hook and
+    is let go, so that memory is layers × batch_size² whatever the number of images and features; sums of unbiased
+    HSIC estimates are divided once, at the end. Smaller batches hardly change what to expect, but the standard error
+    rises. The exact estimator compares all pairs of images, not only those within a batch: a smaller standard error
+    from the same images, for n_samples² operations and with features of all images kept, on disk where they are many.
+    All other measures need that too, and all of the features in memory at the end.
+
+    Parameters
+    ----------
+    net_x, net_y : torch.nn.Module
+        May be the same network, which then runs once.
+    images : torch.Tensor, DataLoader, Dataset or Target
+        A tensor (n_samples, channels, height, width), already normalised for both networks; or a loader or
+        dataset of such images, alone or first in a tuple; or a target, whose images `transform` prepares.
+    measure : str
+        A name in `similarity.MEASURES`.
+    layers_x, layers_y
+        As in `capture`.
+    reduce
+        As in `reductions.reducer`, None excepted. "flatten", the default, compares feature maps position by position,
+        as Kornblith et al. (2019) do: where a feature is counts. "mean" asks only how much of it there is, and is
+        far cheaper where features have to be kept. "positions" averages all maps to the resolution of the smallest
+        and takes every position as a sample.
+    standardize : bool
+        Z-score every feature: with the statistics of each batch (minibatch estimator), of all images otherwise.
+    estimator : "minibatch" or "exact"
+        Of linear CKA, see above. One batch of all images makes them the same.
+    standard_error : bool
+        Standard errors for measures other than linear CKA, whose cost nothing: by a jackknife over 20 groups of images,
+        which computes everything 20 times more.
+    permutations : int
+        Permutations of the images for p-values; 0 for none.
+    precision : "float32", "tf32" or "bfloat16"
+        Of the products that make Gram matrices, on a GPU with CuPy; fewer digits are faster.
+    transform : Transform, or one for each network
+        Only for a target: 224 px and ImageNet's mean and deviation by default.
+    batch_size : int
+        Images in one forward pass, where `images` is not a loader. Batches of fewer than 4, of a loader too, are
+        joined to others.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:N"; the networks are moved there.
+    seed : int
+        Of permutations and of the jackknife's groups.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dimensions `layer_x` and `layer_y` with layer names as coordinates, in firing order; float64. Coordinates over
+        both dimensions: `informative` (False where the number means nothing: constant features, too few images, more
+        directions than images), and, as asked for, `standard_error` (over images) and `p_value` (share of permutations
+        at least as similar).
+
+    Raises
+    ------
+    InputError
+        When an argument is not as described or there are fewer than 4 images.
+    CaptureError
+        When a layer does not exist, does not fire, has NaN or infinite activations, or no class token or positions
+        where `reduce` asks for them.
+    TransferscopeError
+        When features that must be kept do not fit on the disk.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3))
+    >>> images = torch.rand(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> similarity = compare(net, net, images, layers_x=["0", "2"], layers_y=["0", "2"], device="cpu")
+    >>> similarity.dims
+    ('layer_x', 'layer_y')
+    >>> round(float(similarity.sel(layer_x="0", layer_y="0")), 6)  # a layer with itself
+    1.0
+    """
+    results = compare_by(
+        [measure],
+        net_x,
+        net_y,
+        images,
+        layers_x=layers_x,
+        layers_y=layers_y,
+        reduce=reduce,
+        standardize=standardize,
+        estimator=estimator,
+        standard_error=standard_error,
+        permutations=permutations,
+        precision=precision,
+        transform=transform,
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
+    )
+    return results[measure]
+
+
+def compare_by(
+    measures: Sequence[str],
+    net_x: nn.Module,
+    net_y: nn.Module,
+    images: Any,
+    *,
+    layers_x: Layers = "auto",
+    layers_y: Layers = "auto",
+    reduce: Reduction = "flatten",
+    standardize: bool = False,
+    estimator: Estimator = "minibatch",
+    standard_error: bool = False,
+    permutations: int = 0,
+    precision: backend.Precision = "float32",
+    transform: Transform | tuple[Transform, Transform] = IMAGENET,
+    batch_size: int = 64,
+    device: str = "auto",
+    seed: int = 0,
+    report: Report = silent,
+) -> dict[str, xr.DataArray]:
+    """Do what `compare` does for several measures in the same pass over the images: measure name to result."""
+    check_options(measures, reduce, estimator, permutations, batch_size)
+    where = backend.resolve_device(device)
+    nets = [net.module if isinstance(net, nn.DataParallel) else net for net in (net_x, net_y)]
+    for net in nets:
+        net.to(where)
+    stream = image_pairs(
+        images, batch_size, transform if isinstance(transform, tuple) else (transform, transform), report
+    )
+    first = next(stream, (torch.empty(0), torch.empty(0)))
+    if len(first[0]) < FEWEST:
+        raise InputError(f"Expected `images` to hold at least {FEWEST} images, but got {len(first[0])}.")
+    shapes_x, shapes_y = (
+        _usable(_shapes(net, layers, sample[:1].to(where)), layers, reduce)
+        for net, layers, sample in zip(nets, (layers_x, layers_y), first, strict=True)
+    )
+    names_x, names_y = list(shapes_x), list(shapes_y)
+    reduction, group = reduce, 1
+    if reduce == "positions":
+        reduction = CommonPositions([*shapes_x.values(), *shapes_y.values()])
+        group = reduction.per_sample
+
+    in_batches = "linear_cka" in measures and estimator == "minibatch"
+    whole = [measure for measure in measures if not (in_batches and measure == "linear_cka")]
+    cka = similarity.MinibatchCKA(permutations=permutations, seed=seed, group=group)
+    cells: dict[str, Cells] = {}
+    n_samples = 0
+    with KeptFeatures(standardized=standardize) as kept, ExitStack() as hooks:
+        hooks.enter_context(backend.stream_of(where))
+        hooks.enter_context(backend.product_precision(precision, where))
+        sides: list[_Side] = []
+        for net, names in zip(nets, (names_x, names_y), strict=True):
+            if sides and (net, names) == (sides[0].net, sides[0].names):
+                break  # a network with itself: both sides are the same
+            grams = GramReducer(None if whole else reduction, names, standardized=standardize)
+            activations = hooks.enter_context(capture(net, names, reduce=reduction if whole else grams))
+            sides.append(_Side(net, names, grams, activations))
+        for batch in chain([first], stream):
+            n_samples += len(batch[0])
+            on_device = batch[0].to(where), batch[1].to(where)
+            _forward(sides, on_device, group)
+            if whole:
+                for i, side in enumerate(sides):
+                    for layer, features in side.activations.items():
+                        check_finite(features, layer)
+                        kept.add((i, layer), backend.from_torch(features))
+            if in_batches:
+                cka.update_grams(*(_gram_stack(side, from_features=bool(whole)) for side in sides))
+        if in_batches:
+            _check_sums(cka, sides)
+            cells["linear_cka"] = linear_cka_cells(cka)
+        if whole:
+            layers = [kept.features([(i, layer) for layer in side.names]) for i, side in enumerate(sides)]
+            if "linear_cka" in whole:
+                exact = similarity.MinibatchCKA(permutations=permutations, seed=seed, group=group)
+                exact.update(*layers, report=report)
+                cells["linear_cka"] = linear_cka_cells(exact)
+            others = [measure for measure in whole if measure != "linear_cka"]
+            # For all measures together, so that each layer is factored once.
+            prepared = [representations(side) for side in layers] if others else []
+            for measure in others:
+                cells[measure] = measure_cells(
+                    measure,
+                    prepared[0],
+                    prepared[-1],
+                    standard_error=standard_error,
+                    permutations=permutations,
+                    seed=seed,
+                    group=group,
+                    report=report,
+                )
+    return {
+        measure: labelled.similarity_array(
+            cells[measure].values,
+            names_x,
+            names_y,
+            cells[measure].known(),
+            measure=measure,
+            n_samples=n_samples,
+            reduce=str(reduce),
+            standardize=int(standardize),
+            estimator="minibatch" if in_batches and measure == "linear_cka" else "exact",
+            batch_size=batch_size,
+            permutations=permutations,
+            seed=seed,
+        )
+        for measure in measures
+    }
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two networks while it is hooked."""
+
+    net: nn.Module
+    names: list[str]
+    grams: GramReducer
+    activations: Activations
+
+
+def _forward(sides: Sequence[_Side], batch: Pair, group: int) -> None:
+    for i, (side, tensor) in enumerate(zip(sides, batch, strict=False)):
+        if i and side.net is sides[0].net:
+            break  # hooks of both sides fired in the one pass
+        for each in sides:
+            each.grams.restart()
+        # A copy: a network that starts with an in-place operation must not change what the other one sees.
+        side.net(tensor.clone() if i == 0 else tensor)
+    for side in sides:
+        if list(side.activations) != side.names:
+            raise CaptureError(
+                f"Expected the layers {', '.join(side.names[:8])} to fire in this order on every batch, but got "
+                f"{', '.join(list(side.activations)[:8])}; name layers that always fire."
+            )
+        for layer, kept in side.activations.items():
+            if len(kept) != len(batch[0]) * group:
+                raise CaptureError(
+                    f"Expected layer {layer!r} to give {group} rows an image, but got {len(kept)} for {len(batch[0])} "
+                    "images; choose a layer before the samples are regrouped."
+                )
+
+
+def _gram_stack(side: _Side, *, from_features: bool) -> backend.Array:
+    values: Sequence[Any] = list(side.activations.values())
+    if from_features:
+        side.grams.restart()
+        values = [side.grams(features) for features in values]
+    return side.grams.stack(values)
+
+
+def _check_sums(cka: similarity.MinibatchCKA, sides: Sequence[_Side]) -> None:
+    """Name the first layer whose sums are not finite: on a GPU no batch is looked at by itself."""
+    for side, sums in zip(sides, cka.self_hsic(), strict=False):
+        for layer, value in zip(side.names, backend.to_numpy(sums), strict=True):
+            check_finite(torch.tensor(value), layer)
+
+
+Shapes = dict[str, tuple[int, ...]]
+"""Layer names, in firing order, and the shape of each one's output for one sample."""
+
+
+def _shapes(net: nn.Module, layers: Layers, sample: torch.Tensor) -> Shapes:
+    if layers == "auto":
+        return {stage.layer: stage.shape for stage in resolve_stages(net, layers, sample)}
+    with capture(net, layers, reduce=lambda output: output[:0]) as activations:
+        net(sample.clone())
+    return {layer: activations.shapes[layer] for layer in activations}
+
+
+def _usable(shapes: Shapes, layers: Layers, reduce: Reduction) -> Shapes:
+    """Leave out layers that have no class token or positions, when the reduction needs them."""
+    needs = {"class_token": has_class_token, "positions": map_side}.get(reduce) if isinstance(reduce, str) else None
+    if needs is None:
+        return shapes
+    unfit = {layer: shape for layer, shape in shapes.items() if not needs(shape)}
+    if len(unfit) == len(shapes) or (unfit and layers != "auto"):
+        raise CaptureError(
+            f"Expected layers whose output `reduce={reduce!r}` can take, but {', '.join(list(unfit)[:8])} of shape "
+            f"{next(iter(unfit.values()))} a sample cannot; leave them out or choose another reduction."
+        )
+    if unfit:
+        warnings.warn(
+            f"{len(unfit)} layers are left out, since `reduce={reduce!r}` cannot take their output: "
+            f"{', '.join(list(unfit)[:8])}",
+            TransferscopeWarning,
+            stacklevel=4,
+        )
+    return {layer: shape for layer, shape in shapes.items() if layer not in unfit}
+
+
+def check_options(
+    measures: Sequence[str], reduce: Reduction, estimator: str, permutations: int, batch_size: int
+) -> None:
+    """Raise InputError unless these are options of `compare`."""
+    for measure in measures:
+        if measure not in similarity.MEASURES:
+            raise InputError(
+                f"Expected `measure` to be one of {', '.join(similarity.MEASURES)}, but got {measure!r}"
+                f"{near(measure, similarity.MEASURES)}."
+            )
+    if reduce is None:
+        raise InputError("Expected `reduce` to give features (n_samples, n_features), but got None; use 'flatten'.")
+    if estimator not in ("minibatch", "exact"):
+        raise InputError(f"Expected `estimator` to be 'minibatch' or 'exact', but got {estimator!r}.")
+    if permutations < 0:
+        raise InputError(f"Expected `permutations` to be 0 or more, but got {permutations}.")
+    if batch_size < FEWEST:
+        raise InputError(f"Expected `batch_size` to be at least {FEWEST}, but got {batch_size}.")

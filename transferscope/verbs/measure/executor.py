@@ -1,0 +1,301 @@
+"""Carries out single runs of a grid: a source, a protocol, a depth, a draw of images in, a row of results out."""
+
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import recall_score
+
+from transferscope.activations.capture import resolve_stages
+from transferscope.activations.extraction import Extracted, extract
+from transferscope.activations.stages import Stage
+from transferscope.arrays import backend
+from transferscope.data.bank import Bank
+from transferscope.data.splits import draw, validation_part
+from transferscope.data.target import Target
+from transferscope.errors import SourceError, is_interrupt
+from transferscope.networks import loading
+from transferscope.networks.zoo import Zoo
+from transferscope.protocols import finetuning
+from transferscope.protocols.cutting.cut import CutNetwork, cut
+from transferscope.protocols.heads.embedding import fit_embedding_head
+from transferscope.protocols.heads.linear import HeadFit, fit_head
+from transferscope.protocols.heads.toptuning import fit_top_tuning_head
+from transferscope.protocols.training.recipe import Recipe
+from transferscope.runtime.failures import describe
+from transferscope.runtime.footprint import Footprint, Meter, RunMeter
+from transferscope.runtime.progress import Report, silent
+from transferscope.runtime.store import Store, digest
+from transferscope.runtime.version import __version__
+from transferscope.verbs.measure.plan import PROTOCOLS, Run
+
+logger = logging.getLogger("transferscope")
+
+JOULES_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that the runs of one grid share; can be sent to another process.
+
+    Attributes
+    ----------
+    target
+        All images.
+    zoo
+        The sources.
+    pool, test
+        Indices into the target that runs train on and are measured on.
+    drawn
+        Those of the pool that any run trains on.
+    recipes
+        By protocol, see `finetuning.recipes`.
+    learning_rates
+        What trained protocols choose among on validation images; empty for the recipe's own.
+    early_stopping
+        Whether trained protocols set validation images aside to stop by, also where no rate is to be chosen.
+    country
+        Whose electricity is counted, see `footprint.Meter`.
+    states
+        Folder of the files from which interrupted training goes on.
+    together
+        Whether trained runs that differ in the seed alone are trained as one batched network.
+    jobs
+        Processes that share the machine.
+    threads
+        Of torch in each of several processes; None leaves them as they are.
+    """
+
+    target: Target
+    zoo: Zoo
+    pool: np.ndarray
+    test: np.ndarray
+    drawn: np.ndarray
+    recipes: Mapping[str, Recipe]
+    learning_rates: tuple[float, ...]
+    early_stopping: bool
+    device: str
+    batch_size: int
+    trust_code: bool
+    country: str
+    states: Path
+    together: bool = False
+    jobs: int = 1
+    threads: int | None = None
+
+    def drawn_by(self, run: Run) -> np.ndarray:
+        """Return the indices into the target of the images that a run trains on."""
+        return self.pool[draw(self.target.labels[self.pool], run.samples_per_class, run.seed)]
+
+    def row(self, run: Run) -> dict[str, Any]:
+        """Return what is known of a run beforehand."""
+        return {**asdict(run), "samples": len(self.drawn_by(run))}
+
+
+class Executor:
+    """Carries out the runs of a grid in this process.
+
+    Networks, images and features are kept from run to run; features also in the cache on disk.
+
+    Parameters
+    ----------
+    setup : Setup
+        What the runs share.
+    *banks : Bank
+        Images that are decoded already.
+    """
+
+    def __init__(self, setup: Setup, *banks: Bank) -> None:
+        self.setup = setup
+        self.device = backend.resolve_device(setup.device)
+        self.meter = Meter(setup.country, device=self.device, workers=setup.jobs)
+        self._store = Store()
+        self._banks = {bank.transform: bank for bank in banks}
+        self.network = lru_cache(maxsize=1)(self._load)
+        """Returns a source's network by its name."""
+        self._features = lru_cache(maxsize=1)(self._extract)
+        self._without_features: dict[str, Exception] = {}
+        """Sources whose features cannot be computed, which would take long to find out for every run."""
+
+    def bank(self, source: str) -> Bank:
+        """Return the images as `source` sees them; those of all sources with one transform are one bank."""
+        transform = self.network(source).transform
+        return self._banks.setdefault(transform, Bank(self.setup.target, transform))
+
+    def stages(self, source: str) -> tuple[Stage, ...]:
+        """Return where `source` can be cut."""
+        network = self.network(source)
+        sample = torch.zeros(1, 3, network.transform.size, network.transform.size)
+        return resolve_stages(network.module.cpu(), network.source.layers, sample, cuts_only=True)
+
+    def untrained(self, source: str) -> CutNetwork:
+        """Return the architecture of `source`, drawn anew with a head for the target, in training mode."""
+        setup = self.setup
+        net = cut(self.network(source), 0, "scratch", len(setup.target.classes), trust_code=setup.trust_code)
+        return net.to(self.device).train()
+
+    def execute(self, runs: Sequence[Run], on_epoch: Report = silent) -> list[dict[str, Any]]:
+        """Carry out a run, or several that are trained together, and return their rows.
+
+        Whatever goes wrong in one is its status. Together each is charged an equal part of what all of them cost.
+        """
+        trained = PROTOCOLS[runs[0].protocol].kind == "trained"
+        try:
+            if not trained:
+                self._features(runs[0].source)  # shared work, of which each run is charged its part
+            with self.meter.run() as meter:
+                if len(runs) > 1:
+                    outcomes: Sequence[np.ndarray | SourceError] = self._train_together(runs, meter, on_epoch)
+                elif trained:
+                    outcomes = [self._train(runs[0], meter, on_epoch)]
+                else:
+                    outcomes = [self._fit_head(runs[0], meter)]
+            footprint = meter.footprint()
+        except (Exception, SystemExit) as error:  # whatever a run raises must not cost the others
+            if is_interrupt(error):
+                raise KeyboardInterrupt from error
+            logger.debug("%s", traceback.format_exc())
+            if len(runs) > 1:  # one that cannot be trained with others may be trained alone
+                return [row for run in runs for row in self.execute([run], on_epoch)]
+            return [self._failed(runs[0], error)]
+        return [
+            self._failed(run, outcome)
+            if isinstance(outcome, SourceError)
+            else self._row(run, outcome, footprint, 1 / len(runs))
+            for run, outcome in zip(runs, outcomes, strict=True)
+        ]
+
+    def _failed(self, run: Run, error: BaseException) -> dict[str, Any]:
+        reason = describe(run.source, error, self.setup.batch_size)
+        return self.setup.row(run) | {"status": f"failed: {' '.join(reason.split())}"}
+
+    def _row(self, run: Run, predictions: np.ndarray, footprint: Footprint, share: float) -> dict[str, Any]:
+        truth = self.setup.target.labels[self.setup.test]
+        seconds = {phase: share * spent for phase, spent in footprint.seconds.items()}
+        return self.setup.row(run) | {
+            "accuracy": float(np.mean(predictions == truth)),
+            # Over the classes that have test images.
+            "balanced_accuracy": float(recall_score(truth, predictions, labels=np.unique(truth), average="macro")),
+            "seconds": sum(seconds.values()),
+            "flops": share * footprint.flops,
+            "kwh": share * footprint.kwh,
+            "kgco2e": share * footprint.kgco2e,
+            "peak_memory": footprint.peak_memory,
+            "trials": footprint.trials,
+            "status": "done",
+            "phases": seconds,
+        }
+
+    def _load(self, source: str) -> loading.Network:
+        return loading.load_network(self.setup.zoo[source], trust_code=self.setup.trust_code)
+
+    def _fit_head(self, run: Run, meter: RunMeter) -> np.ndarray:
+        drawn = self.setup.drawn_by(run)
+        extracted, watts = self._features(run.source)
+        place = {int(index): i for i, index in enumerate(self._all_indices())}
+        rows, test = ([place[int(index)] for index in part] for part in (drawn, self.setup.test))
+        # A network that is cut after a stage is charged for its prefix alone, and for the images it learns from.
+        last = extracted.stages[run.depth - 1]
+        seconds = len(drawn) * extracted.seconds[last.layer]
+        meter.charge("features", seconds, len(drawn) * last.flops, watts * seconds / JOULES_PER_KWH)
+        layers = list(extracted.features.values())
+        own, labels = [layer[rows] for layer in layers], self.setup.target.labels[drawn]
+        with meter.phase("head"):
+            head = self.fit_head(run, own, labels)
+        meter.trials = head.trials
+        if PROTOCOLS[run.protocol].kind == "embedding":
+            return head.predict([layer[test] for layer in layers])
+        return head.predict(layers[run.depth - 1][test])
+
+    def fit_head(self, run: Run, layers: Sequence[np.ndarray], labels: np.ndarray) -> HeadFit:
+        """Fit the head of a run to the features of every stage, each (n_samples, n_features)."""
+        if PROTOCOLS[run.protocol].kind == "embedding":
+            return fit_embedding_head(layers, labels, run.layer, seed=run.seed)
+        features, validation = layers[run.depth - 1], validation_part(labels, run.seed)
+        if run.protocol == "toptuning":
+            return fit_top_tuning_head(features, labels, validation, run.seed)
+        return fit_head(run.protocol, features, labels, validation, run.seed)
+
+    def _train(self, run: Run, meter: RunMeter, on_epoch: Report) -> np.ndarray:
+        net, training = finetuning.train(
+            lambda: self._cut(run), self._lesson(run),
+            recipe=self.setup.recipes[run.protocol], learning_rates=self.setup.learning_rates, seed=run.seed,
+            device=self.device, meter=meter, on_epoch=on_epoch,
+            state=self.setup.states / f"{digest(asdict(run))[:16]}.pt",
+        )  # fmt: skip
+        meter.trials = training.trials
+        return self._predict(run.source, net)
+
+    def _train_together(self, runs: Sequence[Run], meter: RunMeter, on_epoch: Report) -> list[np.ndarray | SourceError]:
+        nets = [self._cut(run) for run in runs]
+        records = finetuning.train_together(
+            nets, [self._lesson(run) for run in runs],
+            recipe=self.setup.recipes[runs[0].protocol], seeds=[run.seed for run in runs],
+            device=self.device, meter=meter, on_epoch=on_epoch,
+        )  # fmt: skip
+        meter.trials = 1
+        return [
+            record if isinstance(record, SourceError) else self._predict(run.source, net)
+            for run, net, record in zip(runs, nets, records, strict=True)
+        ]
+
+    def _cut(self, run: Run) -> CutNetwork:
+        classes, trust_code = len(self.setup.target.classes), self.setup.trust_code
+        return cut(self.network(run.source), run.depth, run.protocol, classes, seed=run.seed, trust_code=trust_code)
+
+    def _lesson(self, run: Run) -> finetuning.Lesson:
+        drawn, bank = self.setup.drawn_by(run), self.bank(run.source)
+        bank.add(drawn)
+        labels = self.setup.target.labels[drawn]
+        chooses = self.setup.early_stopping or len(self.setup.learning_rates) > 1
+        validation = validation_part(labels, run.seed) if chooses else None
+        return finetuning.Lesson(bank.images(drawn), torch.from_numpy(labels), validation)
+
+    def _predict(self, source: str, net: CutNetwork) -> np.ndarray:
+        test, bank = self.setup.test, self.bank(source)
+        bank.add(test)
+        with torch.inference_mode():
+            parts = [net(batch.to(self.device)).argmax(1).cpu() for batch in bank.batches(test, self.setup.batch_size)]
+        return torch.cat(parts).numpy()
+
+    def _all_indices(self) -> np.ndarray:
+        return np.concatenate([self.setup.drawn, self.setup.test])
+
+    def _extract(self, source: str) -> tuple[Extracted, float]:
+        """Return the features of all images of the grid at every stage, and the mean power they took (W)."""
+        if source in self._without_features:
+            raise self._without_features[source]
+        try:
+            return self._extracted(source)
+        except Exception as error:
+            self._without_features[source] = error
+            raise
+
+    def _extracted(self, source: str) -> tuple[Extracted, float]:
+        setup, network, stages = self.setup, self.network(source), self.stages(source)
+        images = self._all_indices()
+        key = digest(
+            __version__, torch.__version__, self.device.type, torch.get_num_threads(), setup.batch_size,
+            loading.fingerprint(network.source), [stage.layer for stage in stages],
+            setup.target.subset(images).hash,
+        )  # fmt: skip
+        if (entry := self._store.get("extracted", key)) is not None:
+            features, record = entry
+            return Extracted(stages, features, record["seconds"]), record["watts"]
+        bank = self.bank(source)
+        bank.add(images)
+        net = network.module.to(self.device)
+        with self.meter.run() as meter, meter.phase("features"):
+            extracted = extract(
+                net, stages, bank.batches(images, setup.batch_size), device=self.device, batch_size=setup.batch_size
+            )
+        footprint = meter.footprint()
+        watts = footprint.kwh * JOULES_PER_KWH / footprint.seconds["features"]
+        self._store.put("extracted", key, extracted.features, {"seconds": extracted.seconds, "watts": watts})
+        return extracted, watts

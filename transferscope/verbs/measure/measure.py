@@ -1,0 +1,235 @@
+"""A grid of real transfers from beginning to end: plan, run what is missing, record each run as it ends."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transferscope.activations.capture import resolve_stages
+from transferscope.arrays import backend
+from transferscope.data.bank import Bank, sound
+from transferscope.data.images import Transform
+from transferscope.data.splits import hold_out, sizes_within
+from transferscope.data.target import load_target
+from transferscope.errors import SourceError
+from transferscope.networks import loading
+from transferscope.networks.zoo import Zoo, load_zoo
+from transferscope.protocols.finetuning import MIN_STEPS, recipes
+from transferscope.results.measurement import Measurement
+from transferscope.runtime.checks import ALL, Size, check_arguments, check_numbers
+from transferscope.runtime.failures import Failure, failure
+from transferscope.runtime.power import WORLD
+from transferscope.runtime.progress import Report, Reporter
+from transferscope.runtime.store import digest
+from transferscope.verbs.measure.executor import Executor, Setup
+from transferscope.verbs.measure.grid import Grid
+from transferscope.verbs.measure.plan import PROTOCOLS, Depths, Run, known_protocols, plan
+from transferscope.verbs.measure.settings import Settings
+
+OUTPUT = "transferscope-measurement"
+PROTOCOLS_BY_DEFAULT = ("truncate", "toptuning", "fne")
+SIZES_BY_DEFAULT = (1, 2, 5, 10, 20, 50)
+
+
+def measure(
+    target: Any,
+    zoo: Zoo | str | Path | Mapping[str, Any] | Sequence[Any],
+    output: str | Path = OUTPUT,
+    *,
+    protocols: Sequence[str] = PROTOCOLS_BY_DEFAULT,
+    samples_per_class: Sequence[Size] = SIZES_BY_DEFAULT,
+    depths: Depths = ALL,
+    seeds: int = 3,
+    test_samples: int = 2000,
+    optimiser: str = "adamw",
+    epochs: int = 40,
+    min_steps: int = MIN_STEPS,
+    learning_rates: Sequence[float] = (),
+    early_stopping: bool = False,
+    jobs: int = 1,
+    time_budget: float | None = None,
+    retry_failed: bool = False,
+    country: str = WORLD,
+    device: str = "auto",
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+    trust_code: bool = False,
+) -> Measurement:
+    """Run real transfers over sources, protocols, depths and numbers of images; record what each gave and cost.
+
+    Every run that ends is a row of ``runs.csv`` at once. A grid that was interrupted, or is asked for again with more
+    of anything, runs what is missing.
+
+    Parameters
+    ----------
+    target : path, Target, torchvision dataset or (images, labels)
+        What `load_target` takes.
+    zoo : Zoo, path, mapping or sequence
+        What `load_zoo` takes.
+    output : path
+        Folder of the results.
+    protocols : sequence of str
+        Names in `measurement.plan.PROTOCOLS`.
+    samples_per_class : sequence of int or "all"
+        Training images of each class. For one seed, larger draws contain the smaller. Where settings are to be chosen
+        and there are 5 images of each class and more, a fifth of them decide.
+    depths : "all" or sequence of int
+        Stages to keep; negative ones count from the end.
+    seeds : int
+        Draws of images for each size; each decides everything random about its runs.
+    test_samples : int
+        Most images to measure on. They are the folder's own test split where there is one, else a quarter of each
+        class, the same for all runs, and none is ever trained on.
+    optimiser, epochs, min_steps, learning_rates
+        Of the protocols that train, in place of their own recipe. Training takes `epochs` or, with few images, as many
+        as make `min_steps` optimiser steps. Of several learning rates the best on validation images is taken, and each
+        counts as a trial.
+    early_stopping : bool
+        Whether training stops, and which epoch it keeps, by the loss on a fifth of the images, which then are not
+        trained on; as in Tormos et al. (2022, arXiv 2211.04347). Without, all images are trained on to the end of the
+        schedule, unless there are several learning rates. What it costs with few images is what
+        benchmarks/groundtruth/check.py measures.
+    jobs : int
+        Runs side by side, each in a process of its own with its share of the cores. A script that asks for more than
+        one needs ``if __name__ == "__main__":``.
+    time_budget : float, optional
+        Seconds after which no run is begun.
+    retry_failed : bool
+        Whether runs that are recorded as failed are run again.
+    country : str
+        Whose electricity is counted: an ISO 3166 alpha-3 code, or "world".
+    device, batch_size, progress, trust_code
+        As in `rank`.
+    seed : int
+        Decides which images are tested on.
+
+    Raises
+    ------
+    InputError
+        When an argument, the target or the zoo is not as expected.
+    DeviceError
+        When the device does not exist.
+    SourceError
+        When not a single source can be loaded.
+    TransferscopeError
+        When a result cannot be written; what was recorded before is intact.
+    """
+    grid = prepare(
+        target, zoo, output, protocols=protocols, samples_per_class=samples_per_class, depths=depths, seeds=seeds,
+        test_samples=test_samples, optimiser=optimiser, epochs=epochs, min_steps=min_steps,
+        learning_rates=learning_rates, early_stopping=early_stopping, jobs=jobs, retry_failed=retry_failed,
+        country=country, device=device, batch_size=batch_size, seed=seed, progress=progress, trust_code=trust_code,
+    )  # fmt: skip
+    return grid.run(time_budget)
+
+
+def prepare(
+    target: Any,
+    zoo: Any,
+    output: str | Path = OUTPUT,
+    *,
+    protocols: Sequence[str] = PROTOCOLS_BY_DEFAULT,
+    samples_per_class: Sequence[Size] = SIZES_BY_DEFAULT,
+    depths: Depths = ALL,
+    seeds: int = 3,
+    test_samples: int = 2000,
+    optimiser: str = "adamw",
+    epochs: int = 40,
+    min_steps: int = MIN_STEPS,
+    learning_rates: Sequence[float] = (),
+    early_stopping: bool = False,
+    jobs: int = 1,
+    retry_failed: bool = False,
+    country: str = WORLD,
+    device: str = "auto",
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+    trust_code: bool = False,
+) -> Grid:
+    """Plan a grid, see `measure`, and read its images; nothing is written yet."""
+    check_arguments(1, batch_size, seed, "compact")
+    known_protocols(protocols)
+    check_numbers(samples_per_class, depths, seeds=seeds, test_samples=test_samples, jobs=jobs)
+    where = backend.resolve_device(device)
+    sources = load_zoo(zoo)
+    for source in sources:
+        loading.check_trust(source, trust_code)
+    options = recipes(optimiser, epochs, min_steps)
+    for rate in learning_rates:
+        replace(options["scratch"], learning_rate=rate)  # which checks it
+    images = load_target(target, progress=progress)
+    pool, test = hold_out(images, most=test_samples, seed=seed)
+    reporter = Reporter(progress)
+    with reporter.bar("loading networks") as report:
+        layers, transform, failed = _layers(sources, trust_code, batch_size, report)
+    bank = Bank(images, transform)
+    with reporter.bar("reading images") as report:
+        pool, test, drawn = sound(images, pool, test, samples_per_class, seeds, bank, report)
+    threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else None
+    setup = Setup(
+        images, sources, pool, test, drawn, options, tuple(learning_rates), early_stopping, device, batch_size,
+        trust_code, country, Path(output) / ".states", where.type == "cuda", jobs, threads,
+    )  # fmt: skip
+    sizes = sizes_within(samples_per_class, images.labels[pool])
+    runs = plan(layers, protocols, sizes, target=images.name, seeds=seeds, depths=depths)
+    settings = Settings(
+        target=images.name,
+        target_hash=images.hash,
+        held_out=digest(hashlib.sha256(pool.tobytes()).hexdigest(), hashlib.sha256(test.tobytes()).hexdigest()),
+        device=where.type,
+        options={
+            "recipes": {name: asdict(recipe) for name, recipe in options.items()},
+            "learning_rates": list(learning_rates),
+            "early_stopping": early_stopping,
+            "country": country,
+        },
+        sources={name: loading.fingerprint(sources[name]) for name in layers},
+    )
+    return Grid(
+        runs, Path(output), settings, Executor(setup, bank), reporter, failed, retry_failed, _twins(runs, sources)
+    )
+
+
+def _layers(
+    sources: Zoo, trust_code: bool, batch_size: int, report: Report
+) -> tuple[dict[str, tuple[str, ...]], Transform, tuple[Failure, ...]]:
+    """Return where each source can be cut, what the first one sees images by, and the sources that cannot be loaded."""
+    layers: dict[str, tuple[str, ...]] = {}
+    transforms: list[Transform] = []
+    failed: list[Failure] = []
+    for i, source in enumerate(sources):
+        report(i, len(sources))
+        try:
+            network = loading.load_network(source, trust_code=trust_code)
+            sample = torch.zeros(1, 3, network.transform.size, network.transform.size)
+            stages = resolve_stages(network.module, source.layers, sample, cuts_only=True)
+        except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
+            failed.append(failure(source.name, error, batch_size))
+            continue
+        layers[source.name] = tuple(stage.layer for stage in stages)
+        transforms.append(network.transform)
+    if not layers:
+        reasons = "; ".join(f"{failure.source}: {failure.error}" for failure in failed)
+        raise SourceError(f"No source could be loaded. {reasons}")
+    return layers, transforms[0], tuple(failed)
+
+
+def _twins(runs: Iterable[Run], sources: Zoo) -> dict[Run, list[Run]]:
+    """Find scratch runs of sources that differ in their weights alone: they are one and the same transfer."""
+    first: dict[Any, Run] = {}
+    twins: dict[Run, list[Run]] = {}
+    for run in runs:
+        if PROTOCOLS[run.protocol].depths != "none":
+            continue
+        architecture = loading.fingerprint(sources[run.source].model_copy(update={"checkpoint": None}))
+        key = architecture, run.samples_per_class, run.seed
+        if key in first:
+            twins.setdefault(first[key], []).append(run)
+        else:
+            first[key] = run
+    return twins

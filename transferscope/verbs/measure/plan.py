@@ -1,0 +1,265 @@
+"""The grid: which transfers there are to run, and which of them share work."""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from transferscope.errors import InputError, TransferscopeWarning, near
+from transferscope.runtime.checks import ALL, Size
+
+Kind = Literal["features", "embedding", "trained"]
+Depths = Literal["all"] | Sequence[int]
+
+
+LAYER_SETS = ("all", "upper 75%", "upper 50%", "upper 25%")
+"""The layers that a full-network embedding is made of; what `Run.layer` says for it."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way to transfer a network.
+
+    Attributes
+    ----------
+    name : str
+        What the command line and the results call it.
+    summary : str
+        What it does, in one line.
+    kind : {"features", "embedding", "trained"}
+        Whether a classifier is fitted to the features of one cut, to those of many layers, or a network is trained.
+    depths : {"cuts", "frozen", "whole", "none"}
+        How many stages it may keep: 1 to all; 0 to all; always all; always 0.
+    """
+
+    name: str
+    summary: str
+    kind: Kind
+    depths: Literal["cuts", "frozen", "whole", "none"]
+
+
+# Cheap ones first: this is also the order in which they are run.
+_PROTOCOLS = (
+    Protocol("nearest_mean", "cut and frozen; nearest class mean on the features", "features", "cuts"),
+    Protocol("truncate", "cut and frozen; logistic regression on the features", "features", "cuts"),
+    Protocol("svm", "cut and frozen; linear support vector machine on the features", "features", "cuts"),
+    Protocol("toptuning", "cut and frozen; Gaussian kernel ridge regression on the features", "features", "cuts"),
+    Protocol("fne", "frozen; features of many layers, made ternary, under a linear SVM", "embedding", "whole"),
+    Protocol("reinit", "cut and frozen; what follows is drawn anew and trained", "trained", "cuts"),
+    Protocol("finetune", "cut; what follows is drawn anew, and everything is trained", "trained", "cuts"),
+    Protocol("defrost", "the whole network, its first stages frozen, the others trained", "trained", "frozen"),
+    Protocol("surgical", "the whole network trained, with a learning rate for each stage", "trained", "whole"),
+    Protocol("scratch", "the same architecture, drawn anew and trained", "trained", "none"),
+)  # fmt: skip
+PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One transfer.
+
+    Attributes
+    ----------
+    source, target : str
+        Their names.
+    protocol : str
+        One of `PROTOCOLS`.
+    depth, depths : int
+        Stages that are kept (or frozen), and stages in all.
+    layer : str
+        Where the cut lies; the set of layers for ``fne``; empty at depth 0.
+    samples_per_class : int
+        Training images of each class, at most.
+    seed : int
+        Decides the draw of images and everything random about the transfer.
+    """
+
+    source: str
+    target: str
+    protocol: str
+    depth: int
+    depths: int
+    layer: str
+    samples_per_class: int
+    seed: int
+
+    @property
+    def identity(self) -> tuple[str, str, int, str, int, int]:
+        """What tells a run from the others of a table."""
+        return self.source, self.protocol, self.depth, self.layer, self.samples_per_class, self.seed
+
+
+def plan(
+    sources: Mapping[str, Sequence[str]],
+    protocols: Sequence[str],
+    sizes: Sequence[int],
+    *,
+    target: str,
+    seeds: int,
+    depths: Depths = ALL,
+) -> list[Run]:
+    """List the runs of a grid.
+
+    They come source by source, and for each first what fits a classifier to features, then what trains a network;
+    within that the small sizes first, then seed by seed, so that a grid that is stopped early has whole profiles over
+    depth.
+
+    Parameters
+    ----------
+    sources : mapping of str to sequence of str
+        For each source the layers that it can be cut after, from the input on: a cut at depth k lies after the
+        k-th of them.
+    protocols : sequence of str
+        Names in `PROTOCOLS`.
+    sizes : sequence of int
+        Training images of each class, at least 1.
+    target : str
+        Its name.
+    seeds : int
+        How many repetitions; they get the seeds 0 to `seeds` - 1.
+    depths : "all" or sequence of int
+        Depths to run. Negative ones count from the end, -1 keeping all stages. 0 means something for ``defrost``
+        alone; ``scratch``, ``surgical`` and ``fne``, which have no choice, are run at their own depth in any case.
+
+    Raises
+    ------
+    InputError
+        A protocol does not exist or has no depth to run at, no source has as many stages as a depth says, or a number
+        is out of range.
+
+    Warns
+    -----
+    TransferscopeWarning
+        Some of the sources do not have as many stages as a depth says.
+    """
+    known_protocols(protocols)
+    for name, values in (("seeds", [seeds]), ("samples_per_class", sizes)):
+        if not values or min(values) < 1:
+            raise InputError(f"Expected `{name}` to be at least 1, but got {', '.join(map(str, values)) or 'none'}.")
+    if depths != ALL:
+        _check_depths(depths, {source: len(layers) for source, layers in sources.items()})
+    chosen = [protocol for protocol in _PROTOCOLS if protocol.name in protocols]
+    cuts = {
+        (source, protocol.name): _cuts(protocol, layers, depths)
+        for source, layers in sources.items()
+        for protocol in chosen
+    }
+    for protocol in chosen:
+        if sources and not any(cuts[source, protocol.name] for source in sources):
+            raise InputError(
+                f"Expected `depths` to hold at least one above 0 for {protocol.name}, because a network cut at depth 0 "
+                "keeps nothing; add one, or use scratch."
+            )
+    return [
+        Run(source, target, protocol.name, depth, len(layers), layer, size, seed)
+        for source, layers in sources.items()
+        for trained in (False, True)
+        for size in sorted(set(sizes))
+        for seed in range(seeds)
+        for protocol in chosen
+        if _is_trained(protocol.name) == trained
+        for depth, layer in cuts[source, protocol.name]
+    ]
+
+
+def group(runs: Sequence[Run], *, together: bool = False) -> list[tuple[Run, ...]]:
+    """Group runs by the work that they share, in their order.
+
+    All runs of one source that fit classifiers to features are one group: the features are computed once. Each run
+    that trains a network is a group of its own or, with `together`, one with those that differ in the seed alone.
+    """
+    groups: dict[object, list[Run]] = {}
+    for run in runs:
+        key: object = run.source
+        if _is_trained(run.protocol):
+            key = run.identity[:-1] if together else run
+        groups.setdefault(key, []).append(run)
+    return [tuple(members) for members in groups.values()]
+
+
+def known_protocols(names: Sequence[str]) -> None:
+    """Raise `InputError` unless there are names, all of them of protocols."""
+    if not names:
+        raise InputError(f"Expected `protocols` to name at least one of {', '.join(PROTOCOLS)}, but got none.")
+    for name in names:
+        if name not in PROTOCOLS:
+            raise InputError(
+                f"Expected `protocols` to be among {', '.join(PROTOCOLS)}, but got {name!r}{near(name, PROTOCOLS)}."
+            )
+
+
+def parse_protocols(text: str) -> tuple[str, ...]:
+    """Read a list like ``truncate,reinit``; raise `InputError` for a name that is not in `PROTOCOLS`."""
+    names = _items(text, "protocols", "truncate,reinit")
+    known_protocols(names)
+    return names
+
+
+def parse_sizes(text: str) -> tuple[Size, ...]:
+    """Read a list like ``1,2,5,all``; raise `InputError` for anything but whole numbers above 0 and all."""
+    sizes: list[Size] = []
+    for item in _items(text, "samples_per_class", "1,2,5,all"):
+        if item != ALL and (not re.fullmatch("[0-9]+", item) or int(item) < 1):
+            raise InputError(
+                f"Expected `samples_per_class` to list whole numbers above 0 or all, as in 1,2,5,all, but got {item!r}."
+            )
+        sizes.append(ALL if item == ALL else int(item))
+    return tuple(dict.fromkeys(sizes))
+
+
+def parse_depths(text: str) -> Depths:
+    """Read ``all`` or a list like ``1,3,-1``; raise `InputError` for anything else."""
+    items = _items(text, "depths", "1,3,-1")
+    if items == (ALL,):
+        return ALL
+    for item in items:
+        if not re.fullmatch("-?[0-9]+", item):
+            raise InputError(
+                f"Expected `depths` to be all, or a list of whole numbers as in 1,3,-1, but got {item!r} in {text!r}."
+            )
+    return tuple(dict.fromkeys(map(int, items)))
+
+
+def _items(text: str, name: str, example: str) -> tuple[str, ...]:
+    items = tuple(item.strip() for item in text.split(","))
+    if not all(items):
+        raise InputError(f"Expected `{name}` to be a list with commas like {example}, but got {text!r}.")
+    return tuple(dict.fromkeys(items))
+
+
+def _is_trained(protocol: str) -> bool:
+    return PROTOCOLS[protocol].kind == "trained"
+
+
+def _cuts(protocol: Protocol, layers: Sequence[str], depths: Depths) -> list[tuple[int, str]]:
+    """Return the depths, each with what `Run.layer` says, that a protocol is run at."""
+    stages = len(layers)
+    if protocol.kind == "embedding":
+        return [(stages, layer_set) for layer_set in LAYER_SETS]
+    if protocol.depths == "whole":
+        return [(stages, layers[-1])]
+    if protocol.depths == "none":
+        return [(0, "")]
+    possible = range(0 if protocol.depths == "frozen" else 1, stages + 1)
+    # -1 keeps all stages, so that counting from the end is the same as in a list of the cuts.
+    wanted = possible if depths == ALL else {d if d >= 0 else stages + 1 + d for d in depths if d >= -stages}
+    return [(depth, layers[depth - 1] if depth else "") for depth in possible if depth in wanted]
+
+
+def _check_depths(depths: Sequence[int], stages: Mapping[str, int]) -> None:
+    """Make sure that each depth exists in a source; warn of the sources that lack it."""
+    for depth in depths:
+        lacking = [source for source, count in stages.items() if not -count <= depth <= count]
+        if stages and len(lacking) == len(stages):
+            most = max(stages.values())
+            raise InputError(
+                f"Expected `depths` to lie between 0 and the number of stages, at most {most} in these sources, or to "
+                f"count from the end (-1 to -{most}), but got {depth}."
+            )
+        if lacking:
+            warnings.warn(
+                f"Depth {depth} is left out for {', '.join(lacking)}: there are fewer stages.",
+                TransferscopeWarning,
+                stacklevel=3,
+            )

@@ -1,0 +1,260 @@
+"""How much of each layer's parameters survives the move: sources fine-tuned on targets, and followed on the way."""
+
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transferscope.arrays import backend
+from transferscope.data.bank import Bank, sound
+from transferscope.data.images import Transform
+from transferscope.data.splits import hold_out, sizes_within
+from transferscope.data.target import Target, load_target
+from transferscope.errors import InputError, SourceError, TransferscopeWarning
+from transferscope.networks import loading
+from transferscope.networks.zoo import Source, Zoo, load_zoo
+from transferscope.protocols.finetuning import recipes
+from transferscope.protocols.training.recipe import Recipe
+from transferscope.results.parameters import ParameterTransfer, Settings
+from transferscope.runtime.checks import ALL, Size, check_arguments, check_numbers
+from transferscope.runtime.failures import Failure, failure
+from transferscope.runtime.progress import Reporter
+from transferscope.runtime.store import Store
+from transferscope.verbs.parameters.explanation import explain, rank_correlations
+from transferscope.verbs.parameters.moving import Draw, Mover
+from transferscope.verbs.parameters.tables import Unit, tabulate
+
+_DOMAIN_IMAGES = 1000
+"""Of each target, at most, to describe it by."""
+
+
+def measure(
+    targets: Any,
+    zoo: Zoo | str | Path | Mapping[str, Any] | Sequence[Any],
+    *,
+    samples_per_class: Sequence[Size] = (ALL,),
+    seeds: int = 1,
+    epochs: int = 40,
+    optimiser: str = "sgd",
+    learning_rate: float | None = None,
+    recipe: Recipe | None = None,
+    steps: int | None = None,
+    loss: float | None = None,
+    redraws: int = 5,
+    groups: str | Mapping[str, Any] = "auto",
+    test_samples: int = 500,
+    device: str = "auto",
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+    trust_code: bool = False,
+) -> ParameterTransfer:
+    """Fine-tune each source on each target and measure the transferability of each layer's parameters on the way.
+
+    T of Chen et al. (2022, arXiv 2212.00399), see `layerwise.transferability`, is taken at the end of training, as
+    published; after equally many optimiser steps; and at the same training loss. The first alone follows the number of
+    steps, and so the number of images. All weights are fine-tuned, with a new classifier, at a constant learning rate:
+    a run of so many steps is then the beginning of a longer one, and one run gives T at every number of steps. There
+    are no validation images and no early stopping. Finished fine-tunings are kept in the cache.
+
+    Parameters
+    ----------
+    targets : path, Target, torchvision dataset or (images, labels), or a list of these
+        What `load_target` takes; several need different names.
+    zoo : Zoo, path, mapping or sequence
+        What `load_zoo` takes. The `initial` weights of a source are used where they are named, and else redrawn; the
+        `images` of a source give the domain gap.
+    samples_per_class : sequence of int or "all"
+        Training images of each class. For one seed, larger draws contain the smaller.
+    seeds : int
+        Draws of images for each size; each decides the new classifier and the order of the images too.
+    epochs : int
+        Passes over the training images.
+    optimiser : str
+        "sgd" or "adamw". AdamW makes steps of much the same size for every weight, whatever its gradient, so that the
+        T of a layer then says more of the scale of its weights than of the target.
+    learning_rate : float, optional
+        By default that of the protocol that trains everything.
+    recipe : Recipe, optional
+        In place of the three above.
+    steps : int, optional
+        Optimiser steps that runs are matched at; by default the fewest that any took.
+    loss : float, optional
+        Training loss that runs are matched at, as a share of that of guessing, in (0, 1); by default one that every run
+        reached: the largest of their lowest.
+    redraws : int
+        Draws of the initial weights, where the zoo does not name them; their seeds are in `settings["initial"]`.
+    groups : "auto", "tensor" or mapping
+        What a layer is, as in `layerwise.transferability`.
+    test_samples : int
+        Most images of each target to measure the accuracy on.
+    device, batch_size, seed, progress, trust_code
+        As in `measurement.measure`; `batch_size` is that of forward passes.
+
+    Raises
+    ------
+    InputError
+        When an argument, a target or the zoo is not as expected.
+    DeviceError
+        When the device does not exist.
+    SourceError
+        When no fine-tuning came to its end; single failures are in `ParameterTransfer.failed`.
+
+    Warns
+    -----
+    TransferscopeWarning
+        When a source has learnt nothing of a target.
+    """
+    check_arguments(1, batch_size, seed, "compact")
+    check_numbers(samples_per_class, seeds=seeds, redraws=redraws, test_samples=test_samples)
+    if steps is not None:
+        check_numbers(samples_per_class, steps=steps)
+    if loss is not None and not 0 < loss < 1:
+        raise InputError(f"Expected `loss` to be a share of the loss of guessing, in (0, 1), but got {loss!r}.")
+    recipe = _recipe(recipe, optimiser, epochs, learning_rate)
+    where = backend.resolve_device(device)
+    sources = load_zoo(zoo)
+    for source in sources:
+        loading.check_trust(source, trust_code)
+    held = [_Images(target, test_samples, seed) for target in _targets(targets, progress)]
+    own = {source.name: _own_images(source, progress) for source in sources}
+    n_shown = min(_DOMAIN_IMAGES, *(len(images.pool) for images in held))
+    reporter, store = Reporter(progress), Store()
+    units: list[Unit] = []
+    failed: list[Failure] = []
+    initial = {}
+    for source in sources:
+        try:
+            with reporter.bar(f"{source.name}: loading"):
+                mover = Mover(
+                    source, recipe=recipe, groups=groups, redraws=redraws, seed=seed, device=where,
+                    batch_size=batch_size, trust_code=trust_code, store=store,
+                )  # fmt: skip
+        except InputError:
+            raise  # of `groups`, which no source will fit
+        except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
+            failed.append(failure(source.name, error, batch_size))
+            continue
+        initial[source.name] = mover.initial.description
+        for images in held:
+            try:
+                with reporter.bar(f"{source.name}: images of {images.target.name}") as report:
+                    draws = list(images.draws(mover.network.transform, samples_per_class, seeds, report))
+                    gap = mover.domain(images.shown(n_shown, seed), own[source.name], seed, report)
+            except InputError:
+                raise
+            except (Exception, SystemExit) as error:
+                failed.append(failure(source.name, error, batch_size, f"{source.name} on {images.target.name}"))
+                continue
+            for wanted, bank in draws:
+                name = f"{source.name} on {images.target.name}, {wanted.samples_per_class} a class, seed {wanted.seed}"
+                try:
+                    with reporter.bar(name) as report:
+                        moved = mover.move(wanted, bank, report)
+                except (Exception, SystemExit) as error:
+                    failed.append(failure(source.name, error, batch_size, name))
+                    continue
+                if moved.trajectory.loss[-1] >= 1:
+                    warnings.warn(
+                        f"{name}: the training loss is no better than that of guessing at the end, so that T tells of "
+                        "no transfer; try another learning rate or optimiser, or more epochs.",
+                        TransferscopeWarning,
+                        stacklevel=2,
+                    )
+                units.append(
+                    Unit(
+                        source.name, images.target.name, len(images.target.classes), wanted.samples_per_class,
+                        len(wanted.indices), wanted.seed, mover.groups, moved, gap,
+                    )
+                )  # fmt: skip
+    if not units:
+        reasons = "; ".join(f"{failure.source}: {failure.error}" for failure in failed)
+        raise SourceError(f"No fine-tuning came to its end. {reasons}")
+    tables = tabulate(units, steps, loss)
+    settings: Settings = {
+        "targets": [images.summary() for images in held],
+        "initial": initial,
+        "epochs": recipe.epochs,
+        "optimiser": recipe.optimiser,
+        "learning_rate": recipe.learning_rate,
+        "schedule": recipe.schedule,
+        "matched_steps": tables.steps,
+        "matched_loss": tables.loss,
+        "redraws": redraws,
+        "device": where.type,
+        "versions": {name: version(name) for name in ("torch", "timm", "torchvision")},
+        "groups": groups if isinstance(groups, str) else "given",
+    }
+    return ParameterTransfer(
+        tables.layers, tables.runs, tables.trajectory, explain(tables.runs, seed=seed),
+        rank_correlations(tables.layers, tables.runs, seed=seed), settings, tuple(failed),
+    )  # fmt: skip
+
+
+def _recipe(recipe: Recipe | None, optimiser: str, epochs: int, learning_rate: float | None) -> Recipe:
+    if recipe is not None:
+        return recipe
+    # As many epochs as were asked for, also where that is few steps: that is what "at fixed epochs" means.
+    found = replace(recipes(optimiser, epochs, min_steps=0)["defrost"], schedule="constant")
+    return found if learning_rate is None else replace(found, learning_rate=learning_rate)
+
+
+def _targets(given: Any, progress: bool) -> list[Target]:
+    """Load one target or a list of them."""
+    targets = [load_target(each, progress=progress) for each in (given if isinstance(given, list) else [given])]
+    names = [target.name for target in targets]
+    if not targets or len(set(names)) != len(names):
+        raise InputError(
+            f"Expected `targets` to be at least one target, each with a name of its own, but got {names}; rename the "
+            "folders, or use `load_target(folder, name=…)`."
+        )
+    return targets
+
+
+def _own_images(source: Source, progress: bool) -> Target | None:
+    try:
+        return None if source.images is None else load_target(source.images, progress=progress)
+    except InputError as error:
+        raise InputError(f"source {source.name!r}: images: {error}") from error
+
+
+@dataclass
+class _Images:
+    """The images of a target: set apart once, decoded for each transform."""
+
+    target: Target
+    test_samples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.pool, self.test = hold_out(self.target, most=self.test_samples, seed=self.seed)
+        self._banks: dict[Transform, Bank] = {}
+        self._sizes: dict[int, tuple[int, ...]] = {}
+
+    def draws(
+        self, transform: Transform, sizes: Sequence[Size], seeds: int, report: Any
+    ) -> Iterator[tuple[Draw, Bank]]:
+        """Decode the images and yield the draws of all sizes and seeds, with the bank that holds them."""
+        bank = self._banks.setdefault(transform, Bank(self.target, transform))
+        self.pool, self.test, _ = sound(self.target, self.pool, self.test, sizes, seeds, bank, report)
+        if len(self.pool) not in self._sizes:  # which every source would be warned of anew
+            self._sizes[len(self.pool)] = sizes_within(sizes, self.target.labels[self.pool])
+        for size, number in itertools.product(self._sizes[len(self.pool)], range(seeds)):
+            yield Draw(self.target, self.pool, self.test, size, number), bank
+
+    def shown(self, n_samples: int, seed: int) -> Target:
+        """Return some of the images that are not tested on, to describe the target by."""
+        return self.target.subset(self.pool).probe(n_samples, seed)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a report says of the target."""
+        counts = np.bincount(self.target.labels[self.test])
+        return {
+            "name": self.target.name, "hash": self.target.hash, "classes": len(self.target.classes),
+            "n_test": len(self.test), "chance": float(counts.max() / counts.sum()),
+        }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Which network, cut where, adapted how: the question and its answer."""

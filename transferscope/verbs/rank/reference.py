@@ -1,0 +1,210 @@
+"""The scratch reference of a ranking: trained on the target and cached, or handed in by the user."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from transferscope.activations.capture import Layers
+from transferscope.activations.features import LayerFeatures, layer_features
+from transferscope.data.images import Transform
+from transferscope.data.target import Target
+from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.networks import checkpoints, loading
+from transferscope.networks.compact import CompactResNet
+from transferscope.networks.zoo import COMPACT, OWN, Source, Zoo
+from transferscope.protocols import scratch
+from transferscope.protocols.scratch import ScratchResult
+from transferscope.protocols.training.single import Recipe, TrainingRecord
+from transferscope.runtime.progress import Report
+from transferscope.runtime.seeding import seeded
+from transferscope.runtime.store import Store, digest
+from transferscope.runtime.version import __version__
+
+_VERSION = 2
+"""Of how references are trained; those of another version in the cache are left alone."""
+
+
+@dataclass(frozen=True)
+class ReferenceNetwork:
+    """A reference network, built whenever it is asked for, and how it came to be."""
+
+    name: str
+    build: Callable[[], tuple[nn.Module, Transform]]
+    """Returns the network, in evaluation mode, and its transform."""
+    identity: list[Any]
+    """Everything that decides what `build` returns."""
+    layers: Layers
+    record: TrainingRecord | None = None
+    """None when the network was handed in."""
+    accuracy: float | None = None
+    n_held_out: int = 0
+    n_train: int = 0
+
+
+@dataclass(frozen=True)
+class TrainedReference:
+    """A reference network and its features on the probe."""
+
+    network: ReferenceNetwork
+    features: LayerFeatures
+
+
+@dataclass(frozen=True)
+class ReferenceMaker:
+    """Makes the reference that a source is compared with; equal requests are answered from the cache.
+
+    Parameters
+    ----------
+    kind : str
+        "compact" (a small residual network, one for all sources), "own" (each source's own architecture,
+        re-initialised), the name of a source in the zoo, or a checkpoint of `networks.CompactResNet`.
+    """
+
+    kind: str
+    target: Target
+    probe: Target
+    zoo: Zoo
+    recipe: Recipe
+    seed: int
+    trust_code: bool
+    store: Store
+    device: torch.device
+    batch_size: int
+
+    def given_source(self) -> Source | None:
+        """Return the zoo entry that was handed in as the reference, if one was."""
+        if self.kind in (COMPACT, OWN) or Path(self.kind).is_file():
+            return None
+        names = [source.name for source in self.zoo]
+        if self.kind in names:
+            return self.zoo[self.kind]
+        raise InputError(
+            f"Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, "
+            f"but got {self.kind!r}; the zoo has {', '.join(names)}."
+        )
+
+    def make(self, source: Source | None, report: Report) -> TrainedReference:
+        """Return the reference for `source` with its features; only the kind "own" looks at which source it is."""
+        network = self.network(source, report)
+        features = layer_features(
+            network.build, network.identity, network.layers, self.probe,
+            store=self.store, device=self.device, batch_size=self.batch_size, report=report,
+        )  # fmt: skip
+        return TrainedReference(network, features)
+
+    def network(self, source: Source | None, report: Report) -> ReferenceNetwork:
+        """Return the network of the reference for `source`, trained if it has to be."""
+        if (given := self.given_source()) is not None:
+            return ReferenceNetwork(
+                given.name,
+                lambda: _network(loading.load_network(given, trust_code=self.trust_code)),
+                ["given", loading.fingerprint(given)],
+                given.layers,
+            )
+        transform = scratch.compact_transform(self.probe)
+        if self.kind not in (COMPACT, OWN):
+            path = Path(self.kind)
+            identity = ["compact checkpoint", checkpoints.file_digest(path), asdict(transform)]
+            return ReferenceNetwork(
+                path.name, lambda: (_read_compact(path, transform), transform), ["given", identity], "auto"
+            )
+        if self.kind == COMPACT:
+            classes = len(self.target.classes)
+            return self._trained(
+                "compact residual network",
+                lambda: (_seeded_compact(classes, transform, self.seed), transform),
+                ["compact", asdict(transform)],
+                "auto",
+                report,
+            )
+        assert source is not None
+        return self._trained(
+            f"{source.name}'s own architecture",
+            lambda: self._own(source),
+            # Sources that differ in their weights alone share one network.
+            ["own", loading.fingerprint(source.model_copy(update={"checkpoint": None}))],
+            source.layers,
+            report,
+        )
+
+    def _own(self, source: Source) -> tuple[nn.Module, Transform]:
+        net = loading.build_untrained(source, seed=self.seed, trust_code=self.trust_code)
+        transform = loading.source_transform(source)
+        return scratch.with_head(net, len(self.target.classes), transform, self.seed), transform
+
+    def _trained(
+        self,
+        name: str,
+        build: Callable[[], tuple[nn.Module, Transform]],
+        identity: Any,
+        layers: Layers,
+        report: Report,
+    ) -> ReferenceNetwork:
+        split = scratch.split_probe(self.target, self.probe, self.seed)
+        identity = [
+            _VERSION, identity, asdict(self.recipe), self.seed, self.probe.hash, split.held_out.hash,
+            __version__, torch.__version__, self.device.type,
+        ]  # fmt: skip
+        key = digest(*identity)
+        if (entry := self.store.get("reference", key)) is not None:
+            weights, record = entry
+            result = ScratchResult(**{**record, "record": TrainingRecord(**record["record"])})
+        else:
+            net, transform = build()
+            result = scratch.train_from_scratch(
+                net, transform, self.probe, split,
+                recipe=self.recipe, seed=self.seed, device=self.device, on_epoch=report,
+            )  # fmt: skip
+            self._warn_of_budget(result.record, self.recipe.most_epochs(len(split.train)))
+            weights = {name: value.cpu().numpy() for name, value in net.state_dict().items()}
+            self.store.put("reference", key, weights, asdict(result))
+
+        def trained() -> tuple[nn.Module, Transform]:
+            net, transform = build()
+            net.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+            return net.eval(), transform
+
+        return ReferenceNetwork(
+            name, trained, ["scratch", key], layers,
+            result.record, result.accuracy, result.n_held_out, len(split.train),
+        )  # fmt: skip
+
+    def _warn_of_budget(self, record: TrainingRecord, epochs: int) -> None:
+        if record.stopped == "budget":
+            # Fewer epochs are no help where the least number of steps decides how many there are.
+            advice = "Raise the budget or lower the epochs" if epochs == self.recipe.epochs else "Raise the budget"
+            warnings.warn(
+                f"The reference's time budget of {self.recipe.budget_s:g} s ran out after {record.epochs} of {epochs} "
+                f"epochs: how far it got depends on this machine's speed. {advice} for a repeatable answer.",
+                TransferscopeWarning,
+                stacklevel=2,
+            )
+
+
+def _network(network: loading.Network) -> tuple[nn.Module, Transform]:
+    return network.module, network.transform
+
+
+def _seeded_compact(classes: int, transform: Transform, seed: int) -> CompactResNet:
+    with seeded(seed):
+        return scratch.compact_network(classes, transform.size)
+
+
+def _read_compact(path: Path, transform: Transform) -> nn.Module:
+    """Load a checkpoint of the compact network, whose width and classes its own tensors tell."""
+    weights = checkpoints.read_checkpoint(path)
+    try:
+        width, classes = len(weights["stem.0.weight"]), len(weights["head.weight"])
+    except KeyError as error:
+        raise InputError(
+            f"Expected `reference` {path} to hold the weights of transferscope.networks.compact.CompactResNet, but "
+            f"{error} is missing; put another network into the zoo and pass its name."
+        ) from error
+    net = scratch.compact_network(classes, transform.size, width=width)
+    checkpoints.load_checkpoint(net, path)
+    return net.eval()
