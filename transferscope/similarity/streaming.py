@@ -153,16 +153,21 @@ class MinibatchCKA:
     def merge(self, other: MinibatchCKA) -> None:
         """Add what `other` accumulated from other batches of the same layers, as if it had been seen here.
 
+        Values and standard errors are those of one stream. Seeds may differ, and should where there are permutations:
+        those of `other` are drawn from its own.
+
         Raises
         ------
         InputError
-            When `other` is of the other kind (debiased or not, permutations) or holds other layers.
+            When `other` differs in `debiased`, `permutations` or `group`, or holds other layers; nothing is added then.
         """
-        if other.debiased != self.debiased or other.permutations != self.permutations:
-            raise InputError(
-                "Expected `other` to be debiased like this accumulator, with as many permutations, but it is not; "
-                "make both alike"
-            )
+        for name in ("debiased", "permutations", "group"):
+            own, theirs = getattr(self, name), getattr(other, name)
+            if own != theirs:
+                raise InputError(
+                    f"Expected `other` to have `{name}` {own!r} like this accumulator but got {theirs!r}; make both "
+                    "with the same settings"
+                )
         if other._sums is not None:
             self._add(other._sums, other.n_samples)
 
