@@ -249,7 +249,7 @@ def test_an_unknown_measure_is_an_input_error(net_x, net_y, images, measure):
 
 @pytest.mark.parametrize("batch_size", [3, 0, -1])
 def test_a_batch_size_below_four_is_an_input_error(net_x, net_y, images, batch_size):
-    with pytest.raises(InputError, match="`batch_size` to be at least 4"):
+    with pytest.raises(InputError, match="`batch_size` to be a whole number of at least 4"):
         both(net_x, net_y, images, batch_size=batch_size)
 
 
@@ -566,7 +566,7 @@ def test_each_network_can_have_its_own_transform(net_x, net_y):
     ("options", "message"),
     [
         ({"estimator": "full"}, "`estimator` to be 'minibatch' or 'exact', but got 'full'"),
-        ({"permutations": -1}, "`permutations` to be 0 or more, but got -1"),
+        ({"permutations": -1}, "`permutations` to be a whole number of at least 0, but got -1"),
         ({"reduce": None}, r"`reduce` to give features \(n_samples, n_features\), but got None"),
         ({"reduce": "max"}, r"`reduce`.*but got 'max'"),
         ({"measure": "svca"}, "did you mean 'svcca'"),

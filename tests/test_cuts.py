@@ -789,7 +789,7 @@ def test_costs_of_a_network(loaded):
     assert whole.params == total(loaded.module)
     assert whole.flops == trace(loaded.module, X)[-1].flops
     assert 0 < latency(net, X[:1], repeats=3) < 1
-    with pytest.raises(InputError, match="`repeats` to be at least 1, but got 0"):
+    with pytest.raises(InputError, match="`repeats` to be a whole number of at least 1, but got 0"):
         latency(net, X, repeats=0)
 
 

@@ -329,7 +329,7 @@ class TestRecipes:
     def test_bad_input_is_named(self):
         with pytest.raises(InputError, match=r"`optimiser` to be one of sgd, adamw, but got 'adam'"):
             recipes("adam")
-        with pytest.raises(InputError, match="`epochs` to be positive"):
+        with pytest.raises(InputError, match="`epochs` to be a whole number of at least 1"):
             recipes("sgd", 0)
 
 

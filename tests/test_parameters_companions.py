@@ -192,7 +192,7 @@ def test_too_few_images_are_an_input_error(n, m):
 
 
 def test_a_single_batch_is_an_input_error():
-    with pytest.raises(InputError, match="Expected `batches` to be at least 2, but got 1"):
+    with pytest.raises(InputError, match="Expected `batches` to be a whole number of at least 2, but got 1"):
         gradient_signal_to_noise(network(), *pictures(), {"head": ["head.weight"]}, batches=1)
 
 

@@ -90,9 +90,9 @@ def test_rows_without_all_scores_are_left_out():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"samples": 0}, "`samples` to be at least 1"),
-        ({"probe": 1}, "`probe` to be at least 2"),
-        ({"classes": 1}, "`classes` to be at least 2"),
+        ({"samples": 0}, "`samples` to be a whole number of at least 1"),
+        ({"probe": 1}, "`probe` to be a whole number of at least 2"),
+        ({"classes": 1}, "`classes` to be a whole number of at least 2"),
         ({"scratch_held_out": 0}, "to come together"),
         ({"scratch_accuracy": None}, "to come together"),
     ],

@@ -256,12 +256,8 @@ def test_without_shift_the_images_stay_as_they_are():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("epochs", 0),
-        ("batch_size", -1),
         ("learning_rate", 0.0),
-        ("patience", 0),
         ("budget_s", float("nan")),
-        ("views", 0),
     ],
 )
 def test_a_recipe_that_cannot_be_followed_is_an_input_error(name, value):
@@ -272,7 +268,12 @@ def test_a_recipe_that_cannot_be_followed_is_an_input_error(name, value):
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("epochs", 2.5, "a whole number"),
+        ("epochs", 0, "a whole number of at least 1"),
+        ("epochs", 2.5, "a whole number of at least 1"),
+        ("epochs", True, "a whole number of at least 1"),
+        ("batch_size", -1, "a whole number of at least 1"),
+        ("patience", 0, "a whole number of at least 1"),
+        ("views", 0, "a whole number of at least 1"),
         ("learning_rate", float("inf"), "finite"),
         ("momentum", 1.0, "at least 0 and below 1"),
         ("shift", -0.1, "at least 0 and below 1"),
@@ -280,8 +281,8 @@ def test_a_recipe_that_cannot_be_followed_is_an_input_error(name, value):
         ("optimiser", "adam", "one of sgd, adamw"),
         ("precision", "float16", "one of auto, float32, bfloat16"),
         ("schedule", "linear", "one of cosine, constant"),
-        ("min_steps", -1, "0 or a positive whole number"),
-        ("min_steps", 0.5, "0 or a positive whole number"),
+        ("min_steps", -1, "a whole number of at least 0"),
+        ("min_steps", 0.5, "a whole number of at least 0"),
     ],
 )
 def test_a_recipe_with_a_senseless_value_is_an_input_error(name, value, expected):

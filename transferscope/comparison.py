@@ -14,7 +14,7 @@ from torch import nn
 from transferscope import backend, scoring, similarity
 from transferscope.activations import Activations, Layers, capture, check_finite, resolve_stages
 from transferscope.batching import FEWEST, Pair, image_pairs
-from transferscope.errors import CaptureError, InputError, TransferscopeWarning
+from transferscope.errors import CaptureError, InputError, TransferscopeWarning, check_whole
 from transferscope.grams import GramReducer
 from transferscope.images import Transform
 from transferscope.kept import KeptFeatures
@@ -167,6 +167,7 @@ def compare_by(
 ) -> dict[str, xr.DataArray]:
     """Do what `compare` does for several measures in the same pass over the images: measure name to result."""
     check_options(measures, reduce, estimator, permutations, batch_size)
+    permutations, batch_size, seed = int(permutations), int(batch_size), check_whole("seed", seed, 0)
     where = backend.resolve_device(device)
     nets = [net.module if isinstance(net, nn.DataParallel) else net for net in (net_x, net_y)]
     for net in nets:
@@ -352,7 +353,5 @@ def check_options(
         raise InputError("Expected `reduce` to give features (n_samples, n_features), but got None; use 'flatten'.")
     if estimator not in ("minibatch", "exact"):
         raise InputError(f"Expected `estimator` to be 'minibatch' or 'exact', but got {estimator!r}.")
-    if permutations < 0:
-        raise InputError(f"Expected `permutations` to be 0 or more, but got {permutations}.")
-    if batch_size < FEWEST:
-        raise InputError(f"Expected `batch_size` to be at least {FEWEST}, but got {batch_size}.")
+    check_whole("permutations", permutations, 0)
+    check_whole("batch_size", batch_size, FEWEST)

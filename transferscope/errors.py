@@ -3,10 +3,12 @@
 Every message names the argument or file, what was expected, what came, and what to do about it.
 """
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from numbers import Integral
+from typing import Any, TypeGuard
 
 
 class TransferscopeError(Exception):
@@ -61,3 +63,18 @@ def noted_warnings() -> Iterator[list[str]]:
 
         warnings.showwarning = note
         yield noted
+
+
+def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:
+    """Whether `value` is a whole number of at least `least`, Python's or NumPy's.
+
+    A bool is none, although Python counts with it: `samples=True` is a flag that ended in the wrong place.
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def check_whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> int:
+    """Return the argument `name` as an int; raise InputError unless it is a whole number from `least` to `most`."""
+    if not is_whole(value, least) or value > most:
+        raise InputError(f"Expected `{name}` to be a whole number of at least {least}, but got {value!r}.")
+    return int(value)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from transferscope.errors import InputError
+from transferscope.errors import InputError, is_whole
 
 log = logging.getLogger(__name__)
 
@@ -305,6 +305,9 @@ class Transform:
                 f"transform resize must be None or a whole number of at least size = {self.size}, "
                 f"as the crop is taken from the resized image, but got {self.resize!r}"
             )
+        for name in ("size", "resize"):
+            # As Python's own, for transforms are part of what names a result in the cache.
+            object.__setattr__(self, name, None if getattr(self, name) is None else int(getattr(self, name)))
         for name in ("mean", "std"):
             object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
         if min(self.std) <= 0:
@@ -338,7 +341,7 @@ class Transform:
 
 
 def _is_length(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return is_whole(value, 1)
 
 
 def _three_numbers(name: str, values: object) -> tuple[float, float, float]:

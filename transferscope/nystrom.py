@@ -18,7 +18,7 @@ from typing import NamedTuple
 from array_api_compat import device
 
 from transferscope.backend import Array, array_namespace
-from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.errors import InputError, TransferscopeWarning, check_whole
 from transferscope.linalg import check_features, gram, squared_distances
 
 BLOCK = 2**22
@@ -125,6 +125,7 @@ def conjugate_gradient(
     xp = array_namespace(features, targets, centers)
     for name, value in (("penalty", penalty), ("tolerance", tolerance), ("max_iterations", max_iterations)):
         _require_positive(name, value)
+    check_whole("max_iterations", max_iterations, 1)
     problem = _Problem.of(features, centers, sigma)
     targets = _checked_targets(targets, features)
     values, vectors = _principal(problem.center_kernel())

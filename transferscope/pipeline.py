@@ -15,7 +15,15 @@ from transferscope import backend, models, scoring
 from transferscope.activations import resolve_stages
 from transferscope.data import load_target
 from transferscope.draws import stratified_draws
-from transferscope.errors import InputError, SourceError, TransferscopeError, is_interrupt, noted_warnings
+from transferscope.errors import (
+    InputError,
+    SourceError,
+    TransferscopeError,
+    check_whole,
+    is_interrupt,
+    is_whole,
+    noted_warnings,
+)
 from transferscope.panels import choose_scores
 from transferscope.prediction.expected import expected_accuracies, most_samples
 from transferscope.progress import Reporter
@@ -115,19 +123,18 @@ def rank(
     SourceError
         When not a single source could be ranked; single failures are in `Ranking.failed`.
     """
-    check_arguments(samples, batch_size, seed, reference)
+    samples, batch_size, seed = check_arguments(samples, batch_size, seed, reference)
     kept = protocols_of(protocol)
     names = _scores_of_mode(mode, scores)
     if objective not in OBJECTIVES:
         raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {objective!r}.")
-    if shots is not None and (not isinstance(shots, (int, np.integer)) or shots < 1):
+    if shots is not None and not is_whole(shots, 1):
         raise InputError(f"Expected `shots` to be a whole number of at least 1, or None, but got {shots!r}.")
-    if not isinstance(uncertainty, (int, np.integer)) or uncertainty < 0 or uncertainty == 1:
+    if not is_whole(uncertainty, 0) or uncertainty == 1:
         raise InputError(
             f"Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got {uncertainty!r}."
         )
-    samples, batch_size, seed, uncertainty = int(samples), int(batch_size), int(seed), int(uncertainty)
-    shots = None if shots is None else int(shots)
+    uncertainty, shots = int(uncertainty), None if shots is None else int(shots)
     recipe = recipe or reference_recipe()
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)
@@ -225,16 +232,16 @@ def _scores_of_mode(mode: str, scores: str | Iterable[str]) -> tuple[str, ...]:
     return choose_scores(())
 
 
-def check_arguments(samples: Any, batch_size: Any, seed: Any, reference: Any) -> None:
-    """Raise InputError when one of these arguments of `rank` is of another kind."""
-    for name, value, least in (("samples", samples, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if not isinstance(value, (int, np.integer)) or not least <= value < 2**63:
-            raise InputError(f"Expected `{name}` to be a whole number of at least {least}, but got {value!r}.")
+def check_arguments(samples: Any, batch_size: Any, seed: Any, reference: Any) -> tuple[int, int, int]:
+    """Return the numbers among these arguments of `rank`; raise InputError when one is of another kind."""
+    named = (("samples", samples, 1), ("batch_size", batch_size, 1), ("seed", seed, 0))
+    samples, batch_size, seed = (check_whole(name, value, least) for name, value, least in named)
     if not isinstance(reference, str):
         raise InputError(
             "Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, but "
             f"got {type(reference).__name__}; put a network of your own into the zoo and pass its name."
         )
+    return samples, batch_size, seed
 
 
 def failure(name: str, error: BaseException, batch_size: int, what: str = "") -> Failure:

@@ -4,7 +4,6 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from transferscope.advice.accuracies import choose_depths, expected, head_shifts
 from transferscope.advice.costs import HEADS, Cost, Timer, footprint
 from transferscope.advice.decision import changes, cheapest
 from transferscope.data import Target, load_target
-from transferscope.errors import InputError, SourceError, TransferscopeWarning, is_interrupt
+from transferscope.errors import InputError, SourceError, TransferscopeWarning, is_interrupt, is_whole
 from transferscope.features import LayerFeatures, layer_features
 from transferscope.footprint import Footprint, Meter
 from transferscope.lookup import near
@@ -88,7 +87,7 @@ def advise(
     SourceError
         When the source cannot be ranked, or not a single one can.
     """
-    check_arguments(samples, batch_size, seed, "compact")
+    samples, batch_size, seed = check_arguments(samples, batch_size, seed, "compact")
     _check_numbers(tolerance, shots)
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)
@@ -154,7 +153,7 @@ def advise(
 def _check_numbers(tolerance: Any, shots: Any) -> None:
     if not isinstance(tolerance, (int, float)) or isinstance(tolerance, bool) or not 0 <= tolerance < 1:
         raise InputError(f"Expected `tolerance` to be an accuracy, at least 0 and below 1, but got {tolerance!r}.")
-    if shots is not None and (not isinstance(shots, Integral) or isinstance(shots, bool) or shots < 1):
+    if shots is not None and not is_whole(shots, 1):
         raise InputError(
             f"Expected `shots` to be a whole number of images of each class, at least 1, but got {shots!r}."
         )

@@ -4,10 +4,9 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal
 
-from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.errors import InputError, TransferscopeWarning, check_whole, is_whole
 from transferscope.lookup import near
 
 Kind = Literal["features", "embedding", "trained"]
@@ -195,19 +194,16 @@ def known_protocols(names: Sequence[str]) -> None:
 def check_numbers(samples_per_class: Any, depths: Any = ALL, **counts: Any) -> None:
     """Raise InputError unless the counts are whole numbers above 0, and the others lists of whole numbers."""
     for name, value in counts.items():
-        if not isinstance(value, Integral) or int(value) < 1:
-            raise InputError(f"Expected `{name}` to be a whole number of at least 1, but got {value!r}.")
+        check_whole(name, value, 1)
     if (
         not isinstance(samples_per_class, Sequence)
         or not samples_per_class
-        or not all(size == ALL or (isinstance(size, Integral) and int(size) >= 1) for size in samples_per_class)
+        or not all(size == ALL or is_whole(size, 1) for size in samples_per_class)
     ):
         raise InputError(
             f"Expected `samples_per_class` to list whole numbers above 0 or 'all', but got {samples_per_class!r}."
         )
-    if depths != ALL and (
-        not isinstance(depths, Sequence) or not depths or not all(isinstance(depth, Integral) for depth in depths)
-    ):
+    if depths != ALL and (not isinstance(depths, Sequence) or not depths or not all(map(is_whole, depths))):
         raise InputError(f"Expected `depths` to be 'all' or to list whole numbers, but got {depths!r}.")
 
 

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from transferscope.checkpoints import load_checkpoint
-from transferscope.errors import InputError, SourceError
+from transferscope.errors import InputError, SourceError, check_whole
 from transferscope.models import build_untrained
 from transferscope.parameters.weights import weights_of
 from transferscope.zoo import Source
@@ -62,8 +61,7 @@ def initial_weights(source: Source, *, redraws: int = 5, seed: int = 0, trust_co
         the factory has no checkpoint beside it, or gives most convolution and linear weights (those that are not
         constant) the same values for two seeds: what it loads is not what training began with.
     """
-    if isinstance(redraws, bool) or not isinstance(redraws, int | np.integer) or redraws < 1:
-        raise InputError(f"Expected `redraws` to be a whole number of at least 1, but got {redraws!r}.")
+    check_whole("redraws", redraws, 1)
     if source.initial is not None:
         module = build_untrained(source, seed=seed, trust_code=trust_code)
         try:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from transferscope.backend import from_torch, stream_of
 from transferscope.displacement import Displacement, displacement
-from transferscope.errors import InputError, SourceError, TransferscopeWarning
+from transferscope.errors import InputError, SourceError, TransferscopeWarning, check_whole
 from transferscope.protocols.loop import deterministic_kernels
 from transferscope.protocols.recipe import Recipe, batch_bounds
 from transferscope.protocols.training import evaluate, fit
@@ -114,8 +114,7 @@ def follow(
         raise InputError(
             f"Expected one label for each of at least one image, but got {len(images)} images and {len(labels)} labels."
         )
-    if classes < 2:
-        raise InputError(f"Expected `classes` to be at least 2, but got {classes}.")
+    check_whole("classes", classes, 2)
     steps_per_epoch = len(batch_bounds(len(labels), recipe.batch_size)) - 1
     total = recipe.most_epochs(len(labels)) * steps_per_epoch
     wanted = _steps(total)

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from transferscope.errors import InputError
+from transferscope.errors import InputError, check_whole
 from transferscope.footprint import count_flops
 from transferscope.images import Transform
 from transferscope.protocols.anatomy import parameters_by_stage
@@ -156,8 +156,7 @@ def latency(net: nn.Module, sample: Tensor, *, repeats: int = 30) -> float:
     repeats : int
         Forward passes, at least 1.
     """
-    if repeats < 1:
-        raise InputError(f"Expected `repeats` to be at least 1, but got {repeats}.")
+    check_whole("repeats", repeats, 1)
     seconds = []
     with evaluating(net), torch.inference_mode():
         for _ in range(3 + repeats):

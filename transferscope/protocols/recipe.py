@@ -4,7 +4,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from transferscope.errors import InputError
+from transferscope.errors import InputError, check_whole
 
 OPTIMISERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -46,14 +46,12 @@ class Recipe:
     and a network that ends undertrained says nothing of how well it could have been adapted."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "patience", "budget_s", "views"):
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("views", 1), ("min_steps", 0)):
+            # As Python's own, for recipes are part of what names a result in the cache.
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), least))
+        for name in ("learning_rate", "budget_s"):
             if not getattr(self, name) > 0:
                 raise InputError(f"Expected `{name}` to be positive, but got {getattr(self, name)}.")
-        for name in ("epochs", "batch_size", "patience", "views"):
-            if getattr(self, name) != int(getattr(self, name)):
-                raise InputError(f"Expected `{name}` to be a whole number, but got {getattr(self, name)}.")
-        if self.min_steps != int(self.min_steps) or self.min_steps < 0:
-            raise InputError(f"Expected `min_steps` to be 0 or a positive whole number, but got {self.min_steps}.")
         if not math.isfinite(self.learning_rate):
             raise InputError(f"Expected `learning_rate` to be finite, but got {self.learning_rate}.")
         for name in ("momentum", "shift"):

@@ -12,7 +12,7 @@ import numpy as np
 from array_api_compat import device
 
 from transferscope.backend import Array, array_namespace, from_numpy
-from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.errors import InputError, TransferscopeWarning, check_whole
 from transferscope.linalg import check_features
 from transferscope.similarity import hsic
 
@@ -82,11 +82,11 @@ class MinibatchCKA:
 
     def __init__(self, *, debiased: bool = True, permutations: int = 0, seed: int = 0, group: int = 1) -> None:
         self.debiased = debiased
-        self.permutations = permutations
-        self.group = group
+        self.permutations = check_whole("permutations", permutations, 0)
+        self.group = check_whole("group", group, 1)
         self.n_samples = 0
         """Number of rows accumulated so far."""
-        self._generator = np.random.default_rng(seed)
+        self._generator = np.random.default_rng(check_whole("seed", seed, 0))
         self._sums: _Sums | None = None
 
     def update(self, xs: Sequence[Any], ys: Sequence[Any] | None = None) -> None:
