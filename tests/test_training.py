@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import itertools
+import math
 import re
 import time
 from dataclasses import asdict
@@ -187,6 +189,24 @@ def test_a_budget_that_runs_out_with_the_last_step_was_enough():
     assert (record.stopped, record.steps) == ("finished", 1)
     _, record = trained(network(), n=2, epochs=2, budget_s=1e-9)
     assert (record.stopped, record.steps) == ("budget", 1)
+
+
+DAY_S = 24 * 60 * 60.0
+
+
+@pytest.mark.parametrize(("budget_s", "stopped"), [(None, "finished"), (math.inf, "finished"), (DAY_S, "budget")])
+def test_a_day_is_a_budget_and_none_is_none(monkeypatch, budget_s, stopped):
+    days = itertools.count(1)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: 2 * DAY_S * next(days)))
+    _, record = trained(network(), epochs=2, budget_s=budget_s)
+    assert record.stopped == stopped
+
+
+def test_infinity_is_no_budget_and_what_measure_trains_has_none():
+    assert Recipe(budget_s=math.inf) == Recipe(budget_s=None)
+    assert Recipe(budget_s=DAY_S).limit_s == DAY_S
+    for optimiser in ("sgd", "adamw"):
+        assert {recipe.budget_s for recipe in recipes(optimiser).values()} == {None}
 
 
 def test_a_slow_network_stops_soon_after_its_budget():

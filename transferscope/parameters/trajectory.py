@@ -129,7 +129,7 @@ def follow(
             recorder.record(training.steps)
     if training.stopped == "budget":
         warnings.warn(
-            f"Training stopped after {training.steps} of {total} steps, when its {recipe.budget_s:g} s were over; the "
+            f"Training stopped after {training.steps} of {total} steps, when its {recipe.limit_s:g} s were over; the "
             "trajectory ends there. Raise the recipe's `budget_s`.",
             TransferscopeWarning,
             stacklevel=2,
