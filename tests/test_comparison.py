@@ -7,8 +7,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from wrappers import WRAPPERS
 
 import transferscope as ts
 from transferscope import linalg, similarity
@@ -245,6 +247,13 @@ def test_nan_activations_name_the_layer(net_x, net_y, images, measure):
 def test_an_unknown_measure_is_an_input_error(net_x, net_y, images, measure):
     with pytest.raises(InputError, match="`measure` to be one of linear_cka, rbf_cka"):
         both(net_x, net_y, images, measure=measure)
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_a_wrapper_changes_nothing(net_x, net_y, images, wrap, one_process):
+    plain = ts.compare(net_x, net_y, images, device="cpu")
+    wrapped = ts.compare(WRAPPERS[wrap](net_x), net_y, images, device="cpu")
+    xr.testing.assert_identical(wrapped, plain)
 
 
 @pytest.mark.parametrize("batch_size", [3, 0, -1])

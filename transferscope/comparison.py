@@ -22,6 +22,7 @@ from transferscope.lookup import near
 from transferscope.models import IMAGENET_MEAN, IMAGENET_STD
 from transferscope.progress import Report, silent
 from transferscope.reductions import CommonPositions, Reduction, has_class_token, map_side
+from transferscope.stages import unwrapped
 from transferscope.uncertainty import Cells, comparisons, linear_cka_cells, measure_cells, representations
 
 IMAGENET = Transform(size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
@@ -61,7 +62,7 @@ def compare(
     Parameters
     ----------
     net_x, net_y : torch.nn.Module
-        May be the same network, which then runs once.
+        May be the same network, which then runs once. Wrappers are looked through, as in `capture`.
     images : torch.Tensor, DataLoader, Dataset or Target
         A tensor (n_samples, channels, height, width), already normalised for both networks; or a loader or
         dataset of such images, alone or first in a tuple; or a target, whose images `transform` prepares.
@@ -169,7 +170,7 @@ def compare_by(
     check_options(measures, reduce, estimator, permutations, batch_size)
     permutations, batch_size, seed = int(permutations), int(batch_size), check_whole("seed", seed, 0)
     where = backend.resolve_device(device)
-    nets = [net.module if isinstance(net, nn.DataParallel) else net for net in (net_x, net_y)]
+    nets = [unwrapped(net) for net in (net_x, net_y)]
     for net in nets:
         net.to(where)
     stream = image_pairs(
