@@ -54,6 +54,9 @@ class Stage:
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
 def unwrapped(net: nn.Module) -> nn.Module:
     """Return the network inside any wrappers: those for several processes or GPUs, for averages, and a compiled one's.
 

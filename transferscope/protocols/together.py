@@ -13,6 +13,7 @@ from transferscope.protocols.inputs import CachedViews
 from transferscope.protocols.learner import Learner, learning_rate_factors, tensors
 from transferscope.protocols.loop import Loop, Member
 from transferscope.protocols.recipe import Recipe, TrainingRecord
+from transferscope.stages import BATCH_NORMS
 
 _KINDS = ("structure", "parameters and buffers", "shape of inputs", "shape of validation images", "rates")
 _BATCH = 64
@@ -149,7 +150,7 @@ def _batch_norm_in_float32(net: nn.Module) -> Iterator[None]:
     def widened(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         return (inputs[0].float() if inputs[0].dtype == torch.bfloat16 else inputs[0],)
 
-    norms = (module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    norms = (module for module in net.modules() if isinstance(module, BATCH_NORMS))
     hooks = [norm.register_forward_pre_hook(widened) for norm in norms]
     try:
         yield
