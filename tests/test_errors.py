@@ -18,7 +18,6 @@ from transferscope.measurement.splits import draw
 from transferscope.parameters.companions import gradient_signal_to_noise
 from transferscope.pipeline import check_arguments
 from transferscope.prediction.covariates import Case
-from transferscope.protocols.cut_network import latency
 from transferscope.protocols.recipe import Recipe
 from transferscope.protocols.toptuning import NystromKernelRidge
 from transferscope.similarity import MinibatchCKA, mutual_knn, svcca
@@ -67,7 +66,6 @@ CALLS = {
     "resize": (lambda n: Transform(1, (0, 0, 0), (1, 1, 1), resize=n), 3),
     "probe": (lambda n: Case(samples=5, probe=n, classes=2), 3),
     "workers": (lambda n: Meter(workers=n), 3),
-    "repeats": (lambda n: latency(net(), IMAGES[:1], repeats=n), 1),
     "centers": (lambda n: NystromKernelRidge(centers=n).fit(X, Y), 3),
     "batches": (
         lambda n: gradient_signal_to_noise(net(), IMAGES, torch.arange(8) % 2, {"1": ["1.weight"]}, batches=n),

@@ -14,7 +14,7 @@ from transferscope.protocols.cut_network import CutNetwork, PooledHead
 from transferscope.protocols.dividing import Prefix, divide, prefix_keys, stopped
 from transferscope.reductions import reducer
 from transferscope.seeding import seeded
-from transferscope.stages import Stage, classifier, evaluating, trace
+from transferscope.stages import classifier, evaluating, trace
 from transferscope.zoo import Source
 
 PROTOCOLS = ("truncate", "reinit", "finetune", "scratch", "defrost", "surgical")
@@ -23,14 +23,11 @@ PROTOCOLS = ("truncate", "reinit", "finetune", "scratch", "defrost", "surgical")
 
 @dataclass(frozen=True)
 class Cut:
-    """A place to cut a network, after the first `depth` of its `depths` stages."""
+    """A place to cut a network, after its first `depth` stages."""
 
     layer: str
     """Name of the last stage that is kept."""
     depth: int
-    depths: int
-    stage: Stage
-    """Size of what is kept."""
 
 
 def cuts(net: nn.Module, layers: Layers, sample: Tensor) -> tuple[Cut, ...]:
@@ -40,7 +37,7 @@ def cuts(net: nn.Module, layers: Layers, sample: Tensor) -> tuple[Cut, ...]:
     out with a warning.
     """
     stages = resolve_stages(net, layers, sample, cuts_only=True)
-    return tuple(Cut(stage.layer, depth, len(stages), stage) for depth, stage in enumerate(stages, 1))
+    return tuple(Cut(stage.layer, depth) for depth, stage in enumerate(stages, 1))
 
 
 def cut(
