@@ -251,14 +251,3 @@ MEASURES: dict[str, Measure] = {
     )
 }
 """Every similarity measure by name. All but information imbalance are higher for what is more similar."""
-
-
-def measures_table() -> str:
-    """Return the register as a Markdown table: definition, range, invariances, cost and paper of every measure."""
-    columns = ("name", "definition", "range", "invariances", "cost", "paper")
-    rows = [
-        columns,
-        ("---",) * len(columns),
-        *((f"`{each.name}`", *(getattr(each, column) for column in columns[1:])) for each in MEASURES.values()),
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
