@@ -15,7 +15,7 @@ PACKAGE = Path(transferscope.__file__).parent
 FLOORS = [
     ["errors", "templates"],
     ["backend"],
-    ["linalg"],
+    ["linalg", "strata"],
     [
         "agreement",
         "discrepancy",

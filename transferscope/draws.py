@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from transferscope.errors import InputError
+from transferscope.strata import apportion
 
 KEPT = 0.8
 """Share of the images in a draw."""
@@ -43,13 +44,12 @@ def stratified_draws(labels: np.ndarray, draws: int, seed: int) -> Iterator[np.n
         )
     rng = np.random.default_rng(seed)
     for _ in range(draws):
-        place = np.empty(n)
+        order, offsets = np.empty(n), np.empty(len(counts))
         for label, count in enumerate(counts):
-            # Places at equal distances from a random start: as many of each class lie below a bound as its share says.
-            order = rng.permutation(count)
-            places = (order + rng.random()) / count
-            place[codes == label] = np.where(order < 2, -1.0, places)
-        yield np.sort(np.argsort(place, kind="stable")[:size])
+            order[codes == label] = rng.permutation(count)
+            offsets[label] = rng.random()
+        wanted = apportion(counts, total=size, least=2, offset=offsets)
+        yield np.flatnonzero(order < wanted[codes])
 
 
 def jackknife_standard_error(values: np.ndarray, kept: int, n_samples: int) -> np.ndarray:

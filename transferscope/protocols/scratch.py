@@ -20,6 +20,7 @@ from transferscope.protocols.finetuning import MIN_STEPS
 from transferscope.protocols.training import Recipe, TrainingRecord, evaluate, fit
 from transferscope.seeding import seeded
 from transferscope.stages import trace
+from transferscope.strata import apportion
 
 SMALL, LARGE = 32, 64
 """Image sides (pixels) at which the compact network works; its inner resolution is the same for both."""
@@ -74,13 +75,13 @@ def split_probe(target: Target, probe: Target, seed: int) -> Split:
 def _stratified(labels: np.ndarray, amount: float, seed: int) -> np.ndarray:
     """Draw a share (below 1) or a number of positions, class by class in proportion; one of each at least."""
     share = amount if amount < 1 else min(1.0, amount / len(labels))
+    classes, counts = np.unique(labels, return_counts=True)
+    # The last image of a class stays behind: a class without training images cannot be learnt.
+    wanted = apportion(counts, share=share, most=counts if share == 1 else counts - 1)
     rng = np.random.default_rng(seed)
-    chosen = []
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        # The last image of a class stays behind: a class without training images cannot be learnt.
-        most = len(members) if share == 1 else max(len(members) - 1, 0)
-        chosen.append(members[: min(most, max(1, round(share * len(members))))])
+    chosen = [
+        rng.permutation(np.flatnonzero(labels == label))[:count] for label, count in zip(classes, wanted, strict=True)
+    ]
     return np.sort(np.concatenate(chosen))
 
 
