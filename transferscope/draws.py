@@ -40,7 +40,7 @@ def stratified_draws(labels: np.ndarray, draws: int, seed: int) -> Iterator[np.n
     if size == n:
         raise InputError(
             f"Expected more than {n} images of {len(classes)} classes for `uncertainty`, which leaves some images out "
-            "but no class with fewer than two; take more with `samples`, or leave `uncertainty` out."
+            "but no class with fewer than two; take more with `samples`, or leave `uncertainty` out"
         )
     rng = np.random.default_rng(seed)
     for _ in range(draws):

@@ -88,7 +88,7 @@ def compare_sources(
     samples, batch_size, seed = check_arguments(samples, batch_size, seed, reference)
     measures = list(dict.fromkeys([measures] if isinstance(measures, str) else measures))
     if not measures:
-        raise InputError("Expected `measures` to name one measure at least, but got none; leave it out for linear CKA.")
+        raise InputError("Expected `measures` to name one measure at least, but got none; leave it out for linear CKA")
     check_options(measures, reduce, estimator, permutations, batch_size)
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)
@@ -105,7 +105,7 @@ def compare_sources(
     if wants_scratch:
         maker.given_source()
     if wants_scratch and reference == OWN and len(named) == 1:
-        raise InputError("Expected a source of the zoo beside 'scratch', whose own architecture it takes; name one.")
+        raise InputError("Expected a source of the zoo beside 'scratch', whose own architecture it takes; name one")
 
     networks: dict[str, _Network] = {}
     for name, source in named.items():

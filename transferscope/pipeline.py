@@ -127,12 +127,12 @@ def rank(
     kept = protocols_of(protocol)
     names = _scores_of_mode(mode, scores)
     if objective not in OBJECTIVES:
-        raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {objective!r}.")
+        raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {objective!r}")
     if shots is not None and not is_whole(shots, 1):
-        raise InputError(f"Expected `shots` to be a whole number of at least 1, or None, but got {shots!r}.")
+        raise InputError(f"Expected `shots` to be a whole number of at least 1, or None, but got {shots!r}")
     if not is_whole(uncertainty, 0) or uncertainty == 1:
         raise InputError(
-            f"Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got {uncertainty!r}."
+            f"Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got {uncertainty!r}"
         )
     uncertainty, shots = int(uncertainty), None if shots is None else int(shots)
     recipe = recipe or reference_recipe()
@@ -157,7 +157,7 @@ def rank(
         if not candidates:
             raise InputError(
                 f"Expected the zoo to hold sources beside the reference {reference!r}, but there are none; add the "
-                "networks to be ranked."
+                "networks to be ranked"
             )
         scorer = Scorer(maker, names, uncertainty, reporter, clock)
         if reference != OWN:
@@ -224,11 +224,11 @@ def _score_all(
 
 def _scores_of_mode(mode: str, scores: str | Iterable[str]) -> tuple[str, ...]:
     if mode not in MODES:
-        raise InputError(f"Expected `mode` to be one of {', '.join(MODES)}, but got {mode!r}.")
+        raise InputError(f"Expected `mode` to be one of {', '.join(MODES)}, but got {mode!r}")
     if mode == "default":
         return choose_scores(scores)
     if scores != "default":
-        raise InputError(f"Expected no `scores` with `mode` 'quick', which has its own, but got {scores!r}.")
+        raise InputError(f"Expected no `scores` with `mode` 'quick', which has its own, but got {scores!r}")
     return choose_scores(())
 
 
@@ -239,7 +239,7 @@ def check_arguments(samples: Any, batch_size: Any, seed: Any, reference: Any) ->
     if not isinstance(reference, str):
         raise InputError(
             "Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, but "
-            f"got {type(reference).__name__}; put a network of your own into the zoo and pass its name."
+            f"got {type(reference).__name__}; put a network of your own into the zoo and pass its name"
         )
     return samples, batch_size, seed
 
@@ -260,8 +260,8 @@ def describe(name: str, error: BaseException, batch_size: int) -> str:
         return str(error).removeprefix(f"source {name!r}: ")
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
-        return f"Out of memory at batch size {batch_size}; try a smaller one with --batch-size."
-    return f"{type(error).__name__}: {text}; check that the network takes images of the size in its `transform`."
+        return f"Out of memory at batch size {batch_size}; try a smaller one with --batch-size"
+    return f"{type(error).__name__}: {text}; check that the network takes images of the size in its `transform`"
 
 
 def summarize(reference: ReferenceNetwork) -> Reference:

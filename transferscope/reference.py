@@ -84,7 +84,7 @@ class ReferenceMaker:
             return self.zoo[self.kind]
         raise InputError(
             f"Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, "
-            f"but got {self.kind!r}; the zoo has {', '.join(names)}."
+            f"but got {self.kind!r}; the zoo has {', '.join(names)}"
         )
 
     def make(self, source: Source | None, report: Report) -> TrainedReference:
@@ -179,7 +179,7 @@ class ReferenceMaker:
             advice = "Raise the budget or lower the epochs" if epochs == self.recipe.epochs else "Raise the budget"
             warnings.warn(
                 f"The reference's time budget of {self.recipe.limit_s:g} s ran out after {record.epochs} of {epochs} "
-                f"epochs: how far it got depends on this machine's speed. {advice} for a repeatable answer.",
+                f"epochs: how far it got depends on this machine's speed. {advice} for a repeatable answer",
                 TransferscopeWarning,
                 stacklevel=2,
             )
@@ -202,7 +202,7 @@ def _read_compact(path: Path, transform: Transform) -> nn.Module:
     except KeyError as error:
         raise InputError(
             f"Expected `reference` {path} to hold the weights of transferscope.networks.CompactResNet, but "
-            f"{error} is missing; put another network into the zoo and pass its name."
+            f"{error} is missing; put another network into the zoo and pass its name"
         ) from error
     net = scratch.compact_network(classes, transform.size, width=width)
     checkpoints.load_checkpoint(net, path)

@@ -152,10 +152,10 @@ def advise(
 
 def _check_numbers(tolerance: Any, shots: Any) -> None:
     if not isinstance(tolerance, (int, float)) or isinstance(tolerance, bool) or not 0 <= tolerance < 1:
-        raise InputError(f"Expected `tolerance` to be an accuracy, at least 0 and below 1, but got {tolerance!r}.")
+        raise InputError(f"Expected `tolerance` to be an accuracy, at least 0 and below 1, but got {tolerance!r}")
     if shots is not None and not is_whole(shots, 1):
         raise InputError(
-            f"Expected `shots` to be a whole number of images of each class, at least 1, but got {shots!r}."
+            f"Expected `shots` to be a whole number of images of each class, at least 1, but got {shots!r}"
         )
 
 

@@ -53,7 +53,7 @@ def hold_out(target: "Target", share: float = 0.25, most: int = 2000, seed: int 
         A class has no test image; images were left out of the pool because they are test images too.
     """
     if not 0 < share < 1:
-        raise InputError(f"Expected `share` to lie between 0 and 1, but got {share!r}.")
+        raise InputError(f"Expected `share` to lie between 0 and 1, but got {share!r}")
     check_whole("most", most, 1)
     labels, split = target.labels, np.array(target.split, dtype=object)
     own = next((name for name in ("test", "val") if 0 < np.count_nonzero(split == name) < len(split)), None)
@@ -106,7 +106,7 @@ def sizes_within(sizes: Sequence[int | Literal["all"]], labels: np.ndarray) -> t
     if larger:
         warnings.warn(
             f"No class has more than {everything} images to train on: {', '.join(map(str, larger))} per class would "
-            f"be the same as all, and is run and recorded once, as {everything}.",
+            f"be the same as all, and is run and recorded once, as {everything}",
             TransferscopeWarning,
             stacklevel=2,
         )

@@ -115,7 +115,7 @@ def measure(
     if steps is not None:
         check_numbers(samples_per_class, steps=steps)
     if loss is not None and not 0 < loss < 1:
-        raise InputError(f"Expected `loss` to be a share of the loss of guessing, in (0, 1), but got {loss!r}.")
+        raise InputError(f"Expected `loss` to be a share of the loss of guessing, in (0, 1), but got {loss!r}")
     recipe = _recipe(recipe, optimiser, epochs, learning_rate)
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)
@@ -162,7 +162,7 @@ def measure(
                 if moved.trajectory.loss[-1] >= 1:
                     warnings.warn(
                         f"{name}: the training loss is no better than that of guessing at the end, so that T tells of "
-                        "no transfer; try another learning rate or optimiser, or more epochs.",
+                        "no transfer; try another learning rate or optimiser, or more epochs",
                         TransferscopeWarning,
                         stacklevel=2,
                     )
@@ -211,7 +211,7 @@ def _targets(given: Any, progress: bool) -> list[Target]:
     if not targets or len(set(names)) != len(names):
         raise InputError(
             f"Expected `targets` to be at least one target, each with a name of its own, but got {names}; rename the "
-            "folders, or use `load_target(folder, name=…)`."
+            "folders, or use `load_target(folder, name=…)`"
         )
     return targets
 

@@ -96,11 +96,11 @@ def load_images(target: Target, transform: Transform) -> tuple[torch.Tensor, tor
             continue
         labels.append(label)
     if not images:
-        raise InputError(f"Expected {target.name} to hold images that can be decoded, but all of them are broken.")
+        raise InputError(f"Expected {target.name} to hold images that can be decoded, but all of them are broken")
     if broken:
         named = "; ".join(broken[:5]) + ("; …" if len(broken) > 5 else "")
         warnings.warn(
-            f"{len(broken)} of {target.n_samples} held-out images are left out: {named}.",
+            f"{len(broken)} of {target.n_samples} held-out images are left out: {named}",
             TransferscopeWarning,
             stacklevel=2,
         )
@@ -132,7 +132,7 @@ def with_head(net: nn.Module, classes: int, transform: Transform, seed: int) -> 
     if not linear:
         raise SourceError(
             f"Expected {type(net).__name__} to end in a linear layer that can be replaced by one with {classes} "
-            "outputs, but found none; use `reference='compact'`."
+            "outputs, but found none; use `reference='compact'`"
         )
     head = linear[-1].module
     assert isinstance(head, nn.Linear)
@@ -170,7 +170,7 @@ def train_from_scratch(
     if len(split.train) < 2 or not split.held_out.n_samples:
         raise InputError(
             f"Expected enough images to train a reference on and to measure it on, but got {len(split.train)} and "
-            f"{split.held_out.n_samples}; raise `samples` or hand in a `reference`."
+            f"{split.held_out.n_samples}; raise `samples` or hand in a `reference`"
         )
     # The images of a probe were all decoded when it was drawn, so positions in it hold here too.
     images, labels = load_images(probe, transform)
