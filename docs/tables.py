@@ -8,6 +8,14 @@ from transferscope import similarity, transferability
 PAGE = Path(__file__).parent / "measures.md"
 
 
+def measures_table() -> str:
+    """Return a Markdown table with a row for each similarity measure."""
+    rows = [["name", "definition", "range", "invariances", "cost", "paper"], ["---"] * 6]
+    for each in similarity.MEASURES.values():
+        rows.append([f"`{each.name}`", each.definition, each.range, each.invariances, each.cost, each.paper])
+    return _markdown(rows)
+
+
 def scores_table() -> str:
     """Return a Markdown table with a row for each transferability score."""
     rows = [["name", "definition", "range", "needs, beside labels", "cost", "paper"], ["---"] * 6]
@@ -15,10 +23,14 @@ def scores_table() -> str:
         definition = (inspect.getdoc(score.function) or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
         needs = score.needs.replace("_", " ")
         rows.append([f"`{score.name}`", definition, score.range, needs, score.cost, score.paper])
+    return _markdown(rows)
+
+
+def _markdown(rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-TABLES = {"measures": similarity.measures_table, "scores": scores_table}
+TABLES = {"measures": measures_table, "scores": scores_table}
 
 
 def current(page: str) -> str:

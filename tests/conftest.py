@@ -37,6 +37,18 @@ def xp(request):
     return namespace
 
 
+@pytest.fixture
+def one_process(tmp_path):
+    """A process group of this process alone, which `DistributedDataParallel` asks for."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_gloo_available()):
+        pytest.skip("needs torch with gloo")
+    distributed.init_process_group("gloo", init_method=(tmp_path / "group").as_uri(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
 @pytest.fixture(scope="session")
 def real_folder():
     """The folder with real data, networks and golden values, named by TRANSFERSCOPE_REAL."""

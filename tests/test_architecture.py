@@ -168,3 +168,37 @@ def test_functions_are_not_shadowed_by_rooms_of_the_same_name():
         "assert all(callable(f) for f in (ts.rank, ts.compare, ts.capture, ts.load_target, ts.load_zoo))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+PRIVATE = {
+    "backend.py": {"_compute_types"},
+    "power.py": {"_found_by", "_estimated_watts"},
+    "tangents.py": {"_has_hooks"},
+    "trees.py": {"flattened", "rebuilt", "<module>"},
+}
+"""The functions that may use private names of other libraries; tests/test_private_names.py says when those move."""
+
+THEIRS = {"_core", "_routines_linalg", "_hardware", "_mode", "_tdp", "_cpu_count", "_parameters", "_buffers"} | {
+    "_forward_hooks", "_forward_pre_hooks", "_pytree", "_NormBase", "_BatchNorm", "_modules", "_dynamo", "_orig_mod",
+}  # fmt: skip
+
+
+def private_uses(tree):
+    """Yield each use of a private name of another library, and the function that it stands in."""
+    inside = {}
+    for node in ast.walk(tree):
+        for child in ast.iter_child_nodes(node):
+            inside[child] = node.name if isinstance(node, ast.FunctionDef) else inside.get(node, "<module>")
+            own = isinstance(child, ast.Attribute) and ast.unparse(child.value) == "self"
+            if isinstance(child, ast.Attribute) and child.attr in THEIRS and not own:
+                yield child.attr, inside[child]
+            if isinstance(child, ast.ImportFrom) and not child.module.startswith("transferscope"):
+                named = [*child.module.split("."), *(alias.name for alias in child.names)]
+                yield from ((name, inside[child]) for name in named if name.startswith("_") and name[:2] != "__")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_private_names_of_others_are_behind_one_function_each(path):
+    allowed = PRIVATE.get(str(path.relative_to(PACKAGE)), set())
+    uses = {(name, where) for name, where in private_uses(ast.parse(path.read_text(encoding="utf-8")))}
+    assert not {(name, where) for name, where in uses if where not in allowed}

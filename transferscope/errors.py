@@ -4,10 +4,12 @@ Every message names the argument or file, what was expected, what came, and what
 """
 
 import difflib
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from numbers import Integral
+from typing import Any, TypeGuard
 
 
 class TransferscopeError(Exception):
@@ -68,3 +70,18 @@ def near(name: object, known: Iterable[str]) -> str:
     """Suggest the known names that look most like this one, in parentheses; nothing when none does."""
     close = difflib.get_close_matches(str(name), list(known), n=3)
     return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+
+
+def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:
+    """Whether `value` is a whole number of at least `least`, Python's or NumPy's.
+
+    A bool is none, although Python counts with it: `samples=True` is a flag that ended in the wrong place.
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def check_whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> int:
+    """Return the argument `name` as an int; raise InputError unless it is a whole number from `least` to `most`."""
+    if not is_whole(value, least) or value > most:
+        raise InputError(f"Expected `{name}` to be a whole number of at least {least}, but got {value!r}.")
+    return int(value)

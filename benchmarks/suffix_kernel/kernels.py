@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from suffix_kernel.tangents import tangent_features
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from transferscope.activations.stages import BATCH_NORMS
 from transferscope.errors import InputError
 from transferscope.networks.loading import Network
 from transferscope.protocols.cutting.cut import cut
@@ -119,7 +119,7 @@ def settle_averages(net: nn.Module, batches: Iterable[Tensor]) -> None:
         When there is batch norm but no batch with two images.
     """
     net.eval()
-    settled = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    settled = [module for module in net.modules() if isinstance(module, BATCH_NORMS) and module.track_running_stats]
     if not settled:
         return
     momenta = [module.momentum for module in settled]

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from transferscope.activations.stages import parameters_behind
 from transferscope.errors import InputError, SourceError
+from transferscope.runtime.trees import Structure, flattened, rebuilt
 
 _GRADIENT_BYTES, _PATCH_BYTES = 2**28, 2**24
 """Of per-sample gradients, and of patches of a convolution, that are held at once."""
@@ -84,7 +84,7 @@ class _Call:
 
     inputs: list[Any]
     """Leaves of the tree of positional and named arguments."""
-    structure: TreeSpec
+    structure: Structure
     outputs: list[Any]
     """Leaves of what it returned."""
 
@@ -96,10 +96,10 @@ def _recorded(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, list[_Call
 
     def recorder(name: str) -> Any:
         def hook(_module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], after: Any) -> Any:
-            outputs, structure = tree_flatten(after)
-            calls.setdefault(name, []).append(_Call(*tree_flatten((arguments, options)), outputs))
+            outputs, structure = flattened(after)
+            calls.setdefault(name, []).append(_Call(*flattened((arguments, options)), outputs))
             # What follows may change its input in place, and must not change what is differentiated by.
-            return tree_unflatten([each.clone() if isinstance(each, Tensor) else each for each in outputs], structure)
+            return rebuilt([each.clone() if isinstance(each, Tensor) else each for each in outputs], structure)
 
         return hook
 
@@ -215,8 +215,13 @@ def _moves(output: Any) -> bool:
 def _by_outputs(logits: Tensor, towards: Tensor, calls: Mapping[str, list[_Call]]) -> dict[str, list[list[Tensor]]]:
     """Return the gradients of Σ `logits` `towards` by the outputs of each call that require one."""
     moving = {name: [list(filter(_moves, call.outputs)) for call in of_module] for name, of_module in calls.items()}
-    leaves, structure = tree_flatten(moving)
-    return tree_unflatten(list(torch.autograd.grad(logits, leaves, towards, materialize_grads=True)), structure)
+    leaves, structure = flattened(moving)
+    return rebuilt(list(torch.autograd.grad(logits, leaves, towards, materialize_grads=True)), structure)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether anything was hooked to the forward pass, which torch has no public way to ask."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class _Sketch:
@@ -232,7 +237,7 @@ class _Sketch:
         self._is_layer = (
             type(module) in (nn.Conv2d, nn.Linear)
             and names in (["weight"], ["weight", "bias"])
-            and not (module._forward_hooks or module._forward_pre_hooks)
+            and not _has_hooks(module)
         )
 
     def __call__(self, call: _Call, gradients: list[Tensor], holds: list[bool], n: int) -> Tensor:
@@ -307,10 +312,10 @@ class _Sketch:
         def of_one(inputs: list[Tensor], by_outputs: list[Tensor]) -> Tensor:
             own = iter(inputs)
             leaves = [next(own) if held else each for held, each in zip(holds, fixed, strict=True)]
-            arguments, options = tree_unflatten(leaves, call.structure)
+            arguments, options = rebuilt(leaves, call.structure)
 
             def forward(weights: dict[str, Tensor]) -> list[Tensor]:
-                outputs = tree_leaves(functional_call(self._module, weights, arguments, options))
+                outputs = flattened(functional_call(self._module, weights, arguments, options))[0]
                 return [outputs[place] for place in moving]
 
             pull = vjp(forward, self._weights)[1]

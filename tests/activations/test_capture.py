@@ -1,12 +1,13 @@
 import pytest
 import torch
 from torch import nn
+from wrappers import WRAPPERS
 
 from transferscope import similarity
 from transferscope.activations.capture import capture, collect, resolve_stages
 from transferscope.activations.reductions import channel_axis
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
-from transferscope.networks import CompactResNet
+from transferscope.networks.compact import CompactResNet
 
 
 @pytest.fixture
@@ -148,15 +149,22 @@ class TestCapturedValues:
         assert list(one) == ["relu:2"]
         torch.testing.assert_close(one["relu:2"], second)
 
-    def test_data_parallel_wrapper_gives_the_names_of_the_network_inside(self, batch):
+    @pytest.mark.parametrize("wrap", [*WRAPPERS, None])
+    def test_a_wrapper_gives_the_names_of_the_network_inside(self, batch, wrap, one_process):
         net = CompactResNet(3).eval()
-        wrapped = nn.DataParallel(net)
+        # One in the other, as in training.
+        wrapped = WRAPPERS[wrap](net) if wrap else WRAPPERS["compiled"](WRAPPERS["averaged"](net))
+        if wrap == "compiled":
+            with torch.inference_mode():
+                wrapped(batch)  # what was compiled then knows no hooks
         with capture(wrapped, "auto", reduce="mean") as inside:
             wrapped(batch)
         with capture(net, "auto", reduce="mean") as plain:
             net(batch)
         assert list(inside) == list(plain)
         torch.testing.assert_close(inside["blocks.5"], plain["blocks.5"])
+        stages = [resolve_stages(each, "auto", batch) for each in (net, wrapped)]
+        assert [stage.layer for stage in stages[0]] == [stage.layer for stage in stages[1]] == list(plain)
 
     def test_trap_5_rows_come_in_firing_order(self):
         class Reversed(nn.Module):

@@ -268,7 +268,7 @@ class TestScratch:
         (["one", "two", "--reduce", "sum"], 2, "'flatten'"),
         (["one", "two", "--estimator", "all"], 2, "'minibatch'"),
         (["one", "two", "--permutations", "-1"], 2, "--permutations"),
-        (["one", "two", "-b", "3"], 2, "`batch_size` to be at least 4"),
+        (["one", "two", "-b", "3"], 2, "`batch_size` to be a whole number of at least 4"),
         (["one", "two", "--samples", "5"], 2, "at least 6"),
         (["one", "two", "--device", "tpu"], 2, "'auto', 'cpu', 'cuda'"),
         (["one", "two", "-o", ""], 2, "output folder"),

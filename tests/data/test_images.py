@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from transferscope.data.images import Transform, array_rgb, check_header, image_rgb, open_rgb
+from transferscope.data.images import Transform, array_rgb, check_header, decode_rgb, image_rgb, read_bytes
 from transferscope.errors import InputError
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -63,21 +63,21 @@ def row(mode, *pixels):
     ids=["rgb", "l", "1", "la", "rgba", "rgb-key", "l-key", "i16-key", "cmyk"],
 )
 def test_modes_become_rgb(data, expected):
-    assert colours(open_rgb(data)) == expected
+    assert colours(decode_rgb(data)) == expected
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
 def test_palette_is_looked_up_and_its_transparent_entry_is_white(kind):
     image = row("P", 0, 1, 2)
     image.putpalette([200, 10, 20, 30, 210, 40, 50, 60, 220] + [0] * 759)
-    assert colours(open_rgb(saved(image, kind))) == [(200, 10, 20), (30, 210, 40), (50, 60, 220)]
-    assert colours(open_rgb(saved(image, kind, transparency=1)))[1] == (255, 255, 255)
+    assert colours(decode_rgb(saved(image, kind))) == [(200, 10, 20), (30, 210, 40), (50, 60, 220)]
+    assert colours(decode_rgb(saved(image, kind, transparency=1)))[1] == (255, 255, 255)
 
 
 def test_palette_with_an_alpha_for_each_entry():
     image = row("P", 0, 1)
     image.putpalette([255, 0, 0, 0, 0, 0] + [0] * 762)
-    assert colours(open_rgb(saved(image, "PNG", transparency=bytes([51, 0])))) == [
+    assert colours(decode_rgb(saved(image, "PNG", transparency=bytes([51, 0])))) == [
         (255, 204, 204),
         (255, 255, 255),
     ]
@@ -87,14 +87,14 @@ def test_palette_with_an_alpha_for_each_entry():
 def test_16_bit_greys_are_scaled_not_clipped(kind):
     values = np.array([[0, 257, 514, 257 * 128 + 128, 257 * 128 + 129, 65535]], dtype=np.uint16)
     expected = [0, 1, 2, 128, 129, 255]
-    assert [red for red, _, _ in colours(open_rgb(saved(Image.fromarray(values), kind)))] == expected
+    assert [red for red, _, _ in colours(decode_rgb(saved(Image.fromarray(values), kind)))] == expected
 
 
 def test_32_bit_integers_count_as_16_bit_and_floats_by_their_range():
     greys = np.array([[0, 25700, 65535]])
-    assert colours(open_rgb(saved(Image.fromarray(greys.astype(np.int32)), "TIFF")))[1] == (100, 100, 100)
+    assert colours(decode_rgb(saved(Image.fromarray(greys.astype(np.int32)), "TIFF")))[1] == (100, 100, 100)
     unit = Image.fromarray(np.array([[0, 0.2, 1]], dtype=np.float32))
-    assert colours(open_rgb(saved(unit, "TIFF"))) == [(0,) * 3, (51,) * 3, (255,) * 3]
+    assert colours(decode_rgb(saved(unit, "TIFF"))) == [(0,) * 3, (51,) * 3, (255,) * 3]
     bytes_like = Image.fromarray(np.array([[0, 51.4, 255]], dtype=np.float32))
     assert colours(image_rgb(bytes_like)) == [(0,) * 3, (51,) * 3, (255,) * 3]
 
@@ -119,7 +119,7 @@ def test_cmyk_jpeg_in_adobe_polarity_agrees_with_another_decoder():
     ink[:, :16] = (255, 0, 0, 0)
     data = saved(Image.fromarray(ink, "CMYK"), "JPEG", quality=100)
     assert b"Adobe" in data[:200]
-    got = np.asarray(open_rgb(data)).astype(int)
+    got = np.asarray(decode_rgb(data)).astype(int)
     raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     other = other_io.decode_image(raw, mode=other_io.ImageReadMode.RGB).permute(1, 2, 0).numpy()
     assert np.abs(got - other).max() <= 2
@@ -144,14 +144,14 @@ def test_exif_orientation_is_applied_once(kind, orientation):
     }[orientation]
     exif = Image.Exif()
     exif[274] = orientation
-    image = open_rgb(saved(Image.fromarray(np.ascontiguousarray(stored)).convert("RGB"), kind, exif=exif))
+    image = decode_rgb(saved(Image.fromarray(np.ascontiguousarray(stored)).convert("RGB"), kind, exif=exif))
     for result in (image, image_rgb(image)):
         assert np.abs(np.asarray(result)[:, :, 0].astype(int) - upright).max() <= 3
 
 
 def test_a_damaged_exif_block_does_not_cost_the_image():
     data = saved(Image.new("RGB", (8, 8), (10, 20, 30)), "PNG", exif=b"Exif\x00\x00nonsense")
-    assert colours(open_rgb(data))[0] == (10, 20, 30)
+    assert colours(decode_rgb(data))[0] == (10, 20, 30)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
@@ -159,17 +159,16 @@ def test_the_first_frame_of_an_animation(kind):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ((250, 0, 0), (0, 250, 0))]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-    assert colours(open_rgb(data))[0] == (250, 0, 0)
+    assert colours(decode_rgb(data))[0] == (250, 0, 0)
 
 
-def test_paths_bytes_and_files_are_the_same_and_the_result_holds_no_file(tmp_path):
+def test_paths_are_read_and_the_result_holds_no_file(tmp_path):
     path = tmp_path / "naïve cat.png"
     image = row("RGB", (1, 2, 3))
     image.save(path)
-    with path.open("rb") as file:
-        results = [open_rgb(path), open_rgb(str(path)), open_rgb(path.read_bytes()), open_rgb(file)]
+    results = [decode_rgb(read_bytes(path)), decode_rgb(read_bytes(str(path)))]
     assert {type(result) for result in results} == {Image.Image}
-    assert [colours(result) for result in results] == [[(1, 2, 3)]] * 4
+    assert [colours(result) for result in results] == [[(1, 2, 3)]] * 2
 
 
 def test_the_given_image_is_left_as_it_was():
@@ -189,13 +188,9 @@ PNG = saved(Image.effect_noise((64, 64), 50).convert("RGB"), "PNG")
      (PNG[: len(PNG) // 2], "truncated"), (PNG[:20], "Truncated")],
     ids=["empty", "text", "half-jpeg", "half-png", "header"],
 )  # fmt: skip
-def test_what_cannot_be_decoded_is_named(tmp_path, data, reason):
-    path = tmp_path / "broken.jpg"
-    path.write_bytes(data)
-    with pytest.raises(InputError, match=rf"broken\.jpg cannot be decoded: .*({reason})"):
-        open_rgb(path)
-    with pytest.raises(InputError, match=f"the image cannot be decoded: .*({reason})"):
-        open_rgb(data)
+def test_what_cannot_be_decoded_has_a_reason(data, reason):
+    with pytest.raises(InputError, match=reason):
+        decode_rgb(data)
 
 
 def test_damaged_bytes_never_raise_anything_else():
@@ -214,7 +209,7 @@ def test_damaged_bytes_never_raise_anything_else():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's own remarks about such files
                 try:
-                    assert open_rgb(bytes(damaged)).mode == "RGB"
+                    assert decode_rgb(bytes(damaged)).mode == "RGB"
                 except InputError:
                     failures += 1
     assert failures > 20
@@ -222,13 +217,13 @@ def test_damaged_bytes_never_raise_anything_else():
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.png cannot be read: No such file"):
-        open_rgb(tmp_path / "none.png")
+        read_bytes(tmp_path / "none.png")
 
 
 def test_decompression_bombs_are_refused(monkeypatch):
     data = saved(Image.new("L", (64, 64)), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    for read in (open_rgb, check_header):
+    for read in (decode_rgb, check_header):
         with pytest.raises(InputError, match="bomb"):
             read(data)
 

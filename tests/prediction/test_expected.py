@@ -123,5 +123,5 @@ def test_the_interval_of_an_array_is_that_of_each_value_and_keeps_nan():
 
 @pytest.mark.parametrize("n_samples", [0, -3])
 def test_an_interval_needs_a_sample(n_samples):
-    with pytest.raises(InputError, match="`n_samples` to be at least 1"):
+    with pytest.raises(InputError, match="`n_samples` to be a whole number of at least 1"):
         accuracy_interval(0.5, n_samples)

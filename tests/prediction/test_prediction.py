@@ -90,9 +90,9 @@ def test_rows_without_all_scores_are_left_out():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"samples": 0}, "`samples` to be at least 1"),
-        ({"probe": 1}, "`probe` to be at least 2"),
-        ({"classes": 1}, "`classes` to be at least 2"),
+        ({"samples": 0}, "`samples` to be a whole number of at least 1"),
+        ({"probe": 1}, "`probe` to be a whole number of at least 2"),
+        ({"classes": 1}, "`classes` to be a whole number of at least 2"),
         ({"scratch_held_out": 0}, "to come together"),
         ({"scratch_accuracy": None}, "to come together"),
     ],
@@ -148,16 +148,45 @@ def test_a_calibration_survives_its_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(version=99), "its version is 99"),
-        (lambda c: c.pop("terms"), "'terms'"),
-        (lambda c: c["ranges"].update(mood=[0, 1]), "unknown covariates: mood"),
-        (lambda c: c["errors"].pop("scratch"), "no errors of scratch"),
+        (lambda c: c.update(version=99), r"version: expected 1, got 99\. Write"),
+        (lambda c: c.update(version=True), "version: expected 1, got True"),
+        (lambda c: c.pop("terms"), "terms: expected a list of terms .*, but it is missing"),
+        (lambda c: c["ranges"].update(mood=[0, 1]), "ranges.mood: expected for some of log_per_class.*, got 'mood'"),
+        (lambda c: c["errors"].pop("scratch"), "errors: expected for each of truncate, reinit, .* got"),
+        (lambda c: c["errors"].update(svm=[-1, 1]), "errors.svm: expected for each of truncate"),
+        (lambda c: c["errors"].update(reinit=[0.1, 1]), r"errors.reinit: .*at most 0, .*at least 0, got \[0.1, 1\]"),
+        (lambda c: c["errors"].update(reinit=[-1, 1, 2]), r"errors.reinit.*: .*two finite numbers"),
+        (lambda c: c["ranges"].update(head=[2, 1]), r"ranges.head: .*the first not above the other, got \[2, 1\]"),
+        (lambda c: c["ranges"].update(head=[0]), r"ranges.head.*: .*two finite numbers"),
+        (lambda c: c["ranges"].update(head=[0, math.inf]), r"ranges.head\[1\]: .*two finite numbers.*, got inf"),
+        (lambda c: c.update(level=math.nan), "level: expected a finite number, got nan"),
+        (lambda c: c.update(level="0"), "level: expected a finite number, got '0'"),
+        (lambda c: c.update(level=None), "level: expected a finite number, got None"),
+        (lambda c: c.update(growth=-0.1), "growth: expected a finite number of at least 0, got -0.1"),
+        (lambda c: c.update(contrast=0), "contrast: expected a finite number above 0, got 0"),
+        (lambda c: c.update(contrast=True), "contrast: expected a finite number above 0, got True"),
+        (lambda c: c.update(measured=""), "measured: expected words on what was measured, got ''"),
+        (lambda c: c.update(mood=1), "mood: expected no such field, got 1"),
+        (lambda c: c["terms"][0].update(mood=1), r"terms\[0\].mood: expected no such field, got 1"),
+        (lambda c: c["terms"][1].update(coefficient=math.inf), r"terms\[1\].coefficient: expected a finite .* got inf"),
+        (lambda c: c["terms"][1].pop("coefficient"), r"terms\[1\].coefficient: expected a finite .* missing"),
+        (lambda c: c["terms"][0].update(factors=["mood"]), r"terms\[0\].factors\[0\]: .*log_per_class.* got 'mood'"),
+        (lambda c: c["terms"][0].update(protocols=[]), r"terms\[0\].protocols: .*some of truncate, .* got \[\]"),
+        (lambda c: c.update(terms={}), r"terms: expected a list of terms .*, got {}"),
+        (lambda c: (c.update(growth=-1), c.update(contrast=-1)), "growth: .* got -1; contrast: .* got -1"),
     ],
-)
+)  # fmt: skip
 def test_a_file_that_is_none_is_an_error_that_names_it(tmp_path, change, message):
     content = json.loads(small().to_json())
     change(content)
     (tmp_path / "own.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"own\.json.*{message}"):
+        load_calibration(tmp_path / "own.json")
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "it is no JSON"), ("[1]", r"expected an object, got \[1\]")])
+def test_a_file_that_holds_something_else_is_an_error_that_names_it(tmp_path, text, message):
+    (tmp_path / "own.json").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=rf"own\.json.*{message}"):
         load_calibration(tmp_path / "own.json")
 

@@ -19,12 +19,11 @@ from transferscope.activations.capture import resolve_stages
 from transferscope.activations.stages import trace
 from transferscope.data.images import Transform
 from transferscope.errors import CaptureError, InputError, SourceError, TransferscopeWarning
-from transferscope.networks import CompactResNet
+from transferscope.networks.compact import CompactResNet
 from transferscope.networks.loading import Network, build_untrained, load_network
 from transferscope.networks.zoo import Source
 from transferscope.protocols.cutting.cut import cut, cuts
 from transferscope.protocols.cutting.dividing import divide, join, prefix_keys, stopped
-from transferscope.protocols.cutting.network import latency
 
 FACTORY = Path(__file__).parents[2] / "examples" / "cifar_resnet.py"
 tv = torchvision.models
@@ -584,6 +583,11 @@ def made(source, depth, protocol, classes=6, **options):
     return cut(source, depth, protocol, classes, trust_code=True, **options)
 
 
+def sizes(net):
+    """What is kept by each cut."""
+    return resolve_stages(net, "auto", X, cuts_only=True)
+
+
 def weights(net):
     """By the network's own keys."""
     return {re.sub(r"^(prefix\.net|rest\.net|rest)\.", "", key): value for key, value in net.state_dict().items()}
@@ -591,10 +595,10 @@ def weights(net):
 
 def test_cuts_are_the_stages_by_depth(loaded):
     found = cuts(loaded.module, "auto", X)
-    assert [(place.depth, place.depths, place.layer) for place in found] == [
+    assert [(place.depth, len(found), place.layer) for place in found] == [
         (i, 5, layer) for i, layer in enumerate(STAGES, 1)
     ]
-    assert found[0].stage.params == 3 * 16 * 9 + 32
+    assert sizes(loaded.module)[0].params == 3 * 16 * 9 + 32
     with pytest.warns(TransferscopeWarning, match=r"layer1\.0\.bn1"):
         assert [place.layer for place in cuts(loaded.module, ["layer1.0.bn1", "layer2.0"], X)] == ["layer2.0"]
 
@@ -664,7 +668,7 @@ def test_a_truncated_network_is_the_prefix_its_mean_and_a_linear_layer(loaded):
         assert torch.allclose(net(X), expected, atol=1e-6)
     assert net.rest.linear.weight.shape == (6, 32)
     assert net.divided() == (net.prefix, net.rest)
-    assert net.params == cuts(source, "auto", X)[2].stage.params + 32 * 6 + 6
+    assert net.params == sizes(source)[2].params + 32 * 6 + 6
     assert all(not parameter.requires_grad for parameter in net.prefix.parameters())
 
 
@@ -784,14 +788,11 @@ def test_a_cut_network_is_copied_and_pickled():
 
 def test_costs_of_a_network(loaded):
     net = made(loaded, 2, "truncate")
-    stage = cuts(loaded.module, "auto", X)[1].stage
+    stage = sizes(loaded.module)[1]
     assert net.flops == stage.flops + 2 * 16 * 6
     whole = made(loaded, 3, "reinit", classes=10)
     assert whole.params == total(loaded.module)
     assert whole.flops == trace(loaded.module, X)[-1].flops
-    assert 0 < latency(net, X[:1], repeats=3) < 1
-    with pytest.raises(InputError, match="`repeats` to be at least 1, but got 0"):
-        latency(net, X, repeats=0)
 
 
 @pytest.mark.parametrize(

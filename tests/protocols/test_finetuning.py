@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from transferscope.errors import InputError, SourceError
-from transferscope.networks import CompactResNet
+from transferscope.networks.compact import CompactResNet
 from transferscope.networks.loading import load_network
 from transferscope.networks.zoo import Source
 from transferscope.protocols import finetuning
@@ -330,7 +330,7 @@ class TestRecipes:
     def test_bad_input_is_named(self):
         with pytest.raises(InputError, match=r"`optimiser` to be one of sgd, adamw, but got 'adam'"):
             recipes("adam")
-        with pytest.raises(InputError, match="`epochs` to be positive"):
+        with pytest.raises(InputError, match="`epochs` to be a whole number of at least 1"):
             recipes("sgd", 0)
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import itertools
+import math
 import re
 import time
 from dataclasses import asdict
@@ -18,7 +20,7 @@ from transferscope.activations.stages import evaluating
 from transferscope.data.images import Transform
 from transferscope.data.target import load_target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
-from transferscope.networks import CompactResNet
+from transferscope.networks.compact import CompactResNet
 from transferscope.protocols import scratch
 from transferscope.protocols.finetuning import recipes
 from transferscope.protocols.training import inputs, loop, resuming, single
@@ -190,6 +192,24 @@ def test_a_budget_that_runs_out_with_the_last_step_was_enough():
     assert (record.stopped, record.steps) == ("budget", 1)
 
 
+DAY_S = 24 * 60 * 60.0
+
+
+@pytest.mark.parametrize(("budget_s", "stopped"), [(None, "finished"), (math.inf, "finished"), (DAY_S, "budget")])
+def test_a_day_is_a_budget_and_none_is_none(monkeypatch, budget_s, stopped):
+    days = itertools.count(1)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: 2 * DAY_S * next(days)))
+    _, record = trained(network(), epochs=2, budget_s=budget_s)
+    assert record.stopped == stopped
+
+
+def test_infinity_is_no_budget_and_what_measure_trains_has_none():
+    assert Recipe(budget_s=math.inf) == Recipe(budget_s=None)
+    assert Recipe(budget_s=DAY_S).limit_s == DAY_S
+    for optimiser in ("sgd", "adamw"):
+        assert {recipe.budget_s for recipe in recipes(optimiser).values()} == {None}
+
+
 def test_a_slow_network_stops_soon_after_its_budget():
     class Slow(Dropping):
         def forward(self, x):
@@ -257,12 +277,8 @@ def test_without_shift_the_images_stay_as_they_are():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("epochs", 0),
-        ("batch_size", -1),
         ("learning_rate", 0.0),
-        ("patience", 0),
         ("budget_s", float("nan")),
-        ("views", 0),
     ],
 )
 def test_a_recipe_that_cannot_be_followed_is_an_input_error(name, value):
@@ -273,7 +289,12 @@ def test_a_recipe_that_cannot_be_followed_is_an_input_error(name, value):
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("epochs", 2.5, "a whole number"),
+        ("epochs", 0, "a whole number of at least 1"),
+        ("epochs", 2.5, "a whole number of at least 1"),
+        ("epochs", True, "a whole number of at least 1"),
+        ("batch_size", -1, "a whole number of at least 1"),
+        ("patience", 0, "a whole number of at least 1"),
+        ("views", 0, "a whole number of at least 1"),
         ("learning_rate", float("inf"), "finite"),
         ("momentum", 1.0, "at least 0 and below 1"),
         ("shift", -0.1, "at least 0 and below 1"),
@@ -281,8 +302,8 @@ def test_a_recipe_that_cannot_be_followed_is_an_input_error(name, value):
         ("optimiser", "adam", "one of sgd, adamw"),
         ("precision", "float16", "one of auto, float32, bfloat16"),
         ("schedule", "linear", "one of cosine, constant"),
-        ("min_steps", -1, "0 or a positive whole number"),
-        ("min_steps", 0.5, "0 or a positive whole number"),
+        ("min_steps", -1, "a whole number of at least 0"),
+        ("min_steps", 0.5, "a whole number of at least 0"),
     ],
 )
 def test_a_recipe_with_a_senseless_value_is_an_input_error(name, value, expected):

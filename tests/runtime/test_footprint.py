@@ -125,7 +125,7 @@ def test_a_share_of_unknown_energy_is_charged_at_the_mean_power_so_far(counter):
 
 @pytest.mark.parametrize("workers", [0, -1])
 def test_misuse_is_an_input_error(meter, workers):
-    with pytest.raises(InputError, match=f"`workers` to be positive, but got {workers}"):
+    with pytest.raises(InputError, match=f"`workers` to be a whole number of at least 1, but got {workers}"):
         Meter(workers=workers)
     with meter.run() as run:
         with pytest.raises(InputError, match="one run at a time"), meter.run():

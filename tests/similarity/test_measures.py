@@ -323,7 +323,7 @@ def test_all_pairs_are_the_pairs(xp, name, standardized):
     np.testing.assert_allclose(to_numpy(matrix), expected, atol=1e-6)
     alone = to_numpy(MEASURES[name].pairs(xs, xs))
     np.testing.assert_allclose(alone, [[PAIRWISE[name](X, Y) for Y in left] for X in left], atol=1e-6)
-    if MEASURES[name].symmetric:
+    if name not in ("pwcca", "information_imbalance"):
         np.testing.assert_allclose(alone, alone.T, atol=1e-12)
     else:
         assert np.max(np.abs(alone - alone.T)) > 1e-3

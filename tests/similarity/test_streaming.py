@@ -241,5 +241,33 @@ def test_merged_accumulators_know_what_one_would():
     np.testing.assert_allclose(first.result(), one.result(), atol=1e-12)
     np.testing.assert_allclose(first.standard_error(), one.standard_error(), atol=1e-12)
     assert first.n_samples == one.n_samples == 60
-    with pytest.raises(InputError, match="with as many permutations"):
-        first.merge(MinibatchCKA())
+
+
+@pytest.mark.parametrize("settings", [{}, {"debiased": False}, {"group": 5}])
+def test_merging_equal_settings_is_exactly_one_stream(settings):
+    xs, ys = related(np.random.default_rng(0), 60)
+    halves = [([X[rows] for X in xs], [Y[rows] for Y in ys]) for rows in (slice(0, 25), slice(25, 60))]
+    one, *parts = (MinibatchCKA(**settings) for _ in range(3))
+    for half, part in zip(halves, parts, strict=True):
+        one.update(*half)
+        part.update(*half)
+    parts[0].merge(parts[1])
+    np.testing.assert_array_equal(parts[0].result(), one.result())
+    np.testing.assert_array_equal(parts[0].standard_error(), one.standard_error())
+    assert parts[0].n_samples == one.n_samples
+
+
+@pytest.mark.parametrize("filled", [True, False])
+@pytest.mark.parametrize(
+    ("name", "value", "default"), [("debiased", False, True), ("permutations", 9, 0), ("group", 5, 1)]
+)
+def test_accumulators_of_different_settings_are_not_merged(name, value, default, filled):
+    """Not even empty ones: with another `group`, standard errors would be silently wrong."""
+    layers = [np.random.default_rng(0).normal(size=(20, 5))]
+    one, other = MinibatchCKA(), MinibatchCKA(**{name: value})
+    one.update(layers)
+    if filled:
+        other.update(layers)
+    with pytest.raises(InputError, match=f"`{name}` {default} like this accumulator but got {value}"):
+        one.merge(other)
+    assert one.n_samples == 20

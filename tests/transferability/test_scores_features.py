@@ -120,7 +120,7 @@ def test_parc_in_blocks_of_rows(xp, monkeypatch):
 def test_parc_of_one_direction_is_zero(xp):
     codes = np.arange(12) % 3
     assert parc(xp.asarray(np.outer(codes + 0.5, [1.0, 2.0])), codes) == 0
-    with pytest.raises(InputError, match="`n_components` to be at least 2"):
+    with pytest.raises(InputError, match="`n_components` to be a whole number of at least 2"):
         parc(xp.asarray(np.eye(12)), codes, n_components=1)
 
 

@@ -82,7 +82,6 @@ def test_the_registry_holds_every_score_under_its_own_name():
     for name, score in SCORES.items():
         assert score.name == name
         assert score.function is getattr(transferability, name)
-        assert score.higher_is_better
         assert score.title
         assert score.paper
         assert score.cost
@@ -176,8 +175,8 @@ def test_invariances_that_are_claimed(xp, name, n, p, seed):
     assert score(X[order], codes[order]) == same
     assert score(X, 2 - codes) == same
     maps = {"rotation": X @ rotation, "scale": 37.0 * X, "shift": X + rng.normal(size=p)}
-    assert SCORES[name].invariances <= set(maps)
-    for claimed in SCORES[name].invariances:
+    # These two look at how features lie to the origin.
+    for claimed in maps.keys() - ({"shift"} if name in ("logme", "knn") else set()):
         assert score(maps[claimed], codes) == same, claimed
 
 

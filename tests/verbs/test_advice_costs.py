@@ -109,7 +109,7 @@ class TestTiming:
             n = len(lesson.labels)
             per_epoch = math.ceil(n / min(32, n // 4))
             step = {50: 0.25, 160: 0.5}[n]
-            first = recipe.budget_s < 1
+            first = recipe.limit_s < 1
             steps = 1 if first else recipe.epochs * per_epoch
             spent = 0.5 if first else step * steps
             meter.charge("features", 0.02 * n, kwh=0.02 * n * 40 / JOULES_PER_KWH)
@@ -137,7 +137,7 @@ class TestTiming:
 
         def train(build, lesson, *, recipe, seed, device, meter):
             step, features = next(told)
-            steps = 1 if recipe.budget_s < 1 else recipe.epochs * 5
+            steps = 1 if recipe.limit_s < 1 else recipe.epochs * 5
             meter.charge("features", features, kwh=0.0)
             record = TrainingRecord(1, 1, steps, step * steps, "finished", math.nan, math.nan, 1)
             return build(), Training(record, recipe.learning_rate, 1)

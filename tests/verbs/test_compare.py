@@ -7,8 +7,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from wrappers import WRAPPERS
 
 import transferscope as ts
 from transferscope import similarity
@@ -271,9 +273,16 @@ def test_an_unknown_measure_is_an_input_error(net_x, net_y, images, measure):
         both(net_x, net_y, images, measure=measure)
 
 
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_a_wrapper_changes_nothing(net_x, net_y, images, wrap, one_process):
+    plain = ts.compare(net_x, net_y, images, device="cpu")
+    wrapped = ts.compare(WRAPPERS[wrap](net_x), net_y, images, device="cpu")
+    xr.testing.assert_identical(wrapped, plain)
+
+
 @pytest.mark.parametrize("batch_size", [3, 0, -1])
 def test_a_batch_size_below_four_is_an_input_error(net_x, net_y, images, batch_size):
-    with pytest.raises(InputError, match="`batch_size` to be at least 4"):
+    with pytest.raises(InputError, match="`batch_size` to be a whole number of at least 4"):
         both(net_x, net_y, images, batch_size=batch_size)
 
 
@@ -590,7 +599,7 @@ def test_each_network_can_have_its_own_transform(net_x, net_y):
     ("options", "message"),
     [
         ({"estimator": "full"}, "`estimator` to be 'minibatch' or 'exact', but got 'full'"),
-        ({"permutations": -1}, "`permutations` to be 0 or more, but got -1"),
+        ({"permutations": -1}, "`permutations` to be a whole number of at least 0, but got -1"),
         ({"reduce": None}, r"`reduce` to give features \(n_samples, n_features\), but got None"),
         ({"reduce": "max"}, r"`reduce`.*but got 'max'"),
         ({"measure": "svca"}, "did you mean 'svcca'"),

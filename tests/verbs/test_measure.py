@@ -24,7 +24,7 @@ from sklearn.dummy import DummyClassifier
 import transferscope as ts
 from transferscope.data.bank import Bank
 from transferscope.errors import InputError, SourceError, TransferscopeError, TransferscopeWarning
-from transferscope.networks import CompactResNet
+from transferscope.networks.compact import CompactResNet
 from transferscope.protocols import finetuning
 from transferscope.protocols.training import resuming
 from transferscope.verbs.measure import pool
@@ -601,11 +601,15 @@ class TestFailures:
             ({"depths": (0,)}, "`depths` to hold at least one above 0"),
             ({"seeds": 0}, "`seeds` to be a whole number of at least 1, but got 0"),
             ({"seeds": 1.5}, "`seeds` to be a whole number"),
+            ({"seeds": True}, "`seeds` to be a whole number of at least 1, but got True"),
+            ({"samples_per_class": (True,)}, r"`samples_per_class` to list .* got \(True,\)"),
+            ({"depths": (True,)}, r"`depths` to be .* got \(True,\)"),
+            ({"epochs": True}, "`epochs` to be a whole number of at least 1, but got True"),
             ({"jobs": 0}, "`jobs` to be a whole number of at least 1, but got 0"),
             ({"test_samples": 0}, "`test_samples` to be a whole number of at least 1"),
             ({"optimiser": "adam"}, "`optimiser` to be one of sgd, adamw"),
-            ({"epochs": 0}, "`epochs` to be positive"),
-            ({"min_steps": -1}, "`min_steps` to be 0 or a positive whole number"),
+            ({"epochs": 0}, "`epochs` to be a whole number of at least 1"),
+            ({"min_steps": -1}, "`min_steps` to be a whole number of at least 0"),
             ({"learning_rates": (-1.0,)}, "`learning_rate` to be positive"),
             ({"country": "XYZ"}, "`country` to be 'world' or .* 'XYZ'"),
             ({"batch_size": 0}, "`batch_size` to be a whole number"),

@@ -277,6 +277,15 @@ def test_changed_settings_set_the_table_aside(tmp_path, change, reason):
         assert len(table) == 0
 
 
+def test_a_table_from_when_a_day_stood_for_no_budget_goes_on(tmp_path, recwarn):
+    day, none = (replace(SETTINGS, options={"recipes": {"scratch": {"budget_s": value}}}) for value in (86400.0, None))
+    with opened(tmp_path, day) as table:
+        table.append([row_of(run_of())])
+    with opened(tmp_path, none) as table:
+        assert table.done(run_of())
+    assert not recwarn
+
+
 @pytest.mark.parametrize("version", ["0.0", "9.9.1"])
 def test_another_version_of_the_package_sets_the_table_aside(tmp_path, version, monkeypatch):
     filled(tmp_path, [row_of(run_of())])

@@ -12,7 +12,7 @@ from transferscope import similarity
 from transferscope.activations.capture import collect
 from transferscope.arrays.discrepancy import diversity, frechet_distance, maximum_mean_discrepancy
 from transferscope.errors import CaptureError, InputError, SourceError, TransferscopeWarning
-from transferscope.networks import CompactResNet
+from transferscope.networks.compact import CompactResNet
 from transferscope.verbs.parameters import companions
 from transferscope.verbs.parameters.companions import gradient_signal_to_noise, representation_similarity
 from transferscope.verbs.parameters.domain import domain
@@ -192,7 +192,7 @@ def test_too_few_images_are_an_input_error(n, m):
 
 
 def test_a_single_batch_is_an_input_error():
-    with pytest.raises(InputError, match="Expected `batches` to be at least 2, but got 1"):
+    with pytest.raises(InputError, match="Expected `batches` to be a whole number of at least 2, but got 1"):
         gradient_signal_to_noise(network(), *pictures(), {"head": ["head.weight"]}, batches=1)
 
 

@@ -78,7 +78,7 @@ class TestGiven:
         torch.save({"state_dict": {f"module.{key}": value for key, value in first.state_dict().items()}},
                    tmp_path / "weights/net.initial.pt")  # fmt: skip
         found = initial_weights(ours(initial="weights/net.initial.pt"), redraws=3, trust_code=True)
-        assert (found.given, found.description, len(found.draws)) == (True, "given: net.initial.pt", 1)
+        assert (found.description, len(found.draws)) == ("given: net.initial.pt", 1)
         expected = {key: value for key, value in first.float().state_dict().items() if value.is_floating_point()}
         assert same(found.draws[0], expected)
         assert {(tensor.dtype, tensor.device.type) for tensor in found.draws[0].values()} == {(torch.float32, "cpu")}
@@ -121,7 +121,6 @@ class TestGiven:
 class TestRedrawn:
     def test_each_seed_draws_what_the_architecture_draws(self):
         found = initial_weights(entry(kwargs={"num_classes": 3}), redraws=3, seed=5)
-        assert not found.given
         assert found.description == "redrawn by the architecture's own initialiser, seeds 5 to 7"
         for seed, draw in zip((5, 6, 7), found.draws, strict=True):
             with torch.random.fork_rng():

@@ -218,7 +218,7 @@ def test_images_and_labels_that_differ_in_number_are_an_input_error():
         ({"names": ["0.weight", "9.weight"]}, InputError, r"weights of Noisy, but it has no \['9.weight'\]"),
         ({"names": []}, InputError, "at least one name and one draw of the initial weights, but got 0 and 1"),
         ({"initials": []}, InputError, "at least one name and one draw of the initial weights, but got 2 and 0"),
-        ({"classes": 1}, InputError, "`classes` to be at least 2, but got 1"),
+        ({"classes": 1}, InputError, "`classes` to be a whole number of at least 2, but got 1"),
         ({"n": 0}, InputError, "at least one image, but got 0 images and 0 labels"),
         ({"initials": [redrawn(7), {"0.weight": redrawn(7)["0.weight"]}]}, SourceError, "to hold '3.weight'"),
         (

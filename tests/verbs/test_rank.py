@@ -16,7 +16,8 @@ from sklearn.datasets import load_digits
 
 import transferscope as ts
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
-from transferscope.networks import CompactResNet, loading
+from transferscope.networks import loading
+from transferscope.networks.compact import CompactResNet
 from transferscope.protocols.scratch import ScratchResult, compact_transform, split_probe
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
 from transferscope.report.terminal.ranking import print_ranking
@@ -202,6 +203,7 @@ class TestRank:
             ({"objective": "speed"}, "`objective` to be one of accuracy,"),
             ({"mode": "fast"}, "`mode` to be one of default, quick"),
             ({"shots": 0}, "`shots` to be a whole number of at least 1"),
+            ({"shots": True}, "`shots` to be a whole number of at least 1, or None, but got True"),
             ({"shots": 2.5}, "`shots` to be a whole number of at least 1"),
         ],
     )
@@ -345,7 +347,7 @@ class TestFailures:
             rank(digits, two, trust_code=False)
 
     @pytest.mark.parametrize("option", ["samples", "batch_size", "seed"])
-    @pytest.mark.parametrize("value", [-1, None, "100", 8.0, 2**70])
+    @pytest.mark.parametrize("value", [-1, None, "100", 8.0, 2**70, True])
     def test_wrong_numbers_name_the_argument(self, digits, two, option, value):
         with pytest.raises(InputError, match=f"`{option}` to be a whole number"):
             rank(digits, two, **{option: value})

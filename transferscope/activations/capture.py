@@ -5,14 +5,23 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
 from transferscope.activations.reductions import Reduction, reducer
-from transferscope.activations.stages import Stage, evaluating, first_tensor, natural_stages, numbered, trace
+from transferscope.activations.stages import (
+    Stage,
+    evaluating,
+    first_tensor,
+    is_compiled,
+    natural_stages,
+    numbered,
+    trace,
+    unwrapped,
+)
 from transferscope.arrays import backend
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 
@@ -53,7 +62,8 @@ def capture(net: nn.Module, layers: Layers = "auto", *, reduce: Reduction = None
     Parameters
     ----------
     net : torch.nn.Module
-        Any network; `DataParallel` wrappers are looked through.
+        Any network. Wrappers (`DataParallel`, `DistributedDataParallel`, `AveragedModel`, `torch.compile`) are looked
+        through: layers are called as without them. A compiled network runs uncompiled meanwhile.
     layers : "auto", a name, or a sequence of names and globs
         Paths of `named_modules()`. In a glob `*` stands for one path component and `**` for any number. A module
         that is called more than once in a forward pass appears as `path`, `path:2`, …; one of its calls can be
@@ -88,11 +98,20 @@ def capture(net: nn.Module, layers: Layers = "auto", *, reduce: Reduction = None
     """
     recorder = _Recorder(net, layers, reducer(reduce))
     try:
-        with evaluating(net), torch.inference_mode():
+        with evaluating(net), torch.inference_mode(), _uncompiled(net):
             yield recorder.activations
         recorder.check_fired()
     finally:
         recorder.remove()
+
+
+def _uncompiled(net: nn.Module) -> AbstractContextManager[Any]:
+    """Let hooks fire that were not there when a network was compiled, as far as torch can (from 2.6 on)."""
+    stance = getattr(torch.compiler, "set_stance", None)
+    if stance is None or not any(map(is_compiled, net.modules())):
+        return nullcontext()
+    context: AbstractContextManager[Any] = stance("force_eager")
+    return context
 
 
 def collect(
@@ -177,7 +196,7 @@ def resolve_stages(
     CaptureError
         When a layer does not exist or does not fire, "auto" finds none, or no cut is left.
     """
-    net = net.module if isinstance(net, _PARALLEL) else net
+    net = unwrapped(net)
     calls = trace(net, sample)
     if layers == "auto":
         return tuple(natural_stages(net, calls))
@@ -216,7 +235,7 @@ class _Recorder:
 
     def __init__(self, net: nn.Module, layers: Layers, reducer: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.activations = Activations()
-        self._net = net.module if isinstance(net, _PARALLEL) else net
+        self._net = unwrapped(net)
         self._reducer = reducer
         self._parts: dict[str, dict[Any, torch.Tensor]] = {}
         self._calls: Counter[tuple[str, Any]] = Counter()
@@ -298,9 +317,6 @@ class _Recorder:
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
-
-
-_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def select_layers(net: nn.Module, layers: Layers) -> list[str]:

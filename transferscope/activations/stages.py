@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from transferscope.errors import CaptureError
@@ -48,6 +49,31 @@ class Stage:
     shape: tuple[int, ...]
     params: int
     flops: int
+
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def unwrapped(net: nn.Module) -> nn.Module:
+    """Return the network inside any wrappers: those for several processes or GPUs, for averages, and a compiled one's.
+
+    Its layers have the names that they have without a wrapper.
+    """
+    while True:
+        if isinstance(net, _WRAPPERS):
+            net = net.module
+        elif is_compiled(net):
+            (net,) = net.children()
+        else:
+            return net
+
+
+def is_compiled(net: nn.Module) -> bool:
+    """Whether `torch.compile` returned this, whose class has no public name: a module around the `_orig_mod` given."""
+    return [name for name, _ in net.named_children()] == ["_orig_mod"]
 
 
 def first_tensor(output: Any) -> torch.Tensor | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -162,6 +162,8 @@ def product_precision(precision: Precision, device: torch.device) -> Iterator[No
     ------
     InputError
         When `precision` is none of the three.
+    DeviceError
+        When this CuPy has no such switch.
     """
     if precision not in ("float32", "tf32", "bfloat16"):
         raise InputError(f"Expected `precision` to be 'float32', 'tf32' or 'bfloat16' but got {precision!r}")
@@ -172,15 +174,31 @@ def product_precision(precision: Precision, device: torch.device) -> Iterator[No
         _say_once(f"precision {precision!r} needs CuPy on a GPU: products are in float32")
         yield
         return
-    from cupy import _core
-
-    kinds = {"tf32": "COMPUTE_TYPE_TF32", "bfloat16": "COMPUTE_TYPE_BF16"}
-    before = _core._routines_linalg.get_compute_type("f")
-    _core.set_compute_type("f", getattr(_core._routines_linalg, kinds[precision]))
+    get, change, kinds = _compute_types()
+    before = get("f")
+    change("f", kinds[precision])
     try:
         yield
     finally:
-        _core.set_compute_type("f", before)
+        change("f", before)
+
+
+def _compute_types() -> tuple[Callable[[str], int], Callable[[str, int], None], dict[str, int]]:
+    """Return what reads and what sets the type that CuPy multiplies float32 in, and the types by our names.
+
+    They are private to CuPy, which shares them in public through the variable CUPY_TF32 alone: that holds from its
+    import on, for everything, and knows no bfloat16.
+    """
+    try:
+        from cupy._core import _routines_linalg as linalg
+
+        kinds = {"tf32": linalg.COMPUTE_TYPE_TF32, "bfloat16": linalg.COMPUTE_TYPE_BF16}
+        return linalg.get_compute_type, linalg.set_compute_type, kinds
+    except (ImportError, AttributeError) as error:
+        raise DeviceError(
+            f"Expected CuPy to let the precision of its products be set, but this version has changed that ({error}); "
+            "pass precision 'float32', or install another CuPy"
+        ) from error
 
 
 def from_numpy(array: np.ndarray, *, like: Array) -> Array:

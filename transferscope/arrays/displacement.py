@@ -36,27 +36,6 @@ class Displacement:
     """‖θ_A‖₂."""
 
 
-def mean_distance(x: Array, y: Array) -> float:
-    """Return the mean of |x - y|, at least 0: the distance D between the weights of a layer.
-
-    Parameters
-    ----------
-    x, y
-        Real tensors of one shape, any number of dimensions and any floating precision.
-
-    Raises
-    ------
-    InputError
-        When the shapes differ, or the tensors are empty or no arrays.
-
-    References
-    ----------
-    Chen et al. (2022), Measuring parameter transferability (arXiv 2212.00399).
-    """
-    xp = _checked({"x": x, "y": y})
-    return float(sum(xp.sum(xp.abs(a - b)) for a, b in _blocks(x, y))) / math.prod(x.shape)
-
-
 def displacement(initials: Sequence[Array], source: Array, weights: Array) -> Displacement:
     """Return the distances of `weights` from any number of initial weights and from those of the source.
 
@@ -73,6 +52,10 @@ def displacement(initials: Sequence[Array], source: Array, weights: Array) -> Di
     ------
     InputError
         When the shapes differ, or the tensors are empty or no arrays.
+
+    References
+    ----------
+    Chen et al. (2022), Measuring parameter transferability (arXiv 2212.00399).
     """
     named = {"weights": weights, "source": source, **{f"initials[{i}]": each for i, each in enumerate(initials)}}
     xp = _checked(named)

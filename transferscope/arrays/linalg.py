@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import device
 
 from transferscope.arrays.backend import Array, array_namespace, from_numpy
-from transferscope.errors import InputError
+from transferscope.errors import InputError, is_whole
 
 BLOCK = 2**23
 """Numbers that a temporary copy of a part of the features may hold (64 MiB in float64)."""
@@ -327,9 +327,9 @@ def sketched_svd(
     _require_features(X, "X", 2)
     like = X[0:1, :]
     xp = array_namespace(like)
-    if rank < 1 or oversampling < 0 or power_iterations < 0:
+    if not (is_whole(rank, 1) and is_whole(oversampling, 0) and is_whole(power_iterations, 0)):
         raise InputError(
-            "Expected `rank` to be at least 1 and `oversampling` and `power_iterations` at least 0 but got "
+            "Expected `rank` to be at least 1 and `oversampling` and `power_iterations` at least 0, all whole, but got "
             f"{rank!r}, {oversampling!r} and {power_iterations!r}"
         )
     n, p = X.shape

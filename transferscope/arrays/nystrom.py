@@ -19,7 +19,7 @@ from array_api_compat import device
 
 from transferscope.arrays.backend import Array, array_namespace
 from transferscope.arrays.linalg import check_features, gram, squared_distances
-from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.errors import InputError, TransferscopeWarning, check_whole
 
 BLOCK = 2**22
 """Numbers that a block of samples, or of kernel values, may hold (32 MiB in float64)."""
@@ -125,6 +125,7 @@ def conjugate_gradient(
     xp = array_namespace(features, targets, centers)
     for name, value in (("penalty", penalty), ("tolerance", tolerance), ("max_iterations", max_iterations)):
         _require_positive(name, value)
+    check_whole("max_iterations", max_iterations, 1)
     problem = _Problem.of(features, centers, sigma)
     targets = _checked_targets(targets, features)
     values, vectors = _principal(problem.center_kernel())

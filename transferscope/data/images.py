@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from transferscope.errors import InputError
+from transferscope.errors import InputError, is_whole
 
 log = logging.getLogger(__name__)
 
@@ -37,37 +37,6 @@ _UPRIGHT = {
 _FLOAT_SLACK = 1e-5
 
 
-def open_rgb(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image.Image:
-    """Decode an image file of any common kind into an 8-bit RGB image.
-
-    Parameters
-    ----------
-    source
-        A path, the bytes of a file, or a file opened in binary mode. Of an animation the first frame counts.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode ``RGB``, converted as :func:`image_rgb` does, without metadata.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read or decoded (the message names it), or is larger than Pillow's limit against
-        decompression bombs.
-    """
-    if isinstance(source, bytes):
-        name, data = "the image", source
-    elif isinstance(source, str | os.PathLike):
-        name, data = os.fspath(source), read_bytes(source)
-    else:
-        name, data = str(getattr(source, "name", "the image")), source.read()
-    try:
-        return decode_rgb(data)
-    except InputError as error:
-        raise InputError(f"{name} cannot be decoded: {error}") from error
-
-
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Return a file's content; an unreadable file is an `InputError` that names it."""
     try:
@@ -86,7 +55,15 @@ def check_header(data: bytes) -> None:
 
 
 def decode_rgb(data: bytes) -> Image.Image:
-    """Decode the bytes of an image file as :func:`open_rgb` does; an `InputError` holds the reason alone."""
+    """Decode the bytes of an image file of any common kind, as :func:`image_rgb` converts it, without metadata.
+
+    Of an animation the first frame counts.
+
+    Raises
+    ------
+    InputError
+        With the reason alone: it cannot be decoded, or is larger than Pillow's limit against decompression bombs.
+    """
     with _decoding(data):
         image = Image.open(io.BytesIO(data))
         image.load()
@@ -305,6 +282,9 @@ class Transform:
                 f"transform resize must be None or a whole number of at least size = {self.size}, "
                 f"as the crop is taken from the resized image, but got {self.resize!r}"
             )
+        for name in ("size", "resize"):
+            # As Python's own, for transforms are part of what names a result in the cache.
+            object.__setattr__(self, name, None if getattr(self, name) is None else int(getattr(self, name)))
         for name in ("mean", "std"):
             object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
         if min(self.std) <= 0:
@@ -338,7 +318,7 @@ class Transform:
 
 
 def _is_length(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return is_whole(value, 1)
 
 
 def _three_numbers(name: str, values: object) -> tuple[float, float, float]:

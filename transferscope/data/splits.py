@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.errors import InputError, TransferscopeWarning, check_whole
 from transferscope.runtime.checks import Size
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def hold_out(target: "Target", share: float = 0.25, most: int = 2000, seed: int 
     """
     if not 0 < share < 1:
         raise InputError(f"Expected `share` to lie between 0 and 1, but got {share!r}.")
-    if most < 1:
-        raise InputError(f"Expected `most` to be at least 1, but got {most!r}.")
+    check_whole("most", most, 1)
     labels, split = target.labels, np.array(target.split, dtype=object)
     own = next((name for name in ("test", "val") if 0 < np.count_nonzero(split == name) < len(split)), None)
     candidates = np.arange(len(labels)) if own is None else np.flatnonzero(split == own)
@@ -111,7 +110,7 @@ def sizes_within(sizes: Sequence[Size], labels: np.ndarray) -> tuple[int, ...]:
             TransferscopeWarning,
             stacklevel=2,
         )
-    return tuple(sorted({everything if size == "all" else min(size, everything) for size in sizes}))
+    return tuple(sorted({everything if size == "all" else min(int(size), everything) for size in sizes}))
 
 
 def draw(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
@@ -134,8 +133,7 @@ def draw(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
     numpy.ndarray
         int64, positions in `labels`.
     """
-    if per_class < 1:
-        raise InputError(f"Expected `per_class` to be at least 1, but got {per_class!r}.")
+    check_whole("per_class", per_class, 1)
     ranks = _ranks(labels, seed, _DRAW)
     chosen = np.flatnonzero(ranks < per_class)
     return chosen[np.lexsort((labels[chosen], ranks[chosen]))]
@@ -166,8 +164,7 @@ def validation_part(labels: np.ndarray, seed: int) -> np.ndarray | None:
 
 def _ranks(labels: np.ndarray, seed: int, purpose: int) -> np.ndarray:
     """Return the place of each image in a random order of its class, which depends on no other class."""
-    if seed < 0:
-        raise InputError(f"Expected `seed` to be at least 0, but got {seed!r}.")
+    check_whole("seed", seed, 0)
     ranks = np.empty(len(labels), dtype=np.int64)
     classes, starts = np.unique(np.sort(labels), return_index=True)
     for label, members in zip(classes, np.split(np.argsort(labels, kind="stable"), starts[1:]), strict=True):

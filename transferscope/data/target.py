@@ -19,7 +19,7 @@ from PIL import Image
 from transferscope.data.folders import from_folder, from_table
 from transferscope.data.images import thumbnail
 from transferscope.data.samples import Pictures, Samples, digest, from_arrays, from_dataset
-from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.errors import InputError, TransferscopeWarning, is_whole
 from transferscope.runtime.progress import Report, Reporter
 
 log = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ class Target:
             `samples` does not allow two images of each class, or over 5 % of the decoded images are broken.
         """
         for name, value, least in (("samples", samples, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            if not is_whole(value, least):
                 raise InputError(f"{name} must be a whole number of at least {least}, but got {value!r}")
         pool = self._pool()
         labels = self.labels[pool]

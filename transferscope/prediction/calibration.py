@@ -7,17 +7,15 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
 from transferscope.errors import InputError
-from transferscope.prediction.covariates import COVARIATES, CUT_PROTOCOLS, SCRATCH
+from transferscope.prediction.calibration_file import VERSION, read_calibration
+from transferscope.prediction.covariates import SCRATCH
 
-VERSION = 1
-"""Of the file format."""
 _FILE = "calibration.json"
 
 
@@ -149,25 +147,13 @@ def _shipped() -> Calibration:
 
 
 def _read(text: str, name: str) -> Calibration:
-    try:
-        content: dict[str, Any] = json.loads(text)
-        if (version := content.pop("version")) != VERSION:
-            raise ValueError(f"its version is {version!r}, not {VERSION}")
-        terms = tuple(
-            Term(tuple(each["protocols"]), tuple(each["factors"]), float(each["coefficient"]))
-            for each in content.pop("terms")
-        )
-        used = {name for term in terms for name in term.factors} | set(content["ranges"])
-        if unknown := sorted(used - set(COVARIATES)):
-            raise ValueError(f"it names unknown covariates: {', '.join(unknown)}")
-        if lacking := [protocol for protocol in (*CUT_PROTOCOLS, SCRATCH) if protocol not in content["errors"]]:
-            raise ValueError(f"it has no errors of {', '.join(lacking)}")
-        errors, ranges = (
-            {key: (float(low), float(high)) for key, (low, high) in content[name].items()}
-            for name in ("errors", "ranges")
-        )
-        return Calibration(**{**content, "terms": terms, "errors": errors, "ranges": ranges})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"Expected {name} to be a calibration as benchmarks/calibrate.py writes it, but it is not ({error})."
-        ) from error
+    content = read_calibration(text, name)
+    return Calibration(
+        content.level,
+        tuple(Term(each.protocols, each.factors, each.coefficient) for each in content.terms),
+        content.errors,
+        content.growth,
+        content.contrast,
+        content.ranges,
+        content.measured,
+    )

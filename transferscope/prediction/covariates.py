@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from transferscope.errors import InputError
+from transferscope.errors import InputError, check_whole
 from transferscope.transferability.scores import NEEDED
 
 CUT_PROTOCOLS = ("truncate", "reinit", "finetune")
@@ -60,8 +60,7 @@ class Case:
 
     def __post_init__(self) -> None:
         for name, least in (("samples", 1), ("probe", 2), ("classes", 2), ("scratch_held_out", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"Expected `{name}` to be at least {least}, but got {getattr(self, name)!r}.")
+            check_whole(name, getattr(self, name), least)
         if (self.scratch_accuracy is None) != (self.scratch_held_out == 0):
             raise InputError(
                 "Expected `scratch_accuracy` and `scratch_held_out` to come together, but got "

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 from scipy.special import expit
 
-from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.errors import TransferscopeWarning, check_whole
 from transferscope.prediction.calibration import Calibration, load_calibration, unfitted
 from transferscope.prediction.covariates import COVARIATES, CUT_PROTOCOLS, SCRATCH, Case, candidates, logit
 from transferscope.results.recommendation import LEVEL
@@ -27,8 +27,7 @@ def accuracy_interval(accuracy: Any, n_samples: int) -> tuple[Any, Any]:
     InputError
         When `n_samples` is not positive.
     """
-    if n_samples < 1:
-        raise InputError(f"Expected `n_samples` to be at least 1, but got {n_samples}.")
+    check_whole("n_samples", n_samples, 1)
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     middle = (accuracy + z**2 / (2 * n_samples)) / (1 + z**2 / n_samples)
     variance = accuracy * (1 - accuracy) / n_samples + z**2 / (4 * n_samples**2)

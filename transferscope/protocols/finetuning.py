@@ -37,8 +37,6 @@ _LEARNING_RATES = {
 
 _WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 0.05}
 
-_DAY_S = 86_400.0
-
 
 def recipes(optimiser: str = "adamw", epochs: int = 40, min_steps: int = MIN_STEPS) -> dict[str, Recipe]:
     """Return how each protocol trains, by its name.
@@ -52,7 +50,7 @@ def recipes(optimiser: str = "adamw", epochs: int = 40, min_steps: int = MIN_STE
     return {
         name: Recipe(
             optimiser=optimiser, epochs=epochs, learning_rate=rate, weight_decay=_WEIGHT_DECAY[optimiser],
-            budget_s=_DAY_S, min_steps=min_steps,
+            budget_s=None, min_steps=min_steps,
         )
         for name, rate in _LEARNING_RATES[optimiser].items()
     }  # fmt: skip

@@ -46,7 +46,7 @@ class ScratchResult:
     n_held_out: int
 
 
-def reference_recipe(epochs: int = 40, budget_s: float = 600.0) -> Recipe:
+def reference_recipe(epochs: int = 40, budget_s: float | None = 600.0) -> Recipe:
     """Return how a reference is trained: with few images in as many epochs as make `MIN_STEPS` optimiser steps.
 
     Raises

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.errors import InputError, TransferscopeWarning, check_whole
 from transferscope.runtime.power import WORLD, CarbonIntensity, PowerMeter, carbon_intensity
 from transferscope.runtime.seeding import CPU
 
@@ -65,8 +65,7 @@ class Meter:
     """
 
     def __init__(self, country: str = WORLD, device: torch.device = CPU, workers: int = 1) -> None:
-        if workers < 1:
-            raise InputError(f"Expected `workers` to be positive, but got {workers}")
+        workers = check_whole("workers", workers, 1)
         self.device = device
         self._made_from = (country, device, workers)
         self._workers = workers

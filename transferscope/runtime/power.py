@@ -116,6 +116,7 @@ class PowerMeter:
 
     def _include(self, part: Any) -> str:
         """Take a piece of CodeCarbon's hardware into account; return how."""
+        from codecarbon.core.util import count_cpus
         from codecarbon.external.hardware import CPU, GPU
         from codecarbon.external.ram import RAM
 
@@ -123,12 +124,13 @@ class PowerMeter:
             watts = part.total_power().W
             self._watts += watts / self._workers
             return f"memory estimated at {watts:.3g} W"
-        if isinstance(part, CPU) and part._mode not in ("intel_rapl", "windows_emi"):
+        if isinstance(part, CPU) and (watts := _estimated_watts(part)) is not None:
             self.measured = False
-            self._watts_per_cpu = part._tdp / part._cpu_count
+            cores = count_cpus()
+            self._watts_per_cpu = watts / cores
             return (
-                f"no power meter for the CPU ({part.get_model()}), estimated by CPU time at {part._tdp:.3g} W "
-                f"for all {part._cpu_count} cores"
+                f"no power meter for the CPU ({part.get_model()}), estimated by CPU time at {watts:.3g} W "
+                f"for all {cores} cores"
             )
         self._counters.append(part)
         return f"{'GPU' if isinstance(part, GPU) else 'CPU'} measured by its power meter"
@@ -181,11 +183,22 @@ def _hardware(device: torch.device) -> list[Any]:
         allow_multiple_runs=True,  # or it takes a lock file and replaces the handler of Ctrl-C
         log_level="critical",
     )
-    tracker.get_detected_hardware()
-    parts = [part for part in tracker._hardware if on_gpu or not isinstance(part, GPU)]
+    parts = [part for part in _found_by(tracker) if on_gpu or not isinstance(part, GPU)]
     if on_gpu and not any(isinstance(part, GPU) for part in parts):
         raise RuntimeError(f"CodeCarbon cannot read the power of {device}")
     return parts
+
+
+def _found_by(tracker: Any) -> list[Any]:
+    """Return the pieces of hardware that a tracker of CodeCarbon has found, which it shows as words alone."""
+    tracker.get_detected_hardware()
+    found: list[Any] = tracker._hardware
+    return found
+
+
+def _estimated_watts(cpu: Any) -> float | None:
+    """Return the power of the CPU at full load where CodeCarbon has no meter for it, which it keeps to itself."""
+    return None if cpu._mode in ("intel_rapl", "windows_emi") else float(cpu._tdp)
 
 
 def _gpu_index(device: torch.device) -> int:

@@ -61,7 +61,6 @@ class Store:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = home() if root is None else root
-        self.hits = 0
         self._writable = True
 
     def get(self, kind: str, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
@@ -79,7 +78,6 @@ class Store:
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             logger.info("Cache entry %s cannot be read (%s); it is computed again.", path, error)
             return None
-        self.hits += 1
         return arrays, record
 
     def put(self, kind: str, key: str, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:

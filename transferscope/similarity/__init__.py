@@ -9,7 +9,7 @@ from transferscope.similarity.cca import (
     svcca_subspace,
 )
 from transferscope.similarity.cka import linear_cka
-from transferscope.similarity.measures import MEASURES, Measure, measures_table
+from transferscope.similarity.measures import MEASURES, Measure
 from transferscope.similarity.neighbors import information_imbalance, mutual_knn
 from transferscope.similarity.procrustes import procrustes, procrustes_distance
 from transferscope.similarity.pwcca import pwcca
@@ -27,7 +27,6 @@ __all__ = [
     "information_imbalance",
     "linear_cka",
     "mean_canonical_correlation",
-    "measures_table",
     "mutual_knn",
     "procrustes",
     "procrustes_distance",

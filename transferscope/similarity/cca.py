@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from transferscope.arrays import linalg
 from transferscope.arrays.backend import Array, array_namespace
 from transferscope.arrays.linalg import Factors, check_features, check_paired, sketched_svd, thin_svd
-from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.errors import InputError, TransferscopeWarning, check_whole
 from transferscope.similarity.representation import Report, Representation, pair_by_pair, silent
 
 
@@ -170,8 +170,7 @@ def subspace_from_factors(
     if not 0 < threshold <= 1:
         raise InputError(f"Expected `threshold` to be a share of variance in (0, 1] but got {threshold!r}")
     if rank is not None:
-        if rank < 1:
-            raise InputError(f"Expected `rank` to be an integer of at least 1 but got {rank!r}")
+        check_whole("rank", rank, 1)
         return centred.left[:, : min(rank, centred.left.shape[1])]
     if centred.singular_values.shape[0] == 0:
         return centred.left

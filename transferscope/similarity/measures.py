@@ -37,9 +37,6 @@ class Measure:
     paper: str
     min_samples: int
     """Fewest samples of which the measure says anything."""
-    symmetric: bool
-    """Whether x with y is y with x. Otherwise the matrix for the other direction is that of swapped arguments,
-    transposed."""
     kernel: Pairs
     """All pairs of layers that are not constant and have enough samples."""
     directions: Callable[[Representation], int] | None = None
@@ -169,7 +166,6 @@ MEASURES: dict[str, Measure] = {
             cost="n²p, then n²",
             paper="Kornblith et al. 2019; Song et al. 2012",
             min_samples=4,
-            symmetric=True,
             kernel=_linear_cka_pairs,
         ),
         Measure(
@@ -181,7 +177,6 @@ MEASURES: dict[str, Measure] = {
             cost="n²p, then n²",
             paper="Kornblith et al. 2019; Song et al. 2012",
             min_samples=4,
-            symmetric=True,
             kernel=rbf_cka_pairs,
         ),
         Measure(
@@ -193,7 +188,6 @@ MEASURES: dict[str, Measure] = {
             cost="np·min(n, p), then nk² + k³ for k directions",
             paper="Hotelling 1936",
             min_samples=3,
-            symmetric=True,
             kernel=cca_pairs,
             directions=_rank,
         ),
@@ -206,7 +200,6 @@ MEASURES: dict[str, Measure] = {
             cost="np·min(n, p), then nk² + k³ for k directions",
             paper="Raghu et al. 2017",
             min_samples=3,
-            symmetric=True,
             kernel=svcca_pairs,
             directions=_svcca_rank,
         ),
@@ -219,7 +212,6 @@ MEASURES: dict[str, Measure] = {
             cost="np·min(n, p), then nk² + k²p for k directions",
             paper="Morcos et al. 2018",
             min_samples=3,
-            symmetric=False,
             kernel=pwcca_pairs,
             directions=_rank,
         ),
@@ -232,7 +224,6 @@ MEASURES: dict[str, Measure] = {
             cost="np·min(n, p), then nk² + k³ for k directions",
             paper="Schönemann 1966; Ding et al. 2021",
             min_samples=2,
-            symmetric=True,
             kernel=procrustes_pairs,
         ),
         Measure(
@@ -244,7 +235,6 @@ MEASURES: dict[str, Measure] = {
             cost="n²p + n² log n, then n²",
             paper="Kriegeskorte et al. 2008",
             min_samples=3,
-            symmetric=True,
             kernel=rsa_pairs,
         ),
         Measure(
@@ -256,7 +246,6 @@ MEASURES: dict[str, Measure] = {
             cost="n²p + n² log n, then n²",
             paper="Huh et al. 2024",
             min_samples=NEIGHBORS + 2,
-            symmetric=True,
             kernel=mutual_knn_pairs,
         ),
         Measure(
@@ -268,20 +257,8 @@ MEASURES: dict[str, Measure] = {
             cost="n²p + n² log n, then n²",
             paper="Glielmo et al. 2022",
             min_samples=3,
-            symmetric=False,
             kernel=information_imbalance_pairs,
         ),
     )
 }
 """Every similarity measure by name. All but information imbalance are higher for what is more similar."""
-
-
-def measures_table() -> str:
-    """Return the register as a Markdown table: definition, range, invariances, cost and paper of every measure."""
-    columns = ("name", "definition", "range", "invariances", "cost", "paper")
-    rows = [
-        columns,
-        ("---",) * len(columns),
-        *((f"`{each.name}`", *(getattr(each, column) for column in columns[1:])) for each in MEASURES.values()),
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

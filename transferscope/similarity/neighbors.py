@@ -9,7 +9,7 @@ from array_api_compat import device
 
 from transferscope.arrays import linalg
 from transferscope.arrays.backend import Array, array_namespace
-from transferscope.errors import InputError
+from transferscope.errors import InputError, is_whole
 from transferscope.similarity.dissimilarity import dissimilarities, midranks, tie_tolerance
 from transferscope.similarity.representation import Report, Representation, derived, one_of, one_pair, products, silent
 
@@ -60,9 +60,9 @@ def mutual_knn(
     """
     one_of("metric", metric, ("euclidean", "cosine"))
     X, Y = linalg.check_paired(X, Y)
-    if not 1 <= k <= X.shape[0] - 2:
+    if not is_whole(k, 1) or k > X.shape[0] - 2:
         raise InputError(
-            f"Expected `k` to be between 1 and n_samples - 2 = {X.shape[0] - 2} but got {k!r}; "
+            f"Expected `k` to be a whole number between 1 and n_samples - 2 = {X.shape[0] - 2} but got {k!r}; "
             "take fewer neighbours or more samples"
         )
     return one_pair("mutual k-NN", partial(mutual_knn_pairs, k=k, metric=metric), X, Y, standardize=standardize)

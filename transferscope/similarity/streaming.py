@@ -13,7 +13,7 @@ from array_api_compat import device
 
 from transferscope.arrays.backend import Array, array_namespace, from_numpy
 from transferscope.arrays.linalg import check_features
-from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.errors import InputError, TransferscopeWarning, check_whole
 from transferscope.similarity import hsic
 from transferscope.similarity.representation import Report, silent
 
@@ -83,11 +83,11 @@ class MinibatchCKA:
 
     def __init__(self, *, debiased: bool = True, permutations: int = 0, seed: int = 0, group: int = 1) -> None:
         self.debiased = debiased
-        self.permutations = permutations
-        self.group = group
+        self.permutations = check_whole("permutations", permutations, 0)
+        self.group = check_whole("group", group, 1)
         self.n_samples = 0
         """Number of rows accumulated so far."""
-        self._generator = np.random.default_rng(seed)
+        self._generator = np.random.default_rng(check_whole("seed", seed, 0))
         self._sums: _Sums | None = None
 
     def update(self, xs: Sequence[Any], ys: Sequence[Any] | None = None, *, report: Report = silent) -> None:
@@ -158,16 +158,21 @@ class MinibatchCKA:
     def merge(self, other: MinibatchCKA) -> None:
         """Add what `other` accumulated from other batches of the same layers, as if it had been seen here.
 
+        Values and standard errors are those of one stream. Seeds may differ, and should where there are permutations:
+        those of `other` are drawn from its own.
+
         Raises
         ------
         InputError
-            When `other` is of the other kind (debiased or not, permutations) or holds other layers.
+            When `other` differs in `debiased`, `permutations` or `group`, or holds other layers; nothing is added then.
         """
-        if other.debiased != self.debiased or other.permutations != self.permutations:
-            raise InputError(
-                "Expected `other` to be debiased like this accumulator, with as many permutations, but it is not; "
-                "make both alike"
-            )
+        for name in ("debiased", "permutations", "group"):
+            own, theirs = getattr(self, name), getattr(other, name)
+            if own != theirs:
+                raise InputError(
+                    f"Expected `other` to have `{name}` {own!r} like this accumulator but got {theirs!r}; make both "
+                    "with the same settings"
+                )
         if other._sums is not None:
             self._add(other._sums, other.n_samples)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from transferscope.arrays.backend import Array, array_namespace, from_numpy
-from transferscope.errors import InputError
+from transferscope.errors import InputError, check_whole
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
 
@@ -69,8 +69,7 @@ def gbc_from_layer(
     """Do what `gbc` does, from a layer and the codes of `encode_labels`."""
     if covariance not in ("diagonal", "spherical"):
         raise InputError(f"Expected `covariance` to be 'diagonal' or 'spherical' but got {covariance!r}")
-    if n_components < 1:
-        raise InputError(f"Expected `n_components` to be at least 1 but got {n_components!r}")
+    n_components = check_whole("n_components", n_components, 1)
     counts = np.bincount(codes)
     if counts.max() == 1:
         raise InputError(

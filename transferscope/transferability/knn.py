@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import device
 
 from transferscope.arrays.backend import Array, array_namespace
-from transferscope.errors import InputError
+from transferscope.errors import InputError, is_whole
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
 
@@ -64,7 +64,7 @@ def knn(features: Array, labels: Any, *, k: int = 5, metric: str = "cosine") -> 
 
 def knn_from_layer(layer: Layer, codes: np.ndarray, *, k: int = 5, metric: str = "cosine") -> float:
     """Do what `knn` does, from a layer and the codes of `encode_labels`."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+    if not is_whole(k, 1):
         raise InputError(f"Expected `k` to be a whole number of neighbours, at least 1, but got {k!r}")
     if metric not in METRICS:
         raise InputError(f"Expected `metric` to be 'cosine' or 'euclidean' but got {metric!r}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from transferscope.arrays.backend import Array, to_numpy
-from transferscope.errors import InputError
+from transferscope.errors import InputError, is_whole
 from transferscope.transferability.labels import encode_labels
 from transferscope.transferability.layer import Layer
 from transferscope.transferability.leep import leep_from_codes
@@ -71,7 +71,7 @@ def nleep(features: Array, labels: Any, *, seed: int = 0) -> float:
 
 def nleep_from_layer(layer: Layer, codes: np.ndarray, *, seed: int = 0) -> float:
     """Do what `nleep` does, from a layer and the codes of `encode_labels`."""
-    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+    if not is_whole(seed, 0) or seed >= 2**32:
         raise InputError(f"Expected `seed` to be an integer from 0 to 2**32 - 1 but got {seed!r}")
     variances = to_numpy(layer.centred.singular_values) ** 2
     if not len(variances):

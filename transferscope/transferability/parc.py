@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from transferscope.arrays.backend import Array, array_namespace, from_numpy
-from transferscope.errors import InputError
+from transferscope.errors import InputError, check_whole
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
 from transferscope.transferability.principal import principal_components
@@ -59,8 +59,7 @@ def parc(features: Array, labels: Any, *, n_components: int = 32) -> float:
 
 def parc_from_layer(layer: Layer, codes: np.ndarray, *, n_components: int = 32) -> float:
     """Do what `parc` does, from a layer and the codes of `encode_labels`."""
-    if n_components < 2:
-        raise InputError(f"Expected `n_components` to be at least 2 but got {n_components!r}")
+    n_components = check_whole("n_components", n_components, 2)
     xp = array_namespace(layer.features)
     sizes = xp.sum(one_hot(codes, like=layer.features), axis=0)
     if not xp.any(sizes > 1):

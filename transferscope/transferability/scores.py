@@ -40,10 +40,6 @@ class Score:
     """``f(features, labels)``, or ``f(source_probabilities, labels)``."""
     from_layer: Callable[..., float] | None = None
     """``f(layer, codes)``, for those that need features."""
-    invariances: frozenset[str] = frozenset({"rotation", "scale", "shift"})
-    """What maps of the features leave it unchanged: orthogonal maps, a positive factor, a constant row added."""
-    higher_is_better: bool = True
-    """Always: what is better the lower enters with its sign turned."""
 
     @property
     def needs(self) -> Literal["features", "source_probabilities"]:
@@ -52,7 +48,6 @@ class Score:
 
 
 _ACCURACY = "[0, 1]"
-_UNCENTRED = frozenset({"rotation", "scale"})
 
 SCORES: dict[str, Score] = {
     score.name: score
@@ -65,7 +60,6 @@ SCORES: dict[str, Score] = {
             "n r min(n, r)",
             logme,
             logme_from_layer,
-            _UNCENTRED,
         ),
         Score(
             "hscore",
@@ -99,7 +93,6 @@ SCORES: dict[str, Score] = {
             "n² D",
             knn,
             knn_from_layer,
-            _UNCENTRED,
         ),
         Score(
             "nearest_mean",

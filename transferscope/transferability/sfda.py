@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from transferscope.arrays.backend import Array, array_namespace, from_numpy
-from transferscope.errors import InputError
+from transferscope.errors import InputError, check_whole
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
 
@@ -76,8 +76,7 @@ def sfda_from_layer(
     """Do what `sfda` does, from a layer and the codes of `encode_labels`."""
     if n_components is None:
         n_components = max(1, layer.n_samples // _SAMPLES_PER_COMPONENT)
-    if n_components < 1:
-        raise InputError(f"Expected `n_components` to be at least 1 but got {n_components!r}")
+    n_components = check_whole("n_components", n_components, 1)
     if not 0 <= steepness < math.inf:
         raise InputError(f"Expected `steepness` to be a number from 0 but got {steepness!r}")
     xp = array_namespace(layer.features)

@@ -15,8 +15,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from transferscope.errors import InputError
-from transferscope.networks import CompactResNet
+from transferscope.errors import InputError, check_whole
+from transferscope.networks.compact import CompactResNet
 from transferscope.protocols.training.single import Recipe, fit
 from transferscope.runtime.progress import Reporter
 from transferscope.runtime.seeding import seeded
@@ -62,7 +62,7 @@ def make_demo(folder: Path, *, seed: int = 0, progress: bool = True, say: Callab
     InputError
         When the folder holds something else, or cannot be written.
     """
-    mark = {"transferscope": __version__, "seed": seed}
+    mark = {"transferscope": __version__, "seed": check_whole("seed", seed, 0)}
     marker, zoo = folder / _MARKER, folder / "zoo.yaml"
     try:
         if folder.is_dir() and any(folder.iterdir()) and not marker.is_file():

@@ -66,9 +66,9 @@ def dissect(net: nn.Module, layer: str, sample: Tensor, *, detached: bool = Fals
     before = parameters_behind(_node(cut))
     after = parameters_behind(_node(calls[-1]), up_to=_node(cut))
     anatomy = Anatomy(path, number, number - hidden, cut.flops, set(), set(), set(), {})
-    for key, module, name, tensor in tensors_of(net):
+    for key, module, _, tensor in tensors_of(net):
         side = sides[module]
-        if name in module._parameters:
+        if isinstance(tensor, nn.Parameter):
             # A detached graph does not show what a module that is still running owns for which side.
             in_prefix = side == "before" or id(tensor) in before or (side == "both" and not cut.is_cut)
             in_suffix = side == "after" or id(tensor) in after or (side == "never" and id(tensor) not in before)
@@ -208,6 +208,6 @@ def _sides(net: nn.Module, runs: dict[nn.Module, list[_Run]], moment: int) -> di
 def tensors_of(net: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
     """Yield key, owner, name and tensor of every parameter and buffer, those of a module with two paths once."""
     for path, module in net.named_modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None:
-                yield f"{path}.{name}" if path else name, module, name, tensor
+        own = {"recurse": False, "remove_duplicate": False}
+        for name, tensor in (*module.named_parameters(**own), *module.named_buffers(**own)):
+            yield f"{path}.{name}" if path else name, module, name, tensor

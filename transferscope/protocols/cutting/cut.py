@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
 from transferscope.activations.capture import Layers, resolve_stages
 from transferscope.activations.reductions import reducer
-from transferscope.activations.stages import Stage, classifier, evaluating, trace
-from transferscope.errors import InputError, SourceError
+from transferscope.activations.stages import classifier, evaluating, trace
+from transferscope.errors import InputError, SourceError, check_whole, is_whole
 from transferscope.networks.loading import Network, build_untrained, load_network
 from transferscope.networks.zoo import Source
 from transferscope.protocols.cutting.anatomy import copied
@@ -24,14 +23,11 @@ PROTOCOLS = ("truncate", "reinit", "finetune", "scratch", "defrost", "surgical")
 
 @dataclass(frozen=True)
 class Cut:
-    """A place to cut a network, after the first `depth` of its `depths` stages."""
+    """A place to cut a network, after its first `depth` stages."""
 
     layer: str
     """Name of the last stage that is kept."""
     depth: int
-    depths: int
-    stage: Stage
-    """Size of what is kept."""
 
 
 def cuts(net: nn.Module, layers: Layers, sample: Tensor) -> tuple[Cut, ...]:
@@ -41,7 +37,7 @@ def cuts(net: nn.Module, layers: Layers, sample: Tensor) -> tuple[Cut, ...]:
     out with a warning.
     """
     stages = resolve_stages(net, layers, sample, cuts_only=True)
-    return tuple(Cut(stage.layer, depth, len(stages), stage) for depth, stage in enumerate(stages, 1))
+    return tuple(Cut(stage.layer, depth) for depth, stage in enumerate(stages, 1))
 
 
 def cut(
@@ -111,8 +107,9 @@ def cut(
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"Expected `protocol` to be one of {', '.join(PROTOCOLS)}, but got {protocol!r}.")
-    if not isinstance(classes, Integral) or classes < 2:
+    if not is_whole(classes, 2):
         raise InputError(f"Expected `classes` to be the number of classes, at least 2, but got {classes!r}.")
+    seed = check_whole("seed", seed, 0)
     network = source if isinstance(source, Network) else load_network(source, trust_code=trust_code)
     net = copied(network.module).cpu()
     drawn_anew = protocol in ("reinit", "finetune", "scratch")
@@ -142,7 +139,7 @@ def _pick(places: Sequence[Cut], depth: int, protocol: str) -> str:
     depths = len(places)
     allowed = {"scratch": range(1), "defrost": range(depths + 1), "surgical": range(depths, depths + 1)}
     wanted = allowed.get(protocol, range(1, depths + 1))
-    if not isinstance(depth, Integral) or depth not in wanted:
+    if not is_whole(depth) or depth not in wanted:
         expected = f"from {wanted[0]} to {wanted[-1]}" if len(wanted) > 1 else f"{wanted[0]}"
         listed = ", ".join(f"{place.depth} {place.layer}" for place in places)
         raise InputError(

@@ -11,11 +11,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from transferscope.activations.stages import evaluating, first_tensor
 from transferscope.errors import SourceError
 from transferscope.protocols.cutting.anatomy import Anatomy, copied, dissect, tensors_of
+from transferscope.runtime.trees import flattened, rebuilt
 
 _TOLERANCE = 1e-4
 """Of the largest output: how far `suffix(prefix(x))` may be from `net(x)`. On the CPU the two are mostly equal."""
@@ -42,12 +42,12 @@ class _AtCut:
             return None
         if self.activation is None:
             raise _Reached(output)
-        leaves, structure = tree_flatten(output)
+        leaves, structure = flattened(output)
         first = next((i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)), None)
         if first is None:
             raise SourceError(f"its output, a {type(output).__name__}, cannot be put together again")
         leaves[first] = self.activation
-        return tree_unflatten(leaves, structure)
+        return rebuilt(leaves, structure)
 
 
 class _Recorded(nn.Module):
@@ -59,7 +59,7 @@ class _Recorded(nn.Module):
         self.samples = 1
         self._structures = []
         for call, output in enumerate(outputs):
-            leaves, structure = tree_flatten(output)
+            leaves, structure = flattened(output)
             self._structures.append((len(leaves), structure))
             for i, leaf in enumerate(leaves):
                 if isinstance(leaf, Tensor):
@@ -73,7 +73,7 @@ class _Recorded(nn.Module):
         leaves = [getattr(self, f"output_{self.calls}_{i}") for i in range(count)]
         self.calls += 1
         leaves = [_repeated(leaf, self.samples) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        return tree_unflatten(leaves, structure)
+        return rebuilt(leaves, structure)
 
 
 def _repeated(tensor: Tensor, samples: int) -> Tensor:
@@ -233,15 +233,13 @@ def _strip(net: nn.Module, kept: Set[str], constant: Set[str]) -> None:
         if key in kept:
             continue
         if key in constant:
-            module._parameters.pop(name, None)
-            module._buffers.pop(name, None)
+            delattr(module, name)
             module.register_buffer(name, tensor.detach(), persistent=False)
-        elif name in module._parameters:
-            module._parameters[name] = None
         else:
-            module._buffers[name] = None
-            if isinstance(module, nn.modules.batchnorm._NormBase):
-                module.track_running_stats = False  # else reading weights would bring a counter back
+            setattr(module, name, None)
+            # Of batch and instance norm, whatever their class: else reading weights would bring a counter back.
+            if not isinstance(tensor, nn.Parameter) and hasattr(module, "track_running_stats"):
+                module.track_running_stats = False  # type: ignore[assignment]
 
 
 def _check(net: nn.Module, prefix: Prefix, suffix: Suffix, layer: str, sample: Tensor) -> None:

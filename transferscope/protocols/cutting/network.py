@@ -1,7 +1,5 @@
 """What cutting a source gives: an ordinary network with a frozen part, a trained part and a head for the target."""
 
-import statistics
-import time
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -142,33 +140,3 @@ class CutNetwork(nn.Module):
     def _sample(self) -> Tensor:
         size, parameter = self.transform.size, next(self.parameters())
         return torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
-
-
-def latency(net: nn.Module, sample: Tensor, *, repeats: int = 30) -> float:
-    """Measure the seconds of a forward pass in evaluation mode: the median of `repeats`, after a few to warm up.
-
-    Parameters
-    ----------
-    net : torch.nn.Module
-        On the device of `sample`; left in the mode it was in.
-    sample : torch.Tensor
-        An input (n_samples, ...) of the network.
-    repeats : int
-        Forward passes, at least 1.
-    """
-    if repeats < 1:
-        raise InputError(f"Expected `repeats` to be at least 1, but got {repeats}.")
-    seconds = []
-    with evaluating(net), torch.inference_mode():
-        for _ in range(3 + repeats):
-            _synchronise(sample.device)
-            started = time.perf_counter()
-            net(sample)
-            _synchronise(sample.device)
-            seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[3:])
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -6,7 +6,7 @@ how they are chosen are our instantiation.
 
 import warnings
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal, Self, TypeAlias
 
 import array_api_compat
@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from transferscope.arrays import nystrom
 from transferscope.arrays.backend import Array, array_namespace, from_numpy, to_numpy
 from transferscope.arrays.linalg import check_features, gram, squared_distances
-from transferscope.errors import InputError
+from transferscope.errors import InputError, is_whole
 from transferscope.protocols.heads.linear import HeadFit
 
 BANDWIDTHS = (0.5, 1.0, 2.0)
@@ -358,7 +358,7 @@ def _one_hot(codes: np.ndarray, *, like: Array) -> Array:
 
 def _draw_centers(codes: np.ndarray, count: int, random: np.random.RandomState) -> np.ndarray:
     """Draw `count` samples without replacement, the first of each class in any case: rising indices."""
-    if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+    if not is_whole(count, 1):
         raise InputError(f"Expected `centers` to be an integer, at least 1, but got {count!r}")
     order = random.permutation(len(codes))
     first = np.unique(codes[order], return_index=True)[1]

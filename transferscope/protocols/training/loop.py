@@ -155,7 +155,7 @@ class Loop:
                     called = time.monotonic()
                     on_step(self._steps)
                     started += time.monotonic() - called
-                if self._seconds + time.monotonic() - started > self._recipe.budget_s:
+                if self._seconds + time.monotonic() - started > self._recipe.limit_s:
                     break
             validations = [run.validation for run in going if run.validation is not None]
             scores = learner.evaluate(validations) if validations else []
@@ -213,7 +213,7 @@ class Loop:
     def _stopped(self, run: _Run) -> str | None:
         if self._steps == self._total:
             return "finished"
-        if self._epoch and self._seconds > self._recipe.budget_s:
+        if self._epoch and self._seconds > self._recipe.limit_s:
             return "budget"
         epochs = self._epoch - max(run.best_epoch, self._epochs // 2)
         return "early" if run.validation is not None and epochs >= self._recipe.patience else None

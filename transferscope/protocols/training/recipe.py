@@ -4,7 +4,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from transferscope.errors import InputError
+from transferscope.errors import InputError, check_whole
 
 OPTIMISERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -29,8 +29,8 @@ class Recipe:
     with a high learning rate and few steps for batch norm's averages, a bad validation loss says little."""
     shift: float = 0.125
     """Largest shift of an image, as a share of its side. Flips are left out: digits and signs do not survive them."""
-    budget_s: float = 600.0
-    """Seconds after which training stops, in the middle of an epoch too."""
+    budget_s: float | None = 600.0
+    """Seconds after which training stops, in the middle of an epoch too; None or infinity for no such end."""
     optimiser: str = "sgd"
     """"sgd" (with Nesterov momentum) or "adamw"."""
     views: int = 16
@@ -46,14 +46,14 @@ class Recipe:
     and a network that ends undertrained says nothing of how well it could have been adapted."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "patience", "budget_s", "views"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"Expected `{name}` to be positive, but got {getattr(self, name)}.")
-        for name in ("epochs", "batch_size", "patience", "views"):
-            if getattr(self, name) != int(getattr(self, name)):
-                raise InputError(f"Expected `{name}` to be a whole number, but got {getattr(self, name)}.")
-        if self.min_steps != int(self.min_steps) or self.min_steps < 0:
-            raise InputError(f"Expected `min_steps` to be 0 or a positive whole number, but got {self.min_steps}.")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("views", 1), ("min_steps", 0)):
+            # As Python's own, for recipes are part of what names a result in the cache.
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), least))
+        if self.budget_s == math.inf:
+            object.__setattr__(self, "budget_s", None)  # which JSON knows
+        for name, value in (("learning_rate", self.learning_rate), ("budget_s", self.limit_s)):
+            if not value > 0:
+                raise InputError(f"Expected `{name}` to be positive, but got {value}.")
         if not math.isfinite(self.learning_rate):
             raise InputError(f"Expected `learning_rate` to be finite, but got {self.learning_rate}.")
         for name in ("momentum", "shift"):
@@ -64,6 +64,11 @@ class Recipe:
         for name, known in (("optimiser", OPTIMISERS), ("precision", PRECISIONS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise InputError(f"Expected `{name}` to be one of {', '.join(known)}, but got {getattr(self, name)!r}.")
+
+    @property
+    def limit_s(self) -> float:
+        """The budget in seconds, infinite where there is none."""
+        return math.inf if self.budget_s is None else self.budget_s
 
     def most_epochs(self, n_samples: int) -> int:
         """Return how many epochs the schedule spans with this many training images."""

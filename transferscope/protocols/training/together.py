@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from transferscope.activations.stages import BATCH_NORMS
 from transferscope.errors import InputError, SourceError
 from transferscope.protocols.training.inputs import CachedViews
 from transferscope.protocols.training.learner import Learner, learning_rate_factors, tensors
@@ -149,7 +150,7 @@ def _batch_norm_in_float32(net: nn.Module) -> Iterator[None]:
     def widened(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         return (inputs[0].float() if inputs[0].dtype == torch.bfloat16 else inputs[0],)
 
-    norms = (module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    norms = (module for module in net.modules() if isinstance(module, BATCH_NORMS))
     hooks = [norm.register_forward_pre_hook(widened) for norm in norms]
     try:
         yield

@@ -4,7 +4,6 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from transferscope.activations.features import LayerFeatures, layer_features
 from transferscope.arrays import backend
 from transferscope.data.target import Target, load_target
-from transferscope.errors import InputError, SourceError, TransferscopeWarning, is_interrupt, near
+from transferscope.errors import InputError, SourceError, TransferscopeWarning, is_interrupt, is_whole, near
 from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo, load_zoo
 from transferscope.prediction.expected import expected_accuracies, most_samples
@@ -90,7 +89,7 @@ def advise(
     SourceError
         When the source cannot be ranked, or not a single one can.
     """
-    check_arguments(samples, batch_size, seed, "compact")
+    samples, batch_size, seed = check_arguments(samples, batch_size, seed, "compact")
     _check_numbers(tolerance, shots)
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)
@@ -156,7 +155,7 @@ def advise(
 def _check_numbers(tolerance: Any, shots: Any) -> None:
     if not isinstance(tolerance, (int, float)) or isinstance(tolerance, bool) or not 0 <= tolerance < 1:
         raise InputError(f"Expected `tolerance` to be an accuracy, at least 0 and below 1, but got {tolerance!r}.")
-    if shots is not None and (not isinstance(shots, Integral) or isinstance(shots, bool) or shots < 1):
+    if shots is not None and not is_whole(shots, 1):
         raise InputError(
             f"Expected `shots` to be a whole number of images of each class, at least 1, but got {shots!r}."
         )

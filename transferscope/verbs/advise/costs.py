@@ -204,7 +204,7 @@ class Timer:
     def _steps(self, net: CutNetwork, lesson: Lesson, recipe: Recipe) -> tuple[float, float, float]:
         """Return the seconds of one optimiser step, those of the frozen prefix on all images, and the power (W)."""
 
-        def run_for(epochs: int, budget_s: float) -> tuple[float, float, float]:
+        def run_for(epochs: int, budget_s: float | None) -> tuple[float, float, float]:
             short = replace(recipe, epochs=epochs, min_steps=0, views=1, budget_s=budget_s)
             with self.meter.run() as run:
                 _, training = train(

@@ -16,10 +16,11 @@ from transferscope.activations.capture import Activations, Layers, capture, chec
 from transferscope.activations.grams import GramReducer
 from transferscope.activations.kept import KeptFeatures
 from transferscope.activations.reductions import CommonPositions, Reduction, has_class_token, map_side
+from transferscope.activations.stages import unwrapped
 from transferscope.arrays import backend
 from transferscope.data.batches import FEWEST, Pair, image_pairs
 from transferscope.data.images import Transform
-from transferscope.errors import CaptureError, InputError, TransferscopeWarning, near
+from transferscope.errors import CaptureError, InputError, TransferscopeWarning, check_whole, near
 from transferscope.networks.loading import IMAGENET_MEAN, IMAGENET_STD
 from transferscope.results import labelled
 from transferscope.runtime.progress import Report, silent
@@ -62,7 +63,7 @@ def compare(
     Parameters
     ----------
     net_x, net_y : torch.nn.Module
-        May be the same network, which then runs once.
+        May be the same network, which then runs once. Wrappers are looked through, as in `capture`.
     images : torch.Tensor, DataLoader, Dataset or Target
         A tensor (n_samples, channels, height, width), already normalised for both networks; or a loader or
         dataset of such images, alone or first in a tuple; or a target, whose images `transform` prepares.
@@ -168,8 +169,9 @@ def compare_by(
 ) -> dict[str, xr.DataArray]:
     """Do what `compare` does for several measures in the same pass over the images: measure name to result."""
     check_options(measures, reduce, estimator, permutations, batch_size)
+    permutations, batch_size, seed = int(permutations), int(batch_size), check_whole("seed", seed, 0)
     where = backend.resolve_device(device)
-    nets = [net.module if isinstance(net, nn.DataParallel) else net for net in (net_x, net_y)]
+    nets = [unwrapped(net) for net in (net_x, net_y)]
     for net in nets:
         net.to(where)
     stream = image_pairs(
@@ -350,7 +352,5 @@ def check_options(
         raise InputError("Expected `reduce` to give features (n_samples, n_features), but got None; use 'flatten'.")
     if estimator not in ("minibatch", "exact"):
         raise InputError(f"Expected `estimator` to be 'minibatch' or 'exact', but got {estimator!r}.")
-    if permutations < 0:
-        raise InputError(f"Expected `permutations` to be 0 or more, but got {permutations}.")
-    if batch_size < FEWEST:
-        raise InputError(f"Expected `batch_size` to be at least {FEWEST}, but got {batch_size}.")
+    check_whole("permutations", permutations, 0)
+    check_whole("batch_size", batch_size, FEWEST)

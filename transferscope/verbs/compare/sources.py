@@ -87,7 +87,7 @@ def compare_sources(
     SourceError
         When a network cannot be loaded, run or compared.
     """
-    check_arguments(samples, batch_size, seed, reference)
+    samples, batch_size, seed = check_arguments(samples, batch_size, seed, reference)
     measures = list(dict.fromkeys([measures] if isinstance(measures, str) else measures))
     if not measures:
         raise InputError("Expected `measures` to name one measure at least, but got none; leave it out for linear CKA.")

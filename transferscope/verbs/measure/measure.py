@@ -152,7 +152,7 @@ def prepare(
     trust_code: bool = False,
 ) -> Grid:
     """Plan a grid, see `measure`, and read its images; nothing is written yet."""
-    check_arguments(1, batch_size, seed, "compact")
+    _, batch_size, seed = check_arguments(1, batch_size, seed, "compact")
     known_protocols(protocols)
     check_numbers(samples_per_class, depths, seeds=seeds, test_samples=test_samples, jobs=jobs)
     where = backend.resolve_device(device)

@@ -11,6 +11,8 @@ from transferscope.verbs.measure.rows import ForeignError, Row
 
 SCHEMA_VERSION = 1
 
+_DAY_S = 86_400.0
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -66,7 +68,16 @@ def read_settings(path: Path) -> dict[str, Any] | None:
         isinstance(found.get(name), dict) for name in ("target", "options", "sources")
     ):
         raise ForeignError(f"{path.name} does not hold the settings of a measure")
+    _without_day(found["options"])
     return found
+
+
+def _without_day(options: dict[str, Any]) -> None:
+    """Read the budget of one day, which used to stand for none in every recipe of a measure, as none."""
+    recipes = options.get("recipes")
+    for recipe in recipes.values() if isinstance(recipes, dict) else ():
+        if isinstance(recipe, dict) and recipe.get("budget_s") == _DAY_S:
+            recipe["budget_s"] = None
 
 
 def check(recorded: dict[str, Any] | None, wanted: dict[str, Any], rows: Sequence[Row]) -> None:

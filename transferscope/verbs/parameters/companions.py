@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.activations.stages import evaluating, trace
-from transferscope.errors import InputError, SourceError
+from transferscope.errors import InputError, SourceError, check_whole
 from transferscope.protocols.training.loop import deterministic_kernels
 from transferscope.protocols.training.single import trainable
 from transferscope.verbs.compare.networks import compare
@@ -75,8 +75,7 @@ def gradient_signal_to_noise(
             f"Expected at least 4 `images` and a label for each, to compare batches of them, but got {len(images)} "
             f"images and {len(labels)} labels."
         )
-    if batches < 2:
-        raise InputError(f"Expected `batches` to be at least 2, but got {batches!r}.")
+    batches = check_whole("batches", batches, 2)
     parameters = trainable(net, groups, "layer")
     # Batches with more of some classes than of others would differ by more than chance.
     classes = len(labels.unique())

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from transferscope.errors import InputError
+from transferscope.errors import InputError, check_whole
 
 PREDICTORS = ("log_samples", "frechet", "within", "between")
 """ln of the number of training images, domain gap and diversity. Not `mmd` too: it says much the same as `frechet`."""
@@ -80,6 +80,8 @@ def explain(
     InputError
         When a column is missing.
     """
+    check_whole("draws", draws, 1)
+    check_whole("seed", seed, 0)
     plain = [name for name in predictors if name != "log_samples"]
     _require(runs, "runs", ["source", "target", "samples_per_class", "criterion", "samples", response, *plain])
     positive = np.isfinite(runs[response]) & (runs[response] > 0)

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transferscope.errors import InputError, SourceError
+from transferscope.errors import InputError, SourceError, check_whole
 from transferscope.networks.checkpoints import load_checkpoint
 from transferscope.networks.loading import build_untrained
 from transferscope.networks.zoo import Source
@@ -24,14 +23,12 @@ class Initial:
     draws
         State dicts of the source's architecture, its classifier included: floating-point tensors only, float32,
         on the CPU. One where the weights are given.
-    given
-        Whether they are the very weights that training began with.
     description
-        ``"given: net.initial.pt"`` or ``"redrawn by the architecture's own initialiser, seeds 0 to 4"``.
+        Whether they are the very weights that training began with: ``"given: net.initial.pt"`` or
+        ``"redrawn by the architecture's own initialiser, seeds 0 to 4"``.
     """
 
     draws: tuple[dict[str, Tensor], ...]
-    given: bool
     description: str
 
 
@@ -62,8 +59,7 @@ def initial_weights(source: Source, *, redraws: int = 5, seed: int = 0, trust_co
         the factory has no checkpoint beside it, or gives most convolution and linear weights (those that are not
         constant) the same values for two seeds: what it loads is not what training began with.
     """
-    if isinstance(redraws, bool) or not isinstance(redraws, int | np.integer) or redraws < 1:
-        raise InputError(f"Expected `redraws` to be a whole number of at least 1, but got {redraws!r}.")
+    check_whole("redraws", redraws, 1)
     if source.initial is not None:
         module = build_untrained(source, seed=seed, trust_code=trust_code)
         try:
@@ -73,7 +69,7 @@ def initial_weights(source: Source, *, redraws: int = 5, seed: int = 0, trust_co
             raise SourceError(f"{where}: {error}") from error
         state = _floating(module)
         _weights(source, state, "initial")
-        return Initial((state,), True, f"given: {source.initial.name}")
+        return Initial((state,), f"given: {source.initial.name}")
     if source.loader == "python" and source.checkpoint is None:
         raise SourceError(
             f"source {source.name!r}: without a checkpoint, what its factory returns are the weights of the source, "
@@ -87,7 +83,7 @@ def initial_weights(source: Source, *, redraws: int = 5, seed: int = 0, trust_co
         other = draws[1] if redraws > 1 else _floating(build_untrained(source, seed=seed + 1, trust_code=trust_code))
         _check_redrawn(source, draws[0], other)
     seeds = f"seeds {seed} to {seed + redraws - 1}" if redraws > 1 else f"seed {seed}"
-    return Initial(draws, False, f"redrawn by the architecture's own initialiser, {seeds}")
+    return Initial(draws, f"redrawn by the architecture's own initialiser, {seeds}")
 
 
 def _floating(module: nn.Module) -> dict[str, Tensor]:

@@ -110,7 +110,7 @@ def measure(
     TransferscopeWarning
         When a source has learnt nothing of a target.
     """
-    check_arguments(1, batch_size, seed, "compact")
+    _, batch_size, seed = check_arguments(1, batch_size, seed, "compact")
     check_numbers(samples_per_class, seeds=seeds, redraws=redraws, test_samples=test_samples)
     if steps is not None:
         check_numbers(samples_per_class, steps=steps)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transferscope.activations.stages import evaluating
 from transferscope.arrays.backend import from_torch, stream_of
 from transferscope.arrays.displacement import Displacement, displacement
-from transferscope.errors import InputError, SourceError, TransferscopeWarning
+from transferscope.errors import InputError, SourceError, TransferscopeWarning, check_whole
 from transferscope.protocols.training.loop import deterministic_kernels
 from transferscope.protocols.training.recipe import Recipe, batch_bounds
 from transferscope.protocols.training.single import evaluate, fit
@@ -114,8 +114,7 @@ def follow(
         raise InputError(
             f"Expected one label for each of at least one image, but got {len(images)} images and {len(labels)} labels."
         )
-    if classes < 2:
-        raise InputError(f"Expected `classes` to be at least 2, but got {classes}.")
+    check_whole("classes", classes, 2)
     steps_per_epoch = len(batch_bounds(len(labels), recipe.batch_size)) - 1
     total = recipe.most_epochs(len(labels)) * steps_per_epoch
     wanted = _steps(total)
@@ -130,7 +129,7 @@ def follow(
             recorder.record(training.steps)
     if training.stopped == "budget":
         warnings.warn(
-            f"Training stopped after {training.steps} of {total} steps, when its {recipe.budget_s:g} s were over; the "
+            f"Training stopped after {training.steps} of {total} steps, when its {recipe.limit_s:g} s were over; the "
             "trajectory ends there. Raise the recipe's `budget_s`.",
             TransferscopeWarning,
             stacklevel=2,

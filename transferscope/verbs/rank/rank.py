@@ -11,7 +11,12 @@ import pandas as pd
 
 from transferscope.arrays import backend
 from transferscope.data.target import load_target
-from transferscope.errors import InputError, SourceError, noted_warnings
+from transferscope.errors import (
+    InputError,
+    SourceError,
+    is_whole,
+    noted_warnings,
+)
 from transferscope.networks import loading
 from transferscope.networks.zoo import OWN, Source, Zoo, load_zoo
 from transferscope.prediction.expected import expected_accuracies, most_samples
@@ -116,19 +121,18 @@ def rank(
     SourceError
         When not a single source could be ranked; single failures are in `Ranking.failed`.
     """
-    check_arguments(samples, batch_size, seed, reference)
+    samples, batch_size, seed = check_arguments(samples, batch_size, seed, reference)
     kept = protocols_of(protocol)
     names = _scores_of_mode(mode, scores)
     if objective not in OBJECTIVES:
         raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {objective!r}.")
-    if shots is not None and (not isinstance(shots, (int, np.integer)) or shots < 1):
+    if shots is not None and not is_whole(shots, 1):
         raise InputError(f"Expected `shots` to be a whole number of at least 1, or None, but got {shots!r}.")
-    if not isinstance(uncertainty, (int, np.integer)) or uncertainty < 0 or uncertainty == 1:
+    if not is_whole(uncertainty, 0) or uncertainty == 1:
         raise InputError(
             f"Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got {uncertainty!r}."
         )
-    samples, batch_size, seed, uncertainty = int(samples), int(batch_size), int(seed), int(uncertainty)
-    shots = None if shots is None else int(shots)
+    uncertainty, shots = int(uncertainty), None if shots is None else int(shots)
     recipe = recipe or reference_recipe()
     where = backend.resolve_device(device)
     sources = load_zoo(zoo)

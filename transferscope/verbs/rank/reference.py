@@ -179,7 +179,7 @@ class ReferenceMaker:
             # Fewer epochs are no help where the least number of steps decides how many there are.
             advice = "Raise the budget or lower the epochs" if epochs == self.recipe.epochs else "Raise the budget"
             warnings.warn(
-                f"The reference's time budget of {self.recipe.budget_s:g} s ran out after {record.epochs} of {epochs} "
+                f"The reference's time budget of {self.recipe.limit_s:g} s ran out after {record.epochs} of {epochs} "
                 f"epochs: how far it got depends on this machine's speed. {advice} for a repeatable answer.",
                 TransferscopeWarning,
                 stacklevel=2,
