@@ -87,11 +87,11 @@ def told(monkeypatch):
     )
     known = SimpleNamespace(advice=advice, asked={})
 
-    def say(*_args, **options):
-        known.asked = options
+    def say(request):
+        known.asked = vars(request)
         return known.advice
 
-    monkeypatch.setattr("transferscope.verbs.advise.advise.advise", say)
+    monkeypatch.setattr("transferscope.verbs.advise.advise.answer", say)
     return known
 
 
@@ -141,7 +141,7 @@ class TestAnswers:
         def interrupted(*_args, **_options):
             raise KeyboardInterrupt
 
-        for work in ("rank", "head_shifts", "_costs", "Timer.training", "Timer.forward"):
+        for work in ("answer_rank", "head_shifts", "_costs", "Timer.training", "Timer.forward"):
             with monkeypatch.context() as context:
                 context.setattr(f"transferscope.verbs.advise.advise.{work}", interrupted)
                 assert advise() == 130

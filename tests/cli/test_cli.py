@@ -171,11 +171,11 @@ class TestRank:
     def test_the_reference_is_trained_as_in_python(self, target, zoo, capsys, monkeypatch):
         recipes = []
 
-        def noted(*_args, recipe, **_options):
-            recipes.append(recipe)
+        def noted(request):
+            recipes.append(request.recipe)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("transferscope.verbs.rank.rank.rank", noted)
+        monkeypatch.setattr("transferscope.verbs.rank.rank.answer", noted)
         places = ["--target", str(target), "--sources", str(zoo)]
         assert run(["rank", *places]) == 130
         assert run(["rank", *places, "--reference-epochs", "7", "--reference-budget", "9"]) == 130
@@ -254,7 +254,7 @@ class TestRank:
         assert "nowhere.yaml" in capsys.readouterr().err
 
     def test_an_output_folder_that_cannot_be_written_is_known_before_the_work(self, target, zoo, capsys, monkeypatch):
-        monkeypatch.setattr("transferscope.verbs.rank.rank.rank", None)
+        monkeypatch.setattr("transferscope.verbs.rank.rank.answer", None)
         with open("occupied", "w", encoding="utf-8") as file:
             file.write("a file")
         assert rank(target, zoo, "-o", "occupied") == 2
@@ -288,7 +288,7 @@ class TestRank:
         def wrapped(*_args, **_options):
             raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
 
-        monkeypatch.setattr("transferscope.verbs.rank.rank.rank", wrapped)
+        monkeypatch.setattr("transferscope.verbs.rank.rank.answer", wrapped)
         assert rank(target, zoo) == 130
         assert "Interrupted" in capsys.readouterr().err
 
@@ -296,7 +296,7 @@ class TestRank:
         def full(*_args, **_options):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("transferscope.verbs.rank.rank.rank", full)
+        monkeypatch.setattr("transferscope.verbs.rank.rank.answer", full)
         assert rank(target, zoo) == 1
         err = capsys.readouterr().err
         assert "No space left on device" in err
@@ -320,7 +320,7 @@ class TestRank:
         def bug(*_args, **_options):
             raise ZeroDivisionError("oops")
 
-        monkeypatch.setattr("transferscope.verbs.rank.rank.rank", bug)
+        monkeypatch.setattr("transferscope.verbs.rank.rank.answer", bug)
         assert rank(target, zoo) == 1
         err = capsys.readouterr().err
         assert "ZeroDivisionError: oops" in err

@@ -87,11 +87,11 @@ class TestChoices:
         from transferscope.prediction import selection
         from transferscope.protocols.training import recipe
         from transferscope.verbs.compare import networks
-        from transferscope.verbs.rank import rank as verb_rank
+        from transferscope.verbs.rank import request
 
         assert {*rank.PROTOCOLS} == {*selection.PROTOCOLS, "any"}
         assert {*rank.OBJECTIVES} == {*selection.OBJECTIVES}
-        assert rank.MODES == verb_rank.MODES
+        assert rank.MODES == request.MODES
         choices = {(name, param.name): param.type for name in VERBS for param in verb(name).params}
         for name in ("measure", "parameters"):
             assert tuple(choices[name, "optimiser"].choices) == recipe.OPTIMISERS

@@ -325,7 +325,7 @@ class Result:
     ],
 )  # fmt: skip
 def test_it_is_said_on_stderr_where_the_files_went(capsys, names, written, told):
-    options.deliver(Result(*names), None, "csv", "my out", False, written)
+    options.Sink("my out", "csv", False, False).deliver(Result(*names), None, written)
     assert capsys.readouterr() == ("csv\n", told)
-    options.deliver(Result(*names), None, "csv", "my out", True, written)
+    options.Sink("my out", "csv", True, False).deliver(Result(*names), None, written)
     assert capsys.readouterr() == ("csv\n", "")

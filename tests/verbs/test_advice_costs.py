@@ -15,8 +15,10 @@ from transferscope.protocols.heads.linear import HeadFit
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
 from transferscope.runtime.footprint import Meter
 from transferscope.runtime.power import carbon_intensity
+from transferscope.runtime.progress import Reporter
 from transferscope.verbs.advise import costs
 from transferscope.verbs.advise.costs import HeadCost, Timer, TrainingCost, footprint
+from transferscope.verbs.bench import Bench
 
 JOULES_PER_KWH = 3.6e6
 RECIPE = Recipe(epochs=40, min_steps=300, batch_size=32, views=16)
@@ -92,12 +94,17 @@ def network(tmp_path_factory):
     return load_network(ts.load_zoo([entry])["net"], trust_code=True)
 
 
+def bench_of(network, probe):
+    zoo = ts.load_zoo([network.source])
+    return Bench(probe, probe, zoo, torch.device("cpu"), 16, 0, True, Reporter(False))
+
+
 @pytest.fixture
 def timer(network, probe, meter):
     stages = [Stage("early", (5, 4, 4), 10, 100), Stage("late", (7,), 20, 200)]
     rng = np.random.default_rng(0)
     layers = [rng.normal(size=(50, width)).astype(np.float32) for width in (5, 7)]
-    return Timer(network, stages, layers, probe, torch.device("cpu"), 16, 0, True, meter)
+    return Timer(network, stages, layers, bench_of(network, probe), meter)
 
 
 class TestTiming:
@@ -184,9 +191,7 @@ class TestTiming:
         stages = resolve_stages(net, "auto", torch.zeros(1, 3, 16, 16), cuts_only=True)
         images = torch.stack([network.transform(probe.image(i)) for i in range(50)])
         arrays = collect(net, [images], [stage.layer for stage in stages], reduce="mean", device=torch.device("cpu"))
-        timer = Timer(
-            network, stages, list(arrays.values()), probe, torch.device("cpu"), 16, 0, True, meter
-        )  # fmt: skip
+        timer = Timer(network, stages, list(arrays.values()), bench_of(network, probe), meter)
         forward = timer.forward()
         assert list(forward[0]) == [stage.layer for stage in stages]
         for protocol, trials in (("truncate", 5), ("fne", 1), ("toptuning", 21)):
@@ -208,6 +213,6 @@ class TestTiming:
         rng = np.random.default_rng(0)
         few = ts.load_target((rng.integers(0, 255, (7, 8, 8, 3), dtype=np.uint8), np.arange(7) % 2))
         stages, layers = [Stage("only", (5,), 1, 1)], [rng.normal(size=(7, 5))]
-        timer = Timer(network, stages, layers, few, torch.device("cpu"), 16, 0, True, meter)
+        timer = Timer(network, stages, layers, bench_of(network, few), meter)
         cost = timer.head("truncate", 1, ({"only": 0.1}, 1.0), searched=searched)
         assert (cost.trials, cost.sizes) == (trials, sizes)

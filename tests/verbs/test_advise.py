@@ -155,7 +155,7 @@ class TestAdvise:
             ({"tolerance": 1}, "`tolerance`.*but got 1"),
             ({"tolerance": math.nan}, "`tolerance`.*but got nan"),
             ({"tolerance": "much"}, "`tolerance`.*'much'"),
-            ({"shots": 0}, "`shots` to be a whole number of images of each class, at least 1, but got 0"),
+            ({"shots": 0}, "`shots` to be a whole number of images of each class, at least 1, or None, but got 0"),
             ({"shots": 2.5}, "`shots`.*2.5"),
             ({"source": "narow"}, r"`source` to name a source of the zoo, but got 'narow' \(did you mean 'narrow'"),
             ({"source": "?"}, "there are narrow, wide"),

@@ -31,6 +31,7 @@ from transferscope.verbs.measure import pool
 from transferscope.verbs.measure.executor import Executor
 from transferscope.verbs.measure.measure import prepare
 from transferscope.verbs.measure.plan import Run
+from transferscope.verbs.measure.request import MeasureRequest
 
 COLUMNS = [
     "source", "target", "protocol", "depth", "depths", "layer", "samples_per_class", "samples", "seed", "accuracy",
@@ -144,7 +145,8 @@ def measure(zoo, output="out", target=None, **options):
 
 
 def planned(zoo, output="out", target=None, **options):
-    return prepare(noise(48) if target is None else target, zoo, output, **{**DEFAULTS, **options})
+    wanted = {"target": noise(48) if target is None else target, "zoo": zoo, "output": output, **DEFAULTS, **options}
+    return prepare(MeasureRequest(**wanted))
 
 
 def truncate(path):

@@ -170,7 +170,7 @@ class TestRank:
                 seen = bars.setdefault(description, [])
                 yield lambda done, total: seen.append((done, total))
 
-        for module in ("data.target", "verbs.rank.rank"):
+        for module in ("data.target", "verbs.bench"):
             monkeypatch.setattr(f"transferscope.{module}.Reporter", Recorder)
         with pytest.warns(TransferscopeWarning, match="Nothing like this target was measured"):
             rank(write(tmp_path / "data", "x*12", "y*12"), two)
@@ -202,13 +202,16 @@ class TestRank:
             ({"protocol": "finetun"}, "did you mean 'finetune'"),
             ({"objective": "speed"}, "`objective` to be one of accuracy,"),
             ({"mode": "fast"}, "`mode` to be one of default, quick"),
-            ({"shots": 0}, "`shots` to be a whole number of at least 1"),
-            ({"shots": True}, "`shots` to be a whole number of at least 1, or None, but got True"),
-            ({"shots": 2.5}, "`shots` to be a whole number of at least 1"),
+            ({"shots": 0}, "`shots` to be a whole number of images of each class, at least 1"),
+            (
+                {"shots": True},
+                "`shots` to be a whole number of images of each class, at least 1, or None, but got True",
+            ),
+            ({"shots": 2.5}, "`shots` to be a whole number of images of each class, at least 1"),
         ],
     )
     def test_unknown_choices_are_errors_before_anything_is_trained(self, digits, two, option, message, monkeypatch):
-        monkeypatch.setattr("transferscope.verbs.rank.rank.load_target", None)
+        monkeypatch.setattr("transferscope.verbs.bench.load_target", None)
         with pytest.raises(InputError, match=message):
             rank(digits, two, **option)
 
@@ -353,15 +356,15 @@ class TestFailures:
             rank(digits, two, **{option: value})
 
     def test_an_interrupt_passes_through_and_the_next_run_completes(self, digits, two, monkeypatch):
-        from transferscope.verbs.rank import scorer
+        from transferscope.verbs import bench
 
-        real = scorer.layer_features
+        real = bench.layer_features
 
         def interrupted(*args, **options):
-            monkeypatch.setattr(scorer, "layer_features", real)
+            monkeypatch.setattr(bench, "layer_features", real)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(scorer, "layer_features", interrupted)
+        monkeypatch.setattr(bench, "layer_features", interrupted)
         with pytest.raises(KeyboardInterrupt):
             rank(digits, two)
         assert len(rank(digits, two).recommendations) == 3

@@ -1,5 +1,7 @@
 """`transferscope advise`: which way to transfer the best source, at what accuracy and cost."""
 
+from typing import Any
+
 import click
 
 from transferscope.cli import completion, options
@@ -7,6 +9,7 @@ from transferscope.cli import completion, options
 
 @click.command(
     "advise",
+    cls=options.Command,
     short_help="Which way to transfer a source, at what accuracy and cost.",
     epilog="""\b
 Examples:
@@ -41,26 +44,7 @@ On what `transferscope demo -o demo` makes:
 @options.output("transferscope-advice", "Where advice.json and advice.csv go.")
 @options.together(options.output_format, options.quiet, options.verbose)
 @click.pass_context
-def command(
-    ctx: click.Context,
-    target: str,
-    sources: str,
-    source: str | None,
-    shots: int | None,
-    tolerance: float,
-    country: str,
-    samples: int,
-    reference_epochs: int,
-    reference_budget: float,
-    device: str,
-    batch_size: int,
-    seed: int,
-    trust_code: bool,
-    output: str,
-    output_format: str,
-    quiet: bool,
-    verbose: bool,
-) -> None:
+def command(ctx: click.Context, /, **asked: Any) -> None:
     """Say which way to transfer a source to a folder of labelled images, with expected accuracy and cost of each way.
 
     Linear head, full-network embedding and top-tuning on frozen features, partial and full fine-tuning, and training
@@ -68,30 +52,15 @@ def command(
 
     Exit code 3: done, but some sources failed, or some ways do not work with this source; they are listed.
     """
-    options.set_up_messages(quiet, verbose)
-    from transferscope.protocols.scratch import reference_recipe
+    sink = options.Sink.of(asked)
+    sink.prepare()
+    options.trained_reference(asked)
     from transferscope.report.terminal.advice import print_advice
-    from transferscope.results.files import prepare_folder
-    from transferscope.verbs.advise.advise import advise
+    from transferscope.verbs.advise.advise import answer
+    from transferscope.verbs.advise.request import AdviseRequest
 
-    # Before the work starts, not after it.
-    folder = prepare_folder(output)
     with options.stdout_for_results():
-        advice = advise(
-            target,
-            sources,
-            source=source,
-            shots=shots,
-            tolerance=tolerance,
-            device=device,
-            samples=samples,
-            batch_size=batch_size,
-            seed=seed,
-            country=country,
-            recipe=reference_recipe(reference_epochs, reference_budget),
-            progress=not quiet,
-            trust_code=trust_code,
-        )
-    options.deliver(advice, print_advice, output_format, folder, quiet)
+        advice = answer(AdviseRequest(**asked))
+    sink.deliver(advice, print_advice)
     if advice.failed or advice.left_out:
         ctx.exit(3)

@@ -1,6 +1,6 @@
 """`transferscope compare`: which layers of two networks are alike."""
 
-from typing import Literal
+from typing import Any
 
 import click
 
@@ -9,6 +9,7 @@ from transferscope.cli import completion, options
 
 @click.command(
     "compare",
+    cls=options.Command,
     short_help="Which layers of two networks are alike.",
     epilog="""\b
 Examples:
@@ -61,71 +62,22 @@ On what `transferscope demo -o demo` makes:
 @options.together(options.device, options.batch_size, options.seed, options.trust_code)
 @options.output("transferscope-results", "Where compare.nc and the heatmaps go.")
 @options.together(options.output_format, options.quiet, options.verbose)
-def command(
-    x: str,
-    y: str,
-    target: str,
-    sources: str,
-    measures: tuple[str, ...],
-    reduce: Literal["flatten", "mean", "grid", "class_token", "positions"],
-    estimator: Literal["minibatch", "exact"],
-    standardize: bool,
-    standard_error: bool,
-    permutations: int,
-    precision: Literal["float32", "tf32", "bfloat16"],
-    layers_x: tuple[str, ...],
-    layers_y: tuple[str, ...],
-    samples: int,
-    reference: str,
-    reference_epochs: int,
-    reference_budget: float,
-    device: str,
-    batch_size: int,
-    seed: int,
-    trust_code: bool,
-    output: str,
-    output_format: str,
-    quiet: bool,
-    verbose: bool,
-) -> None:
+def command(**asked: Any) -> None:
     """Compare the layers of two networks on a folder of images: for each layer of A the closest of B.
 
     A and B are sources of the zoo, or one and the same, or `scratch`: the network that `rank` compares with.
     """
-    options.set_up_messages(quiet, verbose)
-    from transferscope.protocols.scratch import reference_recipe
-    from transferscope.results.files import prepare_folder
-    from transferscope.verbs.compare.sources import compare_sources
-
-    # Before the work starts, not after it.
-    folder = prepare_folder(output)
-    with options.stdout_for_results():
-        comparison = compare_sources(
-            x,
-            y,
-            target,
-            sources,
-            measures=measures,
-            layers_x=_layers(layers_x),
-            layers_y=_layers(layers_y),
-            reduce=reduce,
-            standardize=standardize,
-            estimator=estimator,
-            standard_error=standard_error,
-            permutations=permutations,
-            precision=precision,
-            reference=reference,
-            recipe=reference_recipe(reference_epochs, reference_budget),
-            device=device,
-            samples=samples,
-            batch_size=batch_size,
-            seed=seed,
-            progress=not quiet,
-            trust_code=trust_code,
-        )
+    sink = options.Sink.of(asked)
+    sink.prepare()
+    options.trained_reference(asked)
+    asked |= {name: _layers(asked[name]) for name in ("layers_x", "layers_y")}
     from transferscope.report.terminal.comparison import print_comparison
+    from transferscope.verbs.compare.request import CompareRequest
+    from transferscope.verbs.compare.sources import answer
 
-    options.deliver(comparison, print_comparison, output_format, folder, quiet)
+    with options.stdout_for_results():
+        comparison = answer(CompareRequest(**asked))
+    sink.deliver(comparison, print_comparison)
 
 
 def _layers(globs: tuple[str, ...]) -> str | tuple[str, ...] | None:

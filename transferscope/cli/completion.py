@@ -26,7 +26,7 @@ def sources(*more: str, or_files: bool = False) -> Completion:
     """Offer the sources of the zoo that `--sources` names further left, and `more`; else files, where that is asked."""
 
     def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
-        found = _beginning([*more, *_names(ctx.params.get("sources"))], incomplete)
+        found = _beginning([*more, *_names(ctx.params.get("zoo"))], incomplete)
         return found or (_places(incomplete, "file") if or_files else [])
 
     return complete

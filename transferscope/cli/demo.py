@@ -12,6 +12,7 @@ _SHOTS = 16
 
 @click.command(
     "demo",
+    cls=options.Command,
     short_help="All of it on things made on the spot.",
     epilog="""\b
 Examples:

@@ -10,6 +10,7 @@ from transferscope.cli import completion, options
 
 @click.command(
     "layers",
+    cls=options.Command,
     short_help="Where a source can be captured and cut.",
     epilog="""\b
 Examples:
@@ -26,7 +27,7 @@ On what `transferscope demo -o demo` makes:
 @options.together(options.trust_code, options.output_format, options.quiet, options.verbose)
 def command(
     source: str,
-    sources: str,
+    zoo: str,
     everything: bool,
     trust_code: bool,
     output_format: str,
@@ -38,7 +39,7 @@ def command(
     from transferscope.verbs.layers import list_layers
 
     with options.stdout_for_results():
-        table = list_layers(source, sources, everything=everything, trust_code=trust_code)
+        table = list_layers(source, zoo, everything=everything, trust_code=trust_code)
     if output_format == "json":
         sys.stdout.write(json.dumps(table.reset_index().to_dict("records"), indent=1) + "\n")
     elif output_format == "csv":

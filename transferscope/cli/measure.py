@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "measure",
+    cls=options.Command,
     short_help="Really run the transfers, and record what they give and cost.",
     epilog="""\b
 Examples:
@@ -81,82 +82,42 @@ On what `transferscope demo -o demo` makes:
 @options.output("transferscope-measurement", "Where runs.csv grows and the tables and pictures go.")
 @options.together(options.output_format, options.quiet, options.verbose)
 @click.pass_context
-def command(
-    ctx: click.Context,
-    target: str,
-    sources: str,
-    protocols: str,
-    samples_per_class: str,
-    depths: str,
-    seeds: int,
-    test_samples: int,
-    learning_rates: str | None,
-    optimiser: str,
-    epochs: int,
-    min_steps: int,
-    early_stopping: bool,
-    jobs: int,
-    time_budget: float | None,
-    dry_run: bool,
-    retry_failed: bool,
-    country: str,
-    device: str,
-    batch_size: int,
-    seed: int,
-    trust_code: bool,
-    output: str,
-    output_format: str,
-    quiet: bool,
-    verbose: bool,
-) -> None:
+def command(ctx: click.Context, /, **asked: Any) -> None:
     """Run real transfers over sources, protocols, depths and numbers of images, and record what each gave and cost.
 
     Each finished run is one line of runs.csv at once. Stop it whenever you like: the same command runs what is missing.
 
     Exit code 3: done, but some runs failed; they are listed and their reasons are in runs.csv.
     """
-    options.set_up_messages(quiet, verbose)
-    from transferscope.results.files import prepare_folder
+    sink = options.Sink.of(asked)
+    dry_run, minutes = asked.pop("dry_run"), asked["time_budget"]
     from transferscope.verbs.measure.measure import prepare
     from transferscope.verbs.measure.plan import parse_depths, parse_protocols, parse_sizes
+    from transferscope.verbs.measure.request import MeasureRequest
 
-    chosen = parse_protocols(protocols), parse_sizes(samples_per_class), parse_depths(depths)
+    asked |= {
+        "protocols": parse_protocols(asked["protocols"]),
+        "samples_per_class": parse_sizes(asked["samples_per_class"]),
+        "depths": parse_depths(asked["depths"]),
+        "learning_rates": _rates(asked["learning_rates"]),
+        "time_budget": None if minutes is None else 60 * minutes,
+        "output": sink.output,
+    }
     if not dry_run:
-        prepare_folder(output)
+        sink.prepare()
     with options.stdout_for_results():
-        grid = prepare(
-            target,
-            sources,
-            output,
-            protocols=chosen[0],
-            samples_per_class=chosen[1],
-            depths=chosen[2],
-            seeds=seeds,
-            test_samples=test_samples,
-            optimiser=optimiser,
-            epochs=epochs,
-            min_steps=min_steps,
-            early_stopping=early_stopping,
-            learning_rates=_rates(learning_rates),
-            jobs=jobs,
-            retry_failed=retry_failed,
-            country=country,
-            device=device,
-            batch_size=batch_size,
-            seed=seed,
-            progress=not quiet,
-            trust_code=trust_code,
-        )
+        request = MeasureRequest(**asked)
+        grid = prepare(request)
         if dry_run:
             estimate = grid.estimate()
         else:
-            measurement = grid.run(None if time_budget is None else 60 * time_budget)
+            measurement = grid.run(request.time_budget)
     if dry_run:
-        _print_estimate(estimate, output_format)
+        _print_estimate(estimate, sink.output_format)
         return
     from transferscope.report.terminal.measurement import print_measurement
 
-    options.deliver(measurement, print_measurement, output_format, output, quiet, written=("runs.csv",))
+    sink.deliver(measurement, print_measurement, written=("runs.csv",))
     if measurement.failed or len(measurement.failed_runs):
         ctx.exit(3)
 

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,32 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+HOW = {
+    "samples", "device", "batch_size", "seed", "trust_code", "reference", "reference_epochs", "reference_budget",
+    "jobs", "precision", "progress", "retry_failed", "time_budget", "uncertainty", "mode", "redraws",
+}  # fmt: skip
+WHERE = {"output", "output_format", "quiet", "verbose"}
+
+
+class Command(click.Command):
+    """A verb whose help shows its options in groups: what is asked, how it is computed, where it goes."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those of one group together."""
+        groups = {"What is asked": set[str](), "How it is computed": HOW, "Where it goes": WHERE}
+        records: dict[str, list[tuple[str, str]]] = {title: [] for title in groups}
+        for param in self.get_params(ctx):
+            title = next((title for title, names in groups.items() if param.name in names), "What is asked")
+            if param is self.get_help_option(ctx):
+                title = "Where it goes"
+            if (record := param.get_help_record(ctx)) is not None:
+                records[title].append(record)
+        for title, lines in records.items():
+            if lines:
+                with formatter.section(title):
+                    formatter.write_dl(lines)
+
 
 target = click.option(
     "--target", required=True, metavar="FOLDER", shell_complete=completion.folders,
@@ -47,7 +74,12 @@ trust_code = click.option(
     "--trust-code", is_flag=True, help="Run the Python factories that the zoo names. Look at them first."
 )
 sources = click.option(
-    "--sources", required=True, metavar="ZOO.yaml", shell_complete=completion.files, help="The candidate networks."
+    "--sources",
+    "zoo",
+    required=True,
+    metavar="ZOO.yaml",
+    shell_complete=completion.files,
+    help="The candidate networks.",
 )
 reference = click.option(
     "--reference", default="compact", show_default=True, metavar="compact|own|SOURCE|CHECKPOINT",
@@ -130,30 +162,56 @@ def console() -> "Console":
     return found
 
 
-def deliver(
-    result: Any,
-    show: Callable[[Any, "Console"], None],
-    output_format: str,
-    folder: str | os.PathLike[str],
-    quiet: bool,
-    written: tuple[str, ...] = (),
-) -> None:
-    """Put a result on stdout as it was asked for, then its files into `folder`, and say so (`written` are there)."""
-    if output_format == "json":
-        sys.stdout.write(result.to_json())
-    elif output_format == "csv":
-        sys.stdout.write(result.to_csv())
-    else:
-        show(result, console())
-    sys.stdout.flush()
-    from transferscope.runtime.progress import Reporter
+@dataclass(frozen=True)
+class Sink:
+    """Where the result of a verb goes, and how much is said on the way."""
 
-    # After the answer, so that a folder that fills up or changes costs the files alone.
-    with Reporter(not quiet).bar("drawing and writing"):
-        names = [*written, *(path.name for path in result.save(folder))]
-    if not quiet:
-        # Apart from the table on a terminal, where both are seen.
-        click.echo("\n" * (output_format == "table") + _where(folder, names), err=True)
+    output: str
+    output_format: str
+    quiet: bool
+    verbose: bool
+
+    @classmethod
+    def of(cls, asked: dict[str, Any]) -> "Sink":
+        """Take these options out of what was asked, leave `progress` in their place, and set up messages."""
+        sink = cls(*(asked.pop(field.name) for field in fields(cls)))
+        asked["progress"] = not sink.quiet
+        set_up_messages(sink.quiet, sink.verbose)
+        return sink
+
+    def prepare(self) -> None:
+        """Make the folder: before the work starts, not after it."""
+        from transferscope.results.files import prepare_folder
+
+        prepare_folder(self.output)
+
+    def deliver(self, result: Any, show: Callable[[Any, "Console"], None], written: tuple[str, ...] = ()) -> None:
+        """Put a result on stdout as it was asked for, then its files into the folder, and say so.
+
+        Of the files, `written` are there already.
+        """
+        if self.output_format == "json":
+            sys.stdout.write(result.to_json())
+        elif self.output_format == "csv":
+            sys.stdout.write(result.to_csv())
+        else:
+            show(result, console())
+        sys.stdout.flush()
+        from transferscope.runtime.progress import Reporter
+
+        # After the answer, so that a folder that fills up or changes costs the files alone.
+        with Reporter(not self.quiet).bar("drawing and writing"):
+            names = [*written, *(path.name for path in result.save(self.output))]
+        if not self.quiet:
+            # Apart from the table on a terminal, where both are seen.
+            click.echo("\n" * (self.output_format == "table") + _where(self.output, names), err=True)
+
+
+def trained_reference(asked: dict[str, Any]) -> None:
+    """Turn the options of how the reference is trained into its recipe."""
+    from transferscope.protocols.scratch import reference_recipe
+
+    asked["recipe"] = reference_recipe(asked.pop("reference_epochs"), asked.pop("reference_budget"))
 
 
 def _where(folder: str | os.PathLike[str], names: list[str]) -> str:

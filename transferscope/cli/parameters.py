@@ -1,6 +1,6 @@
 """`transferscope parameters`: how much of each layer's parameters survives the move to a target."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -9,6 +9,7 @@ from transferscope.cli import completion, options
 
 @click.command(
     "parameters",
+    cls=options.Command,
     short_help="How much of each layer's parameters a transfer keeps.",
     epilog="""\b
 Examples:
@@ -67,29 +68,7 @@ On what `transferscope demo -o demo` makes:
 @options.output("transferscope-parameters", "Where the tables and pictures go.")
 @options.together(options.output_format, options.quiet, options.verbose)
 @click.pass_context
-def command(
-    ctx: click.Context,
-    targets: Sequence[str],
-    sources: str,
-    samples_per_class: str,
-    seeds: int,
-    epochs: int,
-    optimiser: str,
-    learning_rate: float | None,
-    steps: int | None,
-    loss: float | None,
-    redraws: int,
-    groups: str,
-    test_samples: int,
-    device: str,
-    batch_size: int,
-    seed: int,
-    trust_code: bool,
-    output: str,
-    output_format: str,
-    quiet: bool,
-    verbose: bool,
-) -> None:
+def command(ctx: click.Context, /, **asked: Any) -> None:
     """Fine-tune pretrained networks on targets and measure how well the parameters of each layer serve there.
 
     The transferability T of a layer (Chen et al. 2022) is its distance from the initial weights over its distance from
@@ -99,35 +78,16 @@ def command(
 
     Exit code 3: done, but some fine-tunings failed; they are listed.
     """
-    options.set_up_messages(quiet, verbose)
+    sink = options.Sink.of(asked)
     from transferscope.report.terminal.parameters import print_parameters
-    from transferscope.results.files import prepare_folder
     from transferscope.verbs.measure.plan import parse_sizes
-    from transferscope.verbs.parameters.study import measure
+    from transferscope.verbs.parameters.request import ParametersRequest
+    from transferscope.verbs.parameters.study import answer
 
-    sizes = parse_sizes(samples_per_class)
-    # Before the work starts, not after it.
-    folder = prepare_folder(output)
+    asked |= {"samples_per_class": parse_sizes(asked["samples_per_class"]), "targets": list(asked["targets"])}
+    sink.prepare()
     with options.stdout_for_results():
-        result = measure(
-            list(targets),
-            sources,
-            samples_per_class=sizes,
-            seeds=seeds,
-            epochs=epochs,
-            optimiser=optimiser,
-            learning_rate=learning_rate,
-            steps=steps,
-            loss=loss,
-            redraws=redraws,
-            groups=groups,
-            test_samples=test_samples,
-            device=device,
-            batch_size=batch_size,
-            seed=seed,
-            progress=not quiet,
-            trust_code=trust_code,
-        )
-    options.deliver(result, print_parameters, output_format, folder, quiet)
+        result = answer(ParametersRequest(**asked))
+    sink.deliver(result, print_parameters)
     if result.failed:
         ctx.exit(3)

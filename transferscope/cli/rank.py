@@ -1,6 +1,7 @@
 """`transferscope rank`: which source, cut where, at what accuracy."""
 
 from dataclasses import replace
+from typing import Any
 
 import click
 
@@ -14,6 +15,7 @@ MODES = ("default", "quick")
 
 @click.command(
     "rank",
+    cls=options.Command,
     short_help="Which source to start from, cut where, adapted how.",
     epilog="""\b
 Examples:
@@ -65,29 +67,7 @@ On what `transferscope demo -o demo` makes:
 @options.output("transferscope-results", "Where report.html, ranking.json, ranking.csv, scores.nc and the pictures go.")
 @options.together(options.output_format, options.quiet, options.verbose)
 @click.pass_context
-def command(
-    ctx: click.Context,
-    target: str,
-    sources: str,
-    samples: int,
-    protocol: str,
-    shots: int | None,
-    objective: str,
-    mode: str,
-    scores: tuple[str, ...],
-    uncertainty: int | None,
-    reference: str,
-    reference_epochs: int,
-    reference_budget: float,
-    device: str,
-    batch_size: int,
-    seed: int,
-    trust_code: bool,
-    output: str,
-    output_format: str,
-    quiet: bool,
-    verbose: bool,
-) -> None:
+def command(ctx: click.Context, /, **asked: Any) -> None:
     """Rank pretrained networks, each with its best cut and protocol, for a folder of labelled images.
 
     With -v, --scores or --uncertainty the table shows every score beside the baselines; with -v, or an objective other
@@ -95,43 +75,23 @@ def command(
 
     Exit code 3: done, but some sources failed; they are listed and the others are ranked.
     """
-    options.set_up_messages(quiet, verbose)
-    from transferscope.protocols.scratch import reference_recipe
+    sink = options.Sink.of(asked)
+    sink.prepare()
+    options.trained_reference(asked)
+    asked["scores"] = [name.strip() for part in asked["scores"] for name in part.split(",")] or "default"
+    asked["uncertainty"] = asked["uncertainty"] or 0
     from transferscope.report.terminal.ranking import print_ranking
-    from transferscope.results.files import prepare_folder
-    from transferscope.verbs.rank.rank import rank
+    from transferscope.verbs.rank.rank import answer
+    from transferscope.verbs.rank.request import RankRequest
 
-    # Before the work starts, not after it.
-    folder = prepare_folder(output)
     with options.stdout_for_results():
-        ranking = rank(
-            target,
-            sources,
-            device=device,
-            samples=samples,
-            protocol=protocol,
-            shots=shots,
-            objective=objective,
-            mode=mode,
-            batch_size=batch_size,
-            seed=seed,
-            progress=not quiet,
-            scores=[name.strip() for part in scores for name in part.split(",")] or "default",
-            uncertainty=uncertainty or 0,
-            reference=reference,
-            recipe=reference_recipe(reference_epochs, reference_budget),
-            trust_code=trust_code,
-        )
+        request = RankRequest(**asked)
+        ranking = answer(request)
     if ranking.provenance is not None:
         ranking = replace(ranking, provenance=replace(ranking.provenance, command=options.command_line(ctx)))
-    options.deliver(
-        ranking,
-        lambda found, console: print_ranking(found, console, costs=objective != "accuracy", detailed=verbose),
-        output_format,
-        folder,
-        quiet,
-    )
-    if verbose:
+    costs = request.objective != "accuracy"
+    sink.deliver(ranking, lambda found, console: print_ranking(found, console, costs=costs, detailed=sink.verbose))
+    if sink.verbose:
         for part, seconds in ranking.timings.items():
             click.echo(f"{part}: {seconds:.1f} s", err=True)
     if ranking.failed:

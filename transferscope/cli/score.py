@@ -11,6 +11,7 @@ from transferscope.cli import completion, options
 
 @click.command(
     "score",
+    cls=options.Command,
     short_help="Transferability scores of feature arrays of your own.",
     epilog="""\b
 Examples:

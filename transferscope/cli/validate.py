@@ -7,6 +7,7 @@ from transferscope.cli import completion, options
 
 @click.command(
     "validate",
+    cls=options.Command,
     short_help="Every problem of a zoo file, without running a network.",
     epilog="""\b
 Examples:

@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from transferscope.errors import TransferscopeError, is_interrupt
@@ -15,6 +16,11 @@ class Failure:
 
     source: str
     error: str
+
+
+def listed(failures: Iterable[Failure]) -> str:
+    """Name failures with their reasons in one line."""
+    return "; ".join(f"{each.source}: {each.error}" for each in failures)
 
 
 def failure(name: str, error: BaseException, batch_size: int, what: str = "") -> Failure:

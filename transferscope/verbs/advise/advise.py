@@ -8,30 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from transferscope.activations.features import LayerFeatures, layer_features
 from transferscope.arrays import backend
-from transferscope.data.target import Target, load_target
-from transferscope.errors import InputError, SourceError, TransferscopeWarning, is_interrupt, is_whole, near
+from transferscope.errors import SourceError, TransferscopeWarning, is_interrupt
 from transferscope.networks import loading
-from transferscope.networks.zoo import Source, Zoo, load_zoo
+from transferscope.networks.zoo import Zoo
 from transferscope.prediction.expected import expected_accuracies, most_samples
 from transferscope.protocols.heads.toptuning import ENOUGH
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.results.advice import NAMES, Advice, Change, Way
 from transferscope.results.ranking import Ranking
-from transferscope.runtime.checks import check_arguments
 from transferscope.runtime.failures import Failure, describe, failure
 from transferscope.runtime.footprint import Footprint, Meter
 from transferscope.runtime.power import WORLD
-from transferscope.runtime.progress import Report, Reporter
+from transferscope.runtime.progress import Report
 from transferscope.runtime.seeding import contained
-from transferscope.runtime.store import Store
 from transferscope.verbs.advise.accuracies import choose_depths, expected, head_shifts
 from transferscope.verbs.advise.costs import HEADS, Cost, Timer, footprint
 from transferscope.verbs.advise.decision import changes, cheapest
-from transferscope.verbs.rank.rank import rank
+from transferscope.verbs.advise.request import AdviseRequest
+from transferscope.verbs.bench import Bench
+from transferscope.verbs.rank.rank import answer as answer_rank
 
 _SIZES = 16
 """Numbers of images per class at which advice is sought, evenly spaced on a log scale."""
@@ -89,37 +86,31 @@ def advise(
     SourceError
         When the source cannot be ranked, or not a single one can.
     """
-    samples, batch_size, seed = check_arguments(samples, batch_size, seed, "compact")
-    _check_numbers(tolerance, shots)
-    where = backend.resolve_device(device)
-    sources = load_zoo(zoo)
-    if source is not None:
-        sources = _only(sources, source)
-    meter = Meter(country, where)
-    images = load_target(target, progress=progress)
-    ranking = rank(
-        images, sources, device=device, samples=samples, batch_size=batch_size, seed=seed, progress=progress,
-        recipe=recipe, trust_code=trust_code, shots=shots, mode="quick",
-    )  # fmt: skip
+    return answer(AdviseRequest(**locals()))  # each argument is a field
+
+
+def answer(request: AdviseRequest) -> Advice:
+    """Answer what `advise` is asked."""
+    ranked = request.ranking
+    meter = Meter(request.country, backend.resolve_device(request.device))
+    bench = Bench.set_up(ranked)
+    ranking = answer_rank(ranked, bench)
+    tolerance = request.tolerance
     chosen = next(pick.source for pick in ranking.recommendations if pick.layer is not None)
     own = ranking.scores.sel(source=chosen)
     depths = choose_depths(own)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TransferscopeWarning)  # of broken images, which `rank` has told of
-        probe = images.probe(ranking.target.samples, seed, progress=progress)
-    reporter = Reporter(progress)
     with contained():
-        with reporter.bar(f"features of {chosen}") as report:
-            features = _features(sources[chosen], probe, seed, trust_code, where, batch_size, report)
-        shifts = head_shifts(list(features.arrays.values()), probe.labels, depths["truncate"], seed)
+        with bench.reporter.bar(f"features of {chosen}") as report:
+            features = bench.source_features(bench.zoo[chosen], report)
+        shifts = head_shifts(list(features.arrays.values()), bench.probe.labels, depths["truncate"], bench.seed)
         began = time.perf_counter()
-        network = loading.load_network(sources[chosen], seed=seed, trust_code=trust_code)
+        network = loading.load_network(bench.zoo[chosen], seed=bench.seed, trust_code=bench.trust_code)
         layers = [backend.to_numpy(array) for array in features.arrays.values()]
-        timer = Timer(network, features.stages, layers, probe, where, batch_size, seed, trust_code, meter)
+        timer = Timer(network, features.stages, layers, bench, meter)
         # With fewer images of a class, `measure` sets none aside to choose settings by.
-        searched = (np.bincount(images.labels).min() if shots is None else shots) >= ENOUGH
-        with reporter.bar("costs") as report:
-            costs, left_out = _costs(timer, depths, searched, report)
+        fewest = np.bincount(bench.target.labels).min() if request.shots is None else request.shots
+        with bench.reporter.bar("costs") as report:
+            costs, left_out = _costs(timer, depths, fewest >= ENOUGH, report)
         spent = time.perf_counter() - began
     depths = {protocol: depth for protocol, depth in depths.items() if protocol in costs}
     accuracies = expected(own, depths, shifts)
@@ -152,38 +143,6 @@ def advise(
     )
 
 
-def _check_numbers(tolerance: Any, shots: Any) -> None:
-    if not isinstance(tolerance, (int, float)) or isinstance(tolerance, bool) or not 0 <= tolerance < 1:
-        raise InputError(f"Expected `tolerance` to be an accuracy, at least 0 and below 1, but got {tolerance!r}.")
-    if shots is not None and not is_whole(shots, 1):
-        raise InputError(
-            f"Expected `shots` to be a whole number of images of each class, at least 1, but got {shots!r}."
-        )
-
-
-def _only(zoo: Zoo, source: str) -> Zoo:
-    """Return a zoo that holds this source alone."""
-    if source not in zoo:
-        hint = near(source, zoo.names) or f"; there are {', '.join(zoo.names)}"
-        raise InputError(f"Expected `source` to name a source of the zoo, but got {source!r}{hint}")
-    return zoo.model_copy(update={"sources": (zoo[source],), "order": None})
-
-
-def _features(
-    source: Source, probe: Target, seed: int, trust_code: bool, device: torch.device, batch_size: int, report: Report
-) -> LayerFeatures:
-    """Return what `rank` has computed already, from the cache."""
-
-    def build() -> Any:
-        network = loading.load_network(source, seed=seed, trust_code=trust_code)
-        return network.module, network.transform
-
-    return layer_features(
-        build, [loading.fingerprint(source), seed], source.layers, probe,
-        store=Store(), device=device, batch_size=batch_size, report=report,
-    )  # fmt: skip
-
-
 def _costs(
     timer: Timer, depths: Mapping[str, int], searched: bool, report: Report
 ) -> tuple[dict[str, Cost], tuple[Failure, ...]]:
@@ -194,7 +153,7 @@ def _costs(
     except (Exception, SystemExit) as error:
         if is_interrupt(error):
             raise KeyboardInterrupt from error
-        raise SourceError(f"source {name!r}: {describe(name, error, timer.batch_size)}") from error
+        raise SourceError(f"source {name!r}: {describe(name, error, timer.bench.batch_size)}") from error
     costs: dict[str, Cost] = {}
     left_out = []
     for done, (protocol, depth) in enumerate(depths.items(), 1):
@@ -206,7 +165,7 @@ def _costs(
             try:
                 costs[protocol] = timer.training(protocol, depth)
             except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other ways
-                reason = failure(name, error, timer.batch_size, f"{NAMES[protocol]} of {name}").error
+                reason = failure(name, error, timer.bench.batch_size, f"{NAMES[protocol]} of {name}").error
                 left_out.append(Failure(protocol, reason))
         report(done, len(depths))
     return costs, tuple(left_out)

@@ -13,7 +13,6 @@ from sklearn.model_selection import train_test_split
 
 from transferscope.activations.extraction import extract
 from transferscope.activations.stages import Stage
-from transferscope.data.target import Target
 from transferscope.errors import TransferscopeWarning
 from transferscope.networks.loading import Network
 from transferscope.protocols.cutting.cut import CutNetwork, cut
@@ -24,6 +23,7 @@ from transferscope.protocols.heads.toptuning import ENOUGH, fit_top_tuning_head
 from transferscope.protocols.scratch import load_images
 from transferscope.protocols.training.recipe import Recipe, batch_bounds
 from transferscope.runtime.footprint import Footprint, Meter
+from transferscope.verbs.bench import Bench
 
 HEADS = ("truncate", "fne", "toptuning")
 """Ways that fit a classifier to frozen features."""
@@ -122,10 +122,8 @@ class Timer:
         Where it can be cut.
     layers : sequence of numpy.ndarray
         (n_samples, n_features) of every stage, on the probe.
-    probe : Target
-        Images to work with.
-    device, batch_size, seed, trust_code
-        As in `rank`.
+    bench : Bench
+        The images to work with, and where and how networks run.
     meter : Meter
         Tells the power.
     """
@@ -133,20 +131,16 @@ class Timer:
     network: Network
     stages: Sequence[Stage]
     layers: Sequence[np.ndarray]
-    probe: Target
-    device: torch.device
-    batch_size: int
-    seed: int
-    trust_code: bool
+    bench: Bench
     meter: Meter
 
     def forward(self) -> tuple[dict[str, float], float]:
         """Return the seconds that one image takes up to each layer, and the power (W) that the source draws."""
-        images, _ = self._images(min(self.batch_size, self.probe.n_samples))
-        net = self.network.module.to(self.device)
+        images, _ = self._images(min(self.bench.batch_size, self.bench.probe.n_samples))
+        net = self.network.module.to(self.bench.device)
         with self.meter.run() as run, run.phase("features"):
             passes = [
-                extract(net, self.stages, images, device=self.device, batch_size=self.batch_size).seconds
+                extract(net, self.stages, images, device=self.bench.device, batch_size=self.bench.batch_size).seconds
                 for _ in range(2)
             ]
         return min(passes, key=lambda seconds: max(seconds.values())), _watts(run.footprint())
@@ -158,7 +152,7 @@ class Timer:
 
         `searched` says whether there will be images enough to choose settings by.
         """
-        n, labels = len(self.probe.labels), self.probe.labels
+        n, labels = len(self.bench.probe.labels), self.bench.probe.labels
         counts = np.bincount(labels)
         fewest = int(counts[counts > 0].min())
         if fewest >= 4 * ENOUGH:  # there is enough to search with in a quarter too
@@ -172,8 +166,10 @@ class Timer:
 
     def _fits(self, protocol: str, depth: int, part: np.ndarray, searched: bool) -> tuple[float, float, int]:
         """Return the seconds of one fit to some of the images, its power (W) and its trials."""
-        layers, labels = [layer[part] for layer in self.layers], self.probe.labels[part]
-        fit = _fitter(protocol, layers, depth, labels, _validation(labels, self.seed) if searched else None, self.seed)
+        layers, labels = [layer[part] for layer in self.layers], self.bench.probe.labels[part]
+        fit = _fitter(
+            protocol, layers, depth, labels, _validation(labels, self.bench.seed) if searched else None, self.bench.seed
+        )
         times: list[float] = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TransferscopeWarning)  # of a solver that stops early
@@ -188,11 +184,11 @@ class Timer:
     def training(self, protocol: str, depth: int) -> TrainingCost:
         """Train for a few steps, in batches as small as the probe makes them and in whole ones."""
         recipe = recipes()[protocol]
-        classes = len(self.probe.classes)
-        net = cut(self.network, depth, protocol, classes, seed=self.seed, trust_code=self.trust_code)
+        classes = len(self.bench.probe.classes)
+        net = cut(self.network, depth, protocol, classes, seed=self.bench.seed, trust_code=self.bench.trust_code)
         whole = _WHOLE_BATCHES * recipe.batch_size
         batches, steps, per_image, watts = [], [], 0.0, math.nan
-        for count in sorted({min(self.probe.n_samples, whole), whole}):
+        for count in sorted({min(self.bench.probe.n_samples, whole), whole}):
             images, labels = self._images(count)
             step, prefix, watts = self._steps(net, Lesson(images, labels, None), recipe)
             batches.append(count / (len(batch_bounds(count, recipe.batch_size)) - 1))
@@ -208,7 +204,7 @@ class Timer:
             short = replace(recipe, epochs=epochs, min_steps=0, views=1, budget_s=budget_s)
             with self.meter.run() as run:
                 _, training = train(
-                    lambda: net, lesson, recipe=short, seed=self.seed, device=self.device, meter=run,
+                    lambda: net, lesson, recipe=short, seed=self.bench.seed, device=self.bench.device, meter=run,
                 )  # fmt: skip
             spent, record = run.footprint(), training.record
             return record.seconds / record.steps, spent.seconds.get("features", 0.0), _watts(spent)
@@ -222,7 +218,7 @@ class Timer:
 
     def _images(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return so many images of the probe and their labels, from the beginning again when there are fewer."""
-        chosen = self.probe.subset(np.arange(count) % self.probe.n_samples)
+        chosen = self.bench.probe.subset(np.arange(count) % self.bench.probe.n_samples)
         return load_images(chosen, self.network.transform)
 
 

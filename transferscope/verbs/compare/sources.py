@@ -13,21 +13,16 @@ from transferscope.activations.capture import Layers, capture
 from transferscope.activations.reductions import Reduction
 from transferscope.arrays import backend
 from transferscope.data.images import Transform
-from transferscope.data.target import load_target
-from transferscope.errors import InputError, SourceError, TransferscopeError, is_interrupt, near
-from transferscope.networks import loading
-from transferscope.networks.zoo import OWN, SCRATCH, Source, Zoo, load_zoo
-from transferscope.protocols.scratch import reference_recipe
+from transferscope.errors import SourceError, TransferscopeError, is_interrupt
+from transferscope.networks.zoo import SCRATCH, Zoo
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.results.comparison import Comparison
-from transferscope.results.summary import TargetSummary
-from transferscope.runtime.checks import check_arguments
 from transferscope.runtime.failures import describe
-from transferscope.runtime.progress import Reporter
 from transferscope.runtime.seeding import contained
-from transferscope.runtime.store import Store
-from transferscope.verbs.compare.networks import Estimator, check_options, compare_by
-from transferscope.verbs.rank.rank import summarize
+from transferscope.verbs.bench import Bench
+from transferscope.verbs.compare.networks import Estimator, compare_by
+from transferscope.verbs.compare.request import CompareRequest
+from transferscope.verbs.rank.rank import summarize, summarize_target
 from transferscope.verbs.rank.reference import ReferenceMaker, ReferenceNetwork
 
 
@@ -87,68 +82,56 @@ def compare_sources(
     SourceError
         When a network cannot be loaded, run or compared.
     """
-    samples, batch_size, seed = check_arguments(samples, batch_size, seed, reference)
-    measures = list(dict.fromkeys([measures] if isinstance(measures, str) else measures))
-    if not measures:
-        raise InputError("Expected `measures` to name one measure at least, but got none; leave it out for linear CKA.")
-    check_options(measures, reduce, estimator, permutations, batch_size)
-    where = backend.resolve_device(device)
-    sources = load_zoo(zoo)
-    named = {name: _source(name, sources) for name in (x, y)}
-    for source in named.values():
-        if source is not None:
-            loading.check_trust(source, trust_code)
-    images = load_target(target, progress=progress)
-    probe = images.probe(samples, seed, progress=progress)
-    maker = ReferenceMaker(
-        reference, images, probe, sources, recipe or reference_recipe(), seed, trust_code, Store(), where, batch_size
-    )
-    wants_scratch = None in named.values()
-    if wants_scratch:
-        maker.given_source()
-    if wants_scratch and reference == OWN and len(named) == 1:
-        raise InputError("Expected a source of the zoo beside 'scratch', whose own architecture it takes; name one.")
+    return answer(CompareRequest(**locals()))  # each argument is a field
 
+
+def answer(request: CompareRequest) -> Comparison:
+    """Answer what `compare_sources` is asked."""
+    bench = Bench.set_up(request)
+    x, y, batch_size = request.x, request.y, request.batch_size
+    named = request.named(bench.zoo)
+    maker = ReferenceMaker(request.reference, request.recipe, bench)
+    if SCRATCH in named:
+        maker.given_source()  # which checks what the reference is
     networks: dict[str, _Network] = {}
     for name, source in named.items():
         if source is not None:
             with _blamed_on(f"source {name!r}", batch_size):
-                found = loading.load_network(source, trust_code=trust_code, seed=seed)
-                networks[name] = _Network(found.module, found.transform, source.layers)
-                networks[name].check(*(layers for side, layers in ((x, layers_x), (y, layers_y)) if side == name))
-    reporter = Reporter(progress)
+                networks[name] = _Network(*bench.load(source), source.layers)
+                sides = ((x, request.layers_x), (y, request.layers_y))
+                networks[name].check(*(layers for side, layers in sides if side == name))
     made: ReferenceNetwork | None = None
-    if wants_scratch:
+    if SCRATCH in named:
         # Last, because training takes longest.
         with _blamed_on("the scratch network", batch_size):
-            with reporter.bar("scratch reference") as report:
+            with bench.reporter.bar("scratch reference") as report:
                 made = maker.network(next(filter(None, named.values()), None), report)
             networks[SCRATCH] = _Network(*made.build(), made.layers)
     one, other = networks[x], networks[y]
-    with _blamed_on(f"{x} with {y}", batch_size), reporter.bar(f"{x} with {y}") as report:
+    with _blamed_on(f"{x} with {y}", batch_size), bench.reporter.bar(f"{x} with {y}") as report:
         results = compare_by(
-            measures,
+            list(request.measures),
             one.module,
             other.module,
-            probe,
-            layers_x=layers_x or one.layers,
-            layers_y=layers_y or other.layers,
-            reduce=reduce,
-            standardize=standardize,
-            estimator=estimator,
-            standard_error=standard_error,
-            permutations=permutations,
-            precision=precision,
+            bench.probe,
+            layers_x=request.layers_x or one.layers,
+            layers_y=request.layers_y or other.layers,
+            reduce=request.reduce,
+            standardize=request.standardize,
+            estimator=request.estimator,
+            standard_error=request.standard_error,
+            permutations=request.permutations,
+            precision=request.precision,
             transform=(one.transform, other.transform),
             batch_size=batch_size,
-            device=device,
-            seed=seed,
+            device=request.device,
+            seed=request.seed,
             report=report,
         )
     return Comparison(
         x=x,
         y=y,
-        target=TargetSummary(images.name, probe.n_samples, len(images.classes), images.hash),
+        target=summarize_target(bench),
         reference=None if made is None else summarize(made),
         results={measure: array.assign_attrs(x=x, y=y) for measure, array in results.items()},
     )
@@ -167,18 +150,6 @@ class _Network:
         for layers in asked:
             with capture(self.module, layers or self.layers, reduce=lambda output: output[:0]):
                 self.module(torch.zeros(1, 3, self.transform.size, self.transform.size))
-
-
-def _source(name: str, zoo: Zoo) -> Source | None:
-    """Return the entry of this name; None for the scratch network."""
-    if name == SCRATCH:
-        return None
-    if name not in zoo:
-        raise InputError(
-            f"no source is called {name!r}{near(name, [*zoo.names, SCRATCH])}; there are {', '.join(zoo.names)}, and "
-            f"{SCRATCH} for the network trained on the target"
-        )
-    return zoo[name]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,18 @@ from transferscope.data.target import load_target
 from transferscope.errors import SourceError
 from transferscope.networks import loading
 from transferscope.networks.zoo import Zoo, load_zoo
-from transferscope.protocols.finetuning import MIN_STEPS, recipes
+from transferscope.protocols.finetuning import MIN_STEPS
 from transferscope.results.measurement import Measurement
-from transferscope.runtime.checks import ALL, Size, check_arguments, check_numbers
-from transferscope.runtime.failures import Failure, failure
+from transferscope.runtime.checks import ALL, Size
+from transferscope.runtime.failures import Failure, failure, listed
 from transferscope.runtime.power import WORLD
 from transferscope.runtime.progress import Report, Reporter
 from transferscope.runtime.store import digest
 from transferscope.verbs.measure.executor import Executor, Setup
 from transferscope.verbs.measure.grid import Grid
-from transferscope.verbs.measure.plan import PROTOCOLS, Depths, Run, known_protocols, plan
+from transferscope.verbs.measure.plan import PROTOCOLS, Depths, Run, plan
+from transferscope.verbs.measure.request import OUTPUT, PROTOCOLS_BY_DEFAULT, SIZES_BY_DEFAULT, MeasureRequest
 from transferscope.verbs.measure.settings import Settings
-
-OUTPUT = "transferscope-measurement"
-PROTOCOLS_BY_DEFAULT = ("truncate", "toptuning", "fne")
-SIZES_BY_DEFAULT = (1, 2, 5, 10, 20, 50)
 
 
 def measure(
@@ -118,80 +114,54 @@ def measure(
     TransferscopeError
         When a result cannot be written; what was recorded before is intact.
     """
-    grid = prepare(
-        target, zoo, output, protocols=protocols, samples_per_class=samples_per_class, depths=depths, seeds=seeds,
-        test_samples=test_samples, optimiser=optimiser, epochs=epochs, min_steps=min_steps,
-        learning_rates=learning_rates, early_stopping=early_stopping, jobs=jobs, retry_failed=retry_failed,
-        country=country, device=device, batch_size=batch_size, seed=seed, progress=progress, trust_code=trust_code,
-    )  # fmt: skip
-    return grid.run(time_budget)
+    return answer(MeasureRequest(**locals()))  # each argument is a field
 
 
-def prepare(
-    target: Any,
-    zoo: Any,
-    output: str | Path = OUTPUT,
-    *,
-    protocols: Sequence[str] = PROTOCOLS_BY_DEFAULT,
-    samples_per_class: Sequence[Size] = SIZES_BY_DEFAULT,
-    depths: Depths = ALL,
-    seeds: int = 3,
-    test_samples: int = 2000,
-    optimiser: str = "adamw",
-    epochs: int = 40,
-    min_steps: int = MIN_STEPS,
-    learning_rates: Sequence[float] = (),
-    early_stopping: bool = False,
-    jobs: int = 1,
-    retry_failed: bool = False,
-    country: str = WORLD,
-    device: str = "auto",
-    batch_size: int = 64,
-    seed: int = 0,
-    progress: bool = True,
-    trust_code: bool = False,
-) -> Grid:
-    """Plan a grid, see `measure`, and read its images; nothing is written yet."""
-    _, batch_size, seed = check_arguments(1, batch_size, seed, "compact")
-    known_protocols(protocols)
-    check_numbers(samples_per_class, depths, seeds=seeds, test_samples=test_samples, jobs=jobs)
-    where = backend.resolve_device(device)
-    sources = load_zoo(zoo)
+def answer(request: MeasureRequest) -> Measurement:
+    """Answer what `measure` is asked."""
+    return prepare(request).run(request.time_budget)
+
+
+def prepare(request: MeasureRequest) -> Grid:
+    """Plan a grid and read its images; nothing is written yet."""
+    where = backend.resolve_device(request.device)
+    sources = load_zoo(request.zoo)
+    trust_code, batch_size, seeds, jobs = request.trust_code, request.batch_size, request.seeds, request.jobs
     for source in sources:
         loading.check_trust(source, trust_code)
-    options = recipes(optimiser, epochs, min_steps)
-    for rate in learning_rates:
-        replace(options["scratch"], learning_rate=rate)  # which checks it
-    images = load_target(target, progress=progress)
-    pool, test = hold_out(images, most=test_samples, seed=seed)
-    reporter = Reporter(progress)
+    images = load_target(request.target, progress=request.progress)
+    pool, test = hold_out(images, most=request.test_samples, seed=request.seed)
+    reporter = Reporter(request.progress)
     with reporter.bar("loading networks") as report:
         layers, transform, failed = _layers(sources, trust_code, batch_size, report)
     bank = Bank(images, transform)
     with reporter.bar("reading images") as report:
-        pool, test, drawn = sound(images, pool, test, samples_per_class, seeds, bank, report)
+        pool, test, drawn = sound(images, pool, test, request.samples_per_class, seeds, bank, report)
     threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else None
     setup = Setup(
-        images, sources, pool, test, drawn, options, tuple(learning_rates), early_stopping, device, batch_size,
-        trust_code, country, Path(output) / ".states", where.type == "cuda", jobs, threads,
+        images, sources, pool, test, drawn, dict(request.recipes), tuple(request.learning_rates),
+        request.early_stopping, request.device, batch_size, trust_code, request.country,
+        Path(request.output) / ".states", where.type == "cuda", jobs, threads,
     )  # fmt: skip
-    sizes = sizes_within(samples_per_class, images.labels[pool])
-    runs = plan(layers, protocols, sizes, target=images.name, seeds=seeds, depths=depths)
+    sizes = sizes_within(request.samples_per_class, images.labels[pool])
+    runs = plan(layers, request.protocols, sizes, target=images.name, seeds=seeds, depths=request.depths)
     settings = Settings(
         target=images.name,
         target_hash=images.hash,
         held_out=digest(hashlib.sha256(pool.tobytes()).hexdigest(), hashlib.sha256(test.tobytes()).hexdigest()),
         device=where.type,
-        options={
-            "recipes": {name: asdict(recipe) for name, recipe in options.items()},
-            "learning_rates": list(learning_rates),
-            "early_stopping": early_stopping,
-            "country": country,
-        },
+        options=request.decisive(),
         sources={name: loading.fingerprint(sources[name]) for name in layers},
     )
     return Grid(
-        runs, Path(output), settings, Executor(setup, bank), reporter, failed, retry_failed, _twins(runs, sources)
+        runs,
+        Path(request.output),
+        settings,
+        Executor(setup, bank),
+        reporter,
+        failed,
+        request.retry_failed,
+        _twins(runs, sources),
     )
 
 
@@ -214,8 +184,7 @@ def _layers(
         layers[source.name] = tuple(stage.layer for stage in stages)
         transforms.append(network.transform)
     if not layers:
-        reasons = "; ".join(f"{failure.source}: {failure.error}" for failure in failed)
-        raise SourceError(f"No source could be loaded. {reasons}")
+        raise SourceError(f"No source could be loaded. {listed(failed)}")
     return layers, transforms[0], tuple(failed)
 
 

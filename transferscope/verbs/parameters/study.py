@@ -3,7 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from transferscope.data.target import Target, load_target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo, load_zoo
-from transferscope.protocols.finetuning import recipes
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.results.parameters import ParameterTransfer, Settings
-from transferscope.runtime.checks import ALL, Size, check_arguments, check_numbers
-from transferscope.runtime.failures import Failure, failure
+from transferscope.runtime.checks import ALL, Size
+from transferscope.runtime.failures import Failure, failure, listed
 from transferscope.runtime.progress import Reporter
 from transferscope.runtime.store import Store
 from transferscope.verbs.parameters.explanation import explain, rank_correlations
 from transferscope.verbs.parameters.moving import Draw, Mover
+from transferscope.verbs.parameters.request import ParametersRequest
 from transferscope.verbs.parameters.tables import Unit, tabulate
 
 _DOMAIN_IMAGES = 1000
@@ -110,21 +110,20 @@ def measure(
     TransferscopeWarning
         When a source has learnt nothing of a target.
     """
-    _, batch_size, seed = check_arguments(1, batch_size, seed, "compact")
-    check_numbers(samples_per_class, seeds=seeds, redraws=redraws, test_samples=test_samples)
-    if steps is not None:
-        check_numbers(samples_per_class, steps=steps)
-    if loss is not None and not 0 < loss < 1:
-        raise InputError(f"Expected `loss` to be a share of the loss of guessing, in (0, 1), but got {loss!r}.")
-    recipe = _recipe(recipe, optimiser, epochs, learning_rate)
-    where = backend.resolve_device(device)
-    sources = load_zoo(zoo)
+    return answer(ParametersRequest(**locals()))  # each argument is a field
+
+
+def answer(request: ParametersRequest) -> ParameterTransfer:
+    """Answer what `parameters` is asked."""
+    where = backend.resolve_device(request.device)
+    sources = load_zoo(request.zoo)
     for source in sources:
-        loading.check_trust(source, trust_code)
-    held = [_Images(target, test_samples, seed) for target in _targets(targets, progress)]
-    own = {source.name: _own_images(source, progress) for source in sources}
+        loading.check_trust(source, request.trust_code)
+    targets = _targets(request.targets, request.progress)
+    held = [_Images(target, request.test_samples, request.seed) for target in targets]
+    own = {source.name: _own_images(source, request.progress) for source in sources}
     n_shown = min(_DOMAIN_IMAGES, *(len(images.pool) for images in held))
-    reporter, store = Reporter(progress), Store()
+    reporter, store = Reporter(request.progress), Store()
     units: list[Unit] = []
     failed: list[Failure] = []
     initial = {}
@@ -132,50 +131,20 @@ def measure(
         try:
             with reporter.bar(f"{source.name}: loading"):
                 mover = Mover(
-                    source, recipe=recipe, groups=groups, redraws=redraws, seed=seed, device=where,
-                    batch_size=batch_size, trust_code=trust_code, store=store,
+                    source, recipe=request.recipe, groups=request.groups, redraws=request.redraws, seed=request.seed,
+                    device=where, batch_size=request.batch_size, trust_code=request.trust_code, store=store,
                 )  # fmt: skip
         except InputError:
             raise  # of `groups`, which no source will fit
         except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
-            failed.append(failure(source.name, error, batch_size))
+            failed.append(failure(source.name, error, request.batch_size))
             continue
         initial[source.name] = mover.initial.description
-        for images in held:
-            try:
-                with reporter.bar(f"{source.name}: images of {images.target.name}") as report:
-                    draws = list(images.draws(mover.network.transform, samples_per_class, seeds, report))
-                    gap = mover.domain(images.shown(n_shown, seed), own[source.name], seed, report)
-            except InputError:
-                raise
-            except (Exception, SystemExit) as error:
-                failed.append(failure(source.name, error, batch_size, f"{source.name} on {images.target.name}"))
-                continue
-            for wanted, bank in draws:
-                name = f"{source.name} on {images.target.name}, {wanted.samples_per_class} a class, seed {wanted.seed}"
-                try:
-                    with reporter.bar(name) as report:
-                        moved = mover.move(wanted, bank, report)
-                except (Exception, SystemExit) as error:
-                    failed.append(failure(source.name, error, batch_size, name))
-                    continue
-                if moved.trajectory.loss[-1] >= 1:
-                    warnings.warn(
-                        f"{name}: the training loss is no better than that of guessing at the end, so that T tells of "
-                        "no transfer; try another learning rate or optimiser, or more epochs.",
-                        TransferscopeWarning,
-                        stacklevel=2,
-                    )
-                units.append(
-                    Unit(
-                        source.name, images.target.name, len(images.target.classes), wanted.samples_per_class,
-                        len(wanted.indices), wanted.seed, mover.groups, moved, gap,
-                    )
-                )  # fmt: skip
+        units += _fine_tuned(mover, held, own[source.name], n_shown, request, reporter, failed)
     if not units:
-        reasons = "; ".join(f"{failure.source}: {failure.error}" for failure in failed)
-        raise SourceError(f"No fine-tuning came to its end. {reasons}")
-    tables = tabulate(units, steps, loss)
+        raise SourceError(f"No fine-tuning came to its end. {listed(failed)}")
+    tables = tabulate(units, request.steps, request.loss)
+    recipe: Recipe = request.recipe
     settings: Settings = {
         "targets": [images.summary() for images in held],
         "initial": initial,
@@ -185,23 +154,58 @@ def measure(
         "schedule": recipe.schedule,
         "matched_steps": tables.steps,
         "matched_loss": tables.loss,
-        "redraws": redraws,
+        "redraws": request.redraws,
         "device": where.type,
         "versions": {name: version(name) for name in ("torch", "timm", "torchvision")},
-        "groups": groups if isinstance(groups, str) else "given",
+        "groups": request.groups if isinstance(request.groups, str) else "given",
     }
     return ParameterTransfer(
-        tables.layers, tables.runs, tables.trajectory, explain(tables.runs, seed=seed),
-        rank_correlations(tables.layers, tables.runs, seed=seed), settings, tuple(failed),
+        tables.layers, tables.runs, tables.trajectory, explain(tables.runs, seed=request.seed),
+        rank_correlations(tables.layers, tables.runs, seed=request.seed), settings, tuple(failed),
     )  # fmt: skip
 
 
-def _recipe(recipe: Recipe | None, optimiser: str, epochs: int, learning_rate: float | None) -> Recipe:
-    if recipe is not None:
-        return recipe
-    # As many epochs as were asked for, also where that is few steps: that is what "at fixed epochs" means.
-    found = replace(recipes(optimiser, epochs, min_steps=0)["defrost"], schedule="constant")
-    return found if learning_rate is None else replace(found, learning_rate=learning_rate)
+def _fine_tuned(
+    mover: Mover,
+    held: Sequence["_Images"],
+    own: Target | None,
+    n_shown: int,
+    request: ParametersRequest,
+    reporter: Reporter,
+    failed: list[Failure],
+) -> Iterator[Unit]:
+    """Fine-tune a source on draws of each target, described by `n_shown` images; add what fails to `failed`."""
+    name = mover.network.name
+    for images in held:
+        target = images.target
+        try:
+            with reporter.bar(f"{name}: images of {target.name}") as report:
+                draws = list(images.draws(mover.network.transform, request.samples_per_class, request.seeds, report))
+                gap = mover.domain(images.shown(n_shown, request.seed), own, request.seed, report)
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:
+            failed.append(failure(name, error, request.batch_size, f"{name} on {target.name}"))
+            continue
+        for wanted, bank in draws:
+            title = f"{name} on {target.name}, {wanted.samples_per_class} a class, seed {wanted.seed}"
+            try:
+                with reporter.bar(title) as report:
+                    moved = mover.move(wanted, bank, report)
+            except (Exception, SystemExit) as error:
+                failed.append(failure(name, error, request.batch_size, title))
+                continue
+            if moved.trajectory.loss[-1] >= 1:
+                warnings.warn(
+                    f"{title}: the training loss is no better than that of guessing at the end, so that T tells of "
+                    "no transfer; try another learning rate or optimiser, or more epochs.",
+                    TransferscopeWarning,
+                    stacklevel=2,
+                )
+            yield Unit(
+                name, target.name, len(target.classes), wanted.samples_per_class,
+                len(wanted.indices), wanted.seed, mover.groups, moved, gap,
+            )  # fmt: skip
 
 
 def _targets(given: Any, progress: bool) -> list[Target]:

@@ -1,45 +1,31 @@
 """Where the parts meet: target and zoo in, captured, scored and selected, a ranking out."""
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
-from transferscope.arrays import backend
-from transferscope.data.target import load_target
 from transferscope.errors import (
-    InputError,
-    SourceError,
-    is_whole,
     noted_warnings,
 )
 from transferscope.networks import loading
-from transferscope.networks.zoo import OWN, Source, Zoo, load_zoo
+from transferscope.networks.zoo import Source, Zoo
 from transferscope.prediction.expected import expected_accuracies, most_samples
-from transferscope.prediction.selection import OBJECTIVES, ScratchCandidate, protocols_of, recommend
-from transferscope.protocols.scratch import reference_recipe
+from transferscope.prediction.selection import ScratchCandidate, recommend
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.results import labelled
 from transferscope.results.ranking import Ranking
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.results.wording import reason
-from transferscope.runtime.checks import check_arguments
-from transferscope.runtime.failures import Failure, failure
-from transferscope.runtime.progress import Reporter
 from transferscope.runtime.provenance import Provenance, versions
-from transferscope.runtime.store import Store
-from transferscope.transferability.scores import choose_scores
-from transferscope.transferability.standard_errors import stratified_draws
+from transferscope.verbs.bench import Bench
 from transferscope.verbs.rank.reference import ReferenceMaker, ReferenceNetwork, TrainedReference
-from transferscope.verbs.rank.scorer import Clock, Scorer
-
-logger = logging.getLogger("transferscope")
-
-MODES = ("default", "quick")
+from transferscope.verbs.rank.request import RankRequest
+from transferscope.verbs.rank.scorer import Scorer
 
 
 def rank(
@@ -121,114 +107,83 @@ def rank(
     SourceError
         When not a single source could be ranked; single failures are in `Ranking.failed`.
     """
-    samples, batch_size, seed = check_arguments(samples, batch_size, seed, reference)
-    kept = protocols_of(protocol)
-    names = _scores_of_mode(mode, scores)
-    if objective not in OBJECTIVES:
-        raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {objective!r}.")
-    if shots is not None and not is_whole(shots, 1):
-        raise InputError(f"Expected `shots` to be a whole number of at least 1, or None, but got {shots!r}.")
-    if not is_whole(uncertainty, 0) or uncertainty == 1:
-        raise InputError(
-            f"Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got {uncertainty!r}."
-        )
-    uncertainty, shots = int(uncertainty), None if shots is None else int(shots)
-    recipe = recipe or reference_recipe()
-    where = backend.resolve_device(device)
-    sources = load_zoo(zoo)
-    for source in sources:
-        # Before the reference is trained, not after.
-        loading.check_trust(source, trust_code)
-    clock = Clock()
+    return answer(RankRequest(**locals()))  # each argument is a field
+
+
+def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
+    """Answer what `rank` is asked, on a bench that is set up already where another verb has one."""
     with noted_warnings() as noted:
-        images = load_target(target, progress=progress)
-        classes = len(images.classes)
-        size = samples if shots is None else min(samples, max(shots, 2) * classes)
-        probe = images.probe(size, seed, progress=progress)
-        if uncertainty:
-            next(stratified_draws(probe.labels, uncertainty, seed))  # too few images: an error now, not a source's
-        clock.lap("data")
-        reporter = Reporter(progress)
-        store = Store()
-        maker = ReferenceMaker(reference, images, probe, sources, recipe, seed, trust_code, store, where, batch_size)
-        given = maker.given_source()
-        candidates = [source for source in sources if source is not given]
-        if not candidates:
-            raise InputError(
-                f"Expected the zoo to hold sources beside the reference {reference!r}, but there are none; add the "
-                "networks to be ranked."
-            )
-        scorer = Scorer(maker, names, uncertainty, reporter, clock)
-        if reference != OWN:
-            scorer.prepare(None)
-        units, failed = _score_all(candidates, scorer, batch_size)
-        if scorer.remembered:
-            logger.info("%d of %d sources came from the cache in %s.", scorer.remembered, len(candidates), store.root)
-        scored = [sources[unit.source] for unit in units]
-        provenance = Provenance(
-            settings={
-                "samples": samples, "seed": seed, "device": str(where), "batch_size": batch_size, "scores": list(names),
-                "uncertainty": uncertainty, "reference": reference, "recipe": asdict(recipe), "protocol": protocol,
-                "shots": shots, "objective": objective, "mode": mode,
-            },
-            sources={source.name: loading.fingerprint(source) for source in scored},
-            versions=versions(),
-        )  # fmt: skip
-        largest = float(np.bincount(probe.labels).max() / probe.n_samples)
-        attributes = {
-            "target": images.name, "target_hash": images.hash, "n_samples": probe.n_samples, "classes": classes,
-            "seed": seed, "device": str(where), "largest_class": largest,
-        }  # fmt: skip
-        if uncertainty:
-            attributes["uncertainty"] = uncertainty
-        chosen = scorer.best_reference()
-        candidate = _candidate(chosen)
-        if candidate is not None:
-            attributes |= {"scratch_accuracy": candidate.accuracy, "scratch_held_out": candidate.n_held_out}
-        dataset = labelled.to_dataset(units, attributes, _baselines(scored, sources.order))
-        most = max(min(len(images), most_samples(dataset)), probe.n_samples)
-        predictions = expected_accuracies(dataset, most if shots is None else shots * classes).sel(protocol=list(kept))
-        shown = labelled.score_names(dataset)
-        baselines = [name for name in labelled.BASELINES if name in dataset]
-        predictions.attrs["objective"] = objective
-        picks = recommend(predictions, shown, candidate, baselines, objective)
+        bench = bench or Bench.set_up(request)
+        scorer = Scorer(ReferenceMaker(request.reference, request.recipe, bench), request)
+        units, failed = scorer.score_all()
+        reference = scorer.best_reference()
+        scores = _labelled(units, bench, request, _candidate(reference))
+        predictions = _expected(scores, bench, request)
+        picks = recommend(
+            predictions,
+            labelled.score_names(scores),
+            _candidate(reference),
+            [name for name in labelled.BASELINES if name in scores],
+            request.objective,
+        )
         recommendations = tuple(replace(pick, reason=reason(pick, picks, predictions)) for pick in picks)
-        clock.lap("selection")
+        bench.clock.lap("selection")
     return Ranking(
-        target=TargetSummary(images.name, probe.n_samples, classes, images.hash),
-        reference=summarize(chosen.network),
+        target=summarize_target(bench),
+        reference=summarize(reference.network),
         recommendations=recommendations,
         scores=predictions,
         failed=tuple(failed),
-        provenance=provenance,
+        provenance=_provenance(units, bench, request),
         warnings=tuple(noted),
-        timings=clock.seconds,
+        timings=bench.clock.seconds,
     )
 
 
-def _score_all(
-    candidates: Sequence[Source], scorer: Scorer, batch_size: int
-) -> tuple[list[labelled.SourceScores], list[Failure]]:
-    units, failed = [], []
-    for i, source in enumerate(candidates, 1):
-        try:
-            units.append(scorer.score(source, f"{source.name} ({i} of {len(candidates)})"))
-        except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
-            failed.append(failure(source.name, error, batch_size))
-    if not units:
-        reasons = "; ".join(f"{failure.source}: {failure.error}" for failure in failed)
-        raise SourceError(f"No source could be ranked. {reasons}")
-    return units, failed
+def _labelled(
+    units: Sequence[labelled.SourceScores], bench: Bench, request: RankRequest, scratch: ScratchCandidate | None
+) -> xr.Dataset:
+    """Return the scores of all sources over (source, depth), with what is known beside them."""
+    target, probe = bench.target, bench.probe
+    attributes = {
+        "target": target.name,
+        "target_hash": target.hash,
+        "n_samples": probe.n_samples,
+        "classes": len(target.classes),
+        "seed": bench.seed,
+        "device": str(bench.device),
+        "largest_class": float(np.bincount(probe.labels).max() / probe.n_samples),
+    }
+    if request.uncertainty:
+        attributes["uncertainty"] = request.uncertainty
+    if scratch is not None:
+        attributes |= {"scratch_accuracy": scratch.accuracy, "scratch_held_out": scratch.n_held_out}
+    scored = [bench.zoo[unit.source] for unit in units]
+    return labelled.to_dataset(units, attributes, _baselines(scored, bench.zoo.order))
 
 
-def _scores_of_mode(mode: str, scores: str | Iterable[str]) -> tuple[str, ...]:
-    if mode not in MODES:
-        raise InputError(f"Expected `mode` to be one of {', '.join(MODES)}, but got {mode!r}.")
-    if mode == "default":
-        return choose_scores(scores)
-    if scores != "default":
-        raise InputError(f"Expected no `scores` with `mode` 'quick', which has its own, but got {scores!r}.")
-    return choose_scores(())
+def _expected(scores: xr.Dataset, bench: Bench, request: RankRequest) -> xr.Dataset:
+    """Add the accuracies that are expected of transfers trained on as many images as were asked for."""
+    if request.shots is None:
+        n_samples = max(min(len(bench.target), most_samples(scores)), bench.probe.n_samples)
+    else:
+        n_samples = request.shots * len(bench.target.classes)
+    predictions = expected_accuracies(scores, n_samples).sel(protocol=list(request.protocols))
+    return predictions.assign_attrs(objective=request.objective)
+
+
+def _provenance(units: Sequence[labelled.SourceScores], bench: Bench, request: RankRequest) -> Provenance:
+    return Provenance(
+        settings=request.settings(),
+        sources={unit.source: loading.fingerprint(bench.zoo[unit.source]) for unit in units},
+        versions=versions(),
+    )
+
+
+def summarize_target(bench: Bench) -> TargetSummary:
+    """Return what a report says of a target."""
+    target = bench.target
+    return TargetSummary(target.name, bench.probe.n_samples, len(target.classes), target.hash)
 
 
 def summarize(reference: ReferenceNetwork) -> Reference:

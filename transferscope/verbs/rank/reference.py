@@ -10,20 +10,20 @@ import torch
 from torch import nn
 
 from transferscope.activations.capture import Layers
-from transferscope.activations.features import LayerFeatures, layer_features
+from transferscope.activations.features import LayerFeatures
 from transferscope.data.images import Transform
-from transferscope.data.target import Target
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.networks import checkpoints, loading
 from transferscope.networks.compact import CompactResNet
-from transferscope.networks.zoo import COMPACT, OWN, Source, Zoo
+from transferscope.networks.zoo import COMPACT, OWN, Source
 from transferscope.protocols import scratch
 from transferscope.protocols.scratch import ScratchResult
 from transferscope.protocols.training.single import Recipe, TrainingRecord
 from transferscope.runtime.progress import Report
 from transferscope.runtime.seeding import seeded
-from transferscope.runtime.store import Store, digest
+from transferscope.runtime.store import digest
 from transferscope.runtime.version import __version__
+from transferscope.verbs.bench import Bench
 
 _VERSION = 2
 """Of how references are trained; those of another version in the cache are left alone."""
@@ -63,38 +63,43 @@ class ReferenceMaker:
     kind : str
         "compact" (a small residual network, one for all sources), "own" (each source's own architecture,
         re-initialised), the name of a source in the zoo, or a checkpoint of `networks.CompactResNet`.
+    recipe : Recipe
+        How it is trained.
+    bench : Bench
+        The images, and where and how networks run.
     """
 
     kind: str
-    target: Target
-    probe: Target
-    zoo: Zoo
     recipe: Recipe
-    seed: int
-    trust_code: bool
-    store: Store
-    device: torch.device
-    batch_size: int
+    bench: Bench
 
     def given_source(self) -> Source | None:
         """Return the zoo entry that was handed in as the reference, if one was."""
         if self.kind in (COMPACT, OWN) or Path(self.kind).is_file():
             return None
-        names = [source.name for source in self.zoo]
+        names = [source.name for source in self.bench.zoo]
         if self.kind in names:
-            return self.zoo[self.kind]
+            return self.bench.zoo[self.kind]
         raise InputError(
             f"Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, "
             f"but got {self.kind!r}; the zoo has {', '.join(names)}."
         )
 
+    def candidates(self) -> list[Source]:
+        """Return the sources of the zoo but for the one that was handed in as the reference."""
+        given = self.given_source()
+        found = [source for source in self.bench.zoo if source is not given]
+        if not found:
+            raise InputError(
+                f"Expected the zoo to hold sources beside the reference {self.kind!r}, but there are none; add the "
+                "networks to be ranked."
+            )
+        return found
+
     def make(self, source: Source | None, report: Report) -> TrainedReference:
         """Return the reference for `source` with its features; only the kind "own" looks at which source it is."""
         network = self.network(source, report)
-        features = layer_features(
-            network.build, network.identity, network.layers, self.probe,
-            store=self.store, device=self.device, batch_size=self.batch_size, report=report,
-        )  # fmt: skip
+        features = self.bench.features(network.build, network.identity, network.layers, report)
         return TrainedReference(network, features)
 
     def network(self, source: Source | None, report: Report) -> ReferenceNetwork:
@@ -102,11 +107,11 @@ class ReferenceMaker:
         if (given := self.given_source()) is not None:
             return ReferenceNetwork(
                 given.name,
-                lambda: _network(loading.load_network(given, trust_code=self.trust_code)),
-                ["given", loading.fingerprint(given)],
+                lambda: self.bench.load(given),
+                self.bench.identity(given),
                 given.layers,
             )
-        transform = scratch.compact_transform(self.probe)
+        transform = scratch.compact_transform(self.bench.probe)
         if self.kind not in (COMPACT, OWN):
             path = Path(self.kind)
             identity = ["compact checkpoint", checkpoints.file_digest(path), asdict(transform)]
@@ -114,10 +119,10 @@ class ReferenceMaker:
                 path.name, lambda: (_read_compact(path, transform), transform), ["given", identity], "auto"
             )
         if self.kind == COMPACT:
-            classes = len(self.target.classes)
+            classes = len(self.bench.target.classes)
             return self._trained(
                 "compact residual network",
-                lambda: (_seeded_compact(classes, transform, self.seed), transform),
+                lambda: (_seeded_compact(classes, transform, self.bench.seed), transform),
                 ["compact", asdict(transform)],
                 "auto",
                 report,
@@ -133,9 +138,9 @@ class ReferenceMaker:
         )
 
     def _own(self, source: Source) -> tuple[nn.Module, Transform]:
-        net = loading.build_untrained(source, seed=self.seed, trust_code=self.trust_code)
+        net = loading.build_untrained(source, seed=self.bench.seed, trust_code=self.bench.trust_code)
         transform = loading.source_transform(source)
-        return scratch.with_head(net, len(self.target.classes), transform, self.seed), transform
+        return scratch.with_head(net, len(self.bench.target.classes), transform, self.bench.seed), transform
 
     def _trained(
         self,
@@ -145,24 +150,24 @@ class ReferenceMaker:
         layers: Layers,
         report: Report,
     ) -> ReferenceNetwork:
-        split = scratch.split_probe(self.target, self.probe, self.seed)
+        split = scratch.split_probe(self.bench.target, self.bench.probe, self.bench.seed)
         identity = [
-            _VERSION, identity, asdict(self.recipe), self.seed, self.probe.hash, split.held_out.hash,
-            __version__, torch.__version__, self.device.type,
+            _VERSION, identity, asdict(self.recipe), self.bench.seed, self.bench.probe.hash, split.held_out.hash,
+            __version__, torch.__version__, self.bench.device.type,
         ]  # fmt: skip
         key = digest(*identity)
-        if (entry := self.store.get("reference", key)) is not None:
+        if (entry := self.bench.store.get("reference", key)) is not None:
             weights, record = entry
             result = ScratchResult(**{**record, "record": TrainingRecord(**record["record"])})
         else:
             net, transform = build()
             result = scratch.train_from_scratch(
-                net, transform, self.probe, split,
-                recipe=self.recipe, seed=self.seed, device=self.device, on_epoch=report,
+                net, transform, self.bench.probe, split,
+                recipe=self.recipe, seed=self.bench.seed, device=self.bench.device, on_epoch=report,
             )  # fmt: skip
             self._warn_of_budget(result.record, self.recipe.most_epochs(len(split.train)))
             weights = {name: value.cpu().numpy() for name, value in net.state_dict().items()}
-            self.store.put("reference", key, weights, asdict(result))
+            self.bench.store.put("reference", key, weights, asdict(result))
 
         def trained() -> tuple[nn.Module, Transform]:
             net, transform = build()
@@ -184,10 +189,6 @@ class ReferenceMaker:
                 TransferscopeWarning,
                 stacklevel=2,
             )
-
-
-def _network(network: loading.Network) -> tuple[nn.Module, Transform]:
-    return network.module, network.transform
 
 
 def _seeded_compact(classes: int, transform: Transform, seed: int) -> CompactResNet:

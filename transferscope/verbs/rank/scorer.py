@@ -1,6 +1,6 @@
 """One source after the other: captured, scored and compared with the reference, from the cache where it can be."""
 
-import time
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -8,36 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from transferscope.activations.features import LayerFeatures, layer_features
-from transferscope.errors import TransferscopeWarning
-from transferscope.networks import loading
+from transferscope.activations.features import LayerFeatures
+from transferscope.errors import SourceError, TransferscopeWarning
 from transferscope.networks.zoo import OWN, Source
 from transferscope.results import labelled
 from transferscope.results.labelled import SourceScores
-from transferscope.runtime.progress import Report, Reporter
+from transferscope.runtime.failures import Failure, failure, listed
+from transferscope.runtime.progress import Report
 from transferscope.runtime.seeding import contained
 from transferscope.runtime.store import digest
 from transferscope.transferability import Layer
 from transferscope.transferability.panel import score_source
 from transferscope.transferability.scores import needs_predictions
-from transferscope.transferability.standard_errors import KEPT, standard_errors
+from transferscope.transferability.standard_errors import KEPT, standard_errors, stratified_draws
 from transferscope.verbs.rank import layers
 from transferscope.verbs.rank.layers import Factored
 from transferscope.verbs.rank.reference import ReferenceMaker, TrainedReference
+from transferscope.verbs.rank.request import RankRequest
 
-
-class Clock:
-    """Seconds spent on each part, by name."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Add the time since the last call to part `name`."""
-        now = time.perf_counter()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
-        self._last = now
+logger = logging.getLogger("transferscope")
 
 
 class Scorer:
@@ -46,36 +35,59 @@ class Scorer:
     Parameters
     ----------
     maker : ReferenceMaker
-        Makes the reference; it also knows the probe set, the cache and the device.
-    names : tuple of str
-        Of `transferability.SCORES`.
-    draws : int
-        For standard errors; 0 for none.
-    reporter, clock
-        Whom to tell, and where to note the time it took.
+        Makes the reference; on its bench everything runs.
+    request : RankRequest
+        Which scores, and of how many draws their standard errors.
+
+    Raises
+    ------
+    InputError
+        When there are too few images for so many draws.
     """
 
-    def __init__(
-        self, maker: ReferenceMaker, names: tuple[str, ...], draws: int, reporter: Reporter, clock: Clock
-    ) -> None:
+    def __init__(self, maker: ReferenceMaker, request: RankRequest) -> None:
         self._maker = maker
-        self._names = names
-        self._draws = draws
-        self._reporter = reporter
-        self._clock = clock
+        self._bench = maker.bench
+        self._names = tuple(request.scores)
+        self._draws = request.uncertainty
         self._references: dict[str, TrainedReference] = {}
         self._factored: dict[str, Factored] = {}
         self._computed = 0
-        self.remembered = 0
-        """Sources whose scores came from the cache."""
+        self._remembered = 0
+        if self._draws:
+            next(stratified_draws(self._bench.probe.labels, self._draws, self._bench.seed))
+
+    def score_all(self) -> tuple[list[SourceScores], list[Failure]]:
+        """Score every candidate; those that fail are named beside the others.
+
+        Raises
+        ------
+        SourceError
+            When all of them fail.
+        """
+        candidates = self._maker.candidates()
+        if self._maker.kind != OWN:
+            self.prepare(None)
+        units, failed = [], []
+        for i, source in enumerate(candidates, 1):
+            try:
+                units.append(self.score(source, f"{source.name} ({i} of {len(candidates)})"))
+            except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the others
+                failed.append(failure(source.name, error, self._bench.batch_size))
+        if not units:
+            raise SourceError(f"No source could be ranked. {listed(failed)}")
+        if self._remembered:
+            root = self._bench.store.root
+            logger.info("%d of %d sources came from the cache in %s.", self._remembered, len(candidates), root)
+        return units, failed
 
     def prepare(self, source: Source | None) -> TrainedReference:
         """Make the reference of `source`, or the one that serves all of them."""
         name = source.name if source is not None and self._maker.kind == OWN else ""
         if name not in self._references:
-            with self._reporter.bar("scratch reference") as report:
+            with self._bench.reporter.bar("scratch reference") as report:
                 self._references[name] = self._maker.make(source, report)
-            self._clock.lap("reference")
+            self._bench.clock.lap("reference")
         return self._references[name]
 
     def best_reference(self) -> TrainedReference:
@@ -95,27 +107,17 @@ class Scorer:
                 warnings.warn(f"{source.name}: {text}", category, stacklevel=2)
 
     def _score(self, source: Source, title: str) -> SourceScores:
-        maker = self._maker
         reference = self.prepare(source)
-        with self._reporter.bar(title) as report:
-            features = layer_features(
-                lambda: _loaded(source, maker.seed, maker.trust_code),
-                [loading.fingerprint(source), maker.seed],
-                source.layers,
-                maker.probe,
-                store=maker.store,
-                device=maker.device,
-                batch_size=maker.batch_size,
-                report=report,
-            )
-        self._clock.lap("features")
-        with self._reporter.bar(f"{title}, scores") as report:
+        with self._bench.reporter.bar(title) as report:
+            features = self._bench.source_features(source, report)
+        self._bench.clock.lap("features")
+        with self._bench.reporter.bar(f"{title}, scores") as report:
             unit = self._unit(source.name, features, reference, report)
-        self._clock.lap("scores")
+        self._bench.clock.lap("scores")
         return unit
 
     def _unit(self, name: str, features: LayerFeatures, reference: TrainedReference, report: Report) -> SourceScores:
-        labels = self._maker.probe.labels
+        labels = self._bench.probe.labels
         factored = cache(lambda: layers.factor(features.arrays))
         own = needs_predictions(self._names)
         if own and features.probabilities is None:
@@ -141,16 +143,16 @@ class Scorer:
 
         def spread(names: list[str]) -> dict[str, np.ndarray]:
             return standard_errors(
-                scores, features.arrays, features.probabilities, labels, names, draws=self._draws, seed=self._maker.seed
+                scores, features.arrays, features.probabilities, labels, names, draws=self._draws, seed=self._bench.seed
             )
 
         before = self._computed
         scores = self._remember("scores", [features.key], self._names, score, name)
         pair = [features.key, reference.features.key]
         similarities = self._remember("similarities", pair, labelled.SIMILARITIES, compare, name)
-        drawn = [features.key, self._draws, self._maker.seed, KEPT]
+        drawn = [features.key, self._draws, self._bench.seed, KEPT]
         errors = self._remember("standard_errors", drawn, self._names if self._draws else (), spread, name)
-        self.remembered += self._computed == before
+        self._remembered += self._computed == before
         return SourceScores(name, features.stages, tuple(reference.features.arrays), scores, similarities, errors)
 
     def _remember(
@@ -163,15 +165,10 @@ class Scorer:
     ) -> dict[str, np.ndarray]:
         """Return the arrays of these names from the cache; only those that it lacks are computed, and added to it."""
         key = digest(labelled.VERSION, *identity)
-        entry = self._maker.store.get(kind, key) if names else None
+        entry = self._bench.store.get(kind, key) if names else None
         arrays = {} if entry is None else entry[0]
         if missing := [name for name in names if name not in arrays]:
             arrays |= compute(missing)
             self._computed += 1
-            self._maker.store.put(kind, key, arrays, {"source": source})
+            self._bench.store.put(kind, key, arrays, {"source": source})
         return {name: arrays[name] for name in names}
-
-
-def _loaded(source: Source, seed: int, trust_code: bool) -> tuple[Any, Any]:
-    network = loading.load_network(source, seed=seed, trust_code=trust_code)
-    return network.module, network.transform

@@ -1,0 +1,54 @@
+"""What `advise` is asked."""
+
+from dataclasses import dataclass
+
+from transferscope.errors import InputError, near
+from transferscope.networks.zoo import Zoo, load_zoo
+from transferscope.runtime.power import WORLD
+from transferscope.verbs.rank.request import RankRequest, check_shots
+from transferscope.verbs.request import ProbeRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdviseRequest(ProbeRequest):
+    """The arguments of `advise`."""
+
+    source: str | None = None
+    shots: int | None = None
+    tolerance: float = 0.02
+    country: str = WORLD
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._settle(shots=check_shots(self.shots))
+        number = isinstance(self.tolerance, (int, float)) and not isinstance(self.tolerance, bool)
+        if not number or not 0 <= self.tolerance < 1:
+            raise InputError(
+                f"Expected `tolerance` to be an accuracy, at least 0 and below 1, but got {self.tolerance!r}."
+            )
+
+    @property
+    def ranking(self) -> RankRequest:
+        """What `rank` is to be asked first: of the one source, where one is named."""
+        zoo = load_zoo(self.zoo)
+        return RankRequest(
+            target=self.target,
+            zoo=zoo if self.source is None else _only(zoo, self.source),
+            device=self.device,
+            samples=self.samples,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            progress=self.progress,
+            recipe=self.recipe,
+            trust_code=self.trust_code,
+            shots=self.shots,
+            mode="quick",
+        )
+
+
+def _only(zoo: Zoo, source: str) -> Zoo:
+    """Return a zoo that holds this source alone."""
+    if source not in zoo:
+        hint = near(source, zoo.names) or f"; there are {', '.join(zoo.names)}"
+        raise InputError(f"Expected `source` to name a source of the zoo, but got {source!r}{hint}")
+    return zoo.model_copy(update={"sources": (zoo[source],), "order": None})

@@ -1,0 +1,108 @@
+"""What a verb works with: the images and networks that a request names, and where and how they run."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from transferscope.activations.capture import Layers
+from transferscope.activations.features import LayerFeatures, layer_features
+from transferscope.arrays import backend
+from transferscope.data.images import Transform
+from transferscope.data.target import Target, load_target
+from transferscope.networks import loading
+from transferscope.networks.zoo import Source, Zoo, load_zoo
+from transferscope.runtime.progress import Report, Reporter
+from transferscope.runtime.store import Store
+from transferscope.verbs.request import ProbeRequest
+
+
+class Clock:
+    """Seconds spent on each part, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Add the time since the last call to part `name`."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that the parts of a verb share."""
+
+    target: Target
+    probe: Target
+    """The images that are looked at."""
+    zoo: Zoo
+    device: torch.device
+    batch_size: int
+    seed: int
+    trust_code: bool
+    reporter: Reporter
+    store: Store = field(default_factory=Store)
+    clock: Clock = field(default_factory=Clock)
+
+    @classmethod
+    def set_up(cls, request: ProbeRequest) -> "Bench":
+        """Load the zoo and the images, and draw the probe.
+
+        Raises
+        ------
+        InputError
+            When target or zoo are not as expected, or the zoo's code is not trusted.
+        """
+        clock = Clock()
+        zoo = load_zoo(request.zoo)
+        for source in request.sources_of(zoo):
+            # Before anything is trained, not after.
+            loading.check_trust(source, request.trust_code)
+        target = load_target(request.target, progress=request.progress)
+        probe = target.probe(request.probe_size(len(target.classes)), request.seed, progress=request.progress)
+        clock.lap("data")
+        return cls(
+            target,
+            probe,
+            zoo,
+            backend.resolve_device(request.device),
+            request.batch_size,
+            request.seed,
+            request.trust_code,
+            Reporter(request.progress),
+            clock=clock,
+        )
+
+    def load(self, source: Source) -> tuple[nn.Module, Transform]:
+        """Return the network of a source, in evaluation mode, and its transform."""
+        network = loading.load_network(source, seed=self.seed, trust_code=self.trust_code)
+        return network.module, network.transform
+
+    def identity(self, source: Source) -> list[Any]:
+        """Return everything that decides what `load` returns."""
+        return [loading.fingerprint(source), self.seed]
+
+    def source_features(self, source: Source, report: Report) -> LayerFeatures:
+        """Return the features of every stage of a source on the probe."""
+        return self.features(lambda: self.load(source), self.identity(source), source.layers, report)
+
+    def features(
+        self, build: Callable[[], tuple[nn.Module, Transform]], identity: Any, layers: Layers, report: Report
+    ) -> LayerFeatures:
+        """Return the features of every stage of a network on the probe, see `layer_features`."""
+        return layer_features(
+            build,
+            identity,
+            layers,
+            self.probe,
+            store=self.store,
+            device=self.device,
+            batch_size=self.batch_size,
+            report=report,
+        )

@@ -1,0 +1,72 @@
+"""What `compare_sources` is asked."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from transferscope.activations.capture import Layers
+from transferscope.activations.reductions import Reduction
+from transferscope.arrays import backend
+from transferscope.errors import InputError, near
+from transferscope.networks.zoo import OWN, SCRATCH, Source, Zoo
+from transferscope.verbs.compare.networks import Estimator, check_options
+from transferscope.verbs.request import ProbeRequest, check_reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest(ProbeRequest):
+    """The arguments of `compare_sources`."""
+
+    x: str
+    y: str
+    measures: str | Sequence[str] = "linear_cka"
+    """Once made: a tuple, each once."""
+    layers_x: Layers | None = None
+    layers_y: Layers | None = None
+    reduce: Reduction = "flatten"
+    standardize: bool = False
+    estimator: Estimator = "minibatch"
+    standard_error: bool = False
+    permutations: int = 0
+    precision: backend.Precision = "float32"
+    reference: str = "compact"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_reference(self.reference)
+        named = [self.measures] if isinstance(self.measures, str) else self.measures
+        self._settle(measures=tuple(dict.fromkeys(named)))
+        if not self.measures:
+            raise InputError(
+                "Expected `measures` to name one measure at least, but got none; leave it out for linear CKA."
+            )
+        check_options(list(self.measures), self.reduce, self.estimator, self.permutations, self.batch_size)
+
+    def named(self, zoo: Zoo) -> dict[str, Source | None]:
+        """Return the entry of each network by its name; None for the scratch network.
+
+        Raises
+        ------
+        InputError
+            When the zoo has no such source, or scratch is to be of the architecture of a source that is not named.
+        """
+        found = {name: _source(name, zoo) for name in (self.x, self.y)}
+        if self.reference == OWN and set(found) == {SCRATCH}:
+            raise InputError(
+                "Expected a source of the zoo beside 'scratch', whose own architecture it takes; name one."
+            )
+        return found
+
+    def sources_of(self, zoo: Zoo) -> Iterable[Source]:
+        """Return the sources that are compared."""
+        return filter(None, self.named(zoo).values())
+
+
+def _source(name: str, zoo: Zoo) -> Source | None:
+    if name == SCRATCH:
+        return None
+    if name not in zoo:
+        raise InputError(
+            f"no source is called {name!r}{near(name, [*zoo.names, SCRATCH])}; there are {', '.join(zoo.names)}, and "
+            f"{SCRATCH} for the network trained on the target"
+        )
+    return zoo[name]
