@@ -14,8 +14,8 @@ PACKAGE = Path(transferscope.__file__).parent
 # From the bottom up; rooms on one line do not import each other.
 FLOORS = [
     ["errors", "templates"],
-    ["backend"],
-    ["linalg"],
+    ["backend", "products"],
+    ["flops", "linalg"],
     ["agreement", "discrepancy", "displacement", "draws", "lookup", "nystrom", "similarity", "ties", "transferability"],
     ["images", "located_yaml", "networks", "progress", "provenance", "reductions", "seeding", "stages", "store"],
     ["power", "samples", "tangents", "zoo"],

@@ -18,7 +18,8 @@ from torch import nn
 
 from transferscope import power
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.footprint import Meter, count_flops
+from transferscope.flops import count_flops
+from transferscope.footprint import Meter
 
 JOULES_PER_KWH = 3.6e6
 

@@ -1,5 +1,6 @@
 """From expected accuracies to a ranking of sources, each with its best cut and protocol."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,8 +40,8 @@ class Recommendation:
     """80 % interval: of measured transfers of other targets, or of the number of held-out images (from scratch)."""
     params: int
     """Parameters of the network that comes out: up to the cut for truncate, else all."""
-    flops: int
-    """Floating-point operations per image of that network, its head apart."""
+    flops: float
+    """Floating-point operations per image of that network, its head apart: an integer, NaN when unknown."""
     scores: dict[str, float] = field(default_factory=dict)
     """At this cut; those of the source's own predictions (LEEP, NCE) do not depend on it."""
     baselines: dict[str, float] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class ScratchCandidate:
     n_held_out: int
     depths: int
     params: int
-    flops: int
+    flops: float
 
 
 def how(pick: Recommendation) -> str:
@@ -107,10 +108,11 @@ def protocols_of(protocol: str) -> tuple[str, ...]:
 
 
 def cut_table(predictions: xr.Dataset) -> pd.DataFrame:
-    """List every source, depth and protocol with a prediction: a row each, cheapest first.
+    """List every source, depth and protocol with a prediction: a row each, cheapest first, unknown FLOPs last.
 
     Columns source, layer, depth, depths, protocol, expected_accuracy, lower, upper, and params and flops of the network
-    that comes out: `truncate` ends at the cut, the other protocols keep the architecture.
+    that comes out: `truncate` ends at the cut, the other protocols keep the architecture. FLOPs are integers; floats,
+    with NaN for those that are unknown, where some are.
     """
     names = ["expected_accuracy", "lower", "upper", "layer", "params", "flops"]
     rows = predictions[names].to_dataframe().reset_index()
@@ -118,7 +120,11 @@ def cut_table(predictions: xr.Dataset) -> pd.DataFrame:
     by_source = rows.groupby("source")
     rows["depths"] = by_source["depth"].transform("max")
     for name in ("params", "flops"):
-        rows[name] = rows[name].where(rows["protocol"] == "truncate", by_source[name].transform("max"))
+        # Of the whole network, which is unknown where any of its stages is.
+        whole = by_source[name].transform(lambda values: values.max(skipna=False))
+        rows[name] = rows[name].where(rows["protocol"] == "truncate", whole)
+    if rows["flops"].notna().all():
+        rows["flops"] = rows["flops"].astype(np.int64)
     rows = rows[rows["expected_accuracy"].notna()].sort_values(["flops", "depth", "source"], kind="stable")
     columns = ["source", "layer", "depth", "depths", "protocol", *names[:3], "params", "flops"]
     return rows[columns].reset_index(drop=True)
@@ -130,14 +136,18 @@ def _accuracy(rows: pd.DataFrame, _predictions: xr.Dataset) -> pd.Series:
 
 def _per_joule(rows: pd.DataFrame, predictions: xr.Dataset) -> pd.Series:
     above = rows["expected_accuracy"] - predictions.attrs.get("largest_class", 0.0)
-    return above / rows["flops"].clip(lower=1)
+    values = above / rows["flops"].clip(lower=1)
+    # Behind all whose FLOPs are known, whatever these are, by accuracy.
+    behind = (values.min() if values.notna().any() else 0.0) - 1
+    return values.fillna(behind - (1 - rows["expected_accuracy"]))
 
 
 def _latency(rows: pd.DataFrame, predictions: xr.Dataset) -> pd.Series:
     """Rank what cannot be told apart from the best by FLOPs, then accuracy; the rest behind it by accuracy."""
     best = rows["expected_accuracy"].max()
     tied = _better(rows["expected_accuracy"], best, predictions) >= TIE[0]
-    cheapness = -rows["flops"].rank(method="dense") + len(rows)
+    # What is unknown may be any number, so that it comes last.
+    cheapness = -rows["flops"].rank(method="dense", na_option="bottom") + len(rows)
     return rows["expected_accuracy"] + cheapness.where(tied, -1)
 
 
@@ -148,7 +158,7 @@ OBJECTIVES: Mapping[str, Callable[[pd.DataFrame, xr.Dataset], pd.Series]] = {
 }
 """What to rank by, from rows of `cut_table`: highest first. Accuracy per joule is the expected accuracy above that of
 always guessing the largest class, over the FLOPs of one image, which the joules go with; latency takes the fewest FLOPs
-among all that cannot be told apart from the most accurate."""
+among all that cannot be told apart from the most accurate. Unknown FLOPs come behind all known ones."""
 
 
 def _better(one: float | pd.Series, other: float, predictions: xr.Dataset) -> np.ndarray:
@@ -261,7 +271,7 @@ def _recommendation(
         expected_accuracy=float(row["expected_accuracy"]),
         interval=(float(row["lower"]), float(row["upper"])),
         params=int(row["params"]),
-        flops=int(row["flops"]),
+        flops=math.nan if pd.isna(row["flops"]) else int(row["flops"]),
         scores={} if cut is None else {name: float(cut[name]) for name in score_names},
         baselines={} if cut is None else {name: float(cut[name]) for name in baseline_names},
     )

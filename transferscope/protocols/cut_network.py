@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.errors import InputError
-from transferscope.footprint import count_flops
+from transferscope.flops import count_flops
 from transferscope.images import Transform
 from transferscope.protocols.anatomy import parameters_by_stage
 from transferscope.protocols.dividing import Prefix
@@ -115,8 +115,8 @@ class CutNetwork(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
-    def flops(self) -> int:
-        """Floating-point operations for one image (a multiply-add counts as two)."""
+    def flops(self) -> float:
+        """Floating-point operations for one image (a multiply-add counts as two): an integer, NaN when unknown."""
         with evaluating(self), torch.inference_mode():
             return count_flops(self, self._sample())
 

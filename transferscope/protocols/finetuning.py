@@ -5,6 +5,7 @@ Protocol names after Gerace et al. (2024, arXiv 2303.01429), of which only the a
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ import torch
 from torch import nn
 
 from transferscope.errors import SourceError
-from transferscope.footprint import RunMeter, count_flops
+from transferscope.flops import count_flops
+from transferscope.footprint import RunMeter
 from transferscope.protocols.cuts import CutNetwork
 from transferscope.protocols.inputs import CachedViews, shifted
 from transferscope.protocols.loop import Member
@@ -273,7 +275,8 @@ def _count(part: _Prepared, record: TrainingRecord, device: torch.device, meter:
     step, forward = _operations(part.net, sample.to(device))
     validated = 0 if part.validation is None else len(part.validation[1]) * record.epochs
     gradients = record.images_seen + (0 if part.rates is None else len(part.labels))
-    meter.add_flops(round(step * gradients + forward * validated))
+    operations = step * gradients + forward * validated
+    meter.add_flops(operations if math.isnan(operations) else round(operations))
 
 
 def _bytes_of_one(prefix: nn.Module, image: torch.Tensor) -> int:
@@ -313,7 +316,7 @@ def _surgical_rates(
 
 
 def _operations(net: nn.Module, sample: torch.Tensor) -> tuple[float, float]:
-    """Count the operations of one training step and of one forward pass, for one image."""
+    """Count the operations of one training step and of one forward pass, for one image; NaN when unknown."""
     counted = copy.deepcopy(net)  # batch norm would remember the images
     with torch.inference_mode():
         forward = count_flops(counted.eval(), sample)
