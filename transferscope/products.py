@@ -246,6 +246,8 @@ _FORMULAS: dict[str, Formula] = {
     "aten::addmv": _product("mat"),
     "aten::addbmm": _sum_of_products,
     "aten::_trilinear": _trilinear,
+    "aten::affine_grid_generator": _product("theta"),
+    "aten::cudnn_affine_grid_generator": _product("theta"),
     "aten::linear_backward": _product_backward("grad_output", "output_mask"),
     "aten::mkldnn_linear_backward": _product_backward("grad_output", "output_mask"),
     "aten::matmul_backward": _product_backward("grad", "mask"),
@@ -289,10 +291,10 @@ _FORMULAS: dict[str, Formula] = {
 
 _MULTIPLIES = re.compile(
     r"(^|_)([a-z]*mm|(add)?mv|v?dot|matmul|conv(?!ert)\w*|\w*linear\w*|\w*attention\w*|encoder_layer|einsum|tensordot"
-    r"|lstm|gru|rnn|cdist|linalg|cholesky|ormqr|geqrf|inverse|solve)(?=_|\d|$)"
+    r"|lstm|gru|rnn|cdist|euclidean_dist|linalg|cholesky|ormqr|geqrf|inverse|(sp)?solve|affine_grid)(?=_|\d|$)"
 )
 _MULTIPLIES_NOT = re.compile(
-    r"upsample|prepack|reorder|flatten_weight|_thnn_fused|norm|cross|check_errors|powsum|slice_inverse"
+    r"upsample|prepack|reorder|flatten_weight|_thnn_fused|linalg_(vector_norm|cross|_powsum|check_errors)|slice_inverse"
 )
 _WITHOUT_PRODUCTS = (
     "prim", "prims", "profiler", "c10d", "_c10d_functional", "_c10d_functional_autograd", "c10d_functional", "_dtensor",
