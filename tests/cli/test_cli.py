@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from transferscope.cli import VERBS, run
-from transferscope.networks import CompactResNet
+from transferscope.networks.compact import CompactResNet
 from transferscope.protocols import scratch
 from transferscope.protocols.finetuning import MIN_STEPS
 
@@ -416,6 +416,21 @@ class TestOtherVerbs:
         assert "first" in err
         assert "`transform`" in err
         assert "bug" not in err
+
+    def test_layers_whose_flops_are_unknown(self, zoo, capsys, tmp_path):
+        (tmp_path / "nets.py").write_text(
+            "import torch\nfrom torch import nn\nfrom transferscope.networks import CompactResNet\n"
+            "class Turned(nn.Module):\n    def forward(self, x):\n        return torch.linalg.matrix_exp(x)\n"
+            "def build():\n    return nn.Sequential(nn.Conv2d(3, 4, 1), Turned(), nn.Conv2d(4, 2, 1))\n"
+        )
+        zoo.write_text(zoo.read_text().replace("    checkpoint: net.safetensors\n", ""))
+        command = ["layers", "first", "--sources", str(zoo), "--trust-code", "--all"]
+        assert run([*command, "--format", "json"]) == 0
+        out, err = capsys.readouterr()
+        assert [row["flops"] for row in json.loads(out)] == [2 * 16 * 16 * 12, None, None]
+        assert "FLOPs are unknown: how many aten::linalg_matrix_exp takes" in err
+        assert run(command) == 0
+        assert capsys.readouterr().out.count("unknown") == 2
 
     def test_layers_of_an_unknown_source(self, zoo, capsys):
         assert run(["layers", "third", "--sources", str(zoo), "--trust-code"]) == 2

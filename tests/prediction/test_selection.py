@@ -20,7 +20,7 @@ def predictions_of(expected, *, flops=None, calibrated=1, growth=0.0):
     depths = max(len(row) for row in expected.values())
     values = np.full((len(expected), depths, 3), np.nan)
     layer, params, cost = (
-        np.full((len(expected), depths), fill, kind) for fill, kind in (("", object), (-1, int), (-1, int))
+        np.full((len(expected), depths), fill, kind) for fill, kind in (("", object), (-1, int), (np.nan, float))
     )
     for i, (source, row) in enumerate(expected.items()):
         for j, value in enumerate(row):
@@ -166,6 +166,29 @@ def test_accuracy_per_joule_counts_what_lies_above_the_largest_class():
     )
     # (0.65 - 0.25) / 20 lies above 0.05 / 10, 0.45 / 40 and 0.01 / 1.
     assert [(p.source, p.depth) for p in picks] == [("a", 2), ("b", 1)]
+
+
+@pytest.mark.parametrize("objective", ["accuracy", "latency", "accuracy-per-joule"])
+def test_unknown_flops_never_win(objective):
+    sources = {"unknown": [0.7, 0.8], "known": [0.79], "poor": [0.2]}
+    flops = {"unknown": [math.nan, math.nan], "known": [50], "poor": [90]}
+    picks = ranked(sources, scratch_with(0.78, flops=math.nan), objective=objective, flops=flops)
+    order = [pick.source for pick in picks]
+    if objective == "accuracy":
+        assert order == ["unknown", "known", "scratch", "poor"]
+    else:
+        behind = ["poor", "unknown", "scratch"] if objective == "accuracy-per-joule" else ["unknown", "scratch", "poor"]
+        assert order == ["known", *behind]
+    assert [pick.source for pick in picks if math.isnan(pick.flops)] == ["unknown", "scratch"]
+    assert {type(pick.flops) for pick in picks if not math.isnan(pick.flops)} == {int}
+
+
+def test_the_whole_network_is_unknown_where_a_part_of_it_is():
+    predictions = predictions_of({"a": [[0.5, 0.5, 0.5], [0.6, 0.6, 0.6]]}, flops={"a": [10, math.nan]})
+    rows = cut_table(predictions)
+    assert rows["flops"].isna().tolist() == [False] + 5 * [True]
+    assert rows["protocol"][0] == "truncate"
+    assert cut_table(predictions_of({"a": [0.5]}))["flops"].dtype == np.int64
 
 
 def test_unknown_objectives_and_protocols_are_errors():

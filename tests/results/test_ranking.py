@@ -413,6 +413,30 @@ def test_what_is_worth_its_flops_stands_in_a_table_of_its_own():
     assert "worth its FLOPs" in printed(ranking, costs=True)
 
 
+@pytest.mark.parametrize("known", [0, 2])
+def test_unknown_flops_are_said_to_be_unknown_and_worth_nothing(tmp_path, known):
+    ranking = make_ranking({"birds": [0.5, 0.6, 0.7], "insects": [0.6, 0.65, 0.3]}, scratch=0.64)
+    flops = ranking.scores["flops"].astype(float)
+    picks = tuple(
+        pick if pick.source == "insects" and known else replace(pick, flops=math.nan)
+        for pick in ranking.recommendations
+    )
+    ranking = replace(
+        ranking,
+        recommendations=picks,
+        scores=ranking.scores.assign(flops=flops.where((flops["source"] == "insects") & (flops["depth"] <= known))),
+    )
+    assert set(ranking.pareto["source"]) == ({"insects"} if known else set())
+    assert ranking.cuts["flops"].isna().sum() == len(ranking.cuts) - known
+    assert "unknown" in printed(ranking, costs=True)
+    ranking.save(tmp_path)
+    rows = json.loads((tmp_path / "ranking.json").read_text())["ranking"]
+    assert [row["flops"] is None for row in rows] == [math.isnan(pick.flops) for pick in picks]
+    assert all(map(same, load_ranking(tmp_path).recommendations, picks))
+    assert ">unknown<" in (tmp_path / "report.html").read_text()
+    assert "unknown" in next(pick for pick in picks if math.isnan(pick.flops))._repr_html_()
+
+
 # --- scores on request, beside the baselines ----------------------------------------------------------------------
 
 

@@ -21,6 +21,8 @@ from transferscope.runtime.version import __version__
 REDUCTION: Literal["mean"] = "mean"
 """Spatial means: the pooled features that a truncated network hands to its new head."""
 
+_VERSION = 2
+"""Goes up when what is kept of a network changes its meaning: since 2, its FLOPs have those of every attention."""
 _PROBABILITIES = ".probabilities"
 """Beside the layers in the cache; no layer is called so, for no module's name begins with a dot."""
 
@@ -75,8 +77,8 @@ def layer_features(
         As `build` and `capture.collect` do.
     """
     wanted = layers if isinstance(layers, str) else list(layers)
-    parts = (__version__, torch.__version__, device.type, identity, wanted, probe.hash, REDUCTION, _PROBABILITIES)
-    key = digest(*parts)
+    versions = _VERSION, __version__, torch.__version__
+    key = digest(*versions, device.type, identity, wanted, probe.hash, REDUCTION, _PROBABILITIES)
     if (entry := store.get("features", key)) is not None:
         arrays, record = entry
         stages = tuple(Stage(**{**stage, "shape": tuple(stage["shape"])}) for stage in record["stages"])

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.flop_counter import FlopCounterMode
 
 from transferscope.errors import CaptureError
+from transferscope.runtime.flops import FlopCounter
 
 _PLAIN_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -37,8 +37,8 @@ class Call:
     params: int
     """Parameters of the network cut after this call: those that its output depends on. Of a call that is no cut, those
     of all modules entered so far."""
-    flops: int
-    """Floating-point operations so far for one sample (a multiply-add counts as two)."""
+    flops: float
+    """Floating-point operations so far for one sample (a multiply-add counts as two): an integer, NaN when unknown."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Stage:
     layer: str
     shape: tuple[int, ...]
     params: int
-    flops: int
+    flops: float
 
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
@@ -142,10 +142,10 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> list[Call]:
         What the network is called with; the first argument is a floating-point tensor (n_samples, ...), of which
         one sample is used.
     """
-    records: list[tuple[str, nn.Module, torch.Tensor, Any, int, int]] = []
+    records: list[tuple[str, nn.Module, torch.Tensor, Any, int, float]] = []
     entered: dict[int, int] = {}
     calls: Counter[str] = Counter()
-    flop_counter = FlopCounterMode(display=False)
+    flop_counter = FlopCounter()
 
     def enter(module: nn.Module, _args: Any) -> None:
         for parameter in module.parameters(recurse=False):
@@ -158,7 +158,7 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> list[Call]:
             name = numbered(path, calls[path])
             # The node is read now: a later in-place operation gives the tensor another one.
             key = (tensor.grad_fn, tensor.output_nr)
-            records.append((name, module, tensor, key, sum(entered.values()), flop_counter.get_total_flops()))
+            records.append((name, module, tensor, key, sum(entered.values()), flop_counter.total))
 
     handles = []
     try:

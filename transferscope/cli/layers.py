@@ -1,7 +1,9 @@
 """`transferscope layers`: where a source can be captured and cut."""
 
 import json
+import math
 import sys
+from typing import Any
 
 import click
 
@@ -41,13 +43,27 @@ def command(
     with options.stdout_for_results():
         table = list_layers(source, zoo, everything=everything, trust_code=trust_code)
     if output_format == "json":
-        sys.stdout.write(json.dumps(table.reset_index().to_dict("records"), indent=1) + "\n")
+        records = table.reset_index().to_dict("records")
+        rows = [{name: _known(value) for name, value in record.items()} for record in records]
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
     elif output_format == "csv":
         sys.stdout.write(table.to_csv(lineterminator="\n"))
     else:
         from transferscope.report.terminal.columns import fitted, print_tables
 
-        columns = {str(name): table[name].astype(str).tolist() for name in table}
+        columns = {str(name): [_text(value) for value in table[name].tolist()] for name in table}
         console = options.console()
         names = {"layer": table.index.tolist()}
         print_tables(fitted(names, columns, width=console.width, names=names), console)
+
+
+def _known(value: Any) -> Any:
+    """Return a value of the table for JSON: FLOPs are NaN where they are unknown, and floats beside those."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else int(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    known = _known(value)
+    return "unknown" if known is None else str(known)

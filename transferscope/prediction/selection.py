@@ -1,5 +1,6 @@
 """From expected accuracies to a ranking of sources, each with its best cut and protocol."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ class ScratchCandidate:
     n_held_out: int
     depths: int
     params: int
-    flops: int
+    flops: float
 
 
 def protocols_of(protocol: str) -> tuple[str, ...]:
@@ -53,14 +54,18 @@ def _accuracy(rows: pd.DataFrame, _predictions: xr.Dataset) -> pd.Series:
 
 def _per_joule(rows: pd.DataFrame, predictions: xr.Dataset) -> pd.Series:
     above = rows["expected_accuracy"] - predictions.attrs.get("largest_class", 0.0)
-    return above / rows["flops"].clip(lower=1)
+    values = above / rows["flops"].clip(lower=1)
+    # Behind all whose FLOPs are known, whatever these are, by accuracy.
+    behind = (values.min() if values.notna().any() else 0.0) - 1
+    return values.fillna(behind - (1 - rows["expected_accuracy"]))
 
 
 def _latency(rows: pd.DataFrame, predictions: xr.Dataset) -> pd.Series:
     """Rank what cannot be told apart from the best by FLOPs, then accuracy; the rest behind it by accuracy."""
     best = rows["expected_accuracy"].max()
     tied = _better(rows["expected_accuracy"], best, predictions) >= TIE[0]
-    cheapness = -rows["flops"].rank(method="dense") + len(rows)
+    # What is unknown may be any number, so that it comes last.
+    cheapness = -rows["flops"].rank(method="dense", na_option="bottom") + len(rows)
     return rows["expected_accuracy"] + cheapness.where(tied, -1)
 
 
@@ -71,7 +76,7 @@ OBJECTIVES: Mapping[str, Callable[[pd.DataFrame, xr.Dataset], pd.Series]] = {
 }
 """What to rank by, from rows of `cut_table`: highest first. Accuracy per joule is the expected accuracy above that of
 always guessing the largest class, over the FLOPs of one image, which the joules go with; latency takes the fewest FLOPs
-among all that cannot be told apart from the most accurate."""
+among all that cannot be told apart from the most accurate. Unknown FLOPs come behind all known ones."""
 
 
 def _better(one: float | pd.Series, other: float, predictions: xr.Dataset) -> np.ndarray:
@@ -184,7 +189,7 @@ def _recommendation(
         expected_accuracy=float(row["expected_accuracy"]),
         interval=(float(row["lower"]), float(row["upper"])),
         params=int(row["params"]),
-        flops=int(row["flops"]),
+        flops=math.nan if pd.isna(row["flops"]) else int(row["flops"]),
         scores={} if cut is None else {name: float(cut[name]) for name in score_names},
         baselines={} if cut is None else {name: float(cut[name]) for name in baseline_names},
     )

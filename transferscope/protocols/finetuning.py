@@ -5,6 +5,7 @@ Protocol names after Gerace et al. (2024, arXiv 2303.01429), of which only the a
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,8 @@ from transferscope.protocols.training.loop import Member
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
 from transferscope.protocols.training.single import fit, relative_gradient_norms
 from transferscope.protocols.training.together import fit_together
-from transferscope.runtime.footprint import RunMeter, count_flops
+from transferscope.runtime.flops import count_flops
+from transferscope.runtime.footprint import RunMeter
 
 KEPT_BYTES = 2 * 2**30
 """What a frozen prefix computes is kept up to this size; beyond it is computed anew in every epoch."""
@@ -271,7 +273,8 @@ def _count(part: _Prepared, record: TrainingRecord, device: torch.device, meter:
     step, forward = _operations(part.net, sample.to(device))
     validated = 0 if part.validation is None else len(part.validation[1]) * record.epochs
     gradients = record.images_seen + (0 if part.rates is None else len(part.labels))
-    meter.add_flops(round(step * gradients + forward * validated))
+    operations = step * gradients + forward * validated
+    meter.add_flops(operations if math.isnan(operations) else round(operations))
 
 
 def _bytes_of_one(prefix: nn.Module, image: torch.Tensor) -> int:
@@ -311,7 +314,7 @@ def _surgical_rates(
 
 
 def _operations(net: nn.Module, sample: torch.Tensor) -> tuple[float, float]:
-    """Count the operations of one training step and of one forward pass, for one image."""
+    """Count the operations of one training step and of one forward pass, for one image; NaN when unknown."""
     counted = copy.deepcopy(net)  # batch norm would remember the images
     with torch.inference_mode():
         forward = count_flops(counted.eval(), sample)

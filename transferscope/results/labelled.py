@@ -38,7 +38,7 @@ _MEANINGS: dict[str, tuple[str | None, str, str]] = {
     "reference_layer_name": (None, "layer of the scratch network", "Its name (`named_modules()` path)."),
     "layer": (None, "cut after", "Layer after which the source is cut at this depth (`named_modules()` path)."),
     "params": ("1", "parameters", "Parameters of the source up to the cut."),
-    "flops": ("1", "FLOPs per image", "Operations per image up to the cut (a multiply-add counts as two)."),
+    "flops": ("1", "FLOPs per image", "Per image up to the cut (a multiply-add counts as two); NaN: unknown."),
     "linear_cka": ("1", "linear CKA", "Debiased, with each layer of the network trained from scratch on the target."),
     "svcca": ("1", "SVCCA", "Of 0.99 of the variance, with each layer of the scratch network."),
     "linear_cka_to_scratch": ("1", "linear CKA to scratch", "With the most similar layer of the scratch network."),
@@ -170,11 +170,11 @@ def to_dataset(
 ) -> xr.Dataset:
     """Join the scores of all sources over (source, depth).
 
-    Sources with fewer stages than the deepest one are padded: NaN scores, an empty layer name, -1 parameters and
-    FLOPs. Scores of the source's own predictions (LEEP, NCE) have no depth: they are variables over source alone.
-    Similarities carry the layers of the scratch network as a third dimension, by position: with a reference per source
-    their names differ, so `reference_layer_name` (source, reference_layer) holds them. Standard errors are variables
-    `<score>_standard_error`.
+    Sources with fewer stages than the deepest one are padded: NaN scores, an empty layer name, -1 parameters, NaN
+    FLOPs; these are NaN where they are unknown, too. Scores of the source's own predictions (LEEP, NCE) have no depth:
+    they are variables over source alone. Similarities carry the layers of the scratch network as a third dimension, by
+    position: with a reference per source their names differ, so `reference_layer_name` (source, reference_layer) holds
+    them. Standard errors are variables `<score>_standard_error`.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def to_dataset(
     over_depths = {
         "layer": padded(([stage.layer for stage in unit.stages] for unit in units), "", object),
         "params": padded(([stage.params for stage in unit.stages] for unit in units), -1, np.int64),
-        "flops": padded(([stage.flops for stage in unit.stages] for unit in units), -1, np.int64),
+        "flops": padded(([stage.flops for stage in unit.stages] for unit in units), np.nan),
         "depth_fraction": padded((np.arange(1, kept + 1) / kept for kept, _ in stages), np.nan),
     }
     over_sources: dict[str, Any] = {

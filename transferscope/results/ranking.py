@@ -70,7 +70,8 @@ class Ranking:
         """Every source, depth and protocol, and training from scratch, cheapest first.
 
         Columns source, layer, depth, depths, protocol, expected_accuracy, lower, upper, params and flops (of the
-        network that comes out), and `pareto`: whether nothing is at once as cheap and more accurate.
+        network that comes out; unknown ones last), and `pareto`: whether nothing is at once as cheap and more accurate,
+        which unknown FLOPs do not show.
         """
         rows = cut_table(self.scores)
         for pick in self.recommendations:
@@ -79,7 +80,8 @@ class Ranking:
                 rows = pd.concat([rows, pd.DataFrame([row])[rows.columns]], ignore_index=True)
         rows = rows.sort_values(["flops", "expected_accuracy"], ascending=[True, False], kind="stable")
         before = rows["expected_accuracy"].cummax().shift(fill_value=-math.inf)
-        return rows.assign(pareto=rows["expected_accuracy"] > before).reset_index(drop=True)
+        worth = (rows["expected_accuracy"] > before) & rows["flops"].notna()
+        return rows.assign(pareto=worth).reset_index(drop=True)
 
     @property
     def pareto(self) -> pd.DataFrame:
@@ -231,6 +233,7 @@ def _recommendation(row: dict[str, Any]) -> Recommendation:
     lower, upper = map(_number, row["interval"])
     scores = {name: _number(score) for name, score in row["scores"].items()}
     more: dict[str, Any] = {"interval": (lower, upper), "scores": scores, "tied_with": tuple(row.get("tied_with", ()))}
+    more["flops"] = _number(row["flops"])
     if "baselines" in row:
         more["baselines"] = {name: _number(value) for name, value in row["baselines"].items()}
     return Recommendation(**{**row, **more})

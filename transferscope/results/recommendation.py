@@ -24,8 +24,8 @@ class Recommendation:
     """80 % interval: of measured transfers of other targets, or of the number of held-out images (from scratch)."""
     params: int
     """Parameters of the network that comes out: up to the cut for truncate, else all."""
-    flops: int
-    """Floating-point operations per image of that network, its head apart."""
+    flops: float
+    """Floating-point operations per image of that network, its head apart: an integer, NaN when unknown."""
     scores: dict[str, float] = field(default_factory=dict)
     """At this cut; those of the source's own predictions (LEEP, NCE) do not depend on it."""
     baselines: dict[str, float] = field(default_factory=dict)

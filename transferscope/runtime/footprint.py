@@ -4,14 +4,13 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from transferscope.errors import InputError, TransferscopeWarning, check_whole
 from transferscope.runtime.power import WORLD, CarbonIntensity, PowerMeter, carbon_intensity
@@ -27,8 +26,8 @@ class Footprint:
 
     seconds: dict[str, float]
     """Wall-clock time by phase, in the order in which the phases began."""
-    flops: int
-    """Floating-point operations; a multiply-add counts as two."""
+    flops: float
+    """Floating-point operations; a multiply-add counts as two. An integer; NaN when unknown."""
     kwh: float
     """Electricity (kWh); NaN when CodeCarbon does not work here."""
     kgco2e: float
@@ -155,7 +154,7 @@ class RunMeter:
         self._meter = meter
         self._in_phase = False
         self._phases: dict[str, float] = {}
-        self._flops = 0
+        self._flops: float = 0
         self._kwh = 0.0
         self._unmetered_seconds = 0.0
         self._peak = 0
@@ -192,11 +191,11 @@ class RunMeter:
             meter._kwh += kwh
             self._peak = max(self._peak, _read_peak(device))
 
-    def add_flops(self, flops: int) -> None:
-        """Add floating-point operations (a multiply-add counts as two)."""
+    def add_flops(self, flops: float) -> None:
+        """Add floating-point operations (a multiply-add counts as two); NaN when they are unknown."""
         self._flops += flops
 
-    def charge(self, phase: str, seconds: float, flops: int = 0, kwh: float | None = None) -> None:
+    def charge(self, phase: str, seconds: float, flops: float = 0, kwh: float | None = None) -> None:
         """Add this run's share of work done elsewhere.
 
         Parameters
@@ -205,8 +204,8 @@ class RunMeter:
             The phase it belongs to.
         seconds : float
             Wall-clock time.
-        flops : int
-            Floating-point operations.
+        flops : float
+            Floating-point operations, NaN when unknown.
         kwh : float, optional
             Electricity; by default the mean power of all phases that the meter has measured, times `seconds`.
         """
@@ -240,46 +239,6 @@ class RunMeter:
             trials=self.trials,
             measured=meter._power is not None and meter._power.measured,
         )
-
-
-def count_flops(function: Callable[..., Any], *args: Any) -> int:
-    """Call `function(*args)` and count the floating-point operations of its products and convolutions.
-
-    The counter is torch's own: matrix products, convolutions and attention, forward and, where `function` calls it,
-    backward; a multiply-add counts as two. Element-wise operations are left out.
-    """
-    # Torch's rule counts the weight gradient of a convolution in g groups g times over.
-    counter = FlopCounterMode(
-        display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward_flops}
-    )
-    # The fused attention block of inference is unknown to the counter.
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with counter:
-            function(*args)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    return counter.get_total_flops()
-
-
-def _convolution_backward_flops(
-    grad_shape: list[int],
-    input_shape: list[int],
-    weight_shape: list[int],
-    _bias: Any,
-    _stride: Any,
-    _padding: Any,
-    _dilation: Any,
-    transposed: bool,
-    _output_padding: Any,
-    _groups: int,
-    wanted: list[bool],
-    **_: Any,
-) -> int:
-    """Each of the two gradients takes as many operations as the convolution itself."""
-    forward = 2 * math.prod(input_shape if transposed else grad_shape) * math.prod(weight_shape[1:])
-    return forward * (wanted[0] + wanted[1])
 
 
 def _synchronise(device: torch.device) -> None:

@@ -23,8 +23,8 @@ class Anatomy:
     """Which call of this module."""
     call_in_suffix: int
     """The same when the calls inside modules that only run before the cut do not take place."""
-    flops: int
-    """Of the prefix for one sample."""
+    flops: float
+    """Of the prefix for one sample; NaN when unknown."""
     prefix: set[str]
     """Keys of parameters and buffers."""
     suffix: set[str]

@@ -85,10 +85,10 @@ class Prefix(nn.Module):
     """What a network computes up to a cut: images (n, ...) to the cut's output, unpooled.
 
     Made by `divide`. Its parameters are those that influence this output, its `state_dict` keys `net.` and the
-    network's own. `flops` is what it computes for one image (a multiply-add counts as two).
+    network's own. `flops` is what it computes for one image (a multiply-add counts as two; NaN when unknown).
     """
 
-    def __init__(self, net: nn.Module, path: str, call: int, flops: int) -> None:
+    def __init__(self, net: nn.Module, path: str, call: int, flops: float) -> None:
         super().__init__()
         self.net = net
         self.flops = flops

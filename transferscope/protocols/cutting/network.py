@@ -14,7 +14,7 @@ from transferscope.data.images import Transform
 from transferscope.errors import InputError
 from transferscope.protocols.cutting.anatomy import parameters_by_stage
 from transferscope.protocols.cutting.dividing import Prefix
-from transferscope.runtime.footprint import count_flops
+from transferscope.runtime.flops import count_flops
 from transferscope.runtime.store import write_atomically
 
 
@@ -113,8 +113,8 @@ class CutNetwork(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
-    def flops(self) -> int:
-        """Floating-point operations for one image (a multiply-add counts as two)."""
+    def flops(self) -> float:
+        """Floating-point operations for one image (a multiply-add counts as two): an integer, NaN when unknown."""
         with evaluating(self), torch.inference_mode():
             return count_flops(self, self._sample())
 

@@ -124,7 +124,7 @@ def answer_columns(ranking: "Ranking") -> list[Column]:
         _texts("cut after", [pick.layer or "" for pick in picks], "The last layer that is kept."),
         Column("depth", depths, [pick.depth / pick.depths for pick in picks], "Stages that are kept, of all stages."),
         _numbers("uncut", uncut, "Expected with all layers kept."),
-        _counts("FLOPs", [pick.flops for pick in picks], "For one image, of the network that comes out."),
+        _flops([pick.flops for pick in picks], "For one image, of the network that comes out."),
         _counts("params", [pick.params for pick in picks], "Of the network that comes out."),
     ]  # fmt: skip
 
@@ -160,7 +160,7 @@ def _pareto_columns(ranking: "Ranking") -> list[Column]:
         _texts("protocol", list(rows["protocol"])),
         _texts("cut after", list(rows["layer"])),
         _numbers("accuracy", list(rows["expected_accuracy"])),
-        _counts("FLOPs", list(rows["flops"])),
+        _flops(list(rows["flops"])),
         _counts("params", list(rows["params"])),
     ]
 
@@ -175,6 +175,10 @@ def _numbers(header: str, values: Sequence[float], meaning: str = "") -> Column:
 
 def _counts(header: str, values: Sequence[float], meaning: str = "") -> Column:
     return Column(header, [short_count(value) if value == value else "" for value in values], values, meaning)
+
+
+def _flops(values: Sequence[float], meaning: str = "") -> Column:
+    return Column("FLOPs", [short_count(value) for value in values], values, meaning)
 
 
 def _number(value: float) -> str:

@@ -40,7 +40,8 @@ def pareto(ranking: Ranking, ax: Axes | None = None, *, context: Context = "note
     """Draw the expected accuracy of every cut against the FLOPs of the network that comes out.
 
     A line joins the rings around what is worth its FLOPs: nothing that is as cheap is more accurate. Colour and marker
-    tell the source, the filling of the marker the protocol. Sources after the tenth are grey.
+    tell the source, the filling of the marker the protocol. Sources after the tenth are grey. Cuts whose FLOPs are
+    unknown are left out.
 
     Parameters
     ----------
@@ -53,12 +54,13 @@ def pareto(ranking: Ranking, ax: Axes | None = None, *, context: Context = "note
         As in `ranking`.
     """
     cuts = cuts_of(ranking)
+    cuts = cuts[cuts["flops"].notna()]
     cuts = cuts.assign(flops=cuts["flops"].clip(lower=1))
     sources = list(protocols_of(ranking))
     with canvas(ax, context) as ax:
         styles: dict[str, dict[str, Any]] = dict(zip(sources, line_styles(len(sources)), strict=True))
         # Smaller where there are many.
-        size = rcParams["lines.markersize"] * float(np.clip((200 / len(cuts)) ** 0.5, 0.45, 1))
+        size = rcParams["lines.markersize"] * float(np.clip((200 / max(1, len(cuts))) ** 0.5, 0.45, 1))
         point: dict[str, Any] = {"linestyle": "none", "markersize": 0.8 * size, "markeredgewidth": 0.8}
         for (source, protocol), rows in cuts.groupby(["source", "protocol"], sort=False):
             style = {"color": "0.7", "marker": ".", "markersize": 0.6 * size, "zorder": 1}

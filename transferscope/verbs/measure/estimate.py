@@ -1,6 +1,7 @@
 """About how long a grid would take, from a few steps and fits timed on this machine."""
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -119,7 +120,8 @@ class _Rates:
         share = 1.0
         if run.protocol in ("reinit", "defrost") and run.depth:
             # Only what follows the frozen prefix is trained.
-            share -= self._stages[run.depth - 1].flops / self._stages[-1].flops
+            kept, whole = self._stages[run.depth - 1].flops, self._stages[-1].flops
+            share -= run.depth / len(self._stages) if math.isnan(whole) else kept / whole
         recipe = setup.recipes[run.protocol]
         passes = share * self._step * recipe.most_epochs(samples) + (1 - share) * self._forward * recipe.kept_views(
             samples
