@@ -83,5 +83,5 @@ def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:
 def check_whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> int:
     """Return the argument `name` as an int; raise InputError unless it is a whole number from `least` to `most`."""
     if not is_whole(value, least) or value > most:
-        raise InputError(f"Expected `{name}` to be a whole number of at least {least}, but got {value!r}.")
+        raise InputError(f"Expected `{name}` to be a whole number of at least {least}, but got {value!r}")
     return int(value)

@@ -75,7 +75,7 @@ def tangent_kernels(
         As in `cut`.
     """
     if not len(seeds):
-        raise InputError("Expected `seeds` to hold at least one seed, but got none.")
+        raise InputError("Expected `seeds` to hold at least one seed, but got none")
     suffix = whole = np.zeros(())
     for seed in seeds:
         net = cut(network, depth, "finetune" if depth else "scratch", 2, seed=seed, trust_code=trust_code).to(device)
@@ -137,4 +137,4 @@ def settle_averages(net: nn.Module, batches: Iterable[Tensor]) -> None:
         module.momentum = momentum
         module.eval()
     if not seen:
-        raise InputError("Expected `batches` to hold at least two images each, for batch norm, but none does.")
+        raise InputError("Expected `batches` to hold at least two images each, for batch norm, but none does")

@@ -66,7 +66,7 @@ def tangent_features(
     if training:
         raise InputError(
             "Expected `net` to be in evaluation mode, so that an image's gradient is its own, but it is in training "
-            f"mode ({len(training)} modules, the first is {training[0] or type(net).__name__!r}); call net.eval()."
+            f"mode ({len(training)} modules, the first is {training[0] or type(net).__name__!r}); call net.eval()"
         )
     plan: _Plan | None = None
     rows: list[dict[str, Tensor]] = []
@@ -74,7 +74,7 @@ def tangent_features(
         plan = plan or _Plan(net, batch[:2], width, seed)
         rows += [plan.features(net, images, output) for images in (batch.split(1) if plan.one_by_one else [batch])]
     if plan is None:
-        raise InputError("Expected `batches` to hold at least one batch of images, but there is none.")
+        raise InputError("Expected `batches` to hold at least one batch of images, but there is none")
     return {name: torch.cat([blocks[name] for blocks in rows]) for name in plan.units}
 
 
@@ -117,7 +117,7 @@ def _run(net: nn.Module, modules: Mapping[str, nn.Module], images: Tensor) -> tu
         logits = net(images.clone())  # which the network may change in place
     if logits.grad_fn is None:
         raise SourceError(
-            f"Expected the output of {type(net).__name__} to depend on weights that require gradients, but it does not."
+            f"Expected the output of {type(net).__name__} to depend on weights that require gradients, but it does not"
         )
     return calls, logits
 

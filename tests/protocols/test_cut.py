@@ -513,7 +513,7 @@ def test_what_the_network_says_is_passed_on():
         (
             "blocks.3.bn1",
             r"cannot be cut after 'blocks\.3\.bn1', since other paths lead around it; the nearest layers where it can "
-            r"be cut: 'blocks\.2' before it, 'blocks\.3\.act2' after it\.",
+            r"be cut: 'blocks\.2' before it, 'blocks\.3\.act2' after it$",
         ),
         ("blocks.0.conv1", r"'stem' before it, 'blocks\.0\.act2' after it"),
     ],
@@ -808,7 +808,7 @@ def test_costs_of_a_network(loaded):
             6,
             r"'small'.*`depth` to be from 1 to 5 for the protocol 'truncate', but got 0; the stages are",
         ),
-        (6, "reinit", 6, r"but got 6; the stages are 1 relu, 2 layer1\.0, 3 layer2\.0, 4 layer3\.0, 5 flatten\."),
+        (6, "reinit", 6, r"but got 6; the stages are 1 relu, 2 layer1\.0, 3 layer2\.0, 4 layer3\.0, 5 flatten$"),
         (-1, "defrost", 6, r"from 0 to 5 .* got -1"),
         (2.0, "reinit", 6, r"got 2\.0"),
         ("relu", "reinit", 6, r"got 'relu'"),

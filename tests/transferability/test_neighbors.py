@@ -45,7 +45,7 @@ def test_mutual_knn_against_sklearn(xp, metric, k):
 @pytest.mark.parametrize("k", [0, -1, 39])
 def test_k_fits_the_samples(xp, k):
     X, Y = (xp.asarray(F) for F in related(0))
-    with pytest.raises(InputError, match="`k` to be between 1 and n_samples - 2 = 38 but got"):
+    with pytest.raises(InputError, match="`k` to be a whole number between 1 and n_samples - 2 = 38 but got"):
         similarity.mutual_knn(X, Y, k=k)
 
 

@@ -541,7 +541,7 @@ class TestFailures:
         assert len(failed) == 6
         assert set(failed["status"]) == {
             "failed: RuntimeError: [x] of two lines; check that the network takes images of the size in its "
-            "`transform`."
+            "`transform`"
         }  # fmt: skip
         for name in COLUMNS[9:-1]:
             assert set(failed[name]) == {""}

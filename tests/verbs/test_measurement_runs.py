@@ -222,7 +222,7 @@ def test_nothing_that_was_set_aside_is_overwritten(tmp_path):
     (tmp_path / "runs-1.csv").write_text("mine")
     (tmp_path / "measure-2.json").write_text("mine too")
     (tmp_path / "runs.csv").write_text("notes\n")
-    with pytest.warns(TransferscopeWarning, match=r"^runs.csv in .* Set aside as runs-3.csv; a new table is begun\.$"):
+    with pytest.warns(TransferscopeWarning, match=r"^runs.csv in .* Set aside as runs-3.csv; a new table is begun$"):
         opened(tmp_path).close()
     kept = {name: (tmp_path / name).read_text() for name in ("runs-1.csv", "measure-2.json", "runs-3.csv")}
     assert kept == {"runs-1.csv": "mine", "measure-2.json": "mine too", "runs-3.csv": "notes\n"}

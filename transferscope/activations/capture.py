@@ -39,7 +39,7 @@ class Activations(Mapping[str, torch.Tensor]):
     def __getitem__(self, layer: str) -> torch.Tensor:
         """Return the activation of `layer`."""
         if layer not in self._tensors:
-            raise CaptureError(f"No activation of layer {layer!r}; captured: {_listed(self._tensors)}.")
+            raise CaptureError(f"No activation of layer {layer!r}; captured: {_listed(self._tensors)}")
         return self._tensors[layer]
 
     def __iter__(self) -> Iterator[str]:
@@ -154,14 +154,14 @@ def collect(
             if parts and list(parts) != list(activations):
                 raise CaptureError(
                     f"Expected the same layers to fire on every batch, but got {_listed(activations)} after "
-                    f"{_listed(parts)}; name layers that always fire."
+                    f"{_listed(parts)}; name layers that always fire"
                 )
             for layer, tensor in activations.items():
                 check_finite(tensor, layer)
                 if len(tensor) != len(batch):
                     raise CaptureError(
                         f"Expected layer {layer!r} to give a row per image, but got {len(tensor)} for {len(batch)} "
-                        "images; choose a layer before the samples are regrouped."
+                        "images; choose a layer before the samples are regrouped"
                     )
                 parts.setdefault(layer, []).append(tensor)
     return {layer: backend.from_torch(torch.cat(tensors)) for layer, tensors in parts.items()}
@@ -172,7 +172,7 @@ def check_finite(tensor: torch.Tensor, layer: str) -> None:
     if not bool(torch.isfinite(tensor).all()):
         raise CaptureError(
             f"The activations of layer {layer!r} are NaN or infinite, or too large for their squares; check the "
-            "weights and the input normalisation of this network."
+            "weights and the input normalisation of this network"
         )
 
 
@@ -209,7 +209,7 @@ def resolve_stages(
         if not kept:
             raise CaptureError(
                 f"No network can be cut after {_listed(inner)}: other paths lead around; name whole blocks, which "
-                "`transferscope layers` lists."
+                "`transferscope layers` lists"
             )
         warnings.warn(
             f"{len(inner)} layers are left out, since other paths lead around them and no network can be cut there: "
@@ -226,7 +226,7 @@ def _check_fired(net: nn.Module, requested: Iterable[str], fired: Iterable[str])
         others = [path for path, _ in net.named_modules() if path not in silent]
         raise CaptureError(
             f"Layer {silent[0]!r} exists but never fired during the forward pass"
-            f"{_suggestion(silent[0], others)}; ask for a layer that the network runs through."
+            f"{_suggestion(silent[0], others)}; ask for a layer that the network runs through"
         )
 
 
@@ -265,7 +265,7 @@ class _Recorder:
             if tensor is None:
                 raise CaptureError(
                     f"Expected layer {path!r} to return a tensor, or a tuple or mapping with one, but got "
-                    f"{type(output).__name__}; choose another layer."
+                    f"{type(output).__name__}; choose another layer"
                 )
             self._calls[path, tensor.device] += 1
             name = numbered(path, self._calls[path, tensor.device])
@@ -285,7 +285,7 @@ class _Recorder:
                 if not args or not isinstance(args[0], torch.Tensor):
                     raise CaptureError(
                         "Expected the network to be called with a tensor as its first positional argument, to find its "
-                        "stages with; call it so, or name the layers explicitly instead of `layers='auto'`."
+                        "stages with; call it so, or name the layers explicitly instead of `layers='auto'`"
                     )
                 own_device = next((p.device for p in self._net.parameters()), None)
                 sample = args[0][:1] if own_device is None else args[0][:1].to(own_device)
@@ -311,7 +311,7 @@ class _Recorder:
 
     def check_fired(self) -> None:
         if not self._fired and not self._wanted:
-            raise CaptureError("No forward pass ran inside `capture`; call the network inside the `with` block.")
+            raise CaptureError("No forward pass ran inside `capture`; call the network inside the `with` block")
         _check_fired(self._net, self._wanted, self._fired)
 
     def remove(self) -> None:
@@ -324,7 +324,7 @@ def select_layers(net: nn.Module, layers: Layers) -> list[str]:
     patterns = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, Sequence) else []
     if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
         raise InputError(
-            f"Expected `layers` to be 'auto', a layer name or a sequence of names and globs, but got {layers!r}."
+            f"Expected `layers` to be 'auto', a layer name or a sequence of names and globs, but got {layers!r}"
         )
     paths = [path for path, _ in net.named_modules() if path]
     selected: list[str] = []
@@ -337,7 +337,7 @@ def select_layers(net: nn.Module, layers: Layers) -> list[str]:
         if not matches:
             raise CaptureError(
                 f"No layer of {type(net).__name__} matches {pattern!r}{_suggestion(pattern, paths)}; "
-                "`transferscope layers` lists them all."
+                "`transferscope layers` lists them all"
             )
         selected += matches
     return list(dict.fromkeys(selected))

@@ -67,7 +67,7 @@ def extract(
         When `images` is an empty tensor.
     """
     if isinstance(images, torch.Tensor) and not len(images):
-        raise InputError(f"Expected `images` to hold at least one image, but got the shape {tuple(images.shape)}.")
+        raise InputError(f"Expected `images` to hold at least one image, but got the shape {tuple(images.shape)}")
     total = len(images) if isinstance(images, torch.Tensor) else None
     batches = images.split(batch_size) if isinstance(images, torch.Tensor) else images
     watch = _Stopwatch(device)

@@ -85,7 +85,7 @@ class KeptFeatures:
         if rows.shape[1] != p:
             raise InputError(
                 f"Expected all images to give {p} features of layer {layer!r}, but got {rows.shape[1]}; take images of "
-                "one size, or `reduce='mean'`."
+                "one size, or `reduce='mean'`"
             )
         self._shapes[layer] = n + rows.shape[0], p
         self._likes.setdefault(layer, rows[:0, :])
@@ -128,7 +128,7 @@ class KeptFeatures:
                     raise
                 raise TransferscopeError(
                     f"The temporary folder {self._folder.name} is full of features; take fewer images or layers, "
-                    "`reduce='mean'`, or point TMPDIR to a larger disk."
+                    "`reduce='mean'`, or point TMPDIR to a larger disk"
                 ) from error
             parts.clear()
         self._bytes = 0

@@ -46,7 +46,7 @@ def reducer(reduce: Reduction) -> Callable[[torch.Tensor], torch.Tensor]:
         return reduce
     named = {"flatten": _flatten, "mean": _mean, "grid": _grid, "class_token": _class_token, "positions": positions}
     if reduce not in named:
-        raise InputError(f"Expected `reduce` to be None, a callable or one of {list(named)}, but got {reduce!r}.")
+        raise InputError(f"Expected `reduce` to be None, a callable or one of {list(named)}, but got {reduce!r}")
     return named[reduce]
 
 
@@ -86,7 +86,7 @@ def positions(tensor: torch.Tensor, side: tuple[int, int] | None = None) -> torc
     if height_width is None:
         raise CaptureError(
             "Expected feature maps or a square grid of patch tokens to take positions from, but got an output of "
-            f"shape {tuple(tensor.shape)}; leave such layers out, or use another reduction."
+            f"shape {tuple(tensor.shape)}; leave such layers out, or use another reduction"
         )
     maps = _full(tensor)
     if maps.ndim == 3:
@@ -158,6 +158,6 @@ def _class_token(tensor: torch.Tensor) -> torch.Tensor:
     if not has_class_token(tensor.shape[1:]):
         raise CaptureError(
             "Expected tokens with a class token before a square grid of patches, (n_samples, tokens, channels), but "
-            f"got an output of shape {tuple(tensor.shape)}; leave such layers out, or use another reduction."
+            f"got an output of shape {tuple(tensor.shape)}; leave such layers out, or use another reduction"
         )
     return _full(tensor[:, 0]).clone()

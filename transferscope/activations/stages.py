@@ -287,7 +287,7 @@ def natural_stages(net: nn.Module, calls: list[Call]) -> list[Stage]:
     if not stages:
         raise CaptureError(
             f"Found no natural stage in {type(net).__name__}: no module output is a place where it can be cut "
-            "(or its graph is detached inside `forward`); name the layers explicitly instead of `layers='auto'`."
+            "(or its graph is detached inside `forward`); name the layers explicitly instead of `layers='auto'`"
         )
     return [Stage(call.layer, call.shape, call.params, call.flops) for call in stages]
 

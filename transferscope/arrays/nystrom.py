@@ -149,7 +149,7 @@ def conjugate_gradient(
     if reached > tolerance:
         warnings.warn(
             f"Conjugate gradients stopped after {iterations} iterations with a relative residual of {reached:.1e}, "
-            f"above the tolerance {tolerance:.1e}; allow more, raise the penalty, or solve directly.",
+            f"above the tolerance {tolerance:.1e}; allow more, raise the penalty, or solve directly",
             TransferscopeWarning,
             stacklevel=2,
         )

@@ -60,7 +60,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     debug = os.environ.get("TRANSFERSCOPE_DEBUG", "") not in ("", "0")
     try:
         if sys.stdout is None:
-            raise TransferscopeError("Standard output is closed, so no result could be shown; redirect it to a file.")
+            raise TransferscopeError("Standard output is closed, so no result could be shown; redirect it to a file")
         code = cli.main(arguments, prog_name="transferscope", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0

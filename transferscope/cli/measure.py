@@ -126,7 +126,7 @@ def _rates(text: str | None) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError as error:
-        raise click.BadParameter(f"expected numbers like 0.01,0.05, but got {text!r}.") from error
+        raise click.BadParameter(f"expected numbers like 0.01,0.05, but got {text!r}") from error
 
 
 def _print_estimate(estimate: "Estimate", output_format: str) -> None:

@@ -62,7 +62,7 @@ def _image_batches(images: Any, batch_size: int) -> Iterator[torch.Tensor]:
     else:
         raise InputError(
             "Expected `images` to be a tensor, a DataLoader, a target or a Dataset with a length, but got "
-            f"{type(images).__name__}; put an iterable dataset into a DataLoader."
+            f"{type(images).__name__}; put an iterable dataset into a DataLoader"
         )
 
 
@@ -71,7 +71,7 @@ def _checked(batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
         if batch.ndim != 4 or not batch.is_floating_point():
             raise InputError(
                 "Expected `images` to be floating-point numbers of shape (n_samples, channels, height, width) but got "
-                f"{batch.dtype} of shape {tuple(batch.shape)}; normalise and batch them as the networks expect."
+                f"{batch.dtype} of shape {tuple(batch.shape)}; normalise and batch them as the networks expect"
             )
         yield batch
 
@@ -103,7 +103,7 @@ def _tensor(item: Any) -> torch.Tensor:
     if not isinstance(item, torch.Tensor):
         raise InputError(
             f"Expected `images` to give tensors, alone or first in a tuple, but got {type(item).__name__}; add a "
-            "transform that makes tensors."
+            "transform that makes tensors"
         )
     return item
 

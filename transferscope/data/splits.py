@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transferscope.arrays.strata import apportion
 from transferscope.errors import InputError, TransferscopeWarning, check_whole
 from transferscope.runtime.checks import Size
 
@@ -53,7 +54,7 @@ def hold_out(target: "Target", share: float = 0.25, most: int = 2000, seed: int 
         A class has no test image; images were left out of the pool because they are test images too.
     """
     if not 0 < share < 1:
-        raise InputError(f"Expected `share` to lie between 0 and 1, but got {share!r}.")
+        raise InputError(f"Expected `share` to lie between 0 and 1, but got {share!r}")
     check_whole("most", most, 1)
     labels, split = target.labels, np.array(target.split, dtype=object)
     own = next((name for name in ("test", "val") if 0 < np.count_nonzero(split == name) < len(split)), None)
@@ -66,7 +67,7 @@ def hold_out(target: "Target", share: float = 0.25, most: int = 2000, seed: int 
     else:
         limit, total = available, most
         beside = np.flatnonzero(split == "train" if "train" in target.split else split != own)
-    wanted = _apportion(available, limit, total)
+    wanted = apportion(available, total=total, most=limit)
     chosen = labels[candidates]
     test = candidates[_ranks(chosen, seed, _HOLD_OUT) < wanted[chosen]]
     pool = _without_copies(target, np.setdiff1d(beside, test), test)
@@ -106,7 +107,7 @@ def sizes_within(sizes: Sequence[Size], labels: np.ndarray) -> tuple[int, ...]:
     if larger:
         warnings.warn(
             f"No class has more than {everything} images to train on: {', '.join(map(str, larger))} per class would "
-            f"be the same as all, and is run and recorded once, as {everything}.",
+            f"be the same as all, and is run and recorded once, as {everything}",
             TransferscopeWarning,
             stacklevel=2,
         )
@@ -158,7 +159,7 @@ def validation_part(labels: np.ndarray, seed: int) -> np.ndarray | None:
     counts = np.bincount(labels)
     if counts[counts > 0].min() < LEAST_FOR_VALIDATION:
         return None
-    wanted = np.rint(VALIDATION_SHARE * counts)
+    wanted = apportion(counts, share=VALIDATION_SHARE)
     return np.flatnonzero(_ranks(labels, seed, _VALIDATION) < wanted[labels])
 
 
@@ -171,19 +172,6 @@ def _ranks(labels: np.ndarray, seed: int, purpose: int) -> np.ndarray:
         order = np.random.default_rng([purpose, int(label), seed]).permutation(len(members))
         ranks[members[order]] = np.arange(len(members))
     return ranks
-
-
-def _apportion(available: np.ndarray, limit: np.ndarray, total: int) -> np.ndarray:
-    """Share `total` images out to classes in proportion to `available`: at least one each, at most `limit`.
-
-    The proportions are those of Webster's method.
-    """
-    codes = np.repeat(np.arange(len(available)), available)
-    rank = np.concatenate([np.arange(count) for count in available])
-    place = np.where(rank == 0, -1.0, (rank + 0.5) / available[codes])
-    place[rank >= limit[codes]] = np.inf
-    total = min(max(total, int(np.count_nonzero(limit))), int(limit.sum()))
-    return np.bincount(codes[np.argsort(place, kind="stable")[:total]], minlength=len(available))
 
 
 def _without_copies(target: "Target", pool: np.ndarray, test: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from transferscope.arrays.strata import apportion
 from transferscope.data.folders import from_folder, from_table
 from transferscope.data.images import thumbnail
 from transferscope.data.samples import Pictures, Samples, digest, from_arrays, from_dataset
@@ -238,24 +239,13 @@ class Target:
 
 def _allocate(available: np.ndarray, samples: int) -> np.ndarray:
     """Share `samples` out in proportion to `available`, at least min(2, available) each, exactly in total."""
-    counts = np.minimum(available, 2)
-    if samples < counts.sum():
+    needed = int(np.minimum(available, 2).sum())
+    if samples < needed:
         raise InputError(
             f"samples = {samples} is too few for {np.count_nonzero(available)} classes: each needs two "
-            f"images (or its only one) for a leave-one-out prediction; take at least {counts.sum()}"
+            f"images (or its only one) for a leave-one-out prediction; take at least {needed}"
         )
-    free = available > 0
-    while True:  # classes whose share lies below their least are settled, the others share what remains
-        rest, pool = samples - counts[~free].sum(), available[free].sum()
-        low = free & (available * rest < counts * pool)
-        if not low.any():
-            break
-        free &= ~low
-    if pool:
-        counts[free] = available[free] * rest // pool
-        order = np.argsort(-(available[free] * rest % pool), kind="stable")
-        counts[np.flatnonzero(free)[order[: samples - counts.sum()]]] += 1
-    return counts
+    return apportion(available, total=samples, least=2)
 
 
 def _broken_message(name: str, broken: Sequence[tuple[str, str]], checked: int) -> str:

@@ -198,7 +198,7 @@ def _from_library(source: Source, pretrained: bool) -> nn.Module:
 
 def _is_download(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _DOWNLOADERS:
+        if isinstance(error, OSError) or type(error).__module__.partition("")[0] in _DOWNLOADERS:
             return True
         error = error.__cause__ or error.__context__
     return False

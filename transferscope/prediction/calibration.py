@@ -137,7 +137,7 @@ def load_calibration(path: str | Path | None = None) -> Calibration:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Expected `path` to be a calibration file, but it cannot be read ({error}).") from error
+        raise InputError(f"Expected `path` to be a calibration file, but it cannot be read ({error})") from error
     return _read(text, str(path))
 
 

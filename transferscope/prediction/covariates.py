@@ -64,7 +64,7 @@ class Case:
         if (self.scratch_accuracy is None) != (self.scratch_held_out == 0):
             raise InputError(
                 "Expected `scratch_accuracy` and `scratch_held_out` to come together, but got "
-                f"{self.scratch_accuracy!r} on {self.scratch_held_out} images."
+                f"{self.scratch_accuracy!r} on {self.scratch_held_out} images"
             )
 
 
@@ -92,11 +92,11 @@ def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
     """
     if missing := [name for name in _COLUMNS if name not in scores]:
         raise InputError(
-            f"Expected `scores` to have columns {', '.join(_COLUMNS)}, but there is no {', '.join(missing)}."
+            f"Expected `scores` to have columns {', '.join(_COLUMNS)}, but there is no {', '.join(missing)}"
         )
     known = scores.loc[scores[list(_COLUMNS)].notna().all(axis=1), list(_COLUMNS)]
     if known.empty:
-        raise InputError(f"Expected `scores` to have a row with {', '.join(NEEDED)}, but there is none.")
+        raise InputError(f"Expected `scores` to have a row with {', '.join(NEEDED)}, but there is none")
     rows = pd.DataFrame(
         {
             "source": known["source"],

@@ -70,7 +70,7 @@ def expected_accuracies(scores: xr.Dataset, samples: int, calibration: Calibrati
     if beyond := calibration.beyond(rows):
         warnings.warn(
             "Nothing like this target was measured yet, so that accuracies are those of scores alone, and their "
-            f"intervals too narrow. Beyond what was measured: {'; '.join(COVARIATES[name] for name in beyond)}.",
+            f"intervals too narrow. Beyond what was measured: {'; '.join(COVARIATES[name] for name in beyond)}",
             TransferscopeWarning,
             stacklevel=2,
         )

@@ -132,7 +132,7 @@ def recommend(
     rows = cut_table(predictions)
     for source in sorted(set(predictions["source"].to_numpy()) - set(rows["source"])):
         warnings.warn(
-            f"Source {source} has no expected accuracy at any depth and is left out of the ranking.",
+            f"Source {source} has no expected accuracy at any depth and is left out of the ranking",
             TransferscopeWarning,
             stacklevel=2,
         )
@@ -147,7 +147,7 @@ def recommend(
         rows = pd.concat([rows, pd.DataFrame([own])], ignore_index=True)
         rows = rows.sort_values(["flops", "depth", "source"], kind="stable")
     if rows.empty:
-        raise SourceError("No source has an expected accuracy at any depth, and there is no scratch network to rank.")
+        raise SourceError("No source has an expected accuracy at any depth, and there is no scratch network to rank")
     rows["value"] = value(rows, predictions)
     # Stable, so that of equal values the cheaper one stays first.
     order = rows.sort_values("value", ascending=False, kind="stable").drop_duplicates("source").reset_index(drop=True)

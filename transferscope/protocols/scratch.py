@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from transferscope.activations.stages import trace
+from transferscope.arrays.strata import apportion
 from transferscope.data.images import Transform
 from transferscope.data.target import Target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
@@ -74,13 +75,13 @@ def split_probe(target: Target, probe: Target, seed: int) -> Split:
 def _stratified(labels: np.ndarray, amount: float, seed: int) -> np.ndarray:
     """Draw a share (below 1) or a number of positions, class by class in proportion; one of each at least."""
     share = amount if amount < 1 else min(1.0, amount / len(labels))
+    classes, counts = np.unique(labels, return_counts=True)
+    # The last image of a class stays behind: a class without training images cannot be learnt.
+    wanted = apportion(counts, share=share, most=counts if share == 1 else counts - 1)
     rng = np.random.default_rng(seed)
-    chosen = []
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        # The last image of a class stays behind: a class without training images cannot be learnt.
-        most = len(members) if share == 1 else max(len(members) - 1, 0)
-        chosen.append(members[: min(most, max(1, round(share * len(members))))])
+    chosen = [
+        rng.permutation(np.flatnonzero(labels == label))[:count] for label, count in zip(classes, wanted, strict=True)
+    ]
     return np.sort(np.concatenate(chosen))
 
 
@@ -95,11 +96,11 @@ def load_images(target: Target, transform: Transform) -> tuple[torch.Tensor, tor
             continue
         labels.append(label)
     if not images:
-        raise InputError(f"Expected {target.name} to hold images that can be decoded, but all of them are broken.")
+        raise InputError(f"Expected {target.name} to hold images that can be decoded, but all of them are broken")
     if broken:
         named = "; ".join(broken[:5]) + ("; …" if len(broken) > 5 else "")
         warnings.warn(
-            f"{len(broken)} of {target.n_samples} held-out images are left out: {named}.",
+            f"{len(broken)} of {target.n_samples} held-out images are left out: {named}",
             TransferscopeWarning,
             stacklevel=2,
         )
@@ -131,7 +132,7 @@ def with_head(net: nn.Module, classes: int, transform: Transform, seed: int) -> 
     if not linear:
         raise SourceError(
             f"Expected {type(net).__name__} to end in a linear layer that can be replaced by one with {classes} "
-            "outputs, but found none; use `reference='compact'`."
+            "outputs, but found none; use `reference='compact'`"
         )
     head = linear[-1].module
     assert isinstance(head, nn.Linear)
@@ -169,7 +170,7 @@ def train_from_scratch(
     if len(split.train) < 2 or not split.held_out.n_samples:
         raise InputError(
             f"Expected enough images to train a reference on and to measure it on, but got {len(split.train)} and "
-            f"{split.held_out.n_samples}; raise `samples` or hand in a `reference`."
+            f"{split.held_out.n_samples}; raise `samples` or hand in a `reference`"
         )
     # The images of a probe were all decoded when it was drawn, so positions in it hold here too.
     images, labels = load_images(probe, transform)

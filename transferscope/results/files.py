@@ -73,7 +73,7 @@ def prepare_folder(folder: str | Path) -> Path:
         When they cannot.
     """
     if not str(folder):
-        raise InputError("Expected the output folder to have a name, but got an empty one; choose one with -o.")
+        raise InputError("Expected the output folder to have a name, but got an empty one; choose one with -o")
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,5 +86,5 @@ def prepare_folder(folder: str | Path) -> Path:
 def _unwritable(folder: Path, error: OSError) -> InputError:
     return InputError(
         f"Expected the output folder to be writable, but {folder} is not ({error.strerror or error}); choose another "
-        "one with -o."
+        "one with -o"
     )

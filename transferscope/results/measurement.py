@@ -104,7 +104,7 @@ class Measurement:
         if missing:
             raise InputError(
                 f"Expected `runs` to have the columns of runs.csv, but it lacks {', '.join(missing)}; `measure` "
-                "returns a Measurement."
+                "returns a Measurement"
             )
         # Where pandas has read runs.csv, the empty layer at depth 0 is NaN, and would be dropped from groups.
         layers = self.runs["layer"].astype(object).fillna("")

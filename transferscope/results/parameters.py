@@ -106,7 +106,7 @@ class ParameterTransfer:
             missing = [column for column in columns if column not in getattr(self, name)]
             if missing:
                 raise InputError(
-                    f"Expected `{name}` to have the columns {', '.join(columns)}, but it lacks {', '.join(missing)}."
+                    f"Expected `{name}` to have the columns {', '.join(columns)}, but it lacks {', '.join(missing)}"
                 )
         # Where pandas has read parameters.csv, no reason is NaN.
         object.__setattr__(self, "layers", self.layers.assign(reason=self.layers["reason"].astype(object).fillna("")))

@@ -221,11 +221,11 @@ def load_ranking(folder: str | Path) -> Ranking:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"Expected `folder` to hold ranking.json and scores.nc as `rank -o` writes them, but {folder} does "
-            f"not ({error})."
+            f"not ({error})"
         ) from error
     raise InputError(
         f"Expected {folder / 'ranking.json'} to have schema_version {SCHEMA_VERSION} but got {version!r}; rank "
-        "again with this version of transferscope."
+        "again with this version of transferscope"
     )
 
 

@@ -17,7 +17,7 @@ def check_arguments(samples: Any, batch_size: Any, seed: Any, reference: Any) ->
     if not isinstance(reference, str):
         raise InputError(
             "Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, but "
-            f"got {type(reference).__name__}; put a network of your own into the zoo and pass its name."
+            f"got {type(reference).__name__}; put a network of your own into the zoo and pass its name"
         )
     return samples, batch_size, seed
 
@@ -32,7 +32,7 @@ def check_numbers(samples_per_class: Any, depths: Any = ALL, **counts: Any) -> N
         or not all(size == ALL or is_whole(size, 1) for size in samples_per_class)
     ):
         raise InputError(
-            f"Expected `samples_per_class` to list whole numbers above 0 or 'all', but got {samples_per_class!r}."
+            f"Expected `samples_per_class` to list whole numbers above 0 or 'all', but got {samples_per_class!r}"
         )
     if depths != ALL and (not isinstance(depths, Sequence) or not depths or not all(map(is_whole, depths))):
-        raise InputError(f"Expected `depths` to be 'all' or to list whole numbers, but got {depths!r}.")
+        raise InputError(f"Expected `depths` to be 'all' or to list whole numbers, but got {depths!r}")

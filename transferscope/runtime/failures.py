@@ -39,5 +39,5 @@ def describe(name: str, error: BaseException, batch_size: int) -> str:
         return str(error).removeprefix(f"source {name!r}: ")
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
-        return f"Out of memory at batch size {batch_size}; try a smaller one with --batch-size."
-    return f"{type(error).__name__}: {text}; check that the network takes images of the size in its `transform`."
+        return f"Out of memory at batch size {batch_size}; try a smaller one with --batch-size"
+    return f"{type(error).__name__}: {text}; check that the network takes images of the size in its `transform`"

@@ -68,7 +68,7 @@ class FlopCounter:
         if self._watch.unknown and kind is None:
             warnings.warn(
                 f"FLOPs are unknown: how many {', '.join(self._watch.unknown)} takes here cannot be told; "
-                "torch.utils.flop_counter.register_flop_formula adds a formula for an operator that has none.",
+                "torch.utils.flop_counter.register_flop_formula adds a formula for an operator that has none",
                 TransferscopeWarning,
                 stacklevel=3,
             )

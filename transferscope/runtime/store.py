@@ -95,7 +95,7 @@ class Store:
             self._writable = False
             warnings.warn(
                 f"The cache folder {self.root} cannot be written ({error}); nothing is kept for the next run. "
-                "Set TRANSFERSCOPE_HOME to a folder that can.",
+                "Set TRANSFERSCOPE_HOME to a folder that can",
                 TransferscopeWarning,
                 stacklevel=2,
             )

@@ -119,7 +119,7 @@ def _jackknife(
     if n < 2 * GROUPS:
         raise InputError(
             f"Expected at least {2 * GROUPS} images for the standard error of {MEASURES[measure].title}, a jackknife "
-            f"over {GROUPS} groups, but got {n}; take more images, or leave `standard_error` out."
+            f"over {GROUPS} groups, but got {n}; take more images, or leave `standard_error` out"
         )
     found = []
     for left_out, report in zip(np.array_split(rng.permutation(n), GROUPS), reports, strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from transferscope.arrays import backend
+from transferscope.arrays.strata import apportion
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.transferability import Layer
 from transferscope.transferability.panel import score_source
@@ -45,17 +46,16 @@ def stratified_draws(labels: np.ndarray, draws: int, seed: int) -> Iterator[np.n
     if size == n:
         raise InputError(
             f"Expected more than {n} images of {len(classes)} classes for `uncertainty`, which leaves some images out "
-            "but no class with fewer than two; take more with `samples`, or leave `uncertainty` out."
+            "but no class with fewer than two; take more with `samples`, or leave `uncertainty` out"
         )
     rng = np.random.default_rng(seed)
     for _ in range(draws):
-        place = np.empty(n)
+        order, offsets = np.empty(n), np.empty(len(counts))
         for label, count in enumerate(counts):
-            # Places at equal distances from a random start: as many of each class lie below a bound as its share says.
-            order = rng.permutation(count)
-            places = (order + rng.random()) / count
-            place[codes == label] = np.where(order < 2, -1.0, places)
-        yield np.sort(np.argsort(place, kind="stable")[:size])
+            order[codes == label] = rng.permutation(count)
+            offsets[label] = rng.random()
+        wanted = apportion(counts, total=size, least=2, offset=offsets)
+        yield np.flatnonzero(order < wanted[codes])
 
 
 def jackknife_standard_error(values: np.ndarray, kept: int, n_samples: int) -> np.ndarray:

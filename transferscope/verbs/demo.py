@@ -68,7 +68,7 @@ def make_demo(folder: Path, *, seed: int = 0, progress: bool = True, say: Callab
         if folder.is_dir() and any(folder.iterdir()) and not marker.is_file():
             raise InputError(
                 f"Expected {folder} to be a new or empty folder, or one made by the demo, but it holds other files; "
-                "choose another one with -o."
+                "choose another one with -o"
             )
         folder.mkdir(parents=True, exist_ok=True)
         if _is_finished(folder, mark):
@@ -107,7 +107,7 @@ def make_demo(folder: Path, *, seed: int = 0, progress: bool = True, say: Callab
     except OSError as error:
         raise InputError(
             f"Expected the demo's folder to be writable, but {folder} is not ({error.strerror or error}); choose "
-            "another one with -o."
+            "another one with -o"
         ) from error
     return zoo
 

@@ -81,7 +81,7 @@ def check_reference(reference: Any) -> str:
     if not isinstance(reference, str):
         raise InputError(
             "Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, but "
-            f"got {type(reference).__name__}; put a network of your own into the zoo and pass its name."
+            f"got {type(reference).__name__}; put a network of your own into the zoo and pass its name"
         )
     return reference
 

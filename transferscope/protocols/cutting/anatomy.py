@@ -120,7 +120,7 @@ def copied(net: nn.Module) -> nn.Module:
     except Exception as error:  # whatever a module holds beside its weights
         raise SourceError(
             f"{type(net).__name__} cannot be copied ({type(error).__name__}: {str(error).partition('.')[0]}); if it "
-            "uses torch.nn.utils.weight_norm or spectral_norm, use those of torch.nn.utils.parametrizations."
+            "uses torch.nn.utils.weight_norm or spectral_norm, use those of torch.nn.utils.parametrizations"
         ) from error
 
 
@@ -136,7 +136,7 @@ def _find(net: nn.Module, layer: str, calls: list[Call], detached: bool) -> Call
     if layer not in names:
         raise CaptureError(
             f"{type(net).__name__} runs through no layer {layer!r}{near(layer, names)}; "
-            "`transferscope layers` lists them all."
+            "`transferscope layers` lists them all"
         )
     index = names.index(layer)
     cuts = [call for call in calls if call.is_cut and call.layer]
@@ -147,7 +147,7 @@ def _find(net: nn.Module, layer: str, calls: list[Call], detached: bool) -> Call
     if not cuts:
         raise CaptureError(
             f"{type(net).__name__} shows no place where it can be cut (its graph may be detached inside `forward`), so "
-            f"not after {layer!r} either; only the protocol 'truncate' works."
+            f"not after {layer!r} either; only the protocol 'truncate' works"
         )
     before = [call for call in calls[:index] if call in cuts]
     passed = {call.node for call in before}
@@ -156,7 +156,7 @@ def _find(net: nn.Module, layer: str, calls: list[Call], detached: bool) -> Call
     neighbours += [f"{call.layer!r} after it" for call in after[:1]]
     raise CaptureError(
         f"{type(net).__name__} cannot be cut after {layer!r}, since other paths lead around it; the nearest layers "
-        f"where it can be cut: {', '.join(neighbours)}."
+        f"where it can be cut: {', '.join(neighbours)}"
     )
 
 

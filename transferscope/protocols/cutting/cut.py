@@ -106,9 +106,9 @@ def cut(
     torch.Size([5, 3])
     """
     if protocol not in PROTOCOLS:
-        raise InputError(f"Expected `protocol` to be one of {', '.join(PROTOCOLS)}, but got {protocol!r}.")
+        raise InputError(f"Expected `protocol` to be one of {', '.join(PROTOCOLS)}, but got {protocol!r}")
     if not is_whole(classes, 2):
-        raise InputError(f"Expected `classes` to be the number of classes, at least 2, but got {classes!r}.")
+        raise InputError(f"Expected `classes` to be the number of classes, at least 2, but got {classes!r}")
     seed = check_whole("seed", seed, 0)
     network = source if isinstance(source, Network) else load_network(source, trust_code=trust_code)
     net = copied(network.module).cpu()
@@ -144,7 +144,7 @@ def _pick(places: Sequence[Cut], depth: int, protocol: str) -> str:
         listed = ", ".join(f"{place.depth} {place.layer}" for place in places)
         raise InputError(
             f"Expected `depth` to be {expected} for the protocol {protocol!r}, but got {depth!r}; the stages are "
-            f"{listed}."
+            f"{listed}"
         )
     return places[depth - 1].layer if depth else ""
 
@@ -165,7 +165,7 @@ def _redraw(net: nn.Module, fresh: nn.Module, kept: frozenset[str]) -> None:
     if differing:
         raise SourceError(
             f"Built without its weights the architecture has other parameters than with them ({len(differing)}: "
-            f"{', '.join(differing[:3])}), so that they cannot be drawn anew; use 'truncate' or 'defrost'."
+            f"{', '.join(differing[:3])}), so that they cannot be drawn anew; use 'truncate' or 'defrost'"
         )
     net.load_state_dict({key: drawn[key] for key in wanted}, strict=False)
 
@@ -178,13 +178,13 @@ def _renew_head(net: nn.Module, classes: int, sample: Tensor, seed: int, layer: 
         found = f"a {type(call.module).__name__} ({call.layer})" if call else "none"
         raise SourceError(
             f"Expected {type(net).__name__} to end in a linear classifier, which can be replaced by one with {classes} "
-            f"outputs, but found {found}; use the protocol 'truncate'."
+            f"outputs, but found {found}; use the protocol 'truncate'"
         )
     names = [each.layer for each in calls]
     if layer and names.index(layer) >= names.index(call.layer):
         raise SourceError(
             f"The classifier {call.layer!r} belongs to what is kept up to {layer!r}, so that nothing is left to be "
-            "trained; choose a smaller depth, or the protocol 'truncate'."
+            "trained; choose a smaller depth, or the protocol 'truncate'"
         )
     head = call.module
     with seeded(seed):

@@ -104,7 +104,7 @@ class Prefix(nn.Module):
             output = first_tensor(reached.output)
             assert output is not None  # the trace has seen one
             return output
-        raise SourceError(f"The forward pass of {type(self.net).__name__} did not come to the cut; cut elsewhere.")
+        raise SourceError(f"The forward pass of {type(self.net).__name__} did not come to the cut; cut elsewhere")
 
 
 class Suffix(nn.Module):
@@ -216,7 +216,7 @@ def join(net: nn.Module, prefix: Prefix, suffix: Suffix) -> None:
         if not torch.equal(first[key], second[key].to(first[key].device)):
             raise SourceError(
                 f"{key!r} is used before and after the cut and differs between prefix and suffix, so that no single "
-                "network does what the two do; keep them apart."
+                "network does what the two do; keep them apart"
             )
     net.load_state_dict({**first, **second}, strict=False)
 
@@ -254,7 +254,7 @@ def _check(net: nn.Module, prefix: Prefix, suffix: Suffix, layer: str, sample: T
                 return
     raise SourceError(
         f"{type(net).__name__} cannot be divided after {layer!r}: {problem}; cut elsewhere, or use the protocol "
-        "'truncate', which needs nothing from after the cut."
+        "'truncate', which needs nothing from after the cut"
     )
 
 

@@ -103,7 +103,7 @@ class CutNetwork(nn.Module):
             When part of this network is frozen.
         """
         if self.prefix is not None:
-            raise InputError(f"Expected a network that is trained as a whole, but {self.protocol!r} freezes a part.")
+            raise InputError(f"Expected a network that is trained as a whole, but {self.protocol!r} freezes a part")
         found = parameters_by_stage(self.rest, self._stages, self._sample())
         return {layer: [f"rest.{name}" for name in names] for layer, names in found.items()}
 
@@ -134,7 +134,7 @@ class CutNetwork(nn.Module):
             write_atomically(Path(path), safetensors.torch.save(weights))
         except OSError as error:
             raise InputError(
-                f"The weights cannot be written to {path}: {error.strerror}; choose another path."
+                f"The weights cannot be written to {path}: {error.strerror}; choose another path"
             ) from error
 
     def _sample(self) -> Tensor:

@@ -89,9 +89,9 @@ class FullNetworkEmbedding(TransformerMixin, BaseEstimator):
             When `X` or a parameter is not as described.
         """
         if self.standardize not in ("train", "split"):
-            raise InputError(f"Expected `standardize` to be 'train' or 'split', but got {self.standardize!r}.")
+            raise InputError(f"Expected `standardize` to be 'train' or 'split', but got {self.standardize!r}")
         if not self.negative <= self.positive:
-            raise InputError(f"Expected `negative` at most `positive`, but got {self.negative} and {self.positive}.")
+            raise InputError(f"Expected `negative` at most `positive`, but got {self.negative} and {self.positive}")
         layers = _matrices(X)
         kept = _count(self.layers, len(layers), side_by_side=not _is_layers(X))
         self.widths_ = [layer.shape[1] for layer in layers]
@@ -110,7 +110,7 @@ class FullNetworkEmbedding(TransformerMixin, BaseEstimator):
         layers = _matrices(X)
         widths = [layer.shape[1] for layer in layers]
         if widths != self.widths_:
-            raise InputError(f"Expected layers of {self.widths_} features, as fitted to, but got {widths}.")
+            raise InputError(f"Expected layers of {self.widths_} features, as fitted to, but got {widths}")
         kept = layers[-len(self.statistics_) :]
         own = self.standardize == "split"
         pairs = [statistics(layer) for layer in kept] if own else self.statistics_
@@ -176,7 +176,7 @@ def _matrices(X: Any) -> list[np.ndarray]:
     layers = [check_features(np.asarray(layer), "X") for layer in (X if _is_layers(X) else [X])]
     rows = {len(layer) for layer in layers}
     if len(rows) > 1:
-        raise InputError(f"Expected layers of the same images, but they have {sorted(rows)} rows.")
+        raise InputError(f"Expected layers of the same images, but they have {sorted(rows)} rows")
     return layers
 
 
@@ -184,8 +184,8 @@ def _count(share: str | float, n_layers: int, *, side_by_side: bool) -> int:
     """Return how many layers `share` keeps of `n_layers`."""
     part = SHARES.get(share) if isinstance(share, str) else share
     if part is None or not 0 < part <= 1:
-        raise InputError(f"Expected `layers` to be one of {', '.join(SHARES)} or a share in (0, 1], but got {share!r}.")
+        raise InputError(f"Expected `layers` to be one of {', '.join(SHARES)} or a share in (0, 1], but got {share!r}")
     if side_by_side and part < 1:
-        raise InputError(f"Expected a list of layers to keep {share!r} of them, but got one matrix.")
+        raise InputError(f"Expected a list of layers to keep {share!r} of them, but got one matrix")
     # 0.29 · 100 is a little less than 29.
     return max(1, math.floor(part * n_layers + 1e-9))

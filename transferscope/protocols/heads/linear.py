@@ -86,7 +86,7 @@ def fit_head(
         When an argument is not as above.
     """
     if name not in PENALTIES:
-        raise InputError(f"Expected a head of {', '.join(PENALTIES)}, but got {name!r}.")
+        raise InputError(f"Expected a head of {', '.join(PENALTIES)}, but got {name!r}")
     features = check_features(features, "features", min_samples=2)
     labels = check_labels(labels, len(features))
     grid = PENALTIES[name]
@@ -114,7 +114,7 @@ def _checked(test_features: np.ndarray, n_features: int) -> np.ndarray:
     if test_features.shape[1] != n_features:
         raise InputError(
             f"Expected `test_features` to have the {n_features} columns of `features`, but got "
-            f"{test_features.shape[1]}; take both from the same layer."
+            f"{test_features.shape[1]}; take both from the same layer"
         )
     return test_features
 
@@ -125,10 +125,10 @@ def check_labels(labels: np.ndarray, n_samples: int) -> np.ndarray:
     if labels.shape != (n_samples,) or labels.dtype.kind not in "iu":
         raise InputError(
             f"Expected `labels` to be {n_samples} whole numbers, one per row of the features, but got {labels.dtype} "
-            f"of shape {labels.shape}."
+            f"of shape {labels.shape}"
         )
     if len(np.unique(labels)) < 2:
-        raise InputError(f"Expected `labels` to name at least 2 classes, but got only {labels[0]}.")
+        raise InputError(f"Expected `labels` to name at least 2 classes, but got only {labels[0]}")
     return labels.astype(np.int64)
 
 
@@ -139,14 +139,14 @@ def _mask(validation: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if not right_mask and (rows.dtype.kind not in "iu" or rows.ndim != 1 or np.any((rows < 0) | (rows >= n))):
         raise InputError(
             f"Expected `validation` to be row numbers below {n} or a mask ({n},), but got {rows.dtype} of shape "
-            f"{rows.shape}."
+            f"{rows.shape}"
         )
     mask = np.zeros(n, dtype=bool)
     mask[rows] = True
     if not mask.any() or len(np.unique(labels[~mask])) < 2:
         raise InputError(
             f"Expected `validation` to set some rows aside and to leave 2 classes to fit to, but it takes "
-            f"{mask.sum()} of {n}; pass None where images are too few to choose with."
+            f"{mask.sum()} of {n}; pass None where images are too few to choose with"
         )
     return mask
 
@@ -245,7 +245,7 @@ def warn_unconverged(head: "LinearHead | _NearestMean") -> None:
     if isinstance(head, LinearHead) and not head.converged:
         warnings.warn(
             f"{type(head.model).__name__} has not converged in {head.model.max_iter} iterations; its predictions are "
-            "used as they are.",
+            "used as they are",
             TransferscopeWarning,
             stacklevel=3,
         )

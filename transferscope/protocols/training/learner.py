@@ -114,7 +114,7 @@ def learning_rate_factors(net: nn.Module, rates: Mapping[str, float] | None) -> 
     rates = rates or {}
     for prefix, factor in rates.items():
         if not 0 <= factor < math.inf:
-            raise InputError(f"Expected the factors in `rates` to be 0 or positive, but got {factor} for {prefix!r}.")
+            raise InputError(f"Expected the factors in `rates` to be 0 or positive, but got {factor} for {prefix!r}")
     factors, matched = {}, set()
     for name, parameter in net.named_parameters():
         parts = name.split(".")
@@ -126,10 +126,10 @@ def learning_rate_factors(net: nn.Module, rates: Mapping[str, float] | None) -> 
     if unknown := sorted(set(rates) - matched):
         raise InputError(
             f"Expected the names in `rates` to be modules or parameters of {type(net).__name__}, but it has no "
-            f"parameters under {', '.join(map(repr, unknown))}."
+            f"parameters under {', '.join(map(repr, unknown))}"
         )
     if not any(factors.values()):
-        raise InputError(f"Expected parameters to train, but all of {type(net).__name__} is frozen.")
+        raise InputError(f"Expected parameters to train, but all of {type(net).__name__} is frozen")
     return factors
 
 

@@ -48,7 +48,7 @@ class Member:
             if count != len(labels) or count == 0:
                 raise InputError(
                     f"Expected one {kind}label for each of at least one {kind}image, but got {count} images and "
-                    f"{len(labels)} labels."
+                    f"{len(labels)} labels"
                 )
 
 
@@ -180,7 +180,7 @@ class Loop:
             if not math.isfinite(value):
                 run.outcome = SourceError(
                     f"Training diverged in epoch {self._epoch} ({kind} loss {value}); lower the learning rate, now "
-                    f"{self._recipe.learning_rate}."
+                    f"{self._recipe.learning_rate}"
                 )
                 return
         # The first loss is compared with NaN.

@@ -53,17 +53,17 @@ class Recipe:
             object.__setattr__(self, "budget_s", None)  # which JSON knows
         for name, value in (("learning_rate", self.learning_rate), ("budget_s", self.limit_s)):
             if not value > 0:
-                raise InputError(f"Expected `{name}` to be positive, but got {value}.")
+                raise InputError(f"Expected `{name}` to be positive, but got {value}")
         if not math.isfinite(self.learning_rate):
-            raise InputError(f"Expected `learning_rate` to be finite, but got {self.learning_rate}.")
+            raise InputError(f"Expected `learning_rate` to be finite, but got {self.learning_rate}")
         for name in ("momentum", "shift"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"Expected `{name}` to be at least 0 and below 1, but got {getattr(self, name)}.")
+                raise InputError(f"Expected `{name}` to be at least 0 and below 1, but got {getattr(self, name)}")
         if not 0 <= self.weight_decay < math.inf:
-            raise InputError(f"Expected `weight_decay` to be 0 or a positive number, but got {self.weight_decay}.")
+            raise InputError(f"Expected `weight_decay` to be 0 or a positive number, but got {self.weight_decay}")
         for name, known in (("optimiser", OPTIMISERS), ("precision", PRECISIONS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
-                raise InputError(f"Expected `{name}` to be one of {', '.join(known)}, but got {getattr(self, name)!r}.")
+                raise InputError(f"Expected `{name}` to be one of {', '.join(known)}, but got {getattr(self, name)!r}")
 
     @property
     def limit_s(self) -> float:

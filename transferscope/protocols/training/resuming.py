@@ -45,7 +45,7 @@ class StateFile:
         except Exception as error:  # torch.load fails in many ways on bytes that are not its own.
             reason = str(error).partition("\n")[0] or type(error).__name__
             warnings.warn(
-                f"The training state {self._path} cannot be used ({reason}); training starts anew and overwrites it.",
+                f"The training state {self._path} cannot be used ({reason}); training starts anew and overwrites it",
                 TransferscopeWarning,
                 stacklevel=2,
             )
@@ -65,7 +65,7 @@ class StateFile:
             self._writable = False
             warnings.warn(
                 f"The training state {self._path} cannot be written ({error}); if training is interrupted, it starts "
-                "anew.",
+                "anew",
                 TransferscopeWarning,
                 stacklevel=2,
             )

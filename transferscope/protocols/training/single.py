@@ -148,7 +148,7 @@ def relative_gradient_norms(
                 gradients[group] = gradients[group] + _norm(of[name] for name in names) / len(batches)
     norms = {group: float(norm) for group, norm in gradients.items()}
     if not all(map(math.isfinite, norms.values())):
-        raise SourceError(f"Expected finite gradients of {type(net).__name__}, but got norms {norms}.")
+        raise SourceError(f"Expected finite gradients of {type(net).__name__}, but got norms {norms}")
     weights = {group: float(_norm(parameters[name].detach() for name in names)) for group, names in groups.items()}
     relative = {group: norms[group] / weights[group] for group in groups if weights[group] > 0}
     largest = max(relative.values(), default=0.0)
@@ -168,8 +168,7 @@ def trainable(net: nn.Module, groups: Mapping[str, Sequence[str]], what: str) ->
     for group, names in groups.items():
         if not names or not trained.keys() >= set(names):
             raise InputError(
-                f"Expected {what} {group!r} to name trainable parameters of {type(net).__name__}, but got "
-                f"{list(names)}."
+                f"Expected {what} {group!r} to name trainable parameters of {type(net).__name__}, but got {list(names)}"
             )
     return {name: trained[name] for names in groups.values() for name in names}
 

@@ -55,7 +55,7 @@ def fit_together(
             if mine != first:
                 raise InputError(
                     f"Expected networks that are trained together to have the same {kind}, but member {i} differs from "
-                    "member 0; train them one by one, with `fit`."
+                    "member 0; train them one by one, with `fit`"
                 )
     with _no_word_on_speed(), _batch_norm_in_float32(members[0].net):
         return Loop(_Stack(members, recipe), members, recipe).run(on_epoch)

@@ -136,7 +136,7 @@ def canvas(
     if not isinstance(ax, Axes | None):
         raise InputError(
             f"Expected `ax` to be the axes to draw into, or None, but got {type(ax).__name__}; "
-            "`matplotlib.pyplot.subplots` returns a figure and its axes."
+            "`matplotlib.pyplot.subplots` returns a figure and its axes"
         )
     with styled(context) as width:
         drawn = (
@@ -247,7 +247,7 @@ def selected(table: pd.DataFrame, **chosen: Any) -> pd.DataFrame:
         known = table[column].unique()
         if value not in known:
             raise InputError(
-                f"Expected `{column}` to be one of {', '.join(map(str, known)) or 'none'}, but got {value!r}."
+                f"Expected `{column}` to be one of {', '.join(map(str, known)) or 'none'}, but got {value!r}"
             )
         table = table[table[column] == value]
     return table

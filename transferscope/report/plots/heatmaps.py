@@ -57,7 +57,7 @@ def heatmap(
     """
     _check(similarity)
     if path is not None and path not in _PATHS:
-        raise InputError(f"Expected `path` to be one of {', '.join(_PATHS)} or None, but got {path!r}.")
+        raise InputError(f"Expected `path` to be one of {', '.join(_PATHS)} or None, but got {path!r}")
     rows, columns = (_names(similarity, dim, context) for dim in similarity.dims)
     with canvas(ax, context, partial(_size, rows=rows, columns=columns)) as ax:
         measure = _measure(similarity)
@@ -119,7 +119,7 @@ def heatmaps(
     if not isinstance(similarities, Mapping) or not similarities:
         raise InputError(
             "Expected `similarities` to map at least one title to a similarity matrix, but got "
-            f"{'none' if isinstance(similarities, Mapping) else type(similarities).__name__}."
+            f"{'none' if isinstance(similarities, Mapping) else type(similarities).__name__}"
         )
     arrays = list(similarities.values())
     for array in arrays:
@@ -128,7 +128,7 @@ def heatmaps(
     if len(measures) > 1:
         raise InputError(
             f"Expected `similarities` to be of one measure, for they share a scale, but got {', '.join(measures)}; "
-            "draw each measure by itself."
+            "draw each measure by itself"
         )
     with styled(context) as width:
         em = rcParams["xtick.labelsize"] / 72
@@ -174,10 +174,10 @@ def _check(similarity: object) -> None:
     if dims != ("layer_x", "layer_y"):
         raise InputError(
             f"Expected `similarity` to have dimensions ('layer_x', 'layer_y') but got {dims}; `compare` returns "
-            "such an array."
+            "such an array"
         )
     if isinstance(similarity, xr.DataArray) and not similarity.size:
-        raise InputError(f"Expected `similarity` to have at least one cell, but got the shape {similarity.shape}.")
+        raise InputError(f"Expected `similarity` to have at least one cell, but got the shape {similarity.shape}")
 
 
 def _measure(similarity: xr.DataArray) -> str:

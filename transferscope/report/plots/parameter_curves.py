@@ -185,7 +185,7 @@ def _array_line(array: xr.DataArray) -> pd.DataFrame:
     if array.dims != ("layer",) or not array.size:
         raise InputError(
             f"Expected `transferability` to have the dimension ('layer',) and at least one layer, but got {array.dims} "
-            f"with shape {array.shape}; `ts.parameters.transferability` returns such an array."
+            f"with shape {array.shape}; `ts.parameters.transferability` returns such an array"
         )
     spread = array.coords["spread"].to_numpy() if "spread" in array.coords else math.nan
     columns = {"layer": array["layer"].to_numpy(), "transferability": array.to_numpy(), "error": spread, "what": ""}

@@ -19,7 +19,7 @@ def layers_of(transferability: object, source: str | None) -> tuple[str, pd.Data
     layers = table_of(transferability, "layers")
     sources = layers["source"].unique()
     if source is None and len(sources) != 1:
-        raise InputError(f"Expected `source` to be one of {', '.join(map(str, sources)) or 'none'}, but got None.")
+        raise InputError(f"Expected `source` to be one of {', '.join(map(str, sources)) or 'none'}, but got None")
     return str(sources[0]) if source is None else source, layers
 
 
@@ -29,7 +29,7 @@ def table_of(transferability: object, name: str) -> pd.DataFrame:
     if not isinstance(table, pd.DataFrame) or "transferability" not in table:
         raise InputError(
             f"Expected `transferability` to be what `ts.parameters.measure` returns, or its `{name}`, but got "
-            f"{'a table with other columns' if isinstance(table, pd.DataFrame) else type(table).__name__}."
+            f"{'a table with other columns' if isinstance(table, pd.DataFrame) else type(table).__name__}"
         )
     return table
 

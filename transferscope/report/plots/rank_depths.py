@@ -66,7 +66,7 @@ def source_depth(
     cuts = cuts_of(ranking)
     own = {source: protocol or known for source, known in protocols_of(ranking).items()}
     if not own:
-        raise InputError("Expected `ranking` to have a source with an expected accuracy, but it has none.")
+        raise InputError("Expected `ranking` to have a source with an expected accuracy, but it has none")
     if protocol is not None:
         selected(cuts, protocol=protocol)
     shown = list(own)[:_MOST_ROWS]

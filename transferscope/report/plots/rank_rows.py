@@ -20,7 +20,7 @@ def check(ranking: object) -> None:
     """Say what was expected where something is no ranking."""
     if not isinstance(ranking, Ranking):
         raise InputError(
-            f"Expected `ranking` to be what `rank` or `load_ranking` returns, but got {type(ranking).__name__}."
+            f"Expected `ranking` to be what `rank` or `load_ranking` returns, but got {type(ranking).__name__}"
         )
 
 

@@ -170,7 +170,7 @@ def accuracy_by_cost(
         As in `accuracy_by_depth`; when there is no such cost.
     """
     if cost not in COSTS:
-        raise InputError(f"Expected `cost` to be one of {', '.join(COSTS)}, but got {cost!r}.")
+        raise InputError(f"Expected `cost` to be one of {', '.join(COSTS)}, but got {cost!r}")
     table, chance = _given(measurement, chance)
     rows = selected(table, source=source).dropna(subset=["accuracy", cost])
     with canvas(ax, context) as ax:
@@ -229,7 +229,7 @@ def _given(measurement: Measurement | pd.DataFrame, chance: float | None) -> tup
     if not isinstance(measurement, pd.DataFrame) or not {"accuracy", "best"} <= set(measurement):
         raise InputError(
             "Expected `measurement` to be what `measure` returns, or its `table`, but got "
-            f"{'a table with other columns' if isinstance(measurement, pd.DataFrame) else type(measurement).__name__}."
+            f"{'a table with other columns' if isinstance(measurement, pd.DataFrame) else type(measurement).__name__}"
         )
     return measurement, math.nan if chance is None else chance
 

@@ -24,7 +24,7 @@ class AdviseRequest(ProbeRequest):
         number = isinstance(self.tolerance, (int, float)) and not isinstance(self.tolerance, bool)
         if not number or not 0 <= self.tolerance < 1:
             raise InputError(
-                f"Expected `tolerance` to be an accuracy, at least 0 and below 1, but got {self.tolerance!r}."
+                f"Expected `tolerance` to be an accuracy, at least 0 and below 1, but got {self.tolerance!r}"
             )
 
     @property

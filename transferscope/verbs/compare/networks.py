@@ -179,7 +179,7 @@ def compare_by(
     )
     first = next(stream, (torch.empty(0), torch.empty(0)))
     if len(first[0]) < FEWEST:
-        raise InputError(f"Expected `images` to hold at least {FEWEST} images, but got {len(first[0])}.")
+        raise InputError(f"Expected `images` to hold at least {FEWEST} images, but got {len(first[0])}")
     shapes_x, shapes_y = (
         _usable(_shapes(net, layers, sample[:1].to(where)), layers, reduce)
         for net, layers, sample in zip(nets, (layers_x, layers_y), first, strict=True)
@@ -280,13 +280,13 @@ def _forward(sides: Sequence[_Side], batch: Pair, group: int) -> None:
         if list(side.activations) != side.names:
             raise CaptureError(
                 f"Expected the layers {', '.join(side.names[:8])} to fire in this order on every batch, but got "
-                f"{', '.join(list(side.activations)[:8])}; name layers that always fire."
+                f"{', '.join(list(side.activations)[:8])}; name layers that always fire"
             )
         for layer, kept in side.activations.items():
             if len(kept) != len(batch[0]) * group:
                 raise CaptureError(
                     f"Expected layer {layer!r} to give {group} rows an image, but got {len(kept)} for {len(batch[0])} "
-                    "images; choose a layer before the samples are regrouped."
+                    "images; choose a layer before the samples are regrouped"
                 )
 
 
@@ -326,7 +326,7 @@ def _usable(shapes: Shapes, layers: Layers, reduce: Reduction) -> Shapes:
     if len(unfit) == len(shapes) or (unfit and layers != "auto"):
         raise CaptureError(
             f"Expected layers whose output `reduce={reduce!r}` can take, but {', '.join(list(unfit)[:8])} of shape "
-            f"{next(iter(unfit.values()))} a sample cannot; leave them out or choose another reduction."
+            f"{next(iter(unfit.values()))} a sample cannot; leave them out or choose another reduction"
         )
     if unfit:
         warnings.warn(
@@ -346,11 +346,11 @@ def check_options(
         if measure not in similarity.MEASURES:
             raise InputError(
                 f"Expected `measure` to be one of {', '.join(similarity.MEASURES)}, but got {measure!r}"
-                f"{near(measure, similarity.MEASURES)}."
+                f"{near(measure, similarity.MEASURES)}"
             )
     if reduce is None:
-        raise InputError("Expected `reduce` to give features (n_samples, n_features), but got None; use 'flatten'.")
+        raise InputError("Expected `reduce` to give features (n_samples, n_features), but got None; use 'flatten'")
     if estimator not in ("minibatch", "exact"):
-        raise InputError(f"Expected `estimator` to be 'minibatch' or 'exact', but got {estimator!r}.")
+        raise InputError(f"Expected `estimator` to be 'minibatch' or 'exact', but got {estimator!r}")
     check_whole("permutations", permutations, 0)
     check_whole("batch_size", batch_size, FEWEST)

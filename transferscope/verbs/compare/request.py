@@ -37,7 +37,7 @@ class CompareRequest(ProbeRequest):
         self._settle(measures=tuple(dict.fromkeys(named)))
         if not self.measures:
             raise InputError(
-                "Expected `measures` to name one measure at least, but got none; leave it out for linear CKA."
+                "Expected `measures` to name one measure at least, but got none; leave it out for linear CKA"
             )
         check_options(list(self.measures), self.reduce, self.estimator, self.permutations, self.batch_size)
 
@@ -51,9 +51,7 @@ class CompareRequest(ProbeRequest):
         """
         found = {name: _source(name, zoo) for name in (self.x, self.y)}
         if self.reference == OWN and set(found) == {SCRATCH}:
-            raise InputError(
-                "Expected a source of the zoo beside 'scratch', whose own architecture it takes; name one."
-            )
+            raise InputError("Expected a source of the zoo beside 'scratch', whose own architecture it takes; name one")
         return found
 
     def sources_of(self, zoo: Zoo) -> Iterable[Source]:

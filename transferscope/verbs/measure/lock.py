@@ -62,10 +62,10 @@ def lock(folder: Path) -> int:
             os.close(descriptor)
             raise InputError(
                 f"Expected {folder} to be free, but another measure is running in it{f' ({owner})' if owner else ''}; "
-                "wait for it, or choose another folder with -o."
+                "wait for it, or choose another folder with -o"
             ) from error
         warnings.warn(
-            f"{folder} cannot be locked ({error.strerror}); make sure that no other measure runs in it.",
+            f"{folder} cannot be locked ({error.strerror}); make sure that no other measure runs in it",
             TransferscopeWarning,
             stacklevel=2,
         )

@@ -136,7 +136,7 @@ def plan(
     known_protocols(protocols)
     for name, values in (("seeds", [seeds]), ("samples_per_class", sizes)):
         if not values or min(values) < 1:
-            raise InputError(f"Expected `{name}` to be at least 1, but got {', '.join(map(str, values)) or 'none'}.")
+            raise InputError(f"Expected `{name}` to be at least 1, but got {', '.join(map(str, values)) or 'none'}")
     if depths != ALL:
         _check_depths(depths, {source: len(layers) for source, layers in sources.items()})
     chosen = [protocol for protocol in _PROTOCOLS if protocol.name in protocols]
@@ -149,7 +149,7 @@ def plan(
         if sources and not any(cuts[source, protocol.name] for source in sources):
             raise InputError(
                 f"Expected `depths` to hold at least one above 0 for {protocol.name}, because a network cut at depth 0 "
-                "keeps nothing; add one, or use scratch."
+                "keeps nothing; add one, or use scratch"
             )
     return [
         Run(source, target, protocol.name, depth, len(layers), layer, size, seed)
@@ -181,11 +181,11 @@ def group(runs: Sequence[Run], *, together: bool = False) -> list[tuple[Run, ...
 def known_protocols(names: Sequence[str]) -> None:
     """Raise `InputError` unless there are names, all of them of protocols."""
     if not names:
-        raise InputError(f"Expected `protocols` to name at least one of {', '.join(PROTOCOLS)}, but got none.")
+        raise InputError(f"Expected `protocols` to name at least one of {', '.join(PROTOCOLS)}, but got none")
     for name in names:
         if name not in PROTOCOLS:
             raise InputError(
-                f"Expected `protocols` to be among {', '.join(PROTOCOLS)}, but got {name!r}{near(name, PROTOCOLS)}."
+                f"Expected `protocols` to be among {', '.join(PROTOCOLS)}, but got {name!r}{near(name, PROTOCOLS)}"
             )
 
 
@@ -202,7 +202,7 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
     for item in _items(text, "samples_per_class", "1,2,5,all"):
         if item != ALL and (not re.fullmatch("[0-9]+", item) or int(item) < 1):
             raise InputError(
-                f"Expected `samples_per_class` to list whole numbers above 0 or all, as in 1,2,5,all, but got {item!r}."
+                f"Expected `samples_per_class` to list whole numbers above 0 or all, as in 1,2,5,all, but got {item!r}"
             )
         sizes.append(ALL if item == ALL else int(item))
     return tuple(dict.fromkeys(sizes))
@@ -216,7 +216,7 @@ def parse_depths(text: str) -> Depths:
     for item in items:
         if not re.fullmatch("-?[0-9]+", item):
             raise InputError(
-                f"Expected `depths` to be all, or a list of whole numbers as in 1,3,-1, but got {item!r} in {text!r}."
+                f"Expected `depths` to be all, or a list of whole numbers as in 1,3,-1, but got {item!r} in {text!r}"
             )
     return tuple(dict.fromkeys(map(int, items)))
 
@@ -224,7 +224,7 @@ def parse_depths(text: str) -> Depths:
 def _items(text: str, name: str, example: str) -> tuple[str, ...]:
     items = tuple(item.strip() for item in text.split(","))
     if not all(items):
-        raise InputError(f"Expected `{name}` to be a list with commas like {example}, but got {text!r}.")
+        raise InputError(f"Expected `{name}` to be a list with commas like {example}, but got {text!r}")
     return tuple(dict.fromkeys(items))
 
 
@@ -255,11 +255,11 @@ def _check_depths(depths: Sequence[int], stages: Mapping[str, int]) -> None:
             most = max(stages.values())
             raise InputError(
                 f"Expected `depths` to lie between 0 and the number of stages, at most {most} in these sources, or to "
-                f"count from the end (-1 to -{most}), but got {depth}."
+                f"count from the end (-1 to -{most}), but got {depth}"
             )
         if lacking:
             warnings.warn(
-                f"Depth {depth} is left out for {', '.join(lacking)}: there are fewer stages.",
+                f"Depth {depth} is left out for {', '.join(lacking)}: there are fewer stages",
                 TransferscopeWarning,
                 stacklevel=3,
             )

@@ -78,7 +78,7 @@ def carry_out_side_by_side(
                 if started.exception() is not None:
                     raise TransferscopeError(
                         f"The {setup.jobs} processes for `jobs` cannot be started; a script that asks for several has "
-                        "to be a file and needs `if __name__ == '__main__':` around its calls. Or use jobs=1."
+                        "to be a file and needs `if __name__ == '__main__':` around its calls. Or use jobs=1"
                     ) from error
                 if not alone or not under_way:  # which of the processes died is not known
                     suspects.extend(under_way.values())
@@ -104,7 +104,7 @@ def _workers(setup: Setup) -> Iterator[ProcessPoolExecutor]:
         data = pickle.dumps(setup)
     except Exception as error:  # whatever a dataset of the caller's holds
         raise InputError(
-            f"Expected a target that can be sent to other processes, for `jobs`, but it cannot ({error}); use jobs=1."
+            f"Expected a target that can be sent to other processes, for `jobs`, but it cannot ({error}); use jobs=1"
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)

@@ -78,7 +78,7 @@ class RunTable:
         except OSError as error:
             raise InputError(
                 f"Expected to be able to read and write {TABLE} and {SETTINGS} in {folder}, but that failed "
-                f"({error.strerror or error}); correct that, or choose another folder with -o."
+                f"({error.strerror or error}); correct that, or choose another folder with -o"
             ) from error
 
     def __enter__(self) -> Self:
@@ -126,7 +126,7 @@ class RunTable:
         except OSError as error:
             raise TransferscopeError(
                 f"{len(ended)} ended run(s) could not be recorded in {self.path} ({error.strerror or error}); what was "
-                "recorded before is intact. Make room or correct that, and start again: it goes on from there."
+                "recorded before is intact. Make room or correct that, and start again: it goes on from there"
             ) from error
 
     def frame(self) -> pd.DataFrame:
@@ -166,7 +166,7 @@ class RunTable:
             path.rename(free)
         warnings.warn(
             f"{' and '.join(path.name for path, _ in moved)} in {self.path.parent} cannot be gone on with: {reason}. "
-            f"Set aside as {' and '.join(free.name for _, free in moved)}; a new table is begun.",
+            f"Set aside as {' and '.join(free.name for _, free in moved)}; a new table is begun",
             TransferscopeWarning,
             stacklevel=4,
         )

@@ -73,7 +73,7 @@ def gradient_signal_to_noise(
     if len(images) < 4 or len(images) != len(labels):
         raise InputError(
             f"Expected at least 4 `images` and a label for each, to compare batches of them, but got {len(images)} "
-            f"images and {len(labels)} labels."
+            f"images and {len(labels)} labels"
         )
     batches = check_whole("batches", batches, 2)
     parameters = trainable(net, groups, "layer")
@@ -99,7 +99,7 @@ def gradient_signal_to_noise(
         if not math.isfinite(variance + length):
             raise SourceError(
                 f"Expected finite gradients of {type(net).__name__}, but those of layer {layer!r} are not; check its "
-                "weights and the normalisation of the images."
+                "weights and the normalisation of the images"
             )
         signal, noise = length - variance / n_batches, variance * size
         ratios[layer] = signal / noise if noise > 0 else math.inf if length > 0 else math.nan

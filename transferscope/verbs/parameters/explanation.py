@@ -272,5 +272,5 @@ def _require(table: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
     if missing:
         raise InputError(
             f"Expected `{name}` to have the columns {', '.join(columns)}, but it lacks {', '.join(missing)}; "
-            f"`parameters.measure` makes such a table."
+            f"`parameters.measure` makes such a table"
         )

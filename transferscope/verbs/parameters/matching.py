@@ -36,7 +36,7 @@ def point_at(trajectory: Trajectory, step: float) -> Point:
     steps = trajectory.steps
     if not 0 <= step <= steps[-1]:
         raise InputError(
-            f"Expected `step` to lie between 0 and {steps[-1]}, the last of the trajectory, but got {step}."
+            f"Expected `step` to lie between 0 and {steps[-1]}, the last of the trajectory, but got {step}"
         )
     after = int(np.searchsorted(steps, step))
     before = after if steps[after] == step else after - 1
@@ -72,7 +72,7 @@ def step_of_loss(trajectory: Trajectory, loss: float) -> float:
         When `loss` is NaN.
     """
     if math.isnan(loss):
-        raise InputError(f"Expected `loss` to be a number, but got {loss}.")
+        raise InputError(f"Expected `loss` to be a number, but got {loss}")
     steps, losses = trajectory.steps[1:], trajectory.loss[1:]
     reached = np.flatnonzero(losses <= loss)
     if not len(reached):
@@ -110,4 +110,4 @@ def common_loss(trajectories: Sequence[Trajectory]) -> float:
 
 def _at_least_one(trajectories: Sequence[Trajectory]) -> None:
     if not trajectories:
-        raise InputError("Expected at least one trajectory, but got none.")
+        raise InputError("Expected at least one trajectory, but got none")

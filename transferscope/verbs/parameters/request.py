@@ -36,9 +36,7 @@ class ParametersRequest(Request):
             counts["steps"] = self.steps
         check_numbers(self.samples_per_class, **counts)
         if self.loss is not None and not 0 < self.loss < 1:
-            raise InputError(
-                f"Expected `loss` to be a share of the loss of guessing, in (0, 1), but got {self.loss!r}."
-            )
+            raise InputError(f"Expected `loss` to be a share of the loss of guessing, in (0, 1), but got {self.loss!r}")
         self._settle(recipe=self._recipe() if self.recipe is None else self.recipe)
 
     def _recipe(self) -> Recipe:

@@ -198,7 +198,7 @@ def _fine_tuned(
             if moved.trajectory.loss[-1] >= 1:
                 warnings.warn(
                     f"{title}: the training loss is no better than that of guessing at the end, so that T tells of "
-                    "no transfer; try another learning rate or optimiser, or more epochs.",
+                    "no transfer; try another learning rate or optimiser, or more epochs",
                     TransferscopeWarning,
                     stacklevel=2,
                 )
@@ -215,7 +215,7 @@ def _targets(given: Any, progress: bool) -> list[Target]:
     if not targets or len(set(names)) != len(names):
         raise InputError(
             f"Expected `targets` to be at least one target, each with a name of its own, but got {names}; rename the "
-            "folders, or use `load_target(folder, name=…)`."
+            "folders, or use `load_target(folder, name=…)`"
         )
     return targets
 

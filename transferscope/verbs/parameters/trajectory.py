@@ -112,7 +112,7 @@ def follow(
     """
     if len(images) != len(labels) or len(labels) == 0:
         raise InputError(
-            f"Expected one label for each of at least one image, but got {len(images)} images and {len(labels)} labels."
+            f"Expected one label for each of at least one image, but got {len(images)} images and {len(labels)} labels"
         )
     check_whole("classes", classes, 2)
     steps_per_epoch = len(batch_bounds(len(labels), recipe.batch_size)) - 1
@@ -130,7 +130,7 @@ def follow(
     if training.stopped == "budget":
         warnings.warn(
             f"Training stopped after {training.steps} of {total} steps, when its {recipe.limit_s:g} s were over; the "
-            "trajectory ends there. Raise the recipe's `budget_s`.",
+            "trajectory ends there. Raise the recipe's `budget_s`",
             TransferscopeWarning,
             stacklevel=2,
         )
@@ -157,11 +157,11 @@ class _Recorder:
         if not names or not initials:
             raise InputError(
                 f"Expected at least one name and one draw of the initial weights, but got {len(names)} and "
-                f"{len(initials)}."
+                f"{len(initials)}"
             )
         own = net.state_dict()
         if missing := [name for name in names if name not in own]:
-            raise InputError(f"Expected `names` to be weights of {type(net).__name__}, but it has no {missing}.")
+            raise InputError(f"Expected `names` to be weights of {type(net).__name__}, but it has no {missing}")
         example = next(net.parameters())
         self._net, self._names, self._classes, self._seed = net, tuple(names), classes, seed
         self._device = example.device
@@ -185,7 +185,7 @@ class _Recorder:
         if not math.isfinite(loss):
             raise SourceError(
                 f"The training loss after {step} steps is {loss}: training diverged (lower the learning rate), or the "
-                "network had no finite outputs to begin with."
+                "network had no finite outputs to begin with"
             )
         # Looked up anew: a change of the memory format gives the parameters other tensors. Laid out like the others,
         # because tensors of one layout are compared faster.
@@ -218,9 +218,9 @@ def _check(initial: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Refuse initial weights that are not those of the network."""
     for name, tensor in own.items():
         if name not in initial:
-            raise SourceError(f"Expected the initial weights to hold {name!r}, but they do not.")
+            raise SourceError(f"Expected the initial weights to hold {name!r}, but they do not")
         if initial[name].shape != tensor.shape:
             raise SourceError(
                 f"Expected the initial weights {name!r} to have shape {tuple(tensor.shape)}, as in the source, but got "
-                f"{tuple(initial[name].shape)}."
+                f"{tuple(initial[name].shape)}"
             )

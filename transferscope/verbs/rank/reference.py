@@ -82,7 +82,7 @@ class ReferenceMaker:
             return self.bench.zoo[self.kind]
         raise InputError(
             f"Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, "
-            f"but got {self.kind!r}; the zoo has {', '.join(names)}."
+            f"but got {self.kind!r}; the zoo has {', '.join(names)}"
         )
 
     def candidates(self) -> list[Source]:
@@ -92,7 +92,7 @@ class ReferenceMaker:
         if not found:
             raise InputError(
                 f"Expected the zoo to hold sources beside the reference {self.kind!r}, but there are none; add the "
-                "networks to be ranked."
+                "networks to be ranked"
             )
         return found
 
@@ -185,7 +185,7 @@ class ReferenceMaker:
             advice = "Raise the budget or lower the epochs" if epochs == self.recipe.epochs else "Raise the budget"
             warnings.warn(
                 f"The reference's time budget of {self.recipe.limit_s:g} s ran out after {record.epochs} of {epochs} "
-                f"epochs: how far it got depends on this machine's speed. {advice} for a repeatable answer.",
+                f"epochs: how far it got depends on this machine's speed. {advice} for a repeatable answer",
                 TransferscopeWarning,
                 stacklevel=2,
             )
@@ -203,8 +203,8 @@ def _read_compact(path: Path, transform: Transform) -> nn.Module:
         width, classes = len(weights["stem.0.weight"]), len(weights["head.weight"])
     except KeyError as error:
         raise InputError(
-            f"Expected `reference` {path} to hold the weights of transferscope.networks.compact.CompactResNet, but "
-            f"{error} is missing; put another network into the zoo and pass its name."
+            f"Expected `reference` {path} to hold the weights of transferscope.networks.CompactResNet, but "
+            f"{error} is missing; put another network into the zoo and pass its name"
         ) from error
     net = scratch.compact_network(classes, transform.size, width=width)
     checkpoints.load_checkpoint(net, path)

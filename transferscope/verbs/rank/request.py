@@ -30,21 +30,21 @@ class RankRequest(ProbeRequest):
         protocols_of(self.protocol)
         self._settle(scores=self._score_names(), shots=check_shots(self.shots))
         if self.objective not in OBJECTIVES:
-            raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {self.objective!r}.")
+            raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {self.objective!r}")
         if not is_whole(self.uncertainty, 0) or self.uncertainty == 1:
             raise InputError(
                 "Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got "
-                f"{self.uncertainty!r}."
+                f"{self.uncertainty!r}"
             )
         self._settle(uncertainty=int(self.uncertainty))
 
     def _score_names(self) -> tuple[str, ...]:
         if self.mode not in MODES:
-            raise InputError(f"Expected `mode` to be one of {', '.join(MODES)}, but got {self.mode!r}.")
+            raise InputError(f"Expected `mode` to be one of {', '.join(MODES)}, but got {self.mode!r}")
         if self.mode == "default":
             return choose_scores(self.scores)
         if self.scores != "default":
-            raise InputError(f"Expected no `scores` with `mode` 'quick', which has its own, but got {self.scores!r}.")
+            raise InputError(f"Expected no `scores` with `mode` 'quick', which has its own, but got {self.scores!r}")
         return choose_scores(())
 
     @property
@@ -61,6 +61,6 @@ def check_shots(shots: int | None) -> int | None:
     """Return the argument `shots` as an int, or None; raise InputError when it is no number of images."""
     if shots is not None and not is_whole(shots, 1):
         raise InputError(
-            f"Expected `shots` to be a whole number of images of each class, at least 1, or None, but got {shots!r}."
+            f"Expected `shots` to be a whole number of images of each class, at least 1, or None, but got {shots!r}"
         )
     return None if shots is None else int(shots)
