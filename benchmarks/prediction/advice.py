@@ -12,7 +12,6 @@ believes, or in full. Costs: `advise`, then `measure` with the same images and s
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 import warnings
@@ -24,14 +23,12 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+from groundtruth import real
+from groundtruth.maps import averaged, print_table, read_runs
+from groundtruth.scores import groups
+from groundtruth.sources import real_data
 
-sys.path.insert(0, str(Path(__file__).parent / "groundtruth"))
-import real
-from calibrate import calibrate, load
-from maps import averaged, print_table, read_runs
-from scores import groups
-from sources import real_data
-
+from prediction.calibrate import calibrate, load
 from transferscope import load_target, load_zoo, measure
 from transferscope.activations.features import layer_features
 from transferscope.data.target import Target
@@ -45,7 +42,7 @@ from transferscope.runtime.store import Store
 from transferscope.verbs.advise.accuracies import HALF_BELIEVED, choose_depths, expected, head_shifts
 from transferscope.verbs.advise.advise import advise
 
-HERE = Path(__file__).parent
+TABLES = Path(__file__).parents[1] / "groundtruth"
 SOURCES = ("mobilenetv2-imagenet", "resnet20-cifar10")
 HEADS = ("truncate", "fne", "toptuning")
 SHARES = ("not moved", "as advised", "moved in full")
@@ -101,7 +98,7 @@ def compare(
 
 def accuracies(folder: Path, zoo: Zoo, real_folder: Path) -> pd.DataFrame:
     """Return a row for each cell, head and share."""
-    ground = HERE / "groundtruth" / "real"
+    ground = TABLES / "real"
     evidence, cells, rows = pd.read_csv(ground / "evidence.csv"), averaged(read_runs(ground)), load()
     found: list[dict[str, object]] = []
     for target, path, _ in real.transfers(real_folder, ground, folder):
@@ -192,7 +189,3 @@ def main() -> None:
         return
     with out.open("w", encoding="utf-8") as file, redirect_stdout(file):
         report(table, spent, measuring, time.monotonic() - began)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,22 +8,19 @@ targets that it was not fitted to.
 """
 
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from groundtruth.maps import averaged, read_runs
 from scipy.optimize import lsq_linear
-
-sys.path.insert(0, str(Path(__file__).parent / "groundtruth"))
-from maps import averaged, read_runs
 
 from transferscope import prediction
 from transferscope.prediction.calibration import Calibration, Term
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH, Case, candidates, logit
 
-HERE = Path(__file__).parent
+TABLES = Path(__file__).parents[1] / "groundtruth"
 MAPS = ("small", "axes", "real")
 TESTED = 500
 """Images that accuracies of ground truth are measured on, at most."""
@@ -79,7 +76,7 @@ def load(maps: Sequence[str] = MAPS) -> pd.DataFrame:
     """
     found = []
     for name in maps:
-        folder = HERE / "groundtruth" / name
+        folder = TABLES / name
         cells, evidence = averaged(read_runs(folder)), pd.read_csv(folder / "evidence.csv")
         cells.loc[cells["protocol"] == SCRATCH, "source"] = ""
         # Sources of one architecture share their runs from scratch; of several the mean is taken.
@@ -183,7 +180,3 @@ def main() -> None:
     path = Path(prediction.__file__).parent / "calibration.json"
     path.write_text(found.to_json(), encoding="utf-8")
     print(f"{len(rows)} cells of {rows['group'].nunique()} groups; wrote {path.name}")
-
-
-if __name__ == "__main__":
-    main()

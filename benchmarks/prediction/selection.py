@@ -9,20 +9,16 @@ once more without any run of a source either), and prints what each choice loses
 import argparse
 import json
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).parent / "groundtruth"))
-from calibrate import GROUP, HERE, MAPS, bare, calibrate, fit, load
-from maps import print_table, read_runs
+from groundtruth.maps import print_table, read_runs
+from groundtruth.scores_report import over_targets
 from scipy.stats import weightedtau
-from scores_report import over_targets
 
+from prediction.calibrate import GROUP, MAPS, TABLES, bare, calibrate, fit, load
 from transferscope.prediction.calibration import unfitted
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH
 from transferscope.results.labelled import SIMILARITIES
@@ -193,7 +189,7 @@ _KEYS = [*UNIT, "source", "depth", "protocol"]
 
 def draws(rows: pd.DataFrame) -> pd.DataFrame:
     """Return every run of the cells in `rows`."""
-    runs = pd.concat(read_runs(HERE / "groundtruth" / name).assign(map=name) for name in MAPS)
+    runs = pd.concat(read_runs(TABLES / name).assign(map=name) for name in MAPS)
     runs.loc[runs["protocol"] == SCRATCH, "source"] = ""
     keys = [*GROUP, "source", "depth", "protocol"]
     runs = runs.groupby([*keys, "seed"], as_index=False)["accuracy"].mean()
@@ -206,7 +202,7 @@ def prepared() -> tuple[pd.DataFrame, list[str]]:
     Where `ahead` is not 0, the scores are those of fewer images than the transfers were trained on.
     """
     rows = load()
-    seen = pd.concat(pd.read_csv(HERE / "groundtruth" / name / "evidence.csv").assign(map=name) for name in MAPS)
+    seen = pd.concat(pd.read_csv(TABLES / name / "evidence.csv").assign(map=name) for name in MAPS)
     scores = [*(f"{name}_to_scratch" for name in SIMILARITIES), *SCORES]
     seen = seen.rename(columns={"samples_per_class": "seen"})
     keys = ["map", "target", "seen", "source", "depth"]
@@ -295,7 +291,3 @@ def main() -> None:
         return
     print_ahead(everything)
     print_intervals(held)
-
-
-if __name__ == "__main__":
-    main()

@@ -132,7 +132,3 @@ def main() -> None:
                 measured = rates(workload, device, epochs, rounds, pools)
                 for way, rate in measured.items():
                     print(f"| {device} | {workload} | {way} | {rate:.2f} | {rate / measured[ALONE]:.2f} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 import yaml
-from spine import BATCH_SIZE, bare_seconds, write_zoo
 
+from speed.spine import BATCH_SIZE, bare_seconds, write_zoo
 from transferscope import load_target, load_zoo, rank
 from transferscope.data.batches import batches
 from transferscope.networks.loading import load_network
@@ -123,7 +123,3 @@ def main() -> None:
         f"\nThe whole grid would take {total / 60:.0f} minutes, `rank` took {ranked:.0f} s ({reference:.0f} s of it "
         f"its reference): 1/{total / ranked:.0f} of it (aimed at: 1/{TRANSFERS})."
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -193,7 +193,10 @@ def sheet(out: Path, context: str, width: int = 480) -> None:
     whole.quantize(128, method=Image.Quantize.MEDIANCUT).save(out / f"sheet-{context}.png", optimize=True)
 
 
-def main(out: Path) -> None:
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    out = Path(sys.argv[1])
     mpl.use("agg")
     out.mkdir(parents=True, exist_ok=True)
     for count in SIZES:
@@ -210,9 +213,3 @@ def main(out: Path) -> None:
     for context in CONTEXTS:
         sheet(out, context)
     print(f"{len(list(out.iterdir()))} pictures in {out}")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from transferscope.cli import VERBS
 
-RESULTS = Path(__file__).parent / "results" / "startup.md"
+RESULTS = Path(__file__).parents[1] / "results" / "startup.md"
 BARE = "python -c pass"
 IMPORT = "import transferscope"
 TOP = 15
@@ -118,7 +118,3 @@ def main() -> None:
         ]
     RESULTS.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
-
-
-if __name__ == "__main__":
-    main()

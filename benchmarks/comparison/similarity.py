@@ -3,7 +3,7 @@
     TRANSFERSCOPE_REAL=... python benchmarks/similarity.py [--workload a|b|c|growth|scale|all] [--rounds 5]
 
 Writes similarity.md into `--output`. Peers are run where they are installed (`pip install --group peers`), each in a
-process of its own (`similarity_worker.py`), in turn, a round each; nothing is installed here. Workload b needs
+process of its own (`comparison/worker.py`), in turn, a round each; nothing is installed here. Workload b needs
 TRANSFERSCOPE_REAL, a folder with `data/trashnet.zip` and `zoo/`. `--quick` shrinks everything, to see that it runs.
 """
 
@@ -20,9 +20,12 @@ import numpy as np
 import torch
 import torchvision
 import yaml
-from similarity_kernels import growth_section, kernel_section, write_activations
-from similarity_peers import OURS, TOOLS
-from similarity_runs import (
+from torch import nn
+
+import transferscope as ts
+from comparison.kernels import growth_section, kernel_section, write_activations
+from comparison.peers import OURS, TOOLS
+from comparison.runs import (
     OFFSET,
     QUICK,
     Result,
@@ -35,11 +38,8 @@ from similarity_runs import (
     run_networks,
     table,
 )
-from similarity_scale import estimator_section, precision_section, scale_section
-from similarity_worker import build
-from torch import nn
-
-import transferscope as ts
+from comparison.scale import estimator_section, precision_section, scale_section
+from comparison.worker import build
 from transferscope.data.batches import batches
 from transferscope.data.target import load_target
 from transferscope.networks.loading import load_network
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--workload", choices=("a", "b", "c", "growth", "scale", "all"), default="all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")
     options = parser.parse_args()
     sizes = QUICK if options.quick else Sizes()
@@ -235,7 +235,3 @@ def heading(options: argparse.Namespace) -> str:
         f"*+ {OFFSET:.0f} standard deviations*: that module adds a constant, which no later layer of the network "
         "sees.\n\n" + table(rows)
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scores_references import table
+from transferability.references import table
 
+COMMAND = Path(__file__).parents[1] / "toptuning.py"
 CLASSES, TEST, PENALTY = 10, 2000, 1e-5
 IMAGES, FEW = 1500, 3
 """Images of a real target, half of them to learn from; and images of a class where nothing can be chosen."""
@@ -127,7 +128,7 @@ def work(name: str, size: Size) -> Fit:
 
 def measured(name: str, size: Size) -> Fit:
     """Run `work` in a fresh process."""
-    command = [sys.executable, __file__, "--worker", json.dumps([name, size])]
+    command = [sys.executable, str(COMMAND), "--worker", json.dumps([name, size])]
     return Fit(*json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
 
 
@@ -167,7 +168,7 @@ def speed_part(quick: bool) -> str:
 def real_features(folder: Path, real: Path, images: int, networks: list[str]) -> list[tuple[str, np.ndarray, Any]]:
     """Return features of three cuts of each network on three targets, with labels: at 1/3, 2/3 and all of the depth."""
     import torch
-    from scores_real import BATCH, TARGETS, unpacked, zoo
+    from transferability.real import BATCH, TARGETS, unpacked, zoo
 
     from transferscope.activations.features import layer_features
     from transferscope.networks.loading import load_network
@@ -238,7 +239,7 @@ def real_part(real: Path, quick: bool) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("speed", "real", "all"), default="all")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -262,7 +263,3 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "toptuning.md").write_text(text, encoding="utf-8")
     print(text)
-
-
-if __name__ == "__main__":
-    main()

@@ -28,7 +28,7 @@ def screenshot(page: Path, picture: Path, *, width: int = 1200, height: int = 15
         taken.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT).save(picture, optimize=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
     parser.add_argument("picture", type=Path)

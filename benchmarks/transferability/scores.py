@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scores_references import PLAIN, REFERENCES, SKLEARN, Reference, Runner, table
 
+from transferability.references import PLAIN, REFERENCES, SKLEARN, Reference, Runner, table
 from transferscope.errors import TransferscopeWarning
 from transferscope.transferability import SCORES, Layer
 
@@ -258,7 +258,7 @@ def main() -> None:
     """Run what is asked for and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("speed", "real", "all"), default="all")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")
     options = parser.parse_args()
     sizes, started = QUICK if options.quick else Sizes(), time.perf_counter()
@@ -273,7 +273,7 @@ def main() -> None:
             text += speed_section(results, sizes)
         if options.part in ("real", "all"):
             if real := os.environ.get("TRANSFERSCOPE_REAL"):
-                from scores_real import real_section
+                from transferability.real import real_section
 
                 section, rows, records = real_section(sizes, Path(temporary), Path(real))
                 targets += rows
@@ -283,7 +283,3 @@ def main() -> None:
                 text += "\n## Real networks\n\nSkipped: set TRANSFERSCOPE_REAL to a folder with data/ and zoo/.\n"
     judged = "\n## Targets\n\n" + table([["target", "measured", ""], *targets]) if targets else ""
     (options.output / "scores.md").write_text(heading(started) + judged + text)
-
-
-if __name__ == "__main__":
-    main()

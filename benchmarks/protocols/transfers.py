@@ -26,7 +26,7 @@ SIZES, SEEDS, JOBS = (5, 20, 100), 3, 2
 PROTOCOLS = ("truncate", "fne", "toptuning", "finetune", "scratch")
 NAMES = {"truncate": "linear", "fne": "full-network embedding", "toptuning": "top-tuning"}
 PIXELS = 64
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 MEASURED = ["samples", "accuracy", "balanced_accuracy", "flops", "trials", "status"]
 """What does not depend on how fast or how busy the machine is."""
 
@@ -154,7 +154,3 @@ def main() -> None:
             print_table(name, found)
         print_kills(Path(folder))
     pd.concat(runs.values()).to_csv(RESULTS / "transfers.csv", index=False, float_format="%.6g", lineterminator="\n")
-
-
-if __name__ == "__main__":
-    main()

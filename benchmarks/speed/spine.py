@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import xarray as xr
 import yaml
-from screenshot import screenshot
+from report.screenshot import screenshot
 
 from transferscope.data.batches import batches
 from transferscope.data.target import load_target
@@ -33,7 +33,7 @@ from transferscope.verbs.rank.rank import rank
 
 TARGETS = ("trashnet", "pacs-sketch")
 SAMPLES, FEWER = 600, 300
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 BATCH_SIZE = 64
 ROUNDS = 3
 STAGES = [f"blocks.{i}" for i in range(7)] + ["bn2"]
@@ -65,7 +65,7 @@ def write_zoo(folder: Path, networks: Path, layers: object) -> Path:
             {
                 "name": "resnet20-cifar10",
                 "loader": "python",
-                "factory": str(Path(__file__).parents[1] / "examples" / "cifar_resnet.py") + ":build",
+                "factory": str(Path(__file__).parents[2] / "examples" / "cifar_resnet.py") + ":build",
                 "checkpoint": str(networks / "resnet20-12fca82f.th"),
                 "transform": {"size": 32},
             }
@@ -229,7 +229,3 @@ def main() -> None:
             report_target(name, folder, Path(real) / "zoo")
         report_overhead(folder, Path(real) / "zoo")
         report_stages(folder, Path(real) / "zoo")
-
-
-if __name__ == "__main__":
-    main()

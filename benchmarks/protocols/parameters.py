@@ -37,7 +37,7 @@ SIZES, SEEDS, EPOCHS, BATCH = (10, 40, 160), 2, 30, 16
 CHECKED = ("sign-digits", "pacs-photo")
 """Targets of the two smaller checks."""
 NAMES = {"epochs": "fixed epochs", "steps": "matched steps", "loss": "matched loss"}
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 DRAWS = 2000
 
 
@@ -276,7 +276,3 @@ def main() -> None:
     for name, figure in figures(found).items():
         if SOURCES[0] in name:
             figure.savefig(RESULTS / f"parameters-{name}", dpi=110)
-
-
-if __name__ == "__main__":
-    main()

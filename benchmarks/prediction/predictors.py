@@ -6,18 +6,14 @@ fits variants of the model of benchmarks/calibrate.py as benchmarks/selection.py
 that they are judged on, and prints what each loses against the best measured choice.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from groundtruth.maps import print_table
 
-sys.path.insert(0, str(Path(__file__).parent / "groundtruth"))
-from calibrate import GROUP, HERE, TERMS, bare, fit
-from maps import print_table
-from selection import QUESTIONS, SELECTOR, UNFITTED, judge, prepared, regret
-
+from prediction.calibrate import GROUP, TABLES, TERMS, bare, fit
+from prediction.selection import QUESTIONS, SELECTOR, UNFITTED, judge, prepared, regret
 from transferscope.prediction.calibration import Term
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH, logit
 
@@ -93,7 +89,7 @@ def variants(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, tuple[Term
 
 def of_small(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, tuple[Term, ...]]]:
     """Yield the same for what was measured on the small networks alone."""
-    folder = HERE / "groundtruth" / "small"
+    folder = TABLES / "small"
     keys = [*GROUP[1:], "source", "depth"]
     rows = rows[(rows["map"] == "small") & (rows["ahead"] == 0)]
     kernels = pd.read_csv(folder / "small-kernels.csv").replace({"source": {SCRATCH: ""}})
@@ -167,7 +163,3 @@ def main() -> None:
         "a model that was fitted to groups below it only, and by scores without any fit.\n"
     )
     print_beyond(rows)
-
-
-if __name__ == "__main__":
-    main()
