@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+# Last, for the step `scores` of this folder is meant below, and not the command of that name beside the folder.
+sys.path.append(str(Path(__file__).parents[1]))
 from maps import options
 from scores import groups
 from small import transfers

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1]))
 from suffix_kernel.kernels import WIDTH, tangent_kernels
 
 from transferscope.networks.loading import Network, build_untrained, source_transform

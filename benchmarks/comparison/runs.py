@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from similarity_peers import TOOLS
+
+from comparison.peers import TOOLS
 
 ROUND_LIMIT, TOOL_BUDGET = 60.0, 90.0
 """Seconds: a longer round is extrapolated from one batch; rounds of one tool end when they have taken this long."""
@@ -87,17 +88,23 @@ class Result:
         )
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """Return what a process is started with that runs a module of this folder by name: it has to find the folder."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, **variables}
+
+
 class Worker:
     """A process that runs one tool and answers one request at a time."""
 
     def __init__(self, tool: str, device: str, threads: int) -> None:
         variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("similarity_worker.py")), tool, device, str(threads)],
+            [sys.executable, "-m", "comparison.worker", tool, device, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **dict.fromkeys(variables, str(threads))},
+            env=environment(**dict.fromkeys(variables, str(threads))),
             text=True,
         )
 

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 import yaml
 from scipy.stats import weightedtau
-from scores_references import table
 
+from transferability.references import table
 from transferscope.activations.capture import collect, resolve_stages
 from transferscope.activations.features import layer_features
 from transferscope.data.batches import batches
@@ -27,7 +27,7 @@ TARGETS = ("trashnet", "pacs-sketch", "caltech101")
 """None of them is what a network of the zoo was trained on."""
 MOBILENETS = {"mobilenetv2-imagenet": 1001, "mobilenetv2-inat-bird": 965, "mobilenetv2-inat-insect": 1022}
 RESNETS = {20: "12fca82f", 32: "d509ac18", 44: "014dd654", 56: "4bfd9763"}
-FACTORY = Path(__file__).parents[1] / "examples" / "cifar_resnet.py"
+FACTORY = Path(__file__).parents[2] / "examples" / "cifar_resnet.py"
 SCORED = list(SCORES)
 DEFAULT = ("logme", "hscore", "ridge")
 """What `rank` computes unless it is told more."""

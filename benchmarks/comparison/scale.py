@@ -1,10 +1,9 @@
 """Many samples of wide layers, fewer digits, smaller batches: what each costs and how far it is from the exact value.
 
-Run by `similarity.py`; `python similarity_scale.py N P THREADS` is the process that it measures.
+Run by `similarity.py`; `python -m comparison.scale N P THREADS` is the process that it measures.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from similarity_runs import Sizes, number, table
 
 import transferscope as ts
+from comparison.runs import Sizes, environment, number, table
 from transferscope.activations.kept import KeptFeatures
 from transferscope.arrays.linalg import center, sketched_svd
 from transferscope.similarity import MinibatchCKA
@@ -65,9 +64,9 @@ def peak() -> float:
 def scale_section(sizes: Sizes, folder: Path, threads: int) -> str:
     """Return what exact linear CKA and the sketch cost on many samples of wide layers."""
     n, p = sizes.wide
-    command = [sys.executable, __file__, str(n), str(p), str(threads)]
-    environment = {**os.environ, "TMPDIR": str(folder)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    command = [sys.executable, "-m", "comparison.scale", str(n), str(p), str(threads)]
+    started = environment(TMPDIR=str(folder))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=started)
     if done.returncode:
         return f"\n## Many samples of wide layers\n\nNot measured: {done.stderr.strip().splitlines()[-1]}\n"
     found = json.loads(done.stdout.splitlines()[-1])

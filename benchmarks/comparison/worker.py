@@ -1,7 +1,7 @@
 """One tool in one process: answers the requests of `similarity.py`, a line of JSON each, on standard input.
 
-Not for direct use, and Linux only (`/proc`). `python similarity_worker.py TOOL DEVICE THREADS`, where TOOL is a name of
-`similarity_peers.TOOLS`, "bare" (the forward passes alone) or "reference" (plain float64).
+Not for direct use, and Linux only (`/proc`). `python -m comparison.worker TOOL DEVICE THREADS`, where TOOL is a name of
+`comparison.peers.TOOLS`, "bare" (the forward passes alone) or "reference" (plain float64).
 """
 
 import copy
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from similarity_peers import TOOLS, Work, all_activations
 from torch import nn
 
+from comparison.peers import TOOLS, Work, all_activations
 from transferscope.networks.loading import load_network
 from transferscope.networks.zoo import load_zoo
 

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from similarity_peers import OURS
-from similarity_runs import (
+
+from comparison.peers import OURS
+from comparison.runs import (
     KERNEL_BUDGET,
     KERNEL_LIMIT,
     Result,

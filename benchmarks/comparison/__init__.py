@@ -1,0 +1,1 @@
+"""Comparing networks, beside the tools that people use today."""

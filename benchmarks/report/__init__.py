@@ -1,0 +1,1 @@
+"""Pictures and pages, to be looked at."""

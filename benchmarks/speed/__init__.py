@@ -1,0 +1,1 @@
+"""Time and memory: of ranking, of training, of the start of a command."""

@@ -1,0 +1,1 @@
+"""Transferability scores, beside plain formulas and scikit-learn."""
