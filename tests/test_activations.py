@@ -8,6 +8,8 @@ from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 from transferscope.networks import CompactResNet
 from transferscope.reductions import channel_axis
 
+pytestmark = pytest.mark.bounds
+
 
 @pytest.fixture
 def batch():

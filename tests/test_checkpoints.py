@@ -14,6 +14,8 @@ from torch import nn
 from transferscope.checkpoints import file_digest, load_checkpoint, read_checkpoint
 from transferscope.errors import SourceError
 
+pytestmark = pytest.mark.bounds
+
 
 def network(classes=3, width=4, seed=0):
     with torch.random.fork_rng(devices=[]):

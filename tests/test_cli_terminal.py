@@ -35,6 +35,8 @@ from transferscope.report.parameters import ParameterTransfer
 from transferscope.report.ranking import TargetSummary
 from transferscope.report.table import print_ranking
 
+pytestmark = pytest.mark.bounds
+
 WIDTHS = [60, 80, 120, 200]
 SOURCE = "vit_base_patch16_224.augreg_in21k_ft_in1k/seed-0001/best-model"
 LAYER = "encoder.layers.encoder_layer_11.self_attention.out_proj"

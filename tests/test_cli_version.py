@@ -11,6 +11,8 @@ from transferscope import __version__
 from transferscope.cli import run, version
 from transferscope.provenance import versions
 
+pytestmark = pytest.mark.bounds
+
 FIRST = f"transferscope, version {__version__}"
 
 

@@ -25,6 +25,8 @@ from transferscope.protocols.dividing import divide, join, prefix_keys, stopped
 from transferscope.stages import trace
 from transferscope.zoo import Source
 
+pytestmark = pytest.mark.bounds
+
 FACTORY = Path(__file__).parents[1] / "examples" / "cifar_resnet.py"
 tv = torchvision.models
 

@@ -17,6 +17,8 @@ from transferscope import data, samples
 from transferscope.data import load_target
 from transferscope.errors import InputError, TransferscopeWarning
 
+pytestmark = pytest.mark.bounds
+
 
 def target_of(*counts):
     labels = np.repeat(np.arange(len(counts)), counts)

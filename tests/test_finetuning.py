@@ -20,6 +20,8 @@ from transferscope.protocols.inputs import CachedViews
 from transferscope.protocols.recipe import Recipe
 from transferscope.zoo import Source
 
+pytestmark = pytest.mark.bounds
+
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=0.02)
 STEM, FIRST_TWO = ("stem.",), ("stem.", "blocks.0.")

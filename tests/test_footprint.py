@@ -20,6 +20,8 @@ from transferscope import power
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.footprint import Meter, count_flops
 
+pytestmark = pytest.mark.bounds
+
 JOULES_PER_KWH = 3.6e6
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 from transferscope.errors import InputError
 from transferscope.images import Transform, array_rgb, check_header, image_rgb, open_rgb
 
+pytestmark = pytest.mark.bounds
+
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 

@@ -17,6 +17,8 @@ from transferscope.images import Transform
 from transferscope.models import build_untrained, fingerprint, load_network, source_transform
 from transferscope.zoo import load_zoo
 
+pytestmark = pytest.mark.bounds
+
 FACTORY = """\
 from torch import nn
 
@@ -232,8 +234,9 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(SourceError, match=r"'a': .*could not be downloaded.*local file as its `checkpoint`"):
-        load_network(timm_entry(kwargs={"cache_dir": str(tmp_path)}))
+        load_network(timm_entry())
 
     def no_network(*args, **kwargs):
         raise URLError("Name or service not known")

@@ -26,6 +26,8 @@ from transferscope.report.ranking import Reference, TargetSummary, load_ranking
 from transferscope.report.table import print_ranking
 from transferscope.ties import beats_unpaired
 
+pytestmark = pytest.mark.bounds
+
 PICTURES = {f"{name}.png" for name in ("ranking", "source_depth", "depth_curves", "pareto", "similarity")}
 FILES = {"ranking.json", "ranking.csv", "cuts.csv", "scores.nc", "report.html", *PICTURES}
 MADE = Provenance(

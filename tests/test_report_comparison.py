@@ -16,6 +16,8 @@ from transferscope.report.comparison import Comparison, print_comparison
 from transferscope.report.files import rounded, write_together
 from transferscope.report.ranking import Reference, TargetSummary
 
+pytestmark = pytest.mark.bounds
+
 TARGET = TargetSummary("shells", 90, 6, "0f" * 32)
 
 

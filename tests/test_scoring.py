@@ -13,6 +13,8 @@ from transferscope.panels import score_source
 from transferscope.scoring import SIMILARITIES, SourceScores
 from transferscope.stages import Stage
 
+pytestmark = pytest.mark.bounds
+
 NAMES = ("logme", "hscore", "ridge")
 
 

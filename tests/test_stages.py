@@ -8,6 +8,8 @@ from transferscope.errors import CaptureError
 from transferscope.networks import CompactResNet
 from transferscope.stages import classifier, natural_stages, trace
 
+pytestmark = pytest.mark.bounds
+
 
 def stages_of(net, size=32):
     return natural_stages(net, trace(net, torch.zeros(1, 3, size, size)))

@@ -23,6 +23,8 @@ from transferscope.protocols.finetuning import recipes
 from transferscope.protocols.training import Recipe, evaluate, fit
 from transferscope.stages import evaluating
 
+pytestmark = pytest.mark.bounds
+
 CPU = torch.device("cpu")
 
 

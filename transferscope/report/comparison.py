@@ -14,7 +14,7 @@ from rich.text import Text
 
 from transferscope import scoring
 from transferscope.report.columns import fitted, print_tables
-from transferscope.report.files import DIGITS, png, prepare_folder, rounded, write_together
+from transferscope.report.files import DIGITS, netcdf, png, prepare_folder, rounded, write_together
 from transferscope.report.ranking import Reference, TargetSummary
 from transferscope.similarity import MEASURES
 
@@ -117,7 +117,7 @@ class Comparison:
         pictures = {
             f"compare_{measure}.png": png(plot.heatmaps({"": array})) for measure, array in self.results.items()
         }
-        return write_together(folder, {"compare.nc": bytes(self.dataset.to_netcdf(engine="h5netcdf")), **pictures})
+        return write_together(folder, {"compare.nc": netcdf(self.dataset), **pictures})
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

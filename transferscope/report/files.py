@@ -15,6 +15,7 @@ from transferscope.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
     from matplotlib.figure import Figure
 
 DIGITS = 6
@@ -56,6 +57,15 @@ def png(figure: Figure) -> bytes:
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
+
+
+def netcdf(dataset: xr.Dataset) -> bytes:
+    """Return a data set as the bytes of a NetCDF file."""
+    # By way of a file: for this engine only newer versions of xarray give the bytes themselves.
+    with tempfile.TemporaryDirectory(prefix="transferscope-") as folder:
+        path = Path(folder) / "dataset.nc"
+        dataset.to_netcdf(path, engine="h5netcdf")
+        return path.read_bytes()
 
 
 def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:

@@ -16,7 +16,7 @@ from rich.text import Text
 from transferscope import __version__
 from transferscope.errors import InputError
 from transferscope.report.columns import fitted, print_tables
-from transferscope.report.files import csv, png, prepare_folder, significant, write_together
+from transferscope.report.files import csv, netcdf, png, prepare_folder, significant, write_together
 from transferscope.report.ranking import Failure
 
 SCHEMA_VERSION = 1
@@ -211,7 +211,7 @@ class Measurement:
         files = {
             "measurement.json": self.to_json().encode(),
             "measurement.csv": self.to_csv().encode(),
-            "measurement.nc": bytes(self.dataset.to_netcdf(engine="h5netcdf")),
+            "measurement.nc": netcdf(self.dataset),
         }
         if len(self.networks):
             files["networks.csv"] = csv(self.networks).encode()

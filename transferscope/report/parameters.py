@@ -12,7 +12,7 @@ import xarray as xr
 
 from transferscope import __version__
 from transferscope.errors import InputError
-from transferscope.report.files import DIGITS, csv, png, prepare_folder, write_together
+from transferscope.report.files import DIGITS, csv, netcdf, png, prepare_folder, write_together
 from transferscope.report.ranking import Failure
 
 SCHEMA_VERSION = 1
@@ -212,7 +212,7 @@ class ParameterTransfer:
             "parameters.csv": self.to_csv().encode(),
             "parameters-runs.csv": csv(self.runs).encode(),
             "trajectory.csv": csv(self.trajectory).encode(),
-            "parameters.nc": bytes(self.dataset.to_netcdf(engine="h5netcdf")),
+            "parameters.nc": netcdf(self.dataset),
         }
         for name in ("regression", "correlations"):
             if len(getattr(self, name)):

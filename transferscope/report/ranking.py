@@ -13,7 +13,7 @@ from transferscope.agreement import Agreement, agreement
 from transferscope.errors import InputError
 from transferscope.provenance import Provenance
 from transferscope.reasons import how
-from transferscope.report.files import DIGITS, png, prepare_folder, rounded, write_together
+from transferscope.report.files import DIGITS, netcdf, png, prepare_folder, rounded, write_together
 from transferscope.scoring import BASELINES, score_names
 from transferscope.selection import Recommendation, cut_table
 
@@ -216,7 +216,7 @@ class Ranking:
                 "ranking.json": self.to_json().encode(),
                 "ranking.csv": self.to_csv().encode(),
                 "cuts.csv": self.cuts.round(DIGITS).to_csv(index=False, lineterminator="\n").encode(),
-                "scores.nc": bytes(self.scores.to_netcdf(engine="h5netcdf")),
+                "scores.nc": netcdf(self.scores),
                 **{f"{name}.png": png(figure) for name, figure in figures.items()},
                 "report.html": page(self, figures, plot.figures(self, context="paper")).encode(),
             },
