@@ -246,6 +246,16 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
         load_network(entry(loader="torchvision", model="squeezenet1_1"))
 
 
+@pytest.mark.parametrize("library", ["httpx", "httpx2", "urllib3", "requests"])
+def test_a_download_that_breaks_off_is_known_by_the_library_that_it_was_made_with(library, monkeypatch):
+    def break_off(*args, **kwargs):
+        raise type("ReadTimeout", (Exception,), {"__module__": f"{library}.exceptions"})("timed out")
+
+    monkeypatch.setattr("timm.create_model", break_off)
+    with pytest.raises(SourceError, match=r"'a': .*could not be downloaded \(ReadTimeout: timed out\)"):
+        load_network(timm_entry())
+
+
 def test_torchvision_gets_its_default_weights(monkeypatch):
     saved = torchvision.models.squeezenet1_1(weights=None)
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *a, **k: saved.state_dict())
