@@ -9,6 +9,8 @@ from transferscope.activations.reductions import channel_axis
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 from transferscope.networks.compact import CompactResNet
 
+pytestmark = pytest.mark.bounds
+
 
 @pytest.fixture
 def batch():

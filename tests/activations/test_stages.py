@@ -6,7 +6,9 @@ from torch import nn
 
 from transferscope.activations.stages import classifier, natural_stages, trace
 from transferscope.errors import CaptureError
-from transferscope.networks import CompactResNet
+from transferscope.networks.compact import CompactResNet
+
+pytestmark = pytest.mark.bounds
 
 
 def stages_of(net, size=32):

@@ -92,6 +92,7 @@ def rank(target, zoo, *more):
 
 
 class TestRank:
+    @pytest.mark.bounds
     def test_json_alone_on_stdout_and_everything_else_on_stderr(self, target, zoo, capsys):
         assert rank(target, zoo, "--format", "json") == 0
         out, err = capsys.readouterr()
@@ -116,6 +117,7 @@ class TestRank:
         assert {"ranking.json", "ranking.csv", "scores.nc"} <= set(told.rpartition(": ")[2].split(", "))
         assert where == "Open out/report.html in a browser."
 
+    @pytest.mark.bounds
     def test_files_can_be_loaded_again(self, target, zoo, capsys):
         assert rank(target, zoo, "--format", "json") == 0
         out = capsys.readouterr().out

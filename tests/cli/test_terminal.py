@@ -38,6 +38,8 @@ from transferscope.results.measurement import Measurement
 from transferscope.results.parameters import ParameterTransfer
 from transferscope.results.summary import TargetSummary
 
+pytestmark = pytest.mark.bounds
+
 WIDTHS = [60, 80, 120, 200]
 SOURCE = "vit_base_patch16_224.augreg_in21k_ft_in1k/seed-0001/best-model"
 LAYER = "encoder.layers.encoder_layer_11.self_attention.out_proj"

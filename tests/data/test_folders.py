@@ -13,6 +13,8 @@ from image_folders import names_of, write
 from transferscope.data.target import load_target
 from transferscope.errors import InputError, TransferscopeWarning
 
+pytestmark = pytest.mark.bounds
+
 
 def test_a_folder_of_class_folders(tmp_path):
     target = load_target(write(tmp_path / "my data", "dog/b.png", "dog/a.png", "cat/Z.PNG", "cat/deep/er/x.png"))

@@ -12,6 +12,8 @@ from PIL import Image
 from transferscope.data.images import Transform, array_rgb, check_header, decode_rgb, image_rgb, read_bytes
 from transferscope.errors import InputError
 
+pytestmark = pytest.mark.bounds
+
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 

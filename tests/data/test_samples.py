@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from transferscope.data.target import load_target
 from transferscope.errors import InputError, TransferscopeWarning
 
+pytestmark = pytest.mark.bounds
+
 
 @pytest.mark.parametrize(
     ("labels", "classes", "numbers"),

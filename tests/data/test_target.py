@@ -18,6 +18,8 @@ from transferscope.data import target as target_module
 from transferscope.data.target import load_target
 from transferscope.errors import InputError, TransferscopeWarning
 
+pytestmark = pytest.mark.bounds
+
 
 def target_of(*counts):
     labels = np.repeat(np.arange(len(counts)), counts)

@@ -14,6 +14,8 @@ from torch import nn
 from transferscope.errors import SourceError
 from transferscope.networks.checkpoints import file_digest, load_checkpoint, read_checkpoint
 
+pytestmark = pytest.mark.bounds
+
 
 def network(classes=3, width=4, seed=0):
     with torch.random.fork_rng(devices=[]):

@@ -17,6 +17,8 @@ from transferscope.errors import InputError, SourceError
 from transferscope.networks.loading import build_untrained, fingerprint, load_network, source_transform
 from transferscope.networks.zoo import load_zoo
 
+pytestmark = pytest.mark.bounds
+
 FACTORY = """\
 from torch import nn
 
@@ -232,8 +234,9 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(SourceError, match=r"'a': .*could not be downloaded.*local file as its `checkpoint`"):
-        load_network(timm_entry(kwargs={"cache_dir": str(tmp_path)}))
+        load_network(timm_entry())
 
     def no_network(*args, **kwargs):
         raise URLError("Name or service not known")
@@ -241,6 +244,16 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", no_network)
     with pytest.raises(SourceError, match=r"'a': .*could not be downloaded.*not known.*local file as its `checkpoint`"):
         load_network(entry(loader="torchvision", model="squeezenet1_1"))
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2", "urllib3", "requests"])
+def test_a_download_that_breaks_off_is_known_by_the_library_that_it_was_made_with(library, monkeypatch):
+    def break_off(*args, **kwargs):
+        raise type("ReadTimeout", (Exception,), {"__module__": f"{library}.exceptions"})("timed out")
+
+    monkeypatch.setattr("timm.create_model", break_off)
+    with pytest.raises(SourceError, match=r"'a': .*could not be downloaded \(ReadTimeout: timed out\)"):
+        load_network(timm_entry())
 
 
 def test_torchvision_gets_its_default_weights(monkeypatch):

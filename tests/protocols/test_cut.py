@@ -25,6 +25,8 @@ from transferscope.networks.zoo import Source
 from transferscope.protocols.cutting.cut import cut, cuts
 from transferscope.protocols.cutting.dividing import divide, join, prefix_keys, stopped
 
+pytestmark = pytest.mark.bounds
+
 FACTORY = Path(__file__).parents[2] / "examples" / "cifar_resnet.py"
 tv = torchvision.models
 

@@ -21,6 +21,8 @@ from transferscope.protocols.training.inputs import CachedViews
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.runtime.footprint import Meter
 
+pytestmark = pytest.mark.bounds
+
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=0.02)
 STEM, FIRST_TWO = ("stem.",), ("stem.", "blocks.0.")

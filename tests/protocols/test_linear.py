@@ -15,6 +15,8 @@ from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.protocols.heads import linear
 from transferscope.protocols.heads.linear import PENALTIES, LinearHead, fit_head, linear_svm, rotated, statistics
 
+pytestmark = pytest.mark.bounds
+
 HEADS = ["truncate", "svm", "nearest_mean"]
 
 

@@ -26,6 +26,8 @@ from transferscope.protocols.finetuning import recipes
 from transferscope.protocols.training import inputs, loop, resuming, single
 from transferscope.protocols.training.single import Recipe, evaluate, fit
 
+pytestmark = pytest.mark.bounds
+
 CPU = torch.device("cpu")
 
 

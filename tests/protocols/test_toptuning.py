@@ -23,6 +23,8 @@ from transferscope.protocols.heads.toptuning import (
     fit_top_tuning_head,
 )
 
+pytestmark = pytest.mark.bounds
+
 
 def task(n, p=6, classes=3, *, seed=0, signal=1.0):
     rng = np.random.default_rng(seed)
@@ -116,7 +118,8 @@ def test_every_array_library_predicts_the_same_labels(xp, solver):
         predictions = model.predict(features)
         assert type(predictions) is np.ndarray
         np.testing.assert_array_equal(predictions, expected.predict(Q))
-        np.testing.assert_allclose(model.decision_function(features), expected.decision_function(Q), atol=1e-8)
+        # Conjugate gradients stop at a residual of 1e-7, each library's at one of its own.
+        np.testing.assert_allclose(model.decision_function(features), expected.decision_function(Q), atol=1e-7)
     np.testing.assert_array_equal(expected.predict(xp.asarray(Q)), expected.predict(Q))
 
 

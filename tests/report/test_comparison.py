@@ -17,6 +17,8 @@ from transferscope.results.comparison import Comparison
 from transferscope.results.files import rounded, write_together
 from transferscope.results.summary import Reference, TargetSummary
 
+pytestmark = pytest.mark.bounds
+
 TARGET = TargetSummary("shells", 90, 6, "0f" * 32)
 
 

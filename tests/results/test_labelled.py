@@ -15,6 +15,8 @@ from transferscope.results.labelled import SIMILARITIES, SourceScores
 from transferscope.transferability.panel import score_source
 from transferscope.verbs.rank import layers
 
+pytestmark = pytest.mark.bounds
+
 NAMES = ("logme", "hscore", "ridge")
 
 

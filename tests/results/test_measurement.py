@@ -21,6 +21,8 @@ from transferscope.runtime.failures import Failure
 from transferscope.verbs.measure import plan
 from transferscope.verbs.measure.rows import COLUMNS
 
+pytestmark = pytest.mark.bounds
+
 SETTINGS = {
     "target": "shells", "target_hash": "0f" * 32, "classes": 6, "n_test": 200, "chance": 0.25,
     "energy": "CPU power is estimated.", "device": "cpu", "versions": {"torch": "2.9.0", "timm": "1.0.12"},
@@ -168,7 +170,7 @@ def test_the_dataset_holds_every_run_at_its_place(grid):
 
 def test_netcdf_keeps_values_units_and_where_they_come_from(grid, tmp_path):
     path = tmp_path / "measurement.nc"
-    path.write_bytes(bytes(grid.dataset.to_netcdf(engine="h5netcdf")))
+    grid.dataset.to_netcdf(path, engine="h5netcdf")
     with xr.open_dataset(path, engine="h5netcdf") as dataset:
         xr.testing.assert_identical(dataset.load(), grid.dataset)
         assert dataset["kwh"].attrs["units"] == "kWh"

@@ -187,7 +187,7 @@ def test_the_dataset_holds_every_layer_at_its_place(grid):
 
 def test_netcdf_keeps_infinite_values_and_where_they_come_from(stuck, tmp_path):
     path = tmp_path / "parameters.nc"
-    path.write_bytes(bytes(stuck.dataset.to_netcdf(engine="h5netcdf")))
+    stuck.dataset.to_netcdf(path, engine="h5netcdf")
     with xr.open_dataset(path, engine="h5netcdf") as dataset:
         xr.testing.assert_identical(dataset.load(), stuck.dataset)
         assert np.isinf(dataset["transferability"]).sum() == 3

@@ -27,6 +27,8 @@ from transferscope.results.summary import Reference, TargetSummary
 from transferscope.runtime import store
 from transferscope.runtime.provenance import Provenance
 
+pytestmark = pytest.mark.bounds
+
 PICTURES = {f"{name}.png" for name in ("ranking", "source_depth", "depth_curves", "pareto", "similarity")}
 FILES = {"ranking.json", "ranking.csv", "cuts.csv", "scores.nc", "report.html", *PICTURES}
 MADE = Provenance(

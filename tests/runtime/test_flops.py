@@ -18,6 +18,8 @@ from transferscope.activations.stages import trace
 from transferscope.errors import TransferscopeWarning
 from transferscope.runtime.flops import count_flops
 
+pytestmark = pytest.mark.bounds
+
 ATEN = torch.ops.aten
 
 

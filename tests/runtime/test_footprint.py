@@ -19,6 +19,8 @@ from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.runtime import power
 from transferscope.runtime.footprint import Meter
 
+pytestmark = pytest.mark.bounds
+
 JOULES_PER_KWH = 3.6e6
 
 

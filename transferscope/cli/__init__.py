@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import click
 
-from transferscope.cli import completion
+from transferscope.cli import completion, version
 from transferscope.errors import TransferscopeError, is_interrupt
-from transferscope.runtime.version import __version__
 
 VERBS = ("rank", "compare", "score", "measure", "advise", "parameters", "validate", "layers", "demo")
 
@@ -44,10 +43,12 @@ Completion of verbs, options and names after TAB:
   eval "$(transferscope --completion zsh)"     in ~/.zshrc
   transferscope --completion fish | source     in ~/.config/fish/config.fish""",
 )
-@click.version_option(__version__, prog_name="transferscope")
+@version.option
 @completion.option
-def cli() -> None:
+def cli(verbose: bool) -> None:
     """Which pretrained network to start from, where to cut it, how to adapt it, what to expect and what it costs."""
+    if verbose:
+        raise click.UsageError("Before a verb -v goes with --version alone; write it after the verb.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -28,8 +28,9 @@ from transferscope.runtime.seeding import contained, seeded
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# What libraries for downloads raise beside OSError comes from modules that begin like this.
-_DOWNLOADERS = {"huggingface_hub", "httpx", "requests", "urllib3", "http"}
+# What libraries for downloads raise beside OSError comes from these modules, whatever number ends their names: which
+# one the model hub downloads by has changed from requests over httpx to httpx2.
+_DOWNLOADERS = {"huggingface_hub", "httpx", "requests", "urllib", "http"}
 
 
 @dataclass
@@ -198,7 +199,7 @@ def _from_library(source: Source, pretrained: bool) -> nn.Module:
 
 def _is_download(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, OSError) or type(error).__module__.partition("")[0] in _DOWNLOADERS:
+        if isinstance(error, OSError) or type(error).__module__.partition(".")[0].rstrip("0123456789") in _DOWNLOADERS:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from transferscope.results import labelled, saving
-from transferscope.results.files import DIGITS, prepare_folder, rounded, write_together
+from transferscope.results.files import DIGITS, netcdf, prepare_folder, rounded, write_together
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.similarity import MEASURES
 
@@ -108,7 +108,7 @@ class Comparison:
         InputError
             When the folder cannot be made or written.
         """
-        data = bytes(self.dataset.to_netcdf(engine="h5netcdf"))
+        data = netcdf(self.dataset)
         return write_together(prepare_folder(folder), {"compare.nc": data, **saving.views(self)})
 
 

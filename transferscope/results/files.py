@@ -13,6 +13,7 @@ from transferscope.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 DIGITS = 6
 
@@ -43,6 +44,15 @@ def significant(value: Any) -> Any:
 def csv(table: pd.DataFrame) -> str:
     """Return a table as CSV text; numbers have six significant digits."""
     return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+
+
+def netcdf(dataset: xr.Dataset) -> bytes:
+    """Return a data set as the bytes of a NetCDF file."""
+    # By way of a file: for this engine only newer versions of xarray give the bytes themselves.
+    with tempfile.TemporaryDirectory(prefix="transferscope-") as folder:
+        path = Path(folder) / "dataset.nc"
+        dataset.to_netcdf(path, engine="h5netcdf")
+        return path.read_bytes()
 
 
 def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:

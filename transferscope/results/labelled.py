@@ -127,7 +127,8 @@ def similarity_dataset(results: Mapping[str, xr.DataArray], attributes: Mapping[
     for measure, array in results.items():
         known = [name for name, coordinate in array.coords.items() if coordinate.dims == array.dims]
         about = {name: value for name, value in array.attrs.items() if name not in _provenance()}
-        variables[measure] = array.drop_vars(known).drop_attrs(deep=False).assign_attrs(about)
+        variables[measure] = array.drop_vars(known).copy(deep=False)  # whose attributes are its own
+        variables[measure].attrs = about
         for name in known:
             long_name = f"{array.attrs['long_name']}, {array[name].attrs['long_name']}"
             attrs = {**array[name].attrs, "long_name": long_name}

@@ -12,7 +12,7 @@ import xarray as xr
 
 from transferscope.errors import InputError
 from transferscope.results import saving
-from transferscope.results.files import csv, prepare_folder, significant, write_together
+from transferscope.results.files import csv, netcdf, prepare_folder, significant, write_together
 from transferscope.results.labelled import runs_dataset
 from transferscope.runtime.failures import Failure
 
@@ -201,7 +201,7 @@ class Measurement:
         files = {
             "measurement.json": self.to_json().encode(),
             "measurement.csv": self.to_csv().encode(),
-            "measurement.nc": bytes(self.dataset.to_netcdf(engine="h5netcdf")),
+            "measurement.nc": netcdf(self.dataset),
         }
         if len(self.networks):
             files["networks.csv"] = csv(self.networks).encode()

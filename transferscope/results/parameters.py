@@ -12,7 +12,7 @@ import xarray as xr
 
 from transferscope.errors import InputError
 from transferscope.results import saving
-from transferscope.results.files import DIGITS, csv, prepare_folder, write_together
+from transferscope.results.files import DIGITS, csv, netcdf, prepare_folder, write_together
 from transferscope.results.labelled import runs_dataset
 from transferscope.runtime.failures import Failure
 
@@ -205,7 +205,7 @@ class ParameterTransfer:
             "parameters.csv": self.to_csv().encode(),
             "parameters-runs.csv": csv(self.runs).encode(),
             "trajectory.csv": csv(self.trajectory).encode(),
-            "parameters.nc": bytes(self.dataset.to_netcdf(engine="h5netcdf")),
+            "parameters.nc": netcdf(self.dataset),
         }
         for name in ("regression", "correlations"):
             if len(getattr(self, name)):

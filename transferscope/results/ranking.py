@@ -13,7 +13,7 @@ from transferscope.errors import InputError
 from transferscope.results import saving
 from transferscope.results.agreement import Agreement, agreement
 from transferscope.results.cuts import cut_table
-from transferscope.results.files import DIGITS, prepare_folder, rounded, write_together
+from transferscope.results.files import DIGITS, netcdf, prepare_folder, rounded, write_together
 from transferscope.results.labelled import BASELINES, score_names
 from transferscope.results.recommendation import Recommendation
 from transferscope.results.summary import Reference, TargetSummary
@@ -183,7 +183,7 @@ class Ranking:
                 "ranking.json": self.to_json().encode(),
                 "ranking.csv": self.to_csv().encode(),
                 "cuts.csv": self.cuts.round(DIGITS).to_csv(index=False, lineterminator="\n").encode(),
-                "scores.nc": bytes(self.scores.to_netcdf(engine="h5netcdf")),
+                "scores.nc": netcdf(self.scores),
                 **saving.views(self),
             },
         )

@@ -1,12 +1,14 @@
 """Where a result comes from: what was asked, of which data, by which versions of what."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
 _PACKAGES = ("transferscope", "torch", "torchvision", "timm", "numpy", "scipy", "xarray", "cupy")
+_DISTRIBUTIONS = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy")}
+"""Where a package is installed under other names than its own."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class Provenance:
         return {"settings": dict(self.settings), "sources": dict(self.sources), "versions": dict(self.versions)}
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on, as far as they are installed."""
+def versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
+    """Return the versions of Python and of packages, as far as they are installed: those that results depend on."""
     found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    for package in packages:
+        for name in _DISTRIBUTIONS.get(package, (package,)):
+            try:
+                found[package] = metadata.version(name)
+                break
+            except metadata.PackageNotFoundError:
+                continue
     return found

@@ -57,10 +57,11 @@ class _Recorded(nn.Module):
         super().__init__()
         self.calls = 0
         self.samples = 1
-        self._structures = []
+        # Torch's own description of a structure is not to be copied or pickled: what it describes is, of numbers.
+        self._places = []
         for call, output in enumerate(outputs):
             leaves, structure = flattened(output)
-            self._structures.append((len(leaves), structure))
+            self._places.append(rebuilt(list(range(len(leaves))), structure))
             for i, leaf in enumerate(leaves):
                 if isinstance(leaf, Tensor):
                     self.register_buffer(f"output_{call}_{i}", leaf.detach().clone(), persistent=False)
@@ -69,8 +70,8 @@ class _Recorded(nn.Module):
 
     def forward(self, *_args: Any, **_kwargs: Any) -> Any:
         """Return the output of the next call, as a copy that may be changed in place."""
-        count, structure = self._structures[self.calls]
-        leaves = [getattr(self, f"output_{self.calls}_{i}") for i in range(count)]
+        places, structure = flattened(self._places[self.calls])
+        leaves = [getattr(self, f"output_{self.calls}_{i}") for i in places]
         self.calls += 1
         leaves = [_repeated(leaf, self.samples) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         return rebuilt(leaves, structure)
