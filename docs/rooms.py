@@ -114,7 +114,7 @@ def figures(package: Path) -> dict[str, object]:
 
 
 def draw(package: Path) -> None:
-    """Draw every floor with its rooms, the topmost first, and what each room imports."""
+    """Draw every floor with its rooms, the topmost first, the modules of each, and what it imports beside `errors`."""
     floors = runpy.run_path(str(ROOT / "tests" / "test_architecture.py"))["FLOORS"]
     modules = read(package)
     used = imports(modules)
@@ -135,14 +135,14 @@ def draw(package: Path) -> None:
             axes.text(
                 x, y - 0.15, wrapped(purpose, int(half * 22)), ha="center", va="center", color=INK, size=7.5, zorder=3
             )
-    arrows = {
-        (room(name), room(other)) for name, others in used.items() for other in others if room(name) != room(other)
-    }
+    pairs = {(room(name), room(other)) for name, others in used.items() for other in others}
+    # What everything imports, and the face, whose names are lazy, would hide the rest.
+    arrows = {(above, below) for above, below in pairs if above != below and below != "errors" and above not in FACE}
     for above, below in sorted(arrows):
         (x, y), (to_x, to_y) = places[above], places[below]
         axes.annotate(
             "", (to_x, to_y + 0.34), (x, y - 0.34),
-            arrowprops={"arrowstyle": "-|>", "color": LINE, "alpha": 0.45, "linewidth": 0.8, "shrinkA": 0},
+            arrowprops={"arrowstyle": "-|>", "color": LINE, "alpha": 0.45, "linewidth": 0.8, "shrinkA": 0}, zorder=1,
         )  # fmt: skip
     axes.set(xlim=(0, 10), ylim=(-0.6, 1.25 * len(floors) - 0.6))
     axes.axis("off")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from transferscope import __version__
+from transferscope.runtime.version import __version__
 
 PACKAGES = (
     "torch", "torchvision", "timm", "safetensors", "numpy", "scipy", "scikit-learn", "pandas", "xarray", "h5netcdf",

@@ -10,8 +10,8 @@ import numpy as np
 
 from transferscope.arrays import backend
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.runtime.progress import Report, silent
 from transferscope.similarity import MEASURES, MinibatchCKA, Representation
+from transferscope.similarity.representation import Report, silent
 
 GROUPS = 20
 """Groups of samples that the jackknife leaves out in turn."""
