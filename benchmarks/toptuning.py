@@ -169,23 +169,16 @@ def real_features(folder: Path, real: Path, images: int, networks: list[str]) ->
     import torch
     from scores_real import BATCH, TARGETS, unpacked, zoo
 
-    from transferscope.activations.features import layer_features
-    from transferscope.networks.loading import load_network
-    from transferscope.runtime.progress import silent
     from transferscope.runtime.store import Store
+    from transferscope.verbs.features import source_features
 
     made = []
     for name in TARGETS:
         probe = unpacked(folder, real, name).probe(images, 0)
         for source in (each for each in zoo(folder, real / "zoo", 96) if each.name in networks):
-
-            def build(source: Any = source) -> tuple[Any, Any]:
-                network = load_network(source, trust_code=True)
-                return network.module, network.transform
-
-            found = layer_features(
-                build, source.name, "auto", probe,
-                store=Store(folder / "store"), device=torch.device("cpu"), batch_size=BATCH, report=silent,
+            found = source_features(
+                source, probe, trust_code=True, store=Store(folder / "store"), device=torch.device("cpu"),
+                batch_size=BATCH,
             )  # fmt: skip
             depths = len(found.stages)
             for depth in (depths // 3, 2 * depths // 3, depths):

@@ -353,13 +353,13 @@ class TestFailures:
     def test_an_interrupt_passes_through_and_the_next_run_completes(self, digits, two, monkeypatch):
         from transferscope.verbs.rank import scorer
 
-        real = scorer.layer_features
+        real = scorer.source_features
 
         def interrupted(*args, **options):
-            monkeypatch.setattr(scorer, "layer_features", real)
+            monkeypatch.setattr(scorer, "source_features", real)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(scorer, "layer_features", interrupted)
+        monkeypatch.setattr(scorer, "source_features", interrupted)
         with pytest.raises(KeyboardInterrupt):
             rank(digits, two)
         assert len(rank(digits, two).recommendations) == 3

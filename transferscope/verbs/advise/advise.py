@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from transferscope.activations.features import LayerFeatures, layer_features
 from transferscope.arrays import backend
-from transferscope.data.target import Target, load_target
+from transferscope.data.target import load_target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning, is_interrupt, near
 from transferscope.networks import loading
-from transferscope.networks.zoo import Source, Zoo, load_zoo
+from transferscope.networks.zoo import Zoo, load_zoo
 from transferscope.prediction.expected import expected_accuracies, most_samples
 from transferscope.protocols.heads.toptuning import ENOUGH
 from transferscope.protocols.training.recipe import Recipe
@@ -32,6 +30,7 @@ from transferscope.runtime.store import Store
 from transferscope.verbs.advise.accuracies import choose_depths, expected, head_shifts
 from transferscope.verbs.advise.costs import HEADS, Cost, Timer, footprint
 from transferscope.verbs.advise.decision import changes, cheapest
+from transferscope.verbs.features import source_features
 from transferscope.verbs.rank.rank import rank
 
 _SIZES = 16
@@ -111,7 +110,10 @@ def advise(
     reporter = Reporter(progress)
     with contained():
         with reporter.bar(f"features of {chosen}") as report:
-            features = _features(sources[chosen], probe, seed, trust_code, where, batch_size, report)
+            features = source_features(
+                sources[chosen], probe, seed=seed, trust_code=trust_code, store=Store(), device=where,
+                batch_size=batch_size, report=report,
+            )  # fmt: skip
         shifts = head_shifts(list(features.arrays.values()), probe.labels, depths["truncate"], seed)
         began = time.perf_counter()
         network = loading.load_network(sources[chosen], seed=seed, trust_code=trust_code)
@@ -168,21 +170,6 @@ def _only(zoo: Zoo, source: str) -> Zoo:
         hint = near(source, zoo.names) or f"; there are {', '.join(zoo.names)}"
         raise InputError(f"Expected `source` to name a source of the zoo, but got {source!r}{hint}")
     return zoo.model_copy(update={"sources": (zoo[source],), "order": None})
-
-
-def _features(
-    source: Source, probe: Target, seed: int, trust_code: bool, device: torch.device, batch_size: int, report: Report
-) -> LayerFeatures:
-    """Return what `rank` has computed already, from the cache."""
-
-    def build() -> Any:
-        network = loading.load_network(source, seed=seed, trust_code=trust_code)
-        return network.module, network.transform
-
-    return layer_features(
-        build, [loading.fingerprint(source), seed], source.layers, probe,
-        store=Store(), device=device, batch_size=batch_size, report=report,
-    )  # fmt: skip
 
 
 def _costs(

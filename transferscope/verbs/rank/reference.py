@@ -103,7 +103,7 @@ class ReferenceMaker:
             return ReferenceNetwork(
                 given.name,
                 lambda: _network(loading.load_network(given, trust_code=self.trust_code)),
-                ["given", loading.fingerprint(given)],
+                loading.identity(given),
                 given.layers,
             )
         transform = scratch.compact_transform(self.probe)

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from transferscope.activations.features import LayerFeatures, layer_features
+from transferscope.activations.features import LayerFeatures
 from transferscope.errors import TransferscopeWarning
-from transferscope.networks import loading
 from transferscope.networks.zoo import OWN, Source
 from transferscope.results import labelled
 from transferscope.results.labelled import SourceScores
@@ -21,6 +20,7 @@ from transferscope.transferability import Layer
 from transferscope.transferability.panel import score_source
 from transferscope.transferability.scores import needs_predictions
 from transferscope.transferability.standard_errors import KEPT, standard_errors
+from transferscope.verbs.features import source_features
 from transferscope.verbs.rank import layers
 from transferscope.verbs.rank.layers import Factored
 from transferscope.verbs.rank.reference import ReferenceMaker, TrainedReference
@@ -98,16 +98,10 @@ class Scorer:
         maker = self._maker
         reference = self.prepare(source)
         with self._reporter.bar(title) as report:
-            features = layer_features(
-                lambda: _loaded(source, maker.seed, maker.trust_code),
-                [loading.fingerprint(source), maker.seed],
-                source.layers,
-                maker.probe,
-                store=maker.store,
-                device=maker.device,
-                batch_size=maker.batch_size,
-                report=report,
-            )
+            features = source_features(
+                source, maker.probe, seed=maker.seed, trust_code=maker.trust_code, store=maker.store,
+                device=maker.device, batch_size=maker.batch_size, report=report,
+            )  # fmt: skip
         self._clock.lap("features")
         with self._reporter.bar(f"{title}, scores") as report:
             unit = self._unit(source.name, features, reference, report)
@@ -170,8 +164,3 @@ class Scorer:
             self._computed += 1
             self._maker.store.put(kind, key, arrays, {"source": source})
         return {name: arrays[name] for name in names}
-
-
-def _loaded(source: Source, seed: int, trust_code: bool) -> tuple[Any, Any]:
-    network = loading.load_network(source, seed=seed, trust_code=trust_code)
-    return network.module, network.transform
