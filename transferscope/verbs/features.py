@@ -9,7 +9,8 @@ from torch import nn
 from transferscope.activations.features import LayerFeatures, layer_features
 from transferscope.data.images import Transform
 from transferscope.data.target import Target
-from transferscope.networks.loading import Network, identity, load_network
+from transferscope.networks import loading
+from transferscope.networks.loading import Network
 from transferscope.networks.zoo import Source
 from transferscope.runtime.progress import Report, silent
 from transferscope.runtime.store import Store
@@ -50,10 +51,12 @@ def source_features(
     entry, drawn_by = (source.source, source.seed) if isinstance(source, Network) else (source, seed)
 
     def build() -> tuple[nn.Module, Transform]:
-        network = source if isinstance(source, Network) else load_network(source, seed=seed, trust_code=trust_code)
+        network = (
+            source if isinstance(source, Network) else loading.load_network(source, seed=seed, trust_code=trust_code)
+        )
         return network.module, network.transform
 
     return layer_features(
-        build, identity(entry, drawn_by), entry.layers, images,
+        build, loading.identity(entry, drawn_by), entry.layers, images,
         store=store, device=device, batch_size=batch_size, report=report, prepare=prepare,
     )  # fmt: skip
