@@ -83,8 +83,9 @@ def layer_features(
     """
     wanted = layers if isinstance(layers, str) else list(layers)
     network = digest(__version__, torch.__version__, device.type, identity, wanted, REDUCTION, _OUTPUTS)
+    everyone = images.contents
     first: dict[bytes, int] = {}
-    for index, content in enumerate(images.contents):
+    for index, content in enumerate(everyone):
         first.setdefault(content, index)
     contents = list(first)
     parts = read_rows(store, "features", network, contents)
@@ -99,7 +100,7 @@ def layer_features(
         parts.append(Part(missing, arrays, record))
 
     place_of = {content: place for place, content in enumerate(contents)}
-    order = np.array([place_of[content] for content in images.contents])
+    order = np.array([place_of[content] for content in everyone])
     stages = tuple(Stage(**{**stage, "shape": tuple(stage["shape"])}) for stage in parts[0].record["stages"])
     joined = {stage.layer: _joined(parts, stage.layer, len(contents))[order].to(device) for stage in stages}
     probabilities, lacking = None, next(filter(None, (part.record["no_outputs"] for part in parts)), "")

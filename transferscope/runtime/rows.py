@@ -48,10 +48,10 @@ def read_rows(store: Store, kind: str, key: str, contents: Sequence[bytes]) -> l
         entry = store.get(kind, f"{key}/{name}", only=[_CONTENTS])
         held = [] if entry is None else [content.tobytes() for content in entry[0][_CONTENTS]]
         rows = [row for row, content in enumerate(held) if content in wanted]
-        if rows and (entry := store.get(kind, f"{key}/{name}")) is not None:
+        if rows and (entry := store.get(kind, f"{key}/{name}", rows=rows)) is not None:
             arrays, record = entry
-            places = np.array([wanted.pop(held[row]) for row in rows])
-            parts.append(Part(places, {layer: arrays[layer][rows] for layer in arrays if layer != _CONTENTS}, record))
+            del arrays[_CONTENTS]
+            parts.append(Part(np.array([wanted.pop(held[row]) for row in rows]), arrays, record))
     return parts
 
 

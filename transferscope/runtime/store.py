@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Store:
         self._writable = True
 
     def get(
-        self, kind: str, key: str, *, only: Collection[str] | None = None
+        self, kind: str, key: str, *, only: Collection[str] | None = None, rows: Sequence[int] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Return (arrays, record) of an entry, or None when there is none that can be read.
 
@@ -77,6 +77,8 @@ class Store:
             As in `put`.
         only : collection of str, optional
             Names of the arrays to read; all by default.
+        rows : sequence of int, optional
+            Rows of these arrays to keep; all by default.
         """
         path = self._path(kind, key)
         if not path.is_file():
@@ -86,8 +88,8 @@ class Store:
                 metadata = file.metadata() or {}
                 if metadata.get("entry") != f"{kind}/{key}":
                     raise ValueError("it holds another entry")
-                names = json.loads(metadata["order"])
-                arrays = {name: file.get_tensor(name) for name in names if only is None or name in only}
+                names, every = json.loads(metadata["order"]), ... if rows is None else rows
+                arrays = {name: file.get_tensor(name)[every] for name in names if only is None or name in only}
                 record = json.loads(metadata["record"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             logger.info("Cache entry %s cannot be read (%s); it is computed again.", path, error)
