@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
 
 def digests(target: Target, indices: np.ndarray | None = None) -> set[bytes]:
     chosen = target if indices is None else target.subset(indices)
-    return {digest.tobytes() for digest in chosen._digests}
+    return set(chosen.contents)
 
 
 def leaks(real: Path) -> pd.DataFrame:

@@ -30,17 +30,15 @@ from groundtruth.sources import real_data
 
 from prediction.calibrate import calibrate, load
 from transferscope import load_target, load_zoo, measure
-from transferscope.activations.features import layer_features
 from transferscope.data.target import Target
 from transferscope.errors import TransferscopeWarning
-from transferscope.networks import loading
 from transferscope.networks.zoo import Zoo
 from transferscope.prediction.calibration import Calibration
 from transferscope.prediction.expected import expected_accuracies
-from transferscope.runtime.progress import silent
 from transferscope.runtime.store import Store
 from transferscope.verbs.advise.accuracies import HALF_BELIEVED, choose_depths, expected, head_shifts
 from transferscope.verbs.advise.advise import advise
+from transferscope.verbs.features import source_features
 
 TABLES = Path(__file__).parents[1] / "groundtruth"
 SOURCES = ("mobilenetv2-imagenet", "resnet20-cifar10")
@@ -64,11 +62,9 @@ def as_dataset(seen: pd.DataFrame) -> xr.Dataset:
 
 def features(images: Target, zoo: Zoo, source: str) -> list[np.ndarray]:
     """Return the features of every stage."""
-    network = loading.load_network(zoo[source], trust_code=True)
-    found = layer_features(
-        lambda: (network.module, network.transform), [loading.fingerprint(zoo[source])], zoo[source].layers, images,
-        store=Store(), device=torch.device("cpu"), batch_size=64, report=silent,
-    )  # fmt: skip
+    found = source_features(
+        zoo[source], images, trust_code=True, store=Store(), device=torch.device("cpu"), batch_size=64
+    )
     return list(found.arrays.values())
 
 

@@ -14,14 +14,13 @@ from scipy.stats import weightedtau
 
 from transferability.references import table
 from transferscope.activations.capture import collect, resolve_stages
-from transferscope.activations.features import layer_features
 from transferscope.data.batches import batches
 from transferscope.data.target import Target, load_target
 from transferscope.networks.loading import Network, load_network
 from transferscope.networks.zoo import Source, load_zoo
-from transferscope.runtime.progress import silent
 from transferscope.runtime.store import Store
 from transferscope.transferability import SCORES, panel
+from transferscope.verbs.features import source_features
 
 TARGETS = ("trashnet", "pacs-sketch", "caltech101")
 """None of them is what a network of the zoo was trained on."""
@@ -79,15 +78,8 @@ def unpacked(folder: Path, real: Path, name: str) -> Target:
 
 def score_network(source: Source, probe: Target, store: Store) -> pd.DataFrame:
     """Score every stage of a network, a row each; LEEP and NCE, which see its predictions alone, are equal in all."""
-
-    def build() -> tuple[Any, Any]:
-        network = load_network(source, trust_code=True)
-        return network.module, network.transform
-
     where = torch.device("cpu")
-    features = layer_features(
-        build, source.name, "auto", probe, store=store, device=where, batch_size=BATCH, report=silent
-    )
+    features = source_features(source, probe, trust_code=True, store=store, device=where, batch_size=BATCH)
     rows = []
     for depth, stage in enumerate(features.stages, 1):
         X = features.arrays[stage.layer]

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,28 @@ def test_an_entry_comes_back_with_its_order_types_and_record(tmp_path, arrays):
         assert found[name].shape == array.shape
         np.testing.assert_array_equal(found[name], array)
     assert record == {"note": "größe", "n": 3}
+
+
+def test_some_arrays_and_rows_may_be_read_alone(tmp_path, arrays):
+    store = Store(tmp_path)
+    store.put("features", "k1", arrays, {})
+    found, _ = store.get("features", "k1", only=["strided", "z"], rows=[1, 0])
+    assert list(found) == ["z", "strided"]
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, arrays[name][[1, 0]])
+
+
+def test_entries_below_a_key_are_listed_from_the_oldest(tmp_path, arrays):
+    store = Store(tmp_path)
+    assert store.below("features", "k1") == []
+    for name, when in (("b", 1), ("c", 3), ("a", 2)):
+        store.put("features", f"k1/{name}", arrays, {"name": name})
+        (path,) = tmp_path.rglob(f"{name}.safetensors")
+        os.utime(path, (when, when))
+    store.put("features", "k1", arrays, {})
+    store.put("scores", "k1/d", arrays, {})
+    assert store.below("features", "k1") == ["b", "a", "c"]
+    assert store.get("features", "k1/a")[1] == {"name": "a"}
 
 
 def test_nothing_is_found_under_another_key_or_kind(tmp_path, arrays):

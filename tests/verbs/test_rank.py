@@ -358,13 +358,13 @@ class TestFailures:
     def test_an_interrupt_passes_through_and_the_next_run_completes(self, digits, two, monkeypatch):
         from transferscope.verbs import bench
 
-        real = bench.layer_features
+        real = bench.source_features
 
         def interrupted(*args, **options):
-            monkeypatch.setattr(bench, "layer_features", real)
+            monkeypatch.setattr(bench, "source_features", real)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(bench, "layer_features", interrupted)
+        monkeypatch.setattr(bench, "source_features", interrupted)
         with pytest.raises(KeyboardInterrupt):
             rank(digits, two)
         assert len(rank(digits, two).recommendations) == 3

@@ -1,10 +1,11 @@
-"""A network and images in, pooled features of every stage out, from the cache where they are known."""
+"""A network and images in, pooled features of every stage out: an image runs through a network once, whoever asks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,7 +15,8 @@ from transferscope.arrays import backend
 from transferscope.data.batches import batches
 from transferscope.data.images import Transform
 from transferscope.data.target import Target
-from transferscope.runtime.progress import Report
+from transferscope.runtime.progress import Report, silent
+from transferscope.runtime.rows import Part, read_rows, write_rows
 from transferscope.runtime.store import Store, digest
 from transferscope.runtime.version import __version__
 
@@ -23,16 +25,16 @@ REDUCTION: Literal["mean"] = "mean"
 
 _VERSION = 2
 """Goes up when what is kept of a network changes its meaning: since 2, its FLOPs have those of every attention."""
-_PROBABILITIES = ".probabilities"
+_OUTPUTS = ".outputs"
 """Beside the layers in the cache; no layer is called so, for no module's name begins with a dot."""
 
 
 @dataclass(frozen=True)
 class LayerFeatures:
-    """Features of every stage of one network on one probe set."""
+    """Features of every stage of one network on one set of images."""
 
     key: str
-    """Cache key: equal keys mean equal features."""
+    """Equal keys mean equal features, of images with equal labels."""
     stages: tuple[Stage, ...]
     arrays: dict[str, Any]
     """Layer name to (n_samples, n_features)."""
@@ -46,30 +48,35 @@ def layer_features(
     build: Callable[[], tuple[nn.Module, Transform]],
     identity: Any,
     layers: Layers,
-    probe: Target,
+    images: Target,
     *,
     store: Store,
     device: torch.device,
     batch_size: int,
-    report: Report,
+    report: Report = silent,
+    prepare: Callable[[np.ndarray], Iterable[torch.Tensor]] | None = None,
 ) -> LayerFeatures:
-    """Return the features of a network on `probe`; it is built and run only when the cache does not have them.
+    """Return the features of a network on `images`; only the images that the cache does not know are run, each once.
 
-    The class probabilities are the softmax of what the network puts out, taken in the same forward passes, where a
-    linear layer (or a pointwise convolution) comes last and gives at least two numbers an image.
+    The cache knows an image by its content: whichever target it is in, and whichever verb asks. The class probabilities
+    are the softmax of what the network puts out, taken in the same forward passes, where a linear layer (or a pointwise
+    convolution) comes last and gives at least two numbers an image.
 
     Parameters
     ----------
     build : callable
-        Returns the network, in evaluation mode, and its transform.
+        Returns the network, in evaluation mode, and its transform; called only when there are images to run.
     identity : JSON-like
         Everything that decides what `build` returns.
     layers : "auto", a name, or a sequence of names and globs
         As in `capture`.
-    probe : Target
+    images : Target
         The images.
     store, device, batch_size, report
         Cache, where to run, how many images at a time, and whom to tell.
+    prepare : callable, optional
+        Gives the images at some indices of `images` in batches, as the transform makes them; by default they are
+        decoded for it.
 
     Raises
     ------
@@ -77,34 +84,76 @@ def layer_features(
         As `build` and `capture.collect` do.
     """
     wanted = layers if isinstance(layers, str) else list(layers)
-    versions = _VERSION, __version__, torch.__version__
-    key = digest(*versions, device.type, identity, wanted, probe.hash, REDUCTION, _PROBABILITIES)
-    if (entry := store.get("features", key)) is not None:
-        arrays, record = entry
-        stages = tuple(Stage(**{**stage, "shape": tuple(stage["shape"])}) for stage in record["stages"])
-        moved = {name: backend.from_torch(torch.from_numpy(array).to(device)) for name, array in arrays.items()}
-        probabilities = moved.pop(_PROBABILITIES, None)
-        return LayerFeatures(key, stages, moved, probabilities, record["no_probabilities"])
+    network = digest(_VERSION, __version__, torch.__version__, device.type, identity, wanted, REDUCTION, _OUTPUTS)
+    everyone = images.contents
+    first: dict[bytes, int] = {}
+    for index, content in enumerate(everyone):
+        first.setdefault(content, index)
+    contents = list(first)
+    parts = read_rows(store, "features", network, contents)
+    known = {place for part in parts for place in part.places.tolist()}
+    missing = np.array([place for place in range(len(contents)) if place not in known], dtype=np.int64)
+    if len(missing) or not parts:
+        chosen = np.array([first[contents[place]] for place in missing], dtype=np.int64)
+        net, transform = build()
+        given = batches(images.subset(chosen), transform, batch_size, report) if prepare is None else prepare(chosen)
+        arrays, record = _run(net, transform, layers, given, len(chosen), device)
+        write_rows(store, "features", network, [contents[place] for place in missing], arrays, record)
+        parts.append(Part(missing, arrays, record))
 
-    net, transform = build()
+    place_of = {content: place for place, content in enumerate(contents)}
+    order = np.array([place_of[content] for content in everyone])
+    stages = tuple(Stage(**{**stage, "shape": tuple(stage["shape"])}) for stage in parts[0].record["stages"])
+    joined = {stage.layer: _joined(parts, stage.layer, len(contents))[order].to(device) for stage in stages}
+    probabilities, lacking = None, next(filter(None, (part.record["no_outputs"] for part in parts)), "")
+    if not lacking:
+        probabilities, lacking = _probabilities(_joined(parts, _OUTPUTS, len(contents))[order].to(device))
+    return LayerFeatures(
+        digest(network, images.hash),
+        stages,
+        {layer: backend.from_torch(rows) for layer, rows in joined.items()},
+        None if probabilities is None else backend.from_torch(probabilities),
+        lacking,
+    )
+
+
+def _run(
+    net: nn.Module,
+    transform: Transform,
+    layers: Layers,
+    images: Iterable[torch.Tensor],
+    n_samples: int,
+    device: torch.device,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return features, and outputs where there are any, with a record of the stages and why there are no outputs."""
     net.to(device)
     sample = torch.zeros(1, 3, transform.size, transform.size, device=device)
-    stages = resolve_stages(net, layers, sample, cuts_only=True)
+    stages = {stage.layer: stage for stage in resolve_stages(net, layers, sample, cuts_only=True)}
     outputs = _Outputs(net, sample)
     with outputs.watched():
-        images = batches(probe, transform, batch_size, report)
-        arrays = collect(net, images, [stage.layer for stage in stages], reduce=REDUCTION, device=device)
-    probabilities = outputs.probabilities(probe.n_samples)
-    by_layer = {stage.layer: stage for stage in stages}
-    stages = tuple(by_layer[layer] for layer in arrays)
-    kept = arrays if probabilities is None else {**arrays, _PROBABILITIES: probabilities}
-    store.put(
-        "features",
-        key,
-        {name: backend.to_numpy(array) for name, array in kept.items()},
-        {"stages": [asdict(stage) for stage in stages], "no_probabilities": outputs.lacking},
-    )
-    return LayerFeatures(key, stages, arrays, probabilities, outputs.lacking)
+        arrays = collect(net, images, list(stages), reduce=REDUCTION, device=device)
+    record = {"stages": [asdict(stages[layer]) for layer in arrays]}
+    logits = outputs.rows(n_samples)
+    kept = arrays if logits is None else {**arrays, _OUTPUTS: backend.from_torch(logits)}
+    return {name: backend.to_numpy(array) for name, array in kept.items()}, record | {"no_outputs": outputs.lacking}
+
+
+def _joined(parts: list[Part], name: str, n_rows: int) -> torch.Tensor:
+    """Put the rows of all parts in their places."""
+    one = parts[0].arrays[name]
+    rows = np.empty((n_rows, *one.shape[1:]), dtype=one.dtype)
+    for part in parts:
+        rows[part.places] = part.arrays[name]
+    return torch.from_numpy(rows)
+
+
+def _probabilities(logits: torch.Tensor) -> tuple[torch.Tensor | None, str]:
+    """Return the probabilities of all images, (n_samples, n_source_classes), or None and why."""
+    if not bool(torch.isfinite(logits).all()):
+        return None, "the network's outputs are not finite"
+    # A network that ends in a softmax has done it already.
+    done = bool((logits >= 0).all() and ((logits.sum(dim=1) - 1).abs() < 1e-3).all())
+    return logits if done else torch.softmax(logits, dim=1), ""
 
 
 class _Outputs:
@@ -142,14 +191,11 @@ class _Outputs:
             return
         self._parts.append(tensor.detach().float())
 
-    def probabilities(self, n_samples: int) -> Any | None:
-        """Return the probabilities of all images, (n_samples, n_source_classes), or None; then `lacking` says why."""
+    def rows(self, n_samples: int) -> torch.Tensor | None:
+        """Return the outputs of all images, (n_samples, n_source_classes), or None; then `lacking` says why."""
         if self.lacking:
             return None
-        logits = torch.cat(self._parts)
-        if len(logits) != n_samples or not bool(torch.isfinite(logits).all()):
-            self.lacking = f"the network's outputs for {n_samples} images are {len(logits)} rows, or not finite"
+        if (found := sum(map(len, self._parts))) != n_samples:
+            self.lacking = f"the network's outputs for {n_samples} images are {found} rows"
             return None
-        # A network that ends in a softmax has done it already.
-        done = bool((logits >= 0).all() and ((logits.sum(dim=1) - 1).abs() < 1e-3).all())
-        return backend.from_torch(logits if done else torch.softmax(logits, dim=1))
+        return torch.cat(self._parts)

@@ -176,8 +176,9 @@ def _ranks(labels: np.ndarray, seed: int, purpose: int) -> np.ndarray:
 
 def _without_copies(target: "Target", pool: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Leave the images out of `pool` that are also, by their content, in `test`."""
-    tested = {digest.tobytes() for digest in target._digests[test]}
-    copies = np.array([digest.tobytes() in tested for digest in target._digests[pool]], dtype=bool)
+    contents = target.contents
+    tested = {contents[index] for index in test}
+    copies = np.array([contents[index] in tested for index in pool], dtype=bool)
     if copies.any():
         warnings.warn(
             f"target {target.name!r}: {np.count_nonzero(copies)} of the {len(pool)} images to train on have the same "

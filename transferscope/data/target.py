@@ -104,13 +104,14 @@ class Target:
         """The number of images."""
         return len(self)
 
+    @property
+    def contents(self) -> list[bytes]:
+        """SHA-256 of each image, whatever its label: of a file's bytes, of the RGB pixels of arrays and datasets."""
+        return [row.tobytes() for row in self._digests]
+
     @cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) over the class names and each image's digest with its label, in order.
-
-        It changes when any image or label does, and does not depend on where a folder lies. Files count by
-        their bytes; arrays and datasets by their RGB pixels.
-        """
+        """SHA-256 (hex) over the class names and each image's content with its label, in order, wherever they lie."""
         state = hashlib.sha256(digest(*(name.encode("utf-8", "surrogateescape") for name in self.classes)))
         labels = self.labels.astype("<i8")[:, None].view(np.uint8)
         state.update(np.concatenate([self._digests, labels], axis=1).tobytes())

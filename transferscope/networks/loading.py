@@ -47,12 +47,15 @@ class Network:
         From an image to the network's input.
     source
         The zoo entry that it was made from.
+    seed
+        Of the weights that no file gives.
     """
 
     name: str
     module: nn.Module
     transform: Transform
     source: Source
+    seed: int = 0
 
 
 def load_network(source: Source, *, trust_code: bool = False, seed: int = 0) -> Network:
@@ -80,7 +83,7 @@ def load_network(source: Source, *, trust_code: bool = False, seed: int = 0) -> 
         module = _build(source, pretrained=source.checkpoint is None, seed=seed)
         if source.checkpoint is not None:
             load_checkpoint(module, source.checkpoint)
-        return Network(source.name, module, _transform(source, module), source)
+        return Network(source.name, module, _transform(source, module), source, seed)
 
 
 def build_untrained(source: Source, *, seed: int, trust_code: bool = False) -> nn.Module:
@@ -136,6 +139,17 @@ def fingerprint(source: Source) -> str:
             "versions": {name: version(name) for name in ["torch", *libraries]},
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def identity(source: Source, seed: int = 0) -> list[Any]:
+    """Return everything that decides the activations of `load_network(source, seed=seed)`, to name them by in a cache.
+
+    Raises
+    ------
+    SourceError
+        As `fingerprint`.
+    """
+    return [fingerprint(source), seed]
 
 
 def check_trust(source: Source, trust_code: bool) -> None:

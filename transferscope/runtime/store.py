@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from safetensors.numpy import save
 from transferscope.errors import TransferscopeWarning
 
 logger = logging.getLogger("transferscope")
+
+_ENDING = ".safetensors"
 
 
 def home() -> Path:
@@ -63,8 +65,20 @@ class Store:
         self.root = home() if root is None else root
         self._writable = True
 
-    def get(self, kind: str, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Return (arrays, record) of an entry, or None when there is none that can be read."""
+    def get(
+        self, kind: str, key: str, *, only: Collection[str] | None = None, rows: Sequence[int] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Return (arrays, record) of an entry, or None when there is none that can be read.
+
+        Parameters
+        ----------
+        kind, key : str
+            As in `put`.
+        only : collection of str, optional
+            Names of the arrays to read; all by default.
+        rows : sequence of int, optional
+            Rows of these arrays to keep; all by default.
+        """
         path = self._path(kind, key)
         if not path.is_file():
             return None
@@ -73,7 +87,8 @@ class Store:
                 metadata = file.metadata() or {}
                 if metadata.get("entry") != f"{kind}/{key}":
                     raise ValueError("it holds another entry")
-                arrays = {name: file.get_tensor(name) for name in json.loads(metadata["order"])}
+                names, every = json.loads(metadata["order"]), ... if rows is None else rows
+                arrays = {name: file.get_tensor(name)[every] for name in names if only is None or name in only}
                 record = json.loads(metadata["record"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             logger.info("Cache entry %s cannot be read (%s); it is computed again.", path, error)
@@ -81,7 +96,10 @@ class Store:
         return arrays, record
 
     def put(self, kind: str, key: str, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
-        """Store an entry; a full or read-only disk costs the cache, not the result."""
+        """Store an entry; a full or read-only disk costs the cache, not the result.
+
+        A key of the form ``key/name`` puts it below a key, see `below`.
+        """
         if not self._writable:
             return
         path = self._path(kind, key)
@@ -100,5 +118,14 @@ class Store:
                 stacklevel=2,
             )
 
+    def below(self, kind: str, key: str) -> list[str]:
+        """Return the names of the entries below a key, the oldest first."""
+        folder = self._path(kind, key).with_suffix("")
+        try:
+            entries = [(entry.stat().st_mtime_ns, entry.name) for entry in os.scandir(folder)]
+        except OSError:
+            return []
+        return [name.removesuffix(_ENDING) for _, name in sorted(entries) if name.endswith(_ENDING)]
+
     def _path(self, kind: str, key: str) -> Path:
-        return self.root / kind / key[:2] / f"{key}.safetensors"
+        return self.root / kind / key[:2] / f"{key}{_ENDING}"

@@ -17,6 +17,7 @@ from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo, load_zoo
 from transferscope.runtime.progress import Report, Reporter
 from transferscope.runtime.store import Store
+from transferscope.verbs.features import source_features
 from transferscope.verbs.request import ProbeRequest
 
 
@@ -84,13 +85,18 @@ class Bench:
         network = loading.load_network(source, seed=self.seed, trust_code=self.trust_code)
         return network.module, network.transform
 
-    def identity(self, source: Source) -> list[Any]:
-        """Return everything that decides what `load` returns."""
-        return [loading.fingerprint(source), self.seed]
-
     def source_features(self, source: Source, report: Report) -> LayerFeatures:
         """Return the features of every stage of a source on the probe."""
-        return self.features(lambda: self.load(source), self.identity(source), source.layers, report)
+        return source_features(
+            source,
+            self.probe,
+            seed=self.seed,
+            trust_code=self.trust_code,
+            store=self.store,
+            device=self.device,
+            batch_size=self.batch_size,
+            report=report,
+        )
 
     def features(
         self, build: Callable[[], tuple[nn.Module, Transform]], identity: Any, layers: Layers, report: Report

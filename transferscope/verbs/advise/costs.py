@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
-from transferscope.activations.extraction import extract
 from transferscope.activations.stages import Stage
+from transferscope.activations.timing import pace
 from transferscope.errors import TransferscopeWarning
 from transferscope.networks.loading import Network
 from transferscope.protocols.cutting.cut import CutNetwork, cut
@@ -136,11 +136,11 @@ class Timer:
 
     def forward(self) -> tuple[dict[str, float], float]:
         """Return the seconds that one image takes up to each layer, and the power (W) that the source draws."""
-        images, _ = self._images(min(self.bench.batch_size, self.bench.probe.n_samples))
-        net = self.network.module.to(self.bench.device)
+        count = min(self.bench.batch_size, self.bench.probe.n_samples)
+        net, size = self.network.module.to(self.bench.device), self.network.transform.size
         with self.meter.run() as run, run.phase("features"):
             passes = [
-                extract(net, self.stages, images, device=self.bench.device, batch_size=self.bench.batch_size).seconds
+                pace(net, self.stages, size, device=self.bench.device, batch_size=count, seconds=_SECONDS / 2)
                 for _ in range(2)
             ]
         return min(passes, key=lambda seconds: max(seconds.values())), _watts(run.footprint())

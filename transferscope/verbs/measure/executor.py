@@ -2,8 +2,8 @@
 
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import recall_score
 
 from transferscope.activations.capture import resolve_stages
-from transferscope.activations.extraction import Extracted, extract
+from transferscope.activations.features import LayerFeatures
 from transferscope.activations.stages import Stage
 from transferscope.arrays import backend
 from transferscope.data.bank import Bank
@@ -32,12 +32,11 @@ from transferscope.runtime.failures import describe
 from transferscope.runtime.footprint import Footprint, Meter, RunMeter
 from transferscope.runtime.progress import Report, silent
 from transferscope.runtime.store import Store, digest
-from transferscope.runtime.version import __version__
+from transferscope.verbs.features import source_features
+from transferscope.verbs.measure.pace import JOULES_PER_KWH, Pace, pace
 from transferscope.verbs.measure.plan import PROTOCOLS, Run
 
 logger = logging.getLogger("transferscope")
-
-JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True)
@@ -197,14 +196,14 @@ class Executor:
 
     def _fit_head(self, run: Run, meter: RunMeter) -> np.ndarray:
         drawn = self.setup.drawn_by(run)
-        extracted, watts = self._features(run.source)
+        features, pace = self._features(run.source)
         place = {int(index): i for i, index in enumerate(self._all_indices())}
         rows, test = ([place[int(index)] for index in part] for part in (drawn, self.setup.test))
         # A network that is cut after a stage is charged for its prefix alone, and for the images it learns from.
-        last = extracted.stages[run.depth - 1]
-        seconds = len(drawn) * extracted.seconds[last.layer]
-        meter.charge("features", seconds, len(drawn) * last.flops, watts * seconds / JOULES_PER_KWH)
-        layers = list(extracted.features.values())
+        last = features.stages[run.depth - 1]
+        seconds = len(drawn) * pace.seconds[last.layer]
+        meter.charge("features", seconds, len(drawn) * last.flops, pace.watts * seconds / JOULES_PER_KWH)
+        layers = list(features.arrays.values())
         own, labels = [layer[rows] for layer in layers], self.setup.target.labels[drawn]
         with meter.phase("head"):
             head = self.fit_head(run, own, labels)
@@ -267,8 +266,12 @@ class Executor:
     def _all_indices(self) -> np.ndarray:
         return np.concatenate([self.setup.drawn, self.setup.test])
 
-    def _extract(self, source: str) -> tuple[Extracted, float]:
-        """Return the features of all images of the grid at every stage, and the mean power they took (W)."""
+    def pace(self, network: loading.Network, stages: Sequence[Stage], batch_size: int) -> Pace:
+        """Return how fast a source runs in batches of this size."""
+        return pace(network, stages, batch_size, device=self.device, store=self._store, meter=self.meter)
+
+    def _extract(self, source: str) -> tuple[LayerFeatures, Pace]:
+        """Return the features of all images of the grid at every stage, and what they are charged by."""
         if source in self._without_features:
             raise self._without_features[source]
         try:
@@ -277,25 +280,18 @@ class Executor:
             self._without_features[source] = error
             raise
 
-    def _extracted(self, source: str) -> tuple[Extracted, float]:
-        setup, network, stages = self.setup, self.network(source), self.stages(source)
-        images = self._all_indices()
-        key = digest(
-            __version__, torch.__version__, self.device.type, torch.get_num_threads(), setup.batch_size,
-            loading.fingerprint(network.source), [stage.layer for stage in stages],
-            setup.target.subset(images).hash,
+    def _extracted(self, source: str) -> tuple[LayerFeatures, Pace]:
+        setup, network, indices = self.setup, self.network(source), self._all_indices()
+
+        def prepare(chosen: np.ndarray) -> Iterator[torch.Tensor]:
+            bank = self.bank(source)
+            bank.add(indices[chosen])
+            return bank.batches(indices[chosen], setup.batch_size)
+
+        features = source_features(
+            network, setup.target.subset(indices), store=self._store, device=self.device,
+            batch_size=setup.batch_size, prepare=prepare,
         )  # fmt: skip
-        if (entry := self._store.get("extracted", key)) is not None:
-            features, record = entry
-            return Extracted(stages, features, record["seconds"]), record["watts"]
-        bank = self.bank(source)
-        bank.add(images)
-        net = network.module.to(self.device)
-        with self.meter.run() as meter, meter.phase("features"):
-            extracted = extract(
-                net, stages, bank.batches(images, setup.batch_size), device=self.device, batch_size=setup.batch_size
-            )
-        footprint = meter.footprint()
-        watts = footprint.kwh * JOULES_PER_KWH / footprint.seconds["features"]
-        self._store.put("extracted", key, extracted.features, {"seconds": extracted.seconds, "watts": watts})
-        return extracted, watts
+        # Heads are fitted on the CPU.
+        on_host = {layer: backend.to_numpy(array) for layer, array in features.arrays.items()}
+        return replace(features, arrays=on_host), self.pace(network, features.stages, setup.batch_size)

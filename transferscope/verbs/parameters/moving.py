@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from transferscope.activations.features import LayerFeatures, layer_features
 from transferscope.activations.stages import classifier, trace
 from transferscope.data.bank import Bank
 from transferscope.data.splits import draw
@@ -23,6 +22,7 @@ from transferscope.protocols.training.single import evaluate
 from transferscope.runtime.progress import Report
 from transferscope.runtime.store import Store, digest
 from transferscope.runtime.version import __version__
+from transferscope.verbs.features import source_features
 from transferscope.verbs.parameters.companions import gradient_signal_to_noise, representation_similarity
 from transferscope.verbs.parameters.domain import Domain, domain
 from transferscope.verbs.parameters.initial import Initial, initial_weights
@@ -119,9 +119,8 @@ class Mover:
         self.names = tuple(key for key in weights if head is None or key != f"{head.layer}.weight")
         self.groups: dict[str, list[str]] = blocks(self.names, groups)
         first = file_digest(source.initial) if source.initial else [redraws, REDRAWS_FROM + seed]
-        self._fingerprint = loading.fingerprint(source)
         self._identity = (
-            VERSION, __version__, torch.__version__, device.type, self._fingerprint, first,
+            VERSION, __version__, torch.__version__, device.type, loading.fingerprint(source), first,
             asdict(recipe), self.groups,
         )  # fmt: skip
 
@@ -199,11 +198,9 @@ class Mover:
         return domain(of_source, self._features(target, report), target.labels)
 
     def _features(self, probe: Target, report: Report) -> Any:
-        network = self.network
-        found: LayerFeatures = layer_features(
-            lambda: (network.module, network.transform), [self._fingerprint], network.source.layers, probe,
-            store=self._store, device=self._device, batch_size=self._batch_size, report=report,
-        )  # fmt: skip
+        found = source_features(
+            self.network, probe, store=self._store, device=self._device, batch_size=self._batch_size, report=report
+        )
         return found.arrays[found.stages[-1].layer]
 
 

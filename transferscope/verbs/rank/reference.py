@@ -108,7 +108,7 @@ class ReferenceMaker:
             return ReferenceNetwork(
                 given.name,
                 lambda: self.bench.load(given),
-                self.bench.identity(given),
+                loading.identity(given, self.bench.seed),
                 given.layers,
             )
         transform = scratch.compact_transform(self.bench.probe)

@@ -1,8 +1,7 @@
-"""Pooled features of every stage of a network in one pass, and the time that each stage takes to reach."""
+"""How long a network takes to reach each of its stages: timed on noise, so that no image of a target runs for it."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,37 +11,22 @@ from torch import nn
 from transferscope.activations.capture import collect
 from transferscope.activations.reductions import reducer
 from transferscope.activations.stages import Stage
-from transferscope.arrays import backend
-from transferscope.errors import InputError
-from transferscope.runtime.progress import Report, silent
+
+_MOST = 50
+_SECONDS = 0.5
+"""A pace is the mean of so many batches, or of those that take so long: power meters need some time to tell."""
 
 
-@dataclass(frozen=True)
-class Extracted:
-    """What one pass over the images gives."""
-
-    stages: tuple[Stage, ...]
-    """In firing order, with the operations that an image costs up to each."""
-    features: dict[str, np.ndarray]
-    """Layer name to (n_samples, n_features): spatial means, float32 from a network in single precision."""
-    seconds: dict[str, float]
-    """Layer name to seconds that an image takes up to and with the spatial means of this stage."""
-
-
-def extract(
+def pace(
     net: nn.Module,
     stages: Sequence[Stage],
-    images: torch.Tensor | Iterable[torch.Tensor],
+    size: int,
     *,
     device: torch.device,
     batch_size: int,
-    report: Report = silent,
-) -> Extracted:
-    """Run `net` over `images`; return the features of `stages` and how long each takes to reach.
-
-    The first batch runs twice and only its second pass counts, so that what is set up once (memory, the choice of
-    kernels) is not charged. Preparing the images, moving them to the device and the spatial means of earlier stages
-    are not charged either: the time of a stage is that of the network cut there.
+    seconds: float | None = None,
+) -> dict[str, float]:
+    """Time `net` on batches of noise.
 
     Parameters
     ----------
@@ -50,26 +34,64 @@ def extract(
         On `device`. Its mode is put back.
     stages : sequence of Stage
         As `activations.resolve_stages` gives them for `net`.
-    images : torch.Tensor or iterable of torch.Tensor
-        (n_samples, 3, height, width) float32, normalised; or batches of such images.
+    size : int
+        Height and width of the images that it takes.
     device : torch.device
         Where to run.
     batch_size : int
-        Images at a time, where `images` is a tensor.
-    report : callable
-        Called as `report(done, total)`, where `images` is a tensor.
+        Images at a time.
+    seconds : float, optional
+        After which no further batch is run; at least one is.
+
+    Returns
+    -------
+    dict of str to float
+        As `stage_seconds`.
+
+    Raises
+    ------
+    CaptureError
+        As `activations.collect`.
+    """
+    noise = torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0))
+    enough = _SECONDS if seconds is None else seconds
+
+    def batches() -> Iterator[torch.Tensor]:
+        began = time.perf_counter()
+        for _ in range(_MOST):
+            yield noise
+            if time.perf_counter() - began >= enough:
+                return
+
+    return stage_seconds(net, stages, batches(), device=device)
+
+
+def stage_seconds(
+    net: nn.Module, stages: Sequence[Stage], batches: Iterable[torch.Tensor], *, device: torch.device
+) -> dict[str, float]:
+    """Run `net` over batches and return how long an image takes to each of `stages`, in firing order.
+
+    The first batch runs twice and only its second pass counts, so that what is set up once (memory, the choice of
+    kernels) is not charged. Preparing the images, moving them to the device and the spatial means of earlier stages
+    are not charged either: the time of a stage is that of the network cut there.
+
+    Parameters
+    ----------
+    net, stages, device
+        As in `pace`.
+    batches : iterable of torch.Tensor
+        Each (n_samples, 3, height, width) float32, normalised.
+
+    Returns
+    -------
+    dict of str to float
+        Layer name to seconds that an image takes up to and with the spatial means of this stage; mean over all images.
 
     Raises
     ------
     CaptureError
         As `activations.collect`: an activation is not finite, a stage does not fire, there is no batch.
-    InputError
-        When `images` is an empty tensor.
     """
-    if isinstance(images, torch.Tensor) and not len(images):
-        raise InputError(f"Expected `images` to hold at least one image, but got the shape {tuple(images.shape)}")
-    total = len(images) if isinstance(images, torch.Tensor) else None
-    batches = images.split(batch_size) if isinstance(images, torch.Tensor) else images
     watch = _Stopwatch(device)
     mean = reducer("mean")
     spent: list[np.ndarray] = []
@@ -91,16 +113,9 @@ def extract(
             yield batch  # `collect` runs the network on it, and comes back for the next
             spent.append(_up_to_each_stage(watch.seconds()))
             done += len(batch)
-            if total is not None:
-                report(done, total)
 
-    arrays = collect(net, watched(), [stage.layer for stage in stages], reduce=pooled, device=device)
-    by_layer = {stage.layer: stage for stage in stages}
-    return Extracted(
-        tuple(by_layer[layer] for layer in arrays),
-        {layer: backend.to_numpy(array) for layer, array in arrays.items()},
-        {layer: float(seconds) / done for layer, seconds in zip(arrays, np.sum(spent, axis=0), strict=True)},
-    )
+    layers = collect(net, watched(), [stage.layer for stage in stages], reduce=pooled, device=device)
+    return {layer: float(seconds) / done for layer, seconds in zip(layers, np.sum(spent, axis=0), strict=True)}
 
 
 def _up_to_each_stage(marks: np.ndarray) -> np.ndarray:
