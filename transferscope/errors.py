@@ -66,9 +66,9 @@ def noted_warnings() -> Iterator[list[str]]:
         yield noted
 
 
-def near(name: object, known: Iterable[str]) -> str:
+def near(name: object, names: Iterable[str]) -> str:
     """Suggest the known names that look most like this one, in parentheses; nothing when none does."""
-    close = difflib.get_close_matches(str(name), list(known), n=3)
+    close = difflib.get_close_matches(str(name), list(names), n=3)
     return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
 
 

@@ -16,11 +16,12 @@ from transferscope.errors import InputError, check_whole, is_whole
 from transferscope.prediction.covariates import Case
 from transferscope.protocols.heads.toptuning import NystromKernelRidge
 from transferscope.protocols.training.recipe import Recipe
-from transferscope.runtime.checks import check_arguments, check_numbers
+from transferscope.runtime.checks import check_numbers
 from transferscope.runtime.footprint import Meter
 from transferscope.similarity import MinibatchCKA, mutual_knn, svcca
 from transferscope.transferability import gbc, knn, nleep, parc, sfda
 from transferscope.verbs.parameters.companions import gradient_signal_to_noise
+from transferscope.verbs.rank.request import RankRequest
 
 X = np.random.default_rng(0).normal(size=(40, 6))
 Y = np.arange(40) % 3
@@ -35,10 +36,14 @@ def compared(**options):
     return ts.compare(net(), net(), IMAGES, layers_x=["1"], layers_y=["1"], device="cpu", **options)
 
 
+def asked(**options):
+    return RankRequest(target="data", zoo="zoo.yaml", device="cpu", **options)
+
+
 CALLS = {
-    "samples": (lambda n: check_arguments(n, 1, 0, "compact"), 5),
-    "batch_size": (lambda n: check_arguments(1, n, 0, "compact"), 5),
-    "seed": (lambda n: check_arguments(1, 1, n, "compact"), 5),
+    "samples": (lambda n: asked(samples=n), 5),
+    "batch_size": (lambda n: asked(batch_size=n), 5),
+    "seed": (lambda n: asked(seed=n), 5),
     "samples of a probe": (lambda n: ts.load_target((np.zeros((6, 4, 4), np.uint8), Y[:6])).probe(n, 0), 6),
     "seeds": (lambda n: check_numbers([1], seeds=n), 5),
     "samples_per_class": (lambda n: check_numbers([n], seeds=1), 5),

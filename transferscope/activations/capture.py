@@ -201,12 +201,12 @@ def resolve_stages(
     if layers == "auto":
         return tuple(natural_stages(net, calls))
     requested = select_layers(net, layers)
-    kept = [call for call in calls if call.layer in requested or _path(call.layer) in requested]
-    _check_fired(net, requested, {name for call in kept for name in (call.layer, _path(call.layer))})
-    inner = [call.layer for call in kept if not call.is_cut]
+    selected = [call for call in calls if call.layer in requested or _path(call.layer) in requested]
+    _check_fired(net, requested, {name for call in selected for name in (call.layer, _path(call.layer))})
+    inner = [call.layer for call in selected if not call.is_cut]
     if cuts_only and inner and any(call.is_cut for call in calls):
-        kept = [call for call in kept if call.is_cut]
-        if not kept:
+        selected = [call for call in selected if call.is_cut]
+        if not selected:
             raise CaptureError(
                 f"No network can be cut after {_listed(inner)}: other paths lead around; name whole blocks, which "
                 "`transferscope layers` lists"
@@ -217,7 +217,7 @@ def resolve_stages(
             TransferscopeWarning,
             stacklevel=2,
         )
-    return tuple(Stage(call.layer, call.shape, call.params, call.flops) for call in kept)
+    return tuple(Stage(call.layer, call.shape, call.params, call.flops) for call in selected)
 
 
 def _check_fired(net: nn.Module, requested: Iterable[str], fired: Iterable[str]) -> None:
@@ -352,8 +352,8 @@ def _path(layer: str) -> str:
     return re.sub(r":\d+$", "", layer)
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+def _suggestion(name: str, candidates: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.4)
     return f" (near names: {', '.join(near)})" if near else ""
 
 

@@ -30,14 +30,14 @@ class StoredRows:
 
     def __getitem__(self, index: tuple[slice, slice]) -> backend.Array:
         rows, columns = (range(*part.indices(size)) for part, size in zip(index, self.shape, strict=True))
-        found = np.empty((len(rows), len(columns)), dtype=backend.to_numpy(self._like).dtype)
+        block = np.empty((len(rows), len(columns)), dtype=backend.to_numpy(self._like).dtype)
         for start in range(0, len(rows), _ROWS_MAPPED):
             # Mapped anew each time: pages of a lasting map, and the system maps many around each that is read, would
             # count as this process's memory.
-            mapped = np.memmap(self._path, dtype=found.dtype, mode="r", shape=self.shape)
+            mapped = np.memmap(self._path, dtype=block.dtype, mode="r", shape=self.shape)
             taken = rows[start : start + _ROWS_MAPPED]
-            found[start : start + len(taken)] = mapped[taken.start : taken.stop, index[1]]
-        return backend.from_numpy(found, like=self._like)
+            block[start : start + len(taken)] = mapped[taken.start : taken.stop, index[1]]
+        return backend.from_numpy(block, like=self._like)
 
 
 class KeptFeatures:

@@ -119,16 +119,16 @@ def all_trainable(net: nn.Module) -> Iterator[None]:
 
 def parameters_behind(node: Any, up_to: Any = None) -> set[int]:
     """Return the ids of the parameters that an autograd node depends on, not going beyond the node `up_to`."""
-    stack, seen, found = [node], {None, up_to}, set()
+    stack, seen, parameter_ids = [node], {None, up_to}, set()
     while stack:
         node = stack.pop()
         if node in seen:
             continue
         seen.add(node)
         if (variable := getattr(node, "variable", None)) is not None:
-            found.add(id(variable))
+            parameter_ids.add(id(variable))
         stack += [following for following, _ in node.next_functions]
-    return found
+    return parameter_ids
 
 
 def trace(net: nn.Module, *args: Any, **kwargs: Any) -> list[Call]:
@@ -174,9 +174,9 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> list[Call]:
     finally:
         for handle in handles:
             handle.remove()
-    kept = _kept_parameters(net, [key for *_, key, _, _ in records if key in bottlenecks])
+    params_by_key = _kept_parameters(net, [key for *_, key, _, _ in records if key in bottlenecks])
     return [
-        Call(name, module, tuple(tensor.shape[1:]), key in bottlenecks, key, kept.get(key, params), flops)
+        Call(name, module, tuple(tensor.shape[1:]), key in bottlenecks, key, params_by_key.get(key, params), flops)
         for name, module, tensor, key, params, flops in records
     ]
 
@@ -185,12 +185,12 @@ def _kept_parameters(net: nn.Module, cuts: list[tuple[Any, int]]) -> dict[tuple[
     """Count the parameters that each cut depends on; `cuts` are in the order in which they fire."""
     sizes = {id(parameter): parameter.numel() for parameter in net.parameters()}
     counts: dict[tuple[Any, int], int] = {}
-    found: set[int] = set()
+    parameter_ids: set[int] = set()
     before = None
     for key in cuts:
         if key not in counts:
-            found |= parameters_behind(key[0], up_to=before) & sizes.keys()
-            counts[key], before = sum(sizes[parameter] for parameter in found), key[0]
+            parameter_ids |= parameters_behind(key[0], up_to=before) & sizes.keys()
+            counts[key], before = sum(sizes[parameter] for parameter in parameter_ids), key[0]
     return counts
 
 
@@ -211,7 +211,7 @@ def _bottlenecks(output: torch.Tensor | None, leaf: torch.Tensor) -> set[tuple[A
         for nxt, slot in targets:
             slots.setdefault(nxt, set()).add(slot)
 
-    found = set()
+    bottlenecks = set()
     open_edges = 0
     waiting = Counter(indegree)
     queue = deque([output.grad_fn])
@@ -220,13 +220,13 @@ def _bottlenecks(output: torch.Tensor | None, leaf: torch.Tensor) -> set[tuple[A
         open_edges -= indegree[node]
         # With no edge left open around this node, whatever comes before it reaches the output through it alone.
         if open_edges == 0 and not queue and len(slots[node]) == 1:
-            found.add((node, next(iter(slots[node]))))
+            bottlenecks.add((node, next(iter(slots[node]))))
         for nxt, _ in edges[node]:
             open_edges += 1
             waiting[nxt] -= 1
             if waiting[nxt] == 0:
                 queue.append(nxt)
-    return found
+    return bottlenecks
 
 
 def _nodes_reaching(root: Any, leaf: torch.Tensor) -> set[Any]:
@@ -333,12 +333,12 @@ def _units(composites: list[Call], cuts: list[Call]) -> list[Call]:
 
 def _one_name_each(items: list[Call]) -> list[Call]:
     """Keep one call a node: the outermost of nested modules, else the first to fire."""
-    kept: dict[Any, Call] = {}
+    call_by_node: dict[Any, Call] = {}
     for call in items:
-        previous = kept.get(call.node)
+        previous = call_by_node.get(call.node)
         if previous is None or _inside(previous.layer, call.layer):
-            kept[call.node] = call
-    return list(kept.values())
+            call_by_node[call.node] = call
+    return list(call_by_node.values())
 
 
 def _close_segments(items: list[Call], blocks: list[Call]) -> list[Call]:

@@ -356,7 +356,7 @@ def sketched_svd(
     vectors, singular_values = _roots(within)
     eps = float(xp.finfo(_working_dtype(like)).eps)
     tolerance = max(max(n, p) * eps, math.sqrt(size * float(xp.finfo(xp.float64).eps)))
-    kept = min(rank, size)
-    factors = _above(tolerance, basis @ vectors[:, :kept], singular_values[:kept])
+    n_directions = min(rank, size)
+    factors = _above(tolerance, basis @ vectors[:, :n_directions], singular_values[:n_directions])
     captured = min(1.0, float(xp.sum(factors.singular_values**2)) / total) if total > 0 else 1.0
     return Sketch(factors, total, captured)

@@ -26,18 +26,18 @@ def sources(*more: str, or_files: bool = False) -> Completion:
     """Offer the sources of the zoo that `--sources` names further left, and `more`; else files, where that is asked."""
 
     def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
-        found = _beginning([*more, *_names(ctx.params.get("zoo"))], incomplete)
-        return found or (_places(incomplete, "file") if or_files else [])
+        matches = _beginning([*more, *_names(ctx.params.get("zoo"))], incomplete)
+        return matches or (_places(incomplete, "file") if or_files else [])
 
     return complete
 
 
-def names(known: Callable[[], Iterable[str]]) -> Completion:
+def names(choices: Callable[[], Iterable[str]]) -> Completion:
     """Offer names of which several may stand in a list with commas."""
 
     def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
         before, comma, _ = incomplete.rpartition(",")
-        return _beginning([before + comma + name for name in known()], incomplete)
+        return _beginning([before + comma + name for name in choices()], incomplete)
 
     return complete
 
@@ -88,9 +88,9 @@ def _print_script(ctx: click.Context, _param: click.Parameter, shell: str | None
         return
     from click.shell_completion import get_completion_class
 
-    found: Any = get_completion_class(shell)
+    completer: Any = get_completion_class(shell)
     name = ctx.command_path
-    click.echo(found(ctx.command, {}, name, f"_{name.upper()}_COMPLETE").source())
+    click.echo(completer(ctx.command, {}, name, f"_{name.upper()}_COMPLETE").source())
     ctx.exit()
 
 

@@ -65,5 +65,5 @@ def _known(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    known = _known(value)
-    return "unknown" if known is None else str(known)
+    cell = _known(value)
+    return "unknown" if cell is None else str(cell)

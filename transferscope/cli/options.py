@@ -121,14 +121,14 @@ def together(*decorators: Decorator) -> Decorator:
 def stdout_for_results() -> Iterator[None]:
     """Send to stderr whatever is written to stdout inside: downloads and factories print, and results must not mix."""
     sys.stdout.flush()
-    kept = os.dup(1)
+    stdout_copy = os.dup(1)
     try:
         os.dup2(2, 1)
         with redirect_stdout(sys.stderr):
             yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(stdout_copy, 1)
+        os.close(stdout_copy)
 
 
 def command_line(ctx: click.Context) -> str:
@@ -155,11 +155,11 @@ def console() -> "Console":
     from rich.console import Console, ConsoleDimensions
 
     # With NO_COLOR rich would still write bold and dim.
-    found = Console(color_system=None if os.environ.get("NO_COLOR") else "auto")
+    rich_console = Console(color_system=None if os.environ.get("NO_COLOR") else "auto")
     # A file or a pipe has no width of its own, and of a dumb terminal rich would not ask for it.
-    width, height = get_terminal_size() if found.is_terminal else (120, 25)
-    found.size = ConsoleDimensions(max(width, 40), height)
-    return found
+    width, height = get_terminal_size() if rich_console.is_terminal else (120, 25)
+    rich_console.size = ConsoleDimensions(max(width, 40), height)
+    return rich_console
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def command(ctx: click.Context, /, **asked: Any) -> None:
     if ranking.provenance is not None:
         ranking = replace(ranking, provenance=replace(ranking.provenance, command=options.command_line(ctx)))
     costs = request.objective != "accuracy"
-    sink.deliver(ranking, lambda found, console: print_ranking(found, console, costs=costs, detailed=sink.verbose))
+    sink.deliver(ranking, lambda result, console: print_ranking(result, console, costs=costs, detailed=sink.verbose))
     if sink.verbose:
         for part, seconds in ranking.timings.items():
             click.echo(f"{part}: {seconds:.1f} s", err=True)

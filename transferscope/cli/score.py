@@ -39,9 +39,9 @@ def command(
     from transferscope.transferability import SCORES
     from transferscope.verbs.score import read_features, score
 
-    found = read_features(features, labels)
+    data = read_features(features, labels)
     table = score(
-        found.features, found.labels, measures or None, source_probabilities=found.source_probabilities
+        data.features, data.labels, measures or None, source_probabilities=data.source_probabilities
     ).T.rename(columns={"features": "value"})
     table["range"] = [SCORES[name].range for name in table.index]
     table["title"] = [SCORES[name].title for name in table.index]
@@ -50,7 +50,7 @@ def command(
         for row in rows:
             # JSON has neither NaN nor infinity; stderr says which of them it was, and why.
             row["value"] = row["value"] if math.isfinite(row["value"]) else None
-        n_samples, n_features = found.features.shape
+        n_samples, n_features = data.features.shape
         answer = {"schema_version": 1, "samples": n_samples, "features": n_features, "scores": rows}
         sys.stdout.write(json.dumps(answer, indent=1) + "\n")
     elif output_format == "csv":

@@ -45,9 +45,9 @@ def _print_versions(ctx: click.Context, _param: click.Parameter, asked: bool) ->
 def _rows() -> dict[str, str]:
     from transferscope.runtime.provenance import versions
 
-    found = versions(PACKAGES)
-    rows = {"python": found["python"], "platform": platform.platform()}
-    rows |= {name: found.get(name, "not installed") for name in PACKAGES}
+    installed = versions(PACKAGES)
+    rows = {"python": installed["python"], "platform": platform.platform()}
+    rows |= {name: installed.get(name, "not installed") for name in PACKAGES}
     try:
         import torch
 

@@ -58,8 +58,8 @@ def from_folder(root: Path, report: Report = silent) -> Samples:
     announced = {name for parts in empty if (name := _split_and_class(parts, use_splits)[1]) is not None}
     samples.empty = sorted(announced - set(samples.labels))
     loose = [parts for parts, (_, name) in zip(images, places, strict=True) if name is None]
-    known = set(images)
-    others = [parts for parts in files if parts not in known and _split_and_class(parts[:-1], use_splits)[1]]
+    image_set = set(images)
+    others = [parts for parts in files if parts not in image_set and _split_and_class(parts[:-1], use_splits)[1]]
     if loose:
         samples.notes.append(
             f"{len(loose)} image files of {root} lie in no class folder and are ignored, such as "
@@ -156,9 +156,9 @@ def _split_and_class(folders: _Parts, use_splits: bool = True) -> tuple[str | No
 
 def _has_splits(images: list[_Parts]) -> bool:
     """Tell whether split names mean splits: not where they stand beside classes and hold no class folders."""
-    found = [_split_and_class(parts[:-1]) for parts in images]
-    inside_split = any(split is not None and name is not None for split, name in found)
-    beside_split = any(split is None and name is not None for split, name in found)
+    places = [_split_and_class(parts[:-1]) for parts in images]
+    inside_split = any(split is not None and name is not None for split, name in places)
+    beside_split = any(split is None and name is not None for split, name in places)
     return inside_split or not beside_split
 
 
@@ -174,8 +174,8 @@ def _without_images(root: Path, folders: list[_Parts], files: list[_Parts]) -> s
     if not files and not folders:
         return f"target folder {root} is empty; {_LAYOUT}"
     kinds = sorted({Path(parts[-1]).suffix.lower() or "no extension" for parts in files})
-    found = f"other files ({', '.join(kinds[:5])})" if files else "empty folders"
-    return f"target folder {root} has no images, only {found}; {_LAYOUT}: {' '.join(sorted(SUFFIXES))}"
+    contents = f"other files ({', '.join(kinds[:5])})" if files else "empty folders"
+    return f"target folder {root} has no images, only {contents}; {_LAYOUT}: {' '.join(sorted(SUFFIXES))}"
 
 
 def _one_class_hint(root: Path, images: list[_Parts]) -> str:

@@ -290,8 +290,8 @@ class Transform:
         if min(self.std) <= 0:
             raise InputError(f"transform std must be above 0 in every channel, but got {self.std}")
         if self.interpolation not in get_args(Interpolation):
-            known = ", ".join(get_args(Interpolation))
-            raise InputError(f"transform interpolation must be one of {known}, but got {self.interpolation!r}")
+            choices = ", ".join(get_args(Interpolation))
+            raise InputError(f"transform interpolation must be one of {choices}, but got {self.interpolation!r}")
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Return the image as a tensor (3, size, size), float32, normalised."""

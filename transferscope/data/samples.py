@@ -188,8 +188,8 @@ def _from_items(dataset: Any, names: Sequence[str], report: Report) -> Samples:
         items.append(index)
         labels.append(label)
         digests.append(_rgb_digest(image))
-    for index, known in list(zip(items, digests, strict=True))[:4]:
-        if _rgb_digest(_item(dataset, index)[0]) != known:
+    for index, first_digest in list(zip(items, digests, strict=True))[:4]:
+        if _rgb_digest(_item(dataset, index)[0]) != first_digest:
             raise InputError(
                 f"item {index} of the dataset is a different image each time; remove its random "
                 "transforms, as every network must see the same images"

@@ -68,25 +68,27 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
     SourceError
         The file cannot be read (see `read_checkpoint`), or keys or shapes differ: the first are named.
     """
-    own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
-    state = without_prefix(read_checkpoint(path), own)
-    state |= {key: value for key, value in own.items() if key.endswith(_COUNTER) and key not in state}
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own and not key.endswith(_COUNTER)]
-    differing = [key for key in own if key in state and not _fits(state[key], own[key])]
+    net_state = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
+    state = without_prefix(read_checkpoint(path), net_state)
+    state |= {key: value for key, value in net_state.items() if key.endswith(_COUNTER) and key not in state}
+    missing = [key for key in net_state if key not in state]
+    unexpected = [key for key in state if key not in net_state and not key.endswith(_COUNTER)]
+    differing = [key for key in net_state if key in state and not _fits(state[key], net_state[key])]
     if missing or unexpected or differing:
         hint = "check that model and kwargs are those it was saved from"
-        if not missing and not unexpected and (classes := _class_count(differing, state, own)):
+        if not missing and not unexpected and (classes := _class_count(differing, state, net_state)):
             hint = f"for a classifier of {classes} outputs give kwargs: {{num_classes: {classes}}}"
         lists = [
-            _listed("differ", [f"{key}: network {_kind(own[key])}, file {_kind(state[key])}" for key in differing]),
-            _listed("are missing from the file", [f"{key}: {_kind(own[key])}" for key in missing]),
+            _listed(
+                "differ", [f"{key}: network {_kind(net_state[key])}, file {_kind(state[key])}" for key in differing]
+            ),
+            _listed("are missing from the file", [f"{key}: {_kind(net_state[key])}" for key in missing]),
             _listed("are not in the network", [f"{key}: {_kind(state[key])}" for key in unexpected]),
         ]
         text = "; ".join(filter(None, lists))
-        raise SourceError(f"checkpoint {path} does not fit the network of {len(own)} tensors: {text}; {hint}")
+        raise SourceError(f"checkpoint {path} does not fit the network of {len(net_state)} tensors: {text}; {hint}")
     # All is checked; strict would only ask for a module's extra state, which is not a tensor.
-    module.load_state_dict({key: state[key] for key in own}, strict=False)
+    module.load_state_dict({key: state[key] for key in net_state}, strict=False)
 
 
 def file_digest(path: Path) -> str:
@@ -153,12 +155,12 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
         if inner is None:
             break
         content = inner
-    found = content if isinstance(content, Mapping) else {}
-    state = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    mapping = content if isinstance(content, Mapping) else {}
+    state = {key: value for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not state:
-        what = f"a mapping with {', '.join(map(str, list(found)[:5]))}" if found else type(content).__name__
-        known = ", ".join(_WRAPPERS)
-        raise SourceError(f"checkpoint {path} must hold named tensors, alone or under {known}; got {what}")
+        what = f"a mapping with {', '.join(map(str, list(mapping)[:5]))}" if mapping else type(content).__name__
+        wrappers = ", ".join(_WRAPPERS)
+        raise SourceError(f"checkpoint {path} must hold named tensors, alone or under {wrappers}; got {what}")
     return state
 
 
@@ -181,9 +183,9 @@ def without_prefix(state: Mapping[str, Any], own: Collection[str]) -> dict[str, 
     return dict(best)
 
 
-def _fits(stored: Tensor, own: Tensor) -> bool:
+def _fits(stored: Tensor, expected: Tensor) -> bool:
     # load_state_dict would turn integers (quantised weights, say) into floats without a word.
-    return stored.shape == own.shape and stored.is_floating_point() == own.is_floating_point()
+    return stored.shape == expected.shape and stored.is_floating_point() == expected.is_floating_point()
 
 
 def _kind(tensor: Tensor) -> str:
@@ -195,8 +197,8 @@ def _listed(what: str, lines: Sequence[str]) -> str:
     return f"{len(lines)} {what} ({', '.join(lines[:_SHOWN])}{more})" if lines else ""
 
 
-def _class_count(differing: Sequence[str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int | None:
+def _class_count(differing: Sequence[str], state: Mapping[str, Tensor], net_state: Mapping[str, Tensor]) -> int | None:
     """Return the checkpoint's number of outputs, if only that differs, in every key alike."""
-    counts = {(len(state[key]), len(own[key])) for key in differing if state[key].ndim and own[key].ndim}
-    alike = all(state[key].shape[1:] == own[key].shape[1:] for key in differing)
+    counts = {(len(state[key]), len(net_state[key])) for key in differing if state[key].ndim and net_state[key].ndim}
+    alike = all(state[key].shape[1:] == net_state[key].shape[1:] for key in differing)
     return counts.pop()[0] if alike and len(counts) == 1 else None

@@ -14,19 +14,19 @@ def unknown_model(loader: str, model: str) -> str | None:
     if loader == "timm":
         import timm
 
-        known = [*timm.list_models(), *timm.list_models(pretrained=True)]
+        names = [*timm.list_models(), *timm.list_models(pretrained=True)]
         # Deprecated names are not listed; is_model knows them, but would let any weights' tag through.
         if ":" in model or ("." not in model and timm.is_model(model)):
             return None
     elif loader == "torchvision":
         import torchvision
 
-        known = torchvision.models.list_models()
+        names = torchvision.models.list_models()
     else:
         return None
-    if model in known:
+    if model in names:
         return None
-    return f"{loader} has no model {model!r}{near(model, known) or '; see its list_models()'}"
+    return f"{loader} has no model {model!r}{near(model, names) or '; see its list_models()'}"
 
 
 def missing_function(path: Path, function: str) -> str | None:

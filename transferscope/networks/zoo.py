@@ -115,8 +115,8 @@ class Source(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Source":
-        if found := list(_contradictions(self.model_dump(exclude_unset=True))):
-            raise ValueError("; ".join(f"{'.'.join(map(str, key))} {text}" for key, text in found))
+        if problems := list(_contradictions(self.model_dump(exclude_unset=True))):
+            raise ValueError("; ".join(f"{'.'.join(map(str, key))} {text}" for key, text in problems))
         return self
 
     @property
@@ -146,8 +146,8 @@ class Zoo(BaseModel):
     def _consistent(self) -> "Zoo":
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"source names must be unique, got {self.names}")
-        if found := list(_wrong_order(self.order, self.names)):
-            raise ValueError("; ".join(f"order: {text}" for _, text in found))
+        if problems := list(_wrong_order(self.order, self.names)):
+            raise ValueError("; ".join(f"order: {text}" for _, text in problems))
         return self
 
     @property
@@ -237,8 +237,8 @@ def _rows(table: Any) -> Any:
 
 def check_files(zoo: Zoo) -> list[str]:
     """Return a message, with its line, for each file, folder or library model that is not there; load nothing."""
-    found = [problem for index, source in enumerate(zoo.sources) for problem in _missing(index, source)]
-    return [_located(where, text, zoo.path, zoo._lines, zoo.names) for where, text in found]
+    problems = [problem for index, source in enumerate(zoo.sources) for problem in _missing(index, source)]
+    return [_located(where, text, zoo.path, zoo._lines, zoo.names) for where, text in problems]
 
 
 def _missing(index: int, source: Source) -> Iterator[Problem]:
@@ -318,17 +318,17 @@ def _field_problems(raw: Any) -> list[Problem]:
     try:
         Zoo.model_validate(raw)
     except ValidationError as error:
-        found: dict[Location, str] = {}  # a key that fails in several ways is named once
+        problems: dict[Location, str] = {}  # a key that fails in several ways is named once
         for item in error.errors(include_url=False):
             where, kind = item["loc"], item["type"]
             if kind in {"extra_forbidden", "invalid_key"} and len(where) in _KEYS:
-                found[where] = _unknown_key(where)
+                problems[where] = _unknown_key(where)
             elif kind == "value_error" and len(where) in {0, 2}:
                 continue  # of the validators of the whole: load_zoo finds the same, each at its own key
             elif not (kind == "too_short" and where == ("sources",) and raw["sources"]):  # if none is valid
                 where = where[: 4 if where[2:3] == ("transform",) else 3 if where[:1] == ("sources",) else 1]
-                found[where] = _mismatch(raw, where)
-        return list(found.items())
+                problems[where] = _mismatch(raw, where)
+        return list(problems.items())
     return []
 
 
@@ -337,10 +337,10 @@ _KEYS = {1: Zoo.model_fields, 3: Source.model_fields, 4: TransformOptions.model_
 
 
 def _unknown_key(where: Location) -> str:
-    known = _KEYS[len(where)]
+    keys = _KEYS[len(where)]
     if len(where) == 3 and where[-1] in _KEYS[4]:
         return "belongs under transform: move it there"
-    return f"is not a known key{near(where[-1], known)}; keys here are {', '.join(known)}"
+    return f"is not a known key{near(where[-1], keys)}; keys here are {', '.join(keys)}"
 
 
 def _mismatch(raw: Any, where: Location) -> str:

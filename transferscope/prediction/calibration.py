@@ -82,12 +82,12 @@ class Calibration:
 
     def beyond(self, rows: pd.DataFrame) -> list[str]:
         """Return the covariates that have a value for which nothing was measured."""
-        found = []
+        outside = []
         for name, (low, high) in self.ranges.items():
             values = rows.loc[rows["protocol"] != SCRATCH, name].to_numpy(float)
             if len(values) and (values.min() < low or values.max() > high):
-                found.append(name)
-        return found
+                outside.append(name)
+        return outside
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of `candidates` with `expected_accuracy`, `lower` and `upper` added.

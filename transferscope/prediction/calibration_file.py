@@ -15,9 +15,9 @@ VERSION = 1
 _PROTOCOLS = (*CUT_PROTOCOLS, SCRATCH)
 
 
-def _one_of(known: tuple[str, ...]) -> AfterValidator:
+def _one_of(choices: tuple[str, ...]) -> AfterValidator:
     def check(name: str) -> str:
-        if name not in known:
+        if name not in choices:
             raise ValueError("unknown")
         return name
 
@@ -107,9 +107,9 @@ def read_calibration(text: str, name: str) -> CalibrationFile:
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
-    found = error.errors(include_url=False)
+    problems = error.errors(include_url=False)
     # A file of another version differs in many fields, for that one reason.
-    for each in [each for each in found if each["loc"] == ("version",)] or found:
+    for each in [each for each in problems if each["loc"] == ("version",)] or problems:
         where, came = each["loc"], reprlib.repr(each["input"])
         if each["type"] == "json_invalid":
             yield f"it is no JSON ({each['ctx']['error']})"

@@ -94,18 +94,18 @@ def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
         raise InputError(
             f"Expected `scores` to have columns {', '.join(_COLUMNS)}, but there is no {', '.join(missing)}"
         )
-    known = scores.loc[scores[list(_COLUMNS)].notna().all(axis=1), list(_COLUMNS)]
-    if known.empty:
+    complete = scores.loc[scores[list(_COLUMNS)].notna().all(axis=1), list(_COLUMNS)]
+    if complete.empty:
         raise InputError(f"Expected `scores` to have a row with {', '.join(NEEDED)}, but there is none")
     rows = pd.DataFrame(
         {
-            "source": known["source"],
-            "depth": known["depth"],
-            "depth_fraction": known["depth_fraction"].astype(float),
-            "whole": (known["depth_fraction"] == 1).astype(float),
-            "rank": np.log(known["effective_rank"].clip(lower=1)),
-            "head": sum(logit(known[name], case.probe) for name in HEADS) / len(HEADS),
-            "gain": known["logme"] - _uninformed(case.classes),
+            "source": complete["source"],
+            "depth": complete["depth"],
+            "depth_fraction": complete["depth_fraction"].astype(float),
+            "whole": (complete["depth_fraction"] == 1).astype(float),
+            "rank": np.log(complete["effective_rank"].clip(lower=1)),
+            "head": sum(logit(complete[name], case.probe) for name in HEADS) / len(HEADS),
+            "gain": complete["logme"] - _uninformed(case.classes),
         }
     )
     rows["rank"] = rows.groupby("source")["rank"].transform("max")

@@ -74,34 +74,34 @@ def expected_accuracies(scores: xr.Dataset, samples: int, calibration: Calibrati
             TransferscopeWarning,
             stacklevel=2,
         )
-        found = unfitted(rows)
-        found["lower"], found["upper"] = accuracy_interval(found["expected_accuracy"], scores.attrs["n_samples"])
+        table = unfitted(rows)
+        table["lower"], table["upper"] = accuracy_interval(table["expected_accuracy"], scores.attrs["n_samples"])
         growth = 0.0
     else:
-        found = calibration.predict(rows)
+        table = calibration.predict(rows)
         now = _rows(scores, scores.attrs["n_samples"])
         growth = float(calibration.logits(rows.iloc[-1:])[0] - calibration.logits(now.iloc[-1:])[0])
-    scratch = found[found["protocol"] == SCRATCH].iloc[0]
-    found = found[found["protocol"] != SCRATCH]
+    scratch = table[table["protocol"] == SCRATCH].iloc[0]
+    table = table[table["protocol"] != SCRATCH]
     places = [
-        pd.Index(index).get_indexer(found[name])
+        pd.Index(index).get_indexer(table[name])
         for name, index in (("source", scores["source"]), ("depth", scores["depth"]), ("protocol", CUT_PROTOCOLS))
     ]
     shape = (scores.sizes["source"], scores.sizes["depth"], len(CUT_PROTOCOLS))
     variables: dict[str, Any] = {}
     for name in _COLUMNS:
         values = np.full(shape, np.nan)
-        values[tuple(places)] = found[name]
+        values[tuple(places)] = table[name]
         long_name, description = _MEANINGS[name]
         attrs = {"long_name": long_name, "units": "1", "description": description}
         variables[name] = (("source", "depth", "protocol"), values, attrs)
-        own = {"long_name": f"{long_name}, from scratch", "description": f"{description} From scratch."}
-        variables[f"scratch_{name}"] = ((), float(scratch[name]), attrs | own)
+        scratch_attrs = {"long_name": f"{long_name}, from scratch", "description": f"{description} From scratch."}
+        variables[f"scratch_{name}"] = ((), float(scratch[name]), attrs | scratch_attrs)
     about = {"long_name": "protocol", "description": "How what is kept of the source is used, and the rest made."}
     protocols = np.array(CUT_PROTOCOLS, dtype=object)
     predicted = scores.assign(variables).assign_coords(protocol=("protocol", protocols, about))
-    known = {"samples": samples, "calibrated": int(not beyond), "contrast": calibration.contrast}
-    return predicted.assign_attrs(known, scratch_growth=growth)
+    attributes = {"samples": samples, "calibrated": int(not beyond), "contrast": calibration.contrast}
+    return predicted.assign_attrs(attributes, scratch_growth=growth)
 
 
 _MEANINGS = {
@@ -121,8 +121,8 @@ def _rows(scores: xr.Dataset, samples: int) -> pd.DataFrame:
         samples, int(about["n_samples"]), int(about["classes"]), about.get("scratch_accuracy"),
         int(about.get("scratch_held_out", 0)),
     )  # fmt: skip
-    known = scores[["layer", "depth_fraction", *NEEDED]].to_dataframe().reset_index()
-    return candidates(known[known["layer"] != ""], case)
+    table = scores[["layer", "depth_fraction", *NEEDED]].to_dataframe().reset_index()
+    return candidates(table[table["layer"] != ""], case)
 
 
 def most_samples(scores: xr.Dataset, calibration: Calibration | None = None) -> int:

@@ -140,11 +140,11 @@ def recommend(
         by, n = predictions.attrs["scratch_growth"], scratch.n_held_out
         measured = (scratch.accuracy, *accuracy_interval(scratch.accuracy, n))
         expected, lower, upper = (raised(float(accuracy), by, n) for accuracy in measured)
-        own = {
+        scratch_row = {
             "source": SCRATCH, "protocol": SCRATCH, "depth": 0, "depths": scratch.depths, "params": scratch.params,
             "flops": scratch.flops, "expected_accuracy": expected, "lower": lower, "upper": upper,
         }  # fmt: skip
-        rows = pd.concat([rows, pd.DataFrame([own])], ignore_index=True)
+        rows = pd.concat([rows, pd.DataFrame([scratch_row])], ignore_index=True)
         rows = rows.sort_values(["flops", "depth", "source"], kind="stable")
     if rows.empty:
         raise SourceError("No source has an expected accuracy at any depth, and there is no scratch network to rank")

@@ -41,23 +41,23 @@ def agreement(predictions: xr.Dataset, names: Sequence[str]) -> Agreement:
     accuracy = predictions["expected_accuracy"].to_numpy()
     rows = [i for i, row in enumerate(accuracy) if np.isfinite(row).any()]
     columns = [int(np.nanargmax(accuracy[i])) for i in rows]
-    found = Agreement(len(rows))
+    correlations = Agreement(len(rows))
     for name in names:
         values = predictions[name].to_numpy().astype(np.float64)
         per_source = values.ndim == 1
         if not per_source and np.array_equal(values, accuracy, equal_nan=True):
             continue
         chosen = values[rows] if per_source else values[rows, columns]
-        found.over_sources[name] = _tau(chosen, accuracy[rows, columns])
+        correlations.over_sources[name] = _tau(chosen, accuracy[rows, columns])
         within = [math.nan] if per_source else [_tau(values[i], accuracy[i]) for i in rows]
         told = [tau for tau in within if not math.isnan(tau)]
-        found.over_depths[name] = float(np.mean(told)) if told else math.nan
-    return found
+        correlations.over_depths[name] = float(np.mean(told)) if told else math.nan
+    return correlations
 
 
 def _tau(score: np.ndarray, accuracy: np.ndarray) -> float:
     """Weighted τ over the pairs of which both are known; NaN for fewer than `FEWEST`, or where one is constant."""
-    known = np.isfinite(score) & np.isfinite(accuracy)
-    if known.sum() < FEWEST:
+    finite = np.isfinite(score) & np.isfinite(accuracy)
+    if finite.sum() < FEWEST:
         return math.nan
-    return float(weightedtau(score[known], accuracy[known]).statistic)
+    return float(weightedtau(score[finite], accuracy[finite]).statistic)

@@ -52,18 +52,18 @@ class Comparison:
         Pairs whose number means nothing count only where a layer has no others. In a network that is compared with
         itself a layer is not its own closest.
         """
-        found = []
+        nearest = []
         for measure, rows in self.table.groupby("measure", sort=False):
             # In the direction in which more is more similar.
             rows = rows.assign(order=rows["value"] * (-1 if str(measure).endswith("_imbalance") else 1))
             for layer, pairs in rows.groupby("layer_x", sort=False):
                 others = pairs[pairs["layer_y"] != layer] if self.x == self.y else pairs
-                known = others.dropna(subset="order").sort_values(
+                ordered = others.dropna(subset="order").sort_values(
                     ["informative", "order"], ascending=False, kind="stable"
                 )
                 blank = {"measure": measure, "layer_x": layer, "layer_y": "", "value": math.nan, "informative": False}
-                found.append(known.iloc[0].drop("order").to_dict() if len(known) else blank)
-        return pd.DataFrame(found, columns=self.table.columns)
+                nearest.append(ordered.iloc[0].drop("order").to_dict() if len(ordered) else blank)
+        return pd.DataFrame(nearest, columns=self.table.columns)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain lists and mappings; numbers have six decimals, what is not finite is None."""
@@ -115,7 +115,7 @@ class Comparison:
 def _rows(measure: str, array: xr.DataArray) -> pd.DataFrame:
     """Return a row for every pair of layers, a column for everything that can be known of it."""
     pairs = pd.MultiIndex.from_product([array["layer_x"].to_numpy(), array["layer_y"].to_numpy()])
-    known = {
+    columns = {
         name: array[name].to_numpy().ravel() if name in array.coords else np.full(array.size, math.nan)
         for name in _KNOWN
     }
@@ -125,6 +125,6 @@ def _rows(measure: str, array: xr.DataArray) -> pd.DataFrame:
             "layer_x": pairs.get_level_values(0),
             "layer_y": pairs.get_level_values(1),
             "value": array.to_numpy().ravel(),
-            **known,
+            **columns,
         }
     )

@@ -125,11 +125,11 @@ def similarity_dataset(results: Mapping[str, xr.DataArray], attributes: Mapping[
     """
     variables: dict[str, Any] = {}
     for measure, array in results.items():
-        known = [name for name, coordinate in array.coords.items() if coordinate.dims == array.dims]
+        per_cell = [name for name, coordinate in array.coords.items() if coordinate.dims == array.dims]
         about = {name: value for name, value in array.attrs.items() if name not in _provenance()}
-        variables[measure] = array.drop_vars(known).copy(deep=False)  # whose attributes are its own
+        variables[measure] = array.drop_vars(per_cell).copy(deep=False)  # whose attributes are its own
         variables[measure].attrs = about
-        for name in known:
+        for name in per_cell:
             long_name = f"{array.attrs['long_name']}, {array[name].attrs['long_name']}"
             attrs = {**array[name].attrs, "long_name": long_name}
             variables[f"{measure}_{name}"] = (array.dims, array[name].to_numpy(), attrs)
@@ -145,7 +145,7 @@ def parameter_array(
         coords={
             "layer": list(layers),
             "depth": ("layer", np.arange(1, len(layers) + 1)),
-            **{name: ("layer", np.asarray(known)) for name, known in coordinates.items()},
+            **{name: ("layer", np.asarray(column)) for name, column in coordinates.items()},
         },
         dims="layer",
         name="transferability",
@@ -202,19 +202,19 @@ def to_dataset(
         "layer": padded(([stage.layer for stage in unit.stages] for unit in units), "", object),
         "params": padded(([stage.params for stage in unit.stages] for unit in units), -1, np.int64),
         "flops": padded(([stage.flops for stage in unit.stages] for unit in units), np.nan),
-        "depth_fraction": padded((np.arange(1, kept + 1) / kept for kept, _ in stages), np.nan),
+        "depth_fraction": padded((np.arange(1, n_stages + 1) / n_stages for n_stages, _ in stages), np.nan),
     }
     over_sources: dict[str, Any] = {
         "network_params": np.array([unit.stages[-1].params for unit in units], np.int64),
         **(baselines or {}),
     }
     for name in units[0].scores if units else ():
-        own = SCORES[name].needs == "source_probabilities"
-        found = {name: [unit.scores[name] for unit in units]}
+        per_source = SCORES[name].needs == "source_probabilities"
+        variables = {name: [unit.scores[name] for unit in units]}
         if name in units[0].standard_errors:
-            found[f"{name}_standard_error"] = [unit.standard_errors[name] for unit in units]
-        for variable, arrays in found.items():
-            if own:
+            variables[f"{name}_standard_error"] = [unit.standard_errors[name] for unit in units]
+        for variable, arrays in variables.items():
+            if per_source:
                 over_sources[variable] = np.array(arrays, np.float64)
             else:
                 over_depths[variable] = padded(arrays, np.nan)
@@ -309,17 +309,17 @@ def _attributes(name: str, attributes: Mapping[str, Any]) -> dict[str, str]:
     if name in SCORES:
         score = SCORES[name]
         named = re.fullmatch(r"(?P<title>.*) \((?P<units>nats.*)\)", score.title)
-        own = " Of the source's own predictions, so the same at every depth." * (score.needs == "source_probabilities")
+        note = " Of the source's own predictions, so the same at every depth." * (score.needs == "source_probabilities")
         return {
             "long_name": named["title"] if named else score.title, "units": named["units"] if named else "1",
-            "description": f"{score.title}; higher is better.{own}", "range": score.range, "paper": score.paper,
+            "description": f"{score.title}; higher is better.{note}", "range": score.range, "paper": score.paper,
         }  # fmt: skip
     if of in SCORES:
         draws = f"{attributes.get('uncertainty', 'some')} stratified draws of {KEPT:.0%} without replacement"
         how = "that of a share of the images" if of in ACCURACIES else f"delete-d jackknife, {draws}"
-        known = _attributes(of, attributes)
+        score_attrs = _attributes(of, attributes)
         return {
-            "long_name": f"{known['long_name']}, standard error", "units": known["units"],
+            "long_name": f"{score_attrs['long_name']}, standard error", "units": score_attrs["units"],
             "description": f"Standard error of {of} over images: {how}.",
         }  # fmt: skip
     unit, long_name, description = _MEANINGS[name]

@@ -210,8 +210,8 @@ class Measurement:
 
 def _best(table: pd.DataFrame, within: list[str]) -> pd.DataFrame:
     """Return the row with the highest accuracy for each combination of the columns `within`, in the table's order."""
-    known = table.dropna(subset="accuracy").sort_values("accuracy", ascending=False, kind="stable")
-    return known.drop_duplicates(within).sort_values(within, key=_place)
+    ordered = table.dropna(subset="accuracy").sort_values("accuracy", ascending=False, kind="stable")
+    return ordered.drop_duplicates(within).sort_values(within, key=_place)
 
 
 def _variant(runs: pd.DataFrame) -> pd.Series:
@@ -223,9 +223,9 @@ def _place(column: pd.Series) -> pd.Series:
     """Return what a column is sorted by."""
     if column.name != "protocol":
         return column
-    known = {name: f"{number:02d}" for number, name in enumerate(PROTOCOLS)}
+    places = {name: f"{number:02d}" for number, name in enumerate(PROTOCOLS)}
     # A variant follows its protocol.
-    return column.map(lambda name: known.get(str(name).split(" ")[0], "") + str(name))
+    return column.map(lambda name: places.get(str(name).split(" ")[0], "") + str(name))
 
 
 def _cost(value: float) -> str:

@@ -239,13 +239,13 @@ def over_seeds(layers: pd.DataFrame) -> pd.DataFrame:
 
 def _order(rows: pd.DataFrame) -> tuple[Any, ...]:
     """Return the cell of one transfer's layers, the most and the least transferable, and the place of the first."""
-    known = rows[np.isfinite(rows["transferability"])].set_index("layer")["transferability"]
+    finite = rows[np.isfinite(rows["transferability"])].set_index("layer")["transferability"]
     first = rows.loc[rows["depth"].idxmin(), "transferability"]
     return (
         *rows.iloc[0][CELL],
-        known.idxmax() if len(known) else "",
-        known.idxmin() if len(known) else "",
-        1.0 + (known > first).sum() if math.isfinite(first) else math.nan,
+        finite.idxmax() if len(finite) else "",
+        finite.idxmin() if len(finite) else "",
+        1.0 + (finite > first).sum() if math.isfinite(first) else math.nan,
         len(rows),
     )
 

@@ -114,21 +114,21 @@ class Ranking:
     def caveats(self) -> str:
         """How sure the answer is, in words; empty where there is nothing to compare it with."""
         best, others = self.best, self.recommendations[1:]
-        found = []
+        sentences = []
         chance = self.scores.attrs.get("largest_class", 0.0)
         if best.interval[0] <= chance:
-            found.append(
+            sentences.append(
                 f"That is not clearly better than always guessing the largest class ({chance:.3f}): too few images to "
                 "choose by."
             )
         if best.tied_with:
-            found.append(f"These images cannot tell it apart from: {', '.join(best.tied_with)}.")
+            sentences.append(f"These images cannot tell it apart from: {', '.join(best.tied_with)}.")
         elif others and best.beats_next is not None:
             sure = f"{best.beats_next:.2f}" if best.beats_next < 0.995 else "over 0.99"
-            found.append(f"It is really more accurate than the next, {others[0].source}, with probability {sure}.")
+            sentences.append(f"It is really more accurate than the next, {others[0].source}, with probability {sure}.")
         if best.layer is not None and any(pick.layer is None and pick.source in best.tied_with for pick in others):
-            found.append("So it may be no better than training from scratch.")
-        return " ".join(found)
+            sentences.append("So it may be no better than training from scratch.")
+        return " ".join(sentences)
 
     @property
     def verdict(self) -> str:

@@ -54,12 +54,12 @@ def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
         if len(last):
             text += f" Kept to its last layer, {last['expected_accuracy'].item():.3f} is expected;"
     others = rows[rows["protocol"] != pick.protocol]
-    found = []
-    for protocol, own in others.groupby("protocol", sort=False):
-        best = own.loc[own["expected_accuracy"].idxmax()]
-        found.append(f"{best['expected_accuracy']:.3f} after {best['layer']} by {protocol}")
-    if found:
-        text += f" {'at best' if text.endswith(';') else 'At best'} {' and '.join(found)}."
+    alternatives = []
+    for protocol, cuts in others.groupby("protocol", sort=False):
+        best = cuts.loc[cuts["expected_accuracy"].idxmax()]
+        alternatives.append(f"{best['expected_accuracy']:.3f} after {best['layer']} by {protocol}")
+    if alternatives:
+        text += f" {'at best' if text.endswith(';') else 'At best'} {' and '.join(alternatives)}."
     return text[:-1] + "." if text.endswith(";") else text
 
 

@@ -10,18 +10,6 @@ Size = int | Literal["all"]
 ALL: Literal["all"] = "all"
 
 
-def check_arguments(samples: Any, batch_size: Any, seed: Any, reference: Any) -> tuple[int, int, int]:
-    """Return the numbers among these arguments of `rank`; raise InputError when one is of another kind."""
-    named = (("samples", samples, 1), ("batch_size", batch_size, 1), ("seed", seed, 0))
-    samples, batch_size, seed = (check_whole(name, value, least) for name, value, least in named)
-    if not isinstance(reference, str):
-        raise InputError(
-            "Expected `reference` to be 'compact', 'own', the name of a source in the zoo or a checkpoint file, but "
-            f"got {type(reference).__name__}; put a network of your own into the zoo and pass its name"
-        )
-    return samples, batch_size, seed
-
-
 def check_numbers(samples_per_class: Any, depths: Any = ALL, **counts: Any) -> None:
     """Raise InputError unless the counts are whole numbers above 0, and the others lists of whole numbers."""
     for name, value in counts.items():

@@ -27,10 +27,10 @@ def failure(name: str, error: BaseException, batch_size: int, what: str = "") ->
     """Take note of an error of a source, or of `what` was done with it; an interrupt goes on its way."""
     if is_interrupt(error):
         raise KeyboardInterrupt from error
-    found = Failure(what or name, describe(name, error, batch_size))
-    logger.warning("%s failed: %s", found.source, found.error)
+    record = Failure(what or name, describe(name, error, batch_size))
+    logger.warning("%s failed: %s", record.source, record.error)
     logger.debug("%s", traceback.format_exc())
-    return found
+    return record
 
 
 def describe(name: str, error: BaseException, batch_size: int) -> str:

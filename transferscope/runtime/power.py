@@ -57,7 +57,7 @@ def carbon_intensity(country: str) -> CarbonIntensity:
             return CarbonIntensity(sources["world_average"], f"the world average ({sources['world_average_source']})")
     code = name.upper()
     if code not in mixes:
-        codes = {mix["country_name"].lower(): known for known, mix in mixes.items()}
+        codes = {mix["country_name"].lower(): key for key, mix in mixes.items()}
         meant = f" (did you mean '{codes[name]}'?)" if name in codes else near(code, mixes)
         raise InputError(
             f"Expected `country` to be '{WORLD}' or the ISO 3166 alpha-3 code of a country that CodeCarbon has data "
@@ -192,8 +192,8 @@ def _hardware(device: torch.device) -> list[Any]:
 def _found_by(tracker: Any) -> list[Any]:
     """Return the pieces of hardware that a tracker of CodeCarbon has found, which it shows as words alone."""
     tracker.get_detected_hardware()
-    found: list[Any] = tracker._hardware
-    return found
+    hardware: list[Any] = tracker._hardware
+    return hardware
 
 
 def _estimated_watts(cpu: Any) -> float | None:

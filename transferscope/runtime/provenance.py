@@ -31,12 +31,12 @@ class Provenance:
 
 def versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
     """Return the versions of Python and of packages, as far as they are installed: those that results depend on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in packages:
         for name in _DISTRIBUTIONS.get(package, (package,)):
             try:
-                found[package] = metadata.version(name)
+                installed[package] = metadata.version(name)
                 break
             except metadata.PackageNotFoundError:
                 continue
-    return found
+    return installed

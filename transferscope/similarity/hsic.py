@@ -73,8 +73,8 @@ def row_sums(kernels_x: Array, floors_x: Array, kernels_y: Array | None, floors_
     xp = array_namespace(kernels_x)
     if kernels_y is None:
         xy = _row_products(kernels_x, kernels_x)
-        own = xp.linalg.diagonal(xy)
-        return _without_rounding(RowSums(xy, own, own), floors_x, floors_x)
+        xx = xp.linalg.diagonal(xy)
+        return _without_rounding(RowSums(xy, xx, xx), floors_x, floors_x)
     xy = _row_products(kernels_x, kernels_y)
     rows = RowSums(xy, xp.vecdot(kernels_x, kernels_x).T, xp.vecdot(kernels_y, kernels_y).T)
     return _without_rounding(rows, floors_x, floors_y)

@@ -65,13 +65,13 @@ class Measure:
         """
         _check(xs, ys)
         defined = [[self._defined(layer) for layer in side] for side in (xs, ys)]
-        live_x, live_y = ([*compress(side, kept)] for side, kept in zip((xs, ys), defined, strict=True))
+        live_x, live_y = ([*compress(side, mask)] for side, mask in zip((xs, ys), defined, strict=True))
         if live_x and live_y:
             values = self.kernel(live_x, live_y, report)
             xp = array_namespace(values)
-            for axis, kept in enumerate(defined):
+            for axis, mask in enumerate(defined):
                 # Every layer has a place in the full matrix; that of one left out holds another's numbers for now.
-                places = [max(0, count - 1) for count in accumulate(map(int, kept))]
+                places = [max(0, count - 1) for count in accumulate(map(int, mask))]
                 values = xp.take(values, xp.asarray(places, device=device(values)), axis=axis)
             absent = xp.asarray([[not (x and y) for y in defined[1]] for x in defined[0]], device=device(values))
             values = xp.where(absent, xp.full_like(values, math.nan), values)

@@ -146,16 +146,16 @@ def _by_rows(layer: Representation, metric: str, rule: Callable[[Array, float, A
     xp = array_namespace(D)
     n = layer.n_samples
     tolerance = tie_tolerance(D, layer.n_features)
-    own = xp.eye(n, dtype=xp.bool, device=device(D))
+    diagonal = xp.eye(n, dtype=xp.bool, device=device(D))
     step = max(1, linalg.BLOCK // n)
     blocks = [slice(start, min(start + step, n)) for start in range(0, n, step)]
-    return xp.concat([rule(D[rows, :], tolerance, own[rows, :]) for rows in blocks], axis=0)
+    return xp.concat([rule(D[rows, :], tolerance, diagonal[rows, :]) for rows in blocks], axis=0)
 
 
-def _nearest(distances: Array, tolerance: float, own: Array, *, k: int) -> Array:
+def _nearest(distances: Array, tolerance: float, diagonal: Array, *, k: int) -> Array:
     """Whether a sample (column) is one of the `k` nearest of that of the row: exactly `k` in each row."""
     xp = array_namespace(distances)
-    distances = xp.where(own, xp.full_like(distances, xp.inf), distances)
+    distances = xp.where(diagonal, xp.full_like(distances, xp.inf), distances)
     farthest = xp.sort(distances, axis=1, stable=False)[:, k - 1 : k]
     nearer = distances < farthest - tolerance
     tied = (distances <= farthest + tolerance) & ~nearer
@@ -163,16 +163,16 @@ def _nearest(distances: Array, tolerance: float, own: Array, *, k: int) -> Array
     return nearer | (tied & (xp.cumulative_sum(xp.astype(tied, xp.int64), axis=1) <= places))
 
 
-def _shared_nearest(distances: Array, tolerance: float, own: Array) -> Array:
+def _shared_nearest(distances: Array, tolerance: float, diagonal: Array) -> Array:
     """Weights, summing to 1 in each row, of the nearest sample or samples."""
     xp = array_namespace(distances)
-    distances = xp.where(own, xp.full_like(distances, xp.inf), distances)
+    distances = xp.where(diagonal, xp.full_like(distances, xp.inf), distances)
     nearest = xp.astype(distances <= xp.min(distances, axis=1, keepdims=True) + tolerance, xp.float64)
     return nearest / xp.sum(nearest, axis=1, keepdims=True)
 
 
-def _ranks(distances: Array, tolerance: float, own: Array) -> Array:
+def _ranks(distances: Array, tolerance: float, diagonal: Array) -> Array:
     """Rank of each sample by distance, from 1, and 0 for the sample itself; float32 holds them exactly."""
     xp = array_namespace(distances)
     # The sample itself comes first, also before its duplicates.
-    return xp.astype(midranks(xp.where(own, xp.full_like(distances, -xp.inf), distances), tolerance), xp.float32)
+    return xp.astype(midranks(xp.where(diagonal, xp.full_like(distances, -xp.inf), distances), tolerance), xp.float32)

@@ -174,11 +174,11 @@ def derived(
     sides = (xs, derive), (ys, derive_y or derive)
     total = len(xs) + len(ys) + n_more
     report(0, total)
-    found = []
+    contributions = []
     for layer, rule in [(layer, rule) for side, rule in sides for layer in side]:
-        found.append(rule(layer))
-        report(len(found), total)
-    return found[: len(xs)], found[len(xs) :]
+        contributions.append(rule(layer))
+        report(len(contributions), total)
+    return contributions[: len(xs)], contributions[len(xs) :]
 
 
 def products(us: Sequence[Array], vs: Sequence[Array]) -> Array:

@@ -167,10 +167,10 @@ class MinibatchCKA:
             When `other` differs in `debiased`, `permutations` or `group`, or holds other layers; nothing is added then.
         """
         for name in ("debiased", "permutations", "group"):
-            own, theirs = getattr(self, name), getattr(other, name)
-            if own != theirs:
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours != theirs:
                 raise InputError(
-                    f"Expected `other` to have `{name}` {own!r} like this accumulator but got {theirs!r}; make both "
+                    f"Expected `other` to have `{name}` {ours!r} like this accumulator but got {theirs!r}; make both "
                     "with the same settings"
                 )
         if other._sums is not None:

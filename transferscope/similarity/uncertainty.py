@@ -121,13 +121,13 @@ def _jackknife(
             f"Expected at least {2 * GROUPS} images for the standard error of {MEASURES[measure].title}, a jackknife "
             f"over {GROUPS} groups, but got {n}; take more images, or leave `standard_error` out"
         )
-    found = []
+    replicates = []
     for left_out, report in zip(np.array_split(rng.permutation(n), GROUPS), reports, strict=True):
-        kept = np.setdiff1d(np.arange(n), left_out)
-        rows = backend.from_numpy(_rows(kept, group), like=xs[0].like)
+        images = np.setdiff1d(np.arange(n), left_out)
+        rows = backend.from_numpy(_rows(images, group), like=xs[0].like)
         subsets = [[layer.subset(rows) for layer in side] for side in ((xs,) if ys is xs else (xs, ys))]
-        found.append(backend.to_numpy(MEASURES[measure].pairs(subsets[0], subsets[-1], report)))
-    deviations = np.stack(found) - np.mean(found, axis=0)
+        replicates.append(backend.to_numpy(MEASURES[measure].pairs(subsets[0], subsets[-1], report)))
+    deviations = np.stack(replicates) - np.mean(replicates, axis=0)
     return np.sqrt((GROUPS - 1) / GROUPS * np.sum(deviations**2, axis=0))
 
 

@@ -136,8 +136,8 @@ def _representatives(layer: Layer, codes: np.ndarray) -> np.ndarray:
     chosen, stop = [], 0
     for count in np.bincount(codes):
         start, stop = stop, stop + count
-        kept = min(count, max(2, math.ceil(count * _SEARCHED / len(codes))))
-        chosen.append(order[start + np.floor((np.arange(kept) + 0.5) * count / kept).astype(np.int64)])
+        quota = min(count, max(2, math.ceil(count * _SEARCHED / len(codes))))
+        chosen.append(order[start + np.floor((np.arange(quota) + 0.5) * count / quota).astype(np.int64)])
     return np.concatenate(chosen)
 
 

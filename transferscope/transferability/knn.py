@@ -160,6 +160,6 @@ def _share_of_greatest(scores: Array, targets: Array, tie: float) -> float:
     """Share of samples whose own class scores higher than every other, by more than `tie`."""
     xp = array_namespace(scores, targets)
     lowest = xp.full_like(scores, -math.inf)
-    own = xp.max(xp.where(targets > 0, scores, lowest), axis=1)
+    true_scores = xp.max(xp.where(targets > 0, scores, lowest), axis=1)
     other = xp.max(xp.where(targets > 0, lowest, scores), axis=1)
-    return float(xp.mean(xp.astype(own > other + tie, xp.float64)))
+    return float(xp.mean(xp.astype(true_scores > other + tie, xp.float64)))

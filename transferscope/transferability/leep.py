@@ -62,10 +62,10 @@ def leep_from_codes(probabilities: Array, codes: np.ndarray) -> float:
     mass = xp.sum(probabilities, axis=0)
     joint = one_hot(codes, like=probabilities).T @ probabilities
     conditional = xp.where(mass > 0, joint / xp.where(mass > 0, mass, xp.ones_like(mass)), xp.zeros_like(joint))
-    own = xp.take(conditional, from_numpy(codes, like=probabilities), axis=0)
+    likelihoods = xp.take(conditional, from_numpy(codes, like=probabilities), axis=0)
     # A sample vouches for itself: with S(z) the sum of θ(z) over samples, its expected prediction is at least
     # Σ θ(z)²/S(z) >= (Σ θ(z))²/Σ S(z) = 1/n. So nothing underflows and no logarithm of small sums is needed.
-    return min(0.0, float(xp.mean(xp.log(xp.sum(own * probabilities, axis=1)))))
+    return min(0.0, float(xp.mean(xp.log(xp.sum(likelihoods * probabilities, axis=1)))))
 
 
 def nce(source_probabilities: Array, labels: Any) -> float:

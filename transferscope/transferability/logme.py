@@ -177,7 +177,7 @@ def _least_cost(model: _Model, n: int) -> Array:
         least.append(model.outside / (1 + float(xp.sum(model.means / model.values))))
     start, stop = math.log(min(least)) - 40, math.log(2 * model.values.shape[0] + 2) + 24
     grid = xp.arange(start, stop, _GRID_STEP, dtype=xp.float64, device=device(model.values))
-    coarse = _cost(model, n, grid, own=False)
+    coarse = _cost(model, n, grid, per_target=False)
     least_cost = xp.min(coarse, axis=0)
     # Rising on both sides: the directions of very different sizes that a layer may have each make a valley.
     beyond = xp.full_like(coarse[:1, :], math.inf)
@@ -191,11 +191,11 @@ def _least_cost(model: _Model, n: int) -> Array:
             middle = (low + high) / 2
             rises = _slope(model, n, middle) > 0
             low, high = xp.where(rises, low, middle), xp.where(rises, middle, high)
-        least_cost = xp.minimum(least_cost, _cost(model, n, (low + high) / 2, own=True))
+        least_cost = xp.minimum(least_cost, _cost(model, n, (low + high) / 2, per_target=True))
     return least_cost
 
 
-def _cost(model: _Model, n: int, log_penalties: Array, *, own: bool) -> Array:
+def _cost(model: _Model, n: int, log_penalties: Array, *, per_target: bool) -> Array:
     """½ n ln(2πe q/n) + ½ ln det(I + F Fᵀ/λ) with q = tᵀ (I + F Fᵀ/λ)⁻¹ t, for targets t and penalties λ.
 
     Parameters
@@ -204,8 +204,8 @@ def _cost(model: _Model, n: int, log_penalties: Array, *, own: bool) -> Array:
         Features and targets, and their n_samples.
     log_penalties
         ln λ, (n_penalties,); or one for every target, (n_classes,).
-    own
-        Which of the two.
+    per_target
+        Whether every target has a penalty of its own.
 
     Returns
     -------
@@ -217,11 +217,11 @@ def _cost(model: _Model, n: int, log_penalties: Array, *, own: bool) -> Array:
     inverse = 1 / (penalties[None, :] + model.values[:, None])
 
     def total(terms: Array) -> Array:
-        return xp.sum(inverse * terms, axis=0) if own else inverse.T @ terms
+        return xp.sum(inverse * terms, axis=0) if per_target else inverse.T @ terms
 
     schur = 1 + model.outside / penalties + xp.sum(inverse * model.means[:, None], axis=0)
     volume = xp.sum(xp.log1p(model.values[:, None] / penalties[None, :]), axis=0) + xp.log(schur)
-    if not own:
+    if not per_target:
         penalties, schur, volume = penalties[:, None], schur[:, None], volume[:, None]
     gap = model.ones - total(model.edges)
     left_over = model.rest + penalties * total(model.coordinates**2) + gap**2 / schur
@@ -233,12 +233,12 @@ def _slope(model: _Model, n: int, log_penalties: Array) -> Array:
     xp = array_namespace(model.values)
     penalties = xp.exp(log_penalties)
     inverse = 1 / (penalties[None, :] + model.values[:, None])
-    kept, fitted = penalties * inverse, model.values[:, None] * inverse
+    shrinkage, fitted = penalties * inverse, model.values[:, None] * inverse
     squares, means = model.coordinates**2, model.means[:, None]
     schur = 1 + model.outside / penalties + xp.sum(means * inverse, axis=0)
-    schur_slope = -model.outside / penalties - xp.sum(means * inverse * kept, axis=0)
+    schur_slope = -model.outside / penalties - xp.sum(means * inverse * shrinkage, axis=0)
     gap = model.ones - xp.sum(model.edges * inverse, axis=0)
-    gap_slope = xp.sum(model.edges * inverse * kept, axis=0)
-    left_over = model.rest + xp.sum(squares * kept, axis=0) + gap**2 / schur
-    slope = xp.sum(squares * kept * fitted, axis=0) + gap * (2 * gap_slope - gap * schur_slope / schur) / schur
+    gap_slope = xp.sum(model.edges * inverse * shrinkage, axis=0)
+    left_over = model.rest + xp.sum(squares * shrinkage, axis=0) + gap**2 / schur
+    slope = xp.sum(squares * shrinkage * fitted, axis=0) + gap * (2 * gap_slope - gap * schur_slope / schur) / schur
     return n * slope / left_over - xp.sum(fitted, axis=0) + schur_slope / schur

@@ -98,14 +98,14 @@ def score_source(
         Score name to (depths,), or to () where it needs probabilities: NaN without them.
     """
     codes = encode_labels(labels, len(labels))
-    own = needs_predictions(names)
-    of_layers = [name for name in names if name not in own]
-    found: dict[str, list[float]] = {name: [] for name in of_layers}
+    of_predictions = needs_predictions(names)
+    of_layers = [name for name in names if name not in of_predictions]
+    scores: dict[str, list[float]] = {name: [] for name in of_layers}
     for layer in layers if of_layers else ():
         for name, value in panel_from_layer(layer, codes, of_layers).items():
-            found[name].append(value)
-    arrays = {name: np.array(values) for name, values in found.items()}
-    for name in own:
-        known = probabilities is not None
-        arrays[name] = np.array(SCORES[name].function(probabilities, labels) if known else np.nan)
+            scores[name].append(value)
+    arrays = {name: np.array(values) for name, values in scores.items()}
+    for name in of_predictions:
+        has_probabilities = probabilities is not None
+        arrays[name] = np.array(SCORES[name].function(probabilities, labels) if has_probabilities else np.nan)
     return arrays

@@ -13,9 +13,9 @@ def principal_components(layer: Layer, limit: int) -> Array:
     the samples alone, so orthogonal maps of the features and another order of the samples change nothing.
     """
     xp = array_namespace(layer.centred.left)
-    kept = min(limit, layer.centred.singular_values.shape[0])
-    if kept == 0:
+    n_components = min(limit, layer.centred.singular_values.shape[0])
+    if n_components == 0:
         return layer.coordinates
-    left, s = layer.centred.left[:, :kept], layer.centred.singular_values[:kept]
+    left, s = layer.centred.left[:, :n_components], layer.centred.singular_values[:n_components]
     upright = xp.max(left, axis=0) >= -xp.min(left, axis=0)
     return left * xp.where(upright, s, -s)

@@ -88,11 +88,11 @@ def sfda_from_layer(
             f"Expected `labels` to name a class with at least 2 samples but all {members.shape[1]} classes have one; "
             "SFDA needs the spread within classes: take more samples or coarser classes"
         )
-    kept = min(n_components, layer.centred.singular_values.shape[0])
-    if kept == 0:
+    rank = min(n_components, layer.centred.singular_values.shape[0])
+    if rank == 0:
         return float(xp.sum(shares * xp.log(shares)))
 
-    points = layer.coordinates[:, :kept]
+    points = layer.coordinates[:, :rank]
     points = points / xp.sqrt(xp.sum(points**2) / layer.n_samples)
     classes = _Classes(members, sizes, from_numpy(codes, like=points))
     means, values, vectors = _within(points, classes)
@@ -133,8 +133,8 @@ def _log_likelihoods(
     white = vectors / xp.sqrt((1 - shrinkage) * values + shrinkage * mean_variance)
     centres = means @ white
     logits = (points @ white) @ centres.T - xp.sum(centres**2, axis=1) / 2 + xp.log(classes.sizes / n)
-    own = xp.sum(logits * classes.members, axis=1, keepdims=True)
-    rivals = xp.where(classes.members > 0, -xp.inf, logits - own)
+    true_logits = xp.sum(logits * classes.members, axis=1, keepdims=True)
+    rivals = xp.where(classes.members > 0, -xp.inf, logits - true_logits)
     best = xp.max(rivals, axis=1)
     against = best + xp.log(xp.sum(xp.exp(rivals - best[:, None]), axis=1))
     return -xp.logaddexp(xp.zeros_like(against), against)

@@ -125,18 +125,18 @@ def standard_errors(
     redrawn = [name for name in names if name not in errors]
     if not redrawn:
         return errors
-    found: dict[str, list[np.ndarray]] = {name: [] for name in redrawn}
-    kept = 0
+    replicates: dict[str, list[np.ndarray]] = {name: [] for name in redrawn}
+    draw_size = 0
     for drawn in stratified_draws(labels, draws, seed):
-        kept = len(drawn)
+        draw_size = len(drawn)
         layers = (Layer(_rows(array, drawn)) for array in features.values())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TransferscopeWarning)
-            own = None if probabilities is None else _rows(probabilities, drawn)
-            of_draw = score_source(layers, own, labels[drawn], redrawn)
+            draw_probabilities = None if probabilities is None else _rows(probabilities, drawn)
+            of_draw = score_source(layers, draw_probabilities, labels[drawn], redrawn)
         for name in redrawn:
-            found[name].append(of_draw[name])
-    return errors | {name: jackknife_standard_error(np.stack(found[name]), kept, n) for name in redrawn}
+            replicates[name].append(of_draw[name])
+    return errors | {name: jackknife_standard_error(np.stack(replicates[name]), draw_size, n) for name in redrawn}
 
 
 def _rows(array: Any, rows: np.ndarray) -> Any:

@@ -114,11 +114,11 @@ def make_demo(folder: Path, *, seed: int = 0, progress: bool = True, say: Callab
 
 def _is_finished(folder: Path, mark: dict[str, Any]) -> bool:
     try:
-        found = json.loads((folder / _MARKER).read_text())
-        files = found.pop("files")
+        recorded = json.loads((folder / _MARKER).read_text())
+        files = recorded.pop("files")
     except (OSError, ValueError, KeyError):
         return False
-    return found == mark and all((folder / file).is_file() for file in files)
+    return recorded == mark and all((folder / file).is_file() for file in files)
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:

@@ -127,9 +127,9 @@ def _array(name: str, values: Any) -> Any:
             raise InputError(
                 f"Expected `{name}` to hold numbers in every column but not so {', '.join(others)}; drop it"
             )
-        found = values.to_numpy()
+        array = values.to_numpy()
         # Columns of different kinds, or of pandas' own, that know missing values.
-        return values.to_numpy(np.float64, na_value=np.nan) if found.dtype == object else found
+        return values.to_numpy(np.float64, na_value=np.nan) if array.dtype == object else array
     return backend.from_torch(values) if array_api_compat.is_torch_array(values) else values
 
 
@@ -178,8 +178,8 @@ def read_features(path: str | Path, labels: str | Path | None = None) -> Feature
         raise InputError(
             f"Expected no file of labels beside {path}, which holds its own, but got {labels}; leave it out"
         )
-    found = _read(path, _npz if path.suffix == ".npz" else _netcdf)
-    return FeatureFile(found["features"], found["labels"], found.get("source_probabilities"))
+    arrays = _read(path, _npz if path.suffix == ".npz" else _netcdf)
+    return FeatureFile(arrays["features"], arrays["labels"], arrays.get("source_probabilities"))
 
 
 def _read_npy(path: Path) -> np.ndarray:

@@ -73,8 +73,8 @@ def dissect(net: nn.Module, layer: str, sample: Tensor, *, detached: bool = Fals
             in_prefix = side == "before" or id(tensor) in before or (side == "both" and not cut.is_cut)
             in_suffix = side == "after" or id(tensor) in after or (side == "never" and id(tensor) not in before)
         else:
-            own = {id(parameter) for parameter in module.parameters(recurse=False)}
-            in_prefix = side in ("before", "both") or (side == "never" and (not own or bool(own & before)))
+            param_ids = {id(parameter) for parameter in module.parameters(recurse=False)}
+            in_prefix = side in ("before", "both") or (side == "never" and (not param_ids or bool(param_ids & before)))
             in_suffix = side != "before"
         if in_prefix:
             anatomy.prefix.add(key)
@@ -103,11 +103,11 @@ def parameters_by_stage(net: nn.Module, layers: Sequence[str], sample: Tensor) -
         calls = trace(net, sample)
         nodes = {layer: _node(_find(net, layer, calls, False)) for layer in layers}
     left = {id(parameter): name for name, parameter in net.named_parameters()}
-    found = {}
+    names_by_layer = {}
     for layer, node in nodes.items():
         behind = parameters_behind(node) & left.keys()
-        found[layer] = [left.pop(parameter) for parameter in list(left) if parameter in behind]
-    return found
+        names_by_layer[layer] = [left.pop(parameter) for parameter in list(left) if parameter in behind]
+    return names_by_layer
 
 
 def copied(net: nn.Module) -> nn.Module:
@@ -208,6 +208,6 @@ def _sides(net: nn.Module, runs: dict[nn.Module, list[_Run]], moment: int) -> di
 def tensors_of(net: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
     """Yield key, owner, name and tensor of every parameter and buffer, those of a module with two paths once."""
     for path, module in net.named_modules():
-        own = {"recurse": False, "remove_duplicate": False}
-        for name, tensor in (*module.named_parameters(**own), *module.named_buffers(**own)):
+        options = {"recurse": False, "remove_duplicate": False}
+        for name, tensor in (*module.named_parameters(**options), *module.named_buffers(**options)):
             yield f"{path}.{name}" if path else name, module, name, tensor

@@ -157,10 +157,10 @@ def _truncated(net: nn.Module, layer: str, sample: Tensor, classes: int, seed: i
         return prefix, PooledHead(features, classes)
 
 
-def _redraw(net: nn.Module, fresh: nn.Module, kept: frozenset[str]) -> None:
-    """Give `net` the weights of `fresh`, but those `kept`."""
+def _redraw(net: nn.Module, fresh: nn.Module, kept_keys: frozenset[str]) -> None:
+    """Give `net` the weights of `fresh`, but those of `kept_keys`."""
     drawn: Mapping[str, Tensor] = fresh.state_dict()
-    wanted = {key: tensor for key, tensor in net.state_dict().items() if key not in kept}
+    wanted = {key: tensor for key, tensor in net.state_dict().items() if key not in kept_keys}
     differing = [key for key, tensor in wanted.items() if key not in drawn or drawn[key].shape != tensor.shape]
     if differing:
         raise SourceError(
@@ -175,10 +175,10 @@ def _renew_head(net: nn.Module, classes: int, sample: Tensor, seed: int, layer: 
     calls = trace(net, sample)
     call = classifier(calls)
     if call is None or not isinstance(call.module, nn.Linear):
-        found = f"a {type(call.module).__name__} ({call.layer})" if call else "none"
+        description = f"a {type(call.module).__name__} ({call.layer})" if call else "none"
         raise SourceError(
             f"Expected {type(net).__name__} to end in a linear classifier, which can be replaced by one with {classes} "
-            f"outputs, but found {found}; use the protocol 'truncate'"
+            f"outputs, but found {description}; use the protocol 'truncate'"
         )
     names = [each.layer for each in calls]
     if layer and names.index(layer) >= names.index(call.layer):

@@ -198,10 +198,10 @@ def prefix_keys(net: nn.Module, layer: str, sample: Tensor) -> frozenset[str]:
     Parameters and errors are those of `divide`.
     """
     with torch.inference_mode(False):
-        kept = dissect(net, layer, sample).prefix
-    own = {id(tensor) for key, _, _, tensor in tensors_of(net) if key in kept}
+        prefix = dissect(net, layer, sample).prefix
+    tensor_ids = {id(tensor) for key, _, _, tensor in tensors_of(net) if key in prefix}
     # A module with two paths has two keys for each tensor.
-    return frozenset(key for key, tensor in net.state_dict(keep_vars=True).items() if id(tensor) in own)
+    return frozenset(key for key, tensor in net.state_dict(keep_vars=True).items() if id(tensor) in tensor_ids)
 
 
 def join(net: nn.Module, prefix: Prefix, suffix: Suffix) -> None:
@@ -228,10 +228,10 @@ def _stopped(net: nn.Module, anatomy: Anatomy) -> Prefix:
     return Prefix(first, anatomy.path, anatomy.call, anatomy.flops)
 
 
-def _strip(net: nn.Module, kept: Set[str], constant: Set[str]) -> None:
-    """Take away every parameter and buffer that is not `kept`; of these, `constant` ones stay as plain values."""
+def _strip(net: nn.Module, kept_keys: Set[str], constant: Set[str]) -> None:
+    """Take away every parameter and buffer not in `kept_keys`; of these, `constant` ones stay as plain values."""
     for key, module, name, tensor in list(tensors_of(net)):
-        if key in kept:
+        if key in kept_keys:
             continue
         if key in constant:
             delattr(module, name)
@@ -261,10 +261,10 @@ def _check(net: nn.Module, prefix: Prefix, suffix: Suffix, layer: str, sample: T
 
 def _problem(suffix: Suffix, activation: Tensor, expected: Tensor) -> str | None:
     try:
-        found = suffix(activation)
+        output = suffix(activation)
     except Exception as error:  # whatever the network makes of it
         return f"what comes after it does not run on that output alone ({type(error).__name__}: {error})"
     room = _TOLERANCE * float(expected.abs().max())
-    if found.shape == expected.shape and torch.allclose(found, expected, rtol=0, atol=room, equal_nan=True):
+    if output.shape == expected.shape and torch.allclose(output, expected, rtol=0, atol=room, equal_nan=True):
         return None
     return "what comes after it depends on more than that output, or on chance in evaluation mode"

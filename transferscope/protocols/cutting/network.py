@@ -104,8 +104,8 @@ class CutNetwork(nn.Module):
         """
         if self.prefix is not None:
             raise InputError(f"Expected a network that is trained as a whole, but {self.protocol!r} freezes a part")
-        found = parameters_by_stage(self.rest, self._stages, self._sample())
-        return {layer: [f"rest.{name}" for name in names] for layer, names in found.items()}
+        names_by_layer = parameters_by_stage(self.rest, self._stages, self._sample())
+        return {layer: [f"rest.{name}" for name in names] for layer, names in names_by_layer.items()}
 
     @property
     def params(self) -> int:

@@ -93,9 +93,9 @@ class FullNetworkEmbedding(TransformerMixin, BaseEstimator):
         if not self.negative <= self.positive:
             raise InputError(f"Expected `negative` at most `positive`, but got {self.negative} and {self.positive}")
         layers = _matrices(X)
-        kept = _count(self.layers, len(layers), side_by_side=not _is_layers(X))
+        n_layers = _count(self.layers, len(layers), side_by_side=not _is_layers(X))
         self.widths_ = [layer.shape[1] for layer in layers]
-        self.statistics_ = [statistics(layer) for layer in layers[-kept:]]
+        self.statistics_ = [statistics(layer) for layer in layers[-n_layers:]]
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -111,10 +111,10 @@ class FullNetworkEmbedding(TransformerMixin, BaseEstimator):
         widths = [layer.shape[1] for layer in layers]
         if widths != self.widths_:
             raise InputError(f"Expected layers of {self.widths_} features, as fitted to, but got {widths}")
-        kept = layers[-len(self.statistics_) :]
-        own = self.standardize == "split"
-        pairs = [statistics(layer) for layer in kept] if own else self.statistics_
-        return np.hstack([self._discretised(layer, *pair) for layer, pair in zip(kept, pairs, strict=True)])
+        last_layers = layers[-len(self.statistics_) :]
+        per_split = self.standardize == "split"
+        pairs = [statistics(layer) for layer in last_layers] if per_split else self.statistics_
+        return np.hstack([self._discretised(layer, *pair) for layer, pair in zip(last_layers, pairs, strict=True)])
 
     def _discretised(self, layer: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
         scores = (layer - mean) / deviation

@@ -229,15 +229,15 @@ class LinearHead:
 
     def loss(self, features: np.ndarray, labels: np.ndarray) -> float:
         """Return the mean log loss, or the mean of the hinge losses summed over the classes."""
-        own = labels[:, None] == self.model.classes_
+        one_hot = labels[:, None] == self.model.classes_
         if isinstance(self.model, LogisticRegression):
             # A class that was not fitted to has probability 0; its finite loss is the same for every C.
-            probability = np.sum(self.model.predict_proba(features) * own, axis=1)
+            probability = np.sum(self.model.predict_proba(features) * one_hot, axis=1)
             return float(-np.mean(np.log(np.maximum(probability, np.finfo(np.float64).tiny))))
         margins = self.model.decision_function(features)
         if margins.ndim == 1:
             margins = np.stack([-margins, margins], axis=1)
-        return float(np.mean(np.sum(np.maximum(0.0, 1.0 - np.where(own, margins, -margins)), axis=1)))
+        return float(np.mean(np.sum(np.maximum(0.0, 1.0 - np.where(one_hot, margins, -margins)), axis=1)))
 
 
 def warn_unconverged(head: "LinearHead | _NearestMean") -> None:

@@ -48,7 +48,9 @@ class Learner(ABC):
         )
         trained = {parameter for name, parameter in net.named_parameters() if factors[name]}
         self._still = [
-            module for module in net.modules() if (own := set(module.parameters())) and trained.isdisjoint(own)
+            module
+            for module in net.modules()
+            if (module_parameters := set(module.parameters())) and trained.isdisjoint(module_parameters)
         ]
         groups: dict[float, list[Tensor]] = {}
         for name, parameter in parameters.items():
@@ -118,9 +120,9 @@ def learning_rate_factors(net: nn.Module, rates: Mapping[str, float] | None) -> 
     factors, matched = {}, set()
     for name, parameter in net.named_parameters():
         parts = name.split(".")
-        found = [prefix for i in range(len(parts) + 1) if (prefix := ".".join(parts[:i])) in rates]
-        matched.update(found)
-        factors[name] = float(rates[found[-1]]) if found else 1.0
+        prefixes = [prefix for i in range(len(parts) + 1) if (prefix := ".".join(parts[:i])) in rates]
+        matched.update(prefixes)
+        factors[name] = float(rates[prefixes[-1]]) if prefixes else 1.0
         if not parameter.requires_grad:
             factors[name] = 0.0
     if unknown := sorted(set(rates) - matched):
@@ -135,10 +137,10 @@ def learning_rate_factors(net: nn.Module, rates: Mapping[str, float] | None) -> 
 
 def assign(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy weights into the parameters and buffers of these names."""
-    own = dict(tensors(net))
+    tensors_by_name = dict(tensors(net))
     with torch.no_grad():
         for name, value in weights.items():
-            own[name].copy_(value)
+            tensors_by_name[name].copy_(value)
 
 
 def tensors(net: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -118,8 +118,8 @@ class Loop:
         list of TrainingRecord or SourceError
             The error of a member whose loss became NaN or infinite; the weights of its network mean nothing.
         """
-        if state is not None and (kept := state.read(self._learner.device)) is not None:
-            self._go_on_from(kept)
+        if state is not None and (saved_state := state.read(self._learner.device)) is not None:
+            self._go_on_from(saved_state)
         with deterministic_kernels():
             self._settle()
             while self._going:
@@ -227,13 +227,13 @@ class Loop:
             "optimiser": self._learner.optimiser.state_dict(),
         }
 
-    def _go_on_from(self, kept: Mapping[str, Any]) -> None:
+    def _go_on_from(self, saved_state: Mapping[str, Any]) -> None:
         (run,) = self._runs
-        for target, values in ((self, kept["loop"]), (run, kept["run"])):
+        for target, values in ((self, saved_state["loop"]), (run, saved_state["run"])):
             for name, value in values.items():
                 setattr(target, name, value)
-        assign(run.member.net, kept["weights"])
-        self._learner.optimiser.load_state_dict(kept["optimiser"])
+        assign(run.member.net, saved_state["weights"])
+        self._learner.optimiser.load_state_dict(saved_state["optimiser"])
 
 
 def _begun(member: Member, learner: Learner, recipe: Recipe) -> _Run:

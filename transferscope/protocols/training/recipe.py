@@ -61,9 +61,11 @@ class Recipe:
                 raise InputError(f"Expected `{name}` to be at least 0 and below 1, but got {getattr(self, name)}")
         if not 0 <= self.weight_decay < math.inf:
             raise InputError(f"Expected `weight_decay` to be 0 or a positive number, but got {self.weight_decay}")
-        for name, known in (("optimiser", OPTIMISERS), ("precision", PRECISIONS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise InputError(f"Expected `{name}` to be one of {', '.join(known)}, but got {getattr(self, name)!r}")
+        for name, choices in (("optimiser", OPTIMISERS), ("precision", PRECISIONS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"Expected `{name}` to be one of {', '.join(choices)}, but got {getattr(self, name)!r}"
+                )
 
     @property
     def limit_s(self) -> float:

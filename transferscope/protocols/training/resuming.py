@@ -38,10 +38,10 @@ class StateFile:
         if not self._path.exists():
             return None
         try:
-            kept = torch.load(self._path, map_location=device, weights_only=True)
-            if kept["of"] != self._run:
+            checkpoint = torch.load(self._path, map_location=device, weights_only=True)
+            if checkpoint["of"] != self._run:
                 raise ValueError("it belongs to another run")
-            state: dict[str, Any] = kept["state"]
+            state: dict[str, Any] = checkpoint["state"]
         except Exception as error:  # torch.load fails in many ways on bytes that are not its own.
             reason = str(error).partition("\n")[0] or type(error).__name__
             warnings.warn(

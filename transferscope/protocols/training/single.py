@@ -142,8 +142,8 @@ def relative_gradient_norms(
     with evaluating(net), deterministic_kernels():
         for batch, truth in batches:
             loss = nn.functional.cross_entropy(net(batch.to(device)), truth.to(device))
-            found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
-            of = dict(zip(parameters, found, strict=True))
+            batch_gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+            of = dict(zip(parameters, batch_gradients, strict=True))
             for group, names in groups.items():
                 gradients[group] = gradients[group] + _norm(of[name] for name in names) / len(batches)
     norms = {group: float(norm) for group, norm in gradients.items()}

@@ -117,7 +117,7 @@ class _Stack(Learner):
             parameter.data = parameter.data[chosen]
             state = self.optimiser.state.get(parameter, {})
             # AdamW counts its steps in a tensor of its own, the same for all.
-            state.update({name: kept[chosen] for name, kept in state.items() if kept.shape == shape})
+            state.update({name: tensor[chosen] for name, tensor in state.items() if tensor.shape == shape})
         self._buffers = {name: buffer[chosen] for name, buffer in self._buffers.items()}
 
     def _logits(self, inputs: Tensor) -> Tensor:

@@ -244,10 +244,10 @@ def selected(table: pd.DataFrame, **chosen: Any) -> pd.DataFrame:
         When there is none; the message names what there is.
     """
     for column, value in chosen.items():
-        known = table[column].unique()
-        if value not in known:
+        choices = table[column].unique()
+        if value not in choices:
             raise InputError(
-                f"Expected `{column}` to be one of {', '.join(map(str, known)) or 'none'}, but got {value!r}"
+                f"Expected `{column}` to be one of {', '.join(map(str, choices)) or 'none'}, but got {value!r}"
             )
         table = table[table[column] == value]
     return table

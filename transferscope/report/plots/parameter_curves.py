@@ -197,14 +197,14 @@ def _depth_line(ax: Axes, line: pd.DataFrame, style: dict[str, Any]) -> None:
     values = line["transferability"].where(np.isfinite(line["transferability"]))
     bare = {key: value for key, value in style.items() if key not in ("marker", "markersize")}
     _line(ax, values, line["error"], bare)
-    known = values.notna()
+    finite = values.notna()
     infinite = np.isinf(line["transferability"])
     said = [
         f"{what} · {layer}: {value:.3g}".removeprefix(" · ")
         for what, layer, value in zip(line["what"], line["layer"], line["transferability"], strict=True)
     ]
-    shown = [text for text, keep in zip(said, known, strict=True) if keep]
-    draw_line(ax, line.index[known], values[known], shown, {**style, "linestyle": "none"})
+    shown = [text for text, keep in zip(said, finite, strict=True) if keep]
+    draw_line(ax, line.index[finite], values[finite], shown, {**style, "linestyle": "none"})
     if infinite.any():
         top = np.full(int(infinite.sum()), 0.98)
         over = {"transform": ax.get_xaxis_transform(), "color": style["color"], **_INFINITE}

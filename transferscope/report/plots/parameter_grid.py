@@ -82,8 +82,8 @@ def parameter_heatmap(
             logarithmic(bar.ax)
         texts = [
             f"{source} on {target} · {layer}: {value:.3g}"
-            for layer, own in zip(rows.drop_duplicates("depth").sort_values("depth")["layer"], values, strict=True)
-            for target, value in zip(columns, own, strict=True)
+            for layer, row in zip(rows.drop_duplicates("depth").sort_values("depth")["layer"], values, strict=True)
+            for target, value in zip(columns, row, strict=True)
         ]
         hover(ax.collections[0], texts)
         infinite = np.isinf(values)

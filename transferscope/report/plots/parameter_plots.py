@@ -32,14 +32,14 @@ def figures(result: ParameterTransfer) -> dict[str, Figure]:
     dict of str to matplotlib.figure.Figure
         File name to picture: transferability-<source>-heatmap.png, -depth.png and -steps.png.
     """
-    found = {}
+    pictures = {}
     with styled("notebook"):
         for source in sorted(result.layers["source"].unique()):
             layers = result.layers[result.layers["source"] == source]
-            found[f"transferability-{source}-heatmap.png"] = _heatmap_figure(layers, source)
-            found[f"transferability-{source}-depth.png"] = _depth_figure(layers, source)
-            found[f"transferability-{source}-steps.png"] = _steps_figure(result.trajectory, source)
-    return found
+            pictures[f"transferability-{source}-heatmap.png"] = _heatmap_figure(layers, source)
+            pictures[f"transferability-{source}-depth.png"] = _depth_figure(layers, source)
+            pictures[f"transferability-{source}-steps.png"] = _steps_figure(result.trajectory, source)
+    return pictures
 
 
 def _heatmap_figure(layers: pd.DataFrame, source: str) -> Figure:

@@ -39,11 +39,11 @@ def chosen(
 ) -> tuple[pd.DataFrame, dict[str, str], str]:
     """Return rows over seeds at one number of images for each target, the targets' labels, and a line for titles."""
     rows = selected(layers, source=source)
-    sizes = {target: set(own["samples_per_class"]) for target, own in rows.groupby("target")}
+    sizes = {target: set(group["samples_per_class"]) for target, group in rows.groupby("target")}
     common = set.intersection(*sizes.values())
     rows = over_seeds(selected(rows, criterion=criterion))
     if samples_per_class is None and not common:
-        most = {target: max(own) for target, own in sizes.items()}
+        most = {target: max(counts) for target, counts in sizes.items()}
         rows = rows[rows["samples_per_class"] == rows["target"].map(most)]
         return rows, {target: f"{short(target)} ({size})" for target, size in most.items()}, "(images of each class)"
     size = max(common) if samples_per_class is None else samples_per_class

@@ -64,14 +64,14 @@ def source_depth(
         As in `ranking`; when there is no source or no such protocol.
     """
     cuts = cuts_of(ranking)
-    own = {source: protocol or known for source, known in protocols_of(ranking).items()}
-    if not own:
+    protocols = {source: protocol or recommended for source, recommended in protocols_of(ranking).items()}
+    if not protocols:
         raise InputError("Expected `ranking` to have a source with an expected accuracy, but it has none")
     if protocol is not None:
         selected(cuts, protocol=protocol)
-    shown = list(own)[:_MOST_ROWS]
+    shown = list(protocols)[:_MOST_ROWS]
     names = [short(source, longest(context)) for source in shown]
-    curves = [curve_of(cuts, source, own[source]) for source in shown]
+    curves = [curve_of(cuts, source, protocols[source]) for source in shown]
     depths = int(max(curve["depth"].max() for curve in curves))
     layers = _shared_layers(curves, depths)
     with canvas(ax, context, lambda width: (width, _grid_height(len(shown), layers))) as ax:
@@ -79,7 +79,7 @@ def source_depth(
         for row, curve in enumerate(curves):
             values[row, curve["depth"] - 1] = curve["expected_accuracy"]
             texts[row, curve["depth"] - 1] = says(curve)
-        few = f"\n{len(shown)} of {len(own)} sources" * (len(shown) < len(own))
+        few = f"\n{len(shown)} of {len(protocols)} sources" * (len(shown) < len(protocols))
         bar = {"label": f"expected accuracy{few}"}
         sns.heatmap(values, ax=ax, cmap="viridis", cbar_kws=bar, xticklabels=False, yticklabels=False)
         hover(ax.collections[0], texts.flat)
@@ -88,10 +88,10 @@ def source_depth(
         name_places(ax.xaxis, layers or [str(depth + 1) for depth in range(depths)], 0.5, upright=bool(layers))
         handles = []
         for name, marker in _MARKED.items():
-            if name not in {own[source] for source in shown}:
+            if name not in {protocols[source] for source in shown}:
                 continue
             picks = [pick for pick in ranking.recommendations if pick.source in shown and pick.protocol == name]
-            picks = [pick for pick in picks if own[pick.source] == name]
+            picks = [pick for pick in picks if protocols[pick.source] == name]
             handles += ax.plot(
                 [pick.depth - 0.5 for pick in picks], [shown.index(pick.source) + 0.5 for pick in picks],
                 linestyle="none", marker=marker, markersize=1.1 * rcParams["lines.markersize"], clip_on=False,

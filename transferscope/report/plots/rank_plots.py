@@ -124,12 +124,12 @@ def figures(ranking: Ranking, *, context: Context = "notebook") -> dict[str, Fig
         draw["source_depth"] = source_depth
     draw |= {"depth_curves": depth_curves, "pareto": pareto}
     with outside_pyplot():
-        found = {name: figure_of(function(ranking, context=context)) for name, function in draw.items()}
+        pictures = {name: figure_of(function(ranking, context=context)) for name, function in draw.items()}
     matrices = {source: labelled.source_similarity(ranking.scores, source) for source in sources[:_MOST_PANELS]}
     axes = {"x": "layer of the source", "y": "layer of the scratch network"}
     similar = {source: matrix.assign_attrs(axes) for source, matrix in matrices.items() if matrix.size}
     if similar:
-        found["similarity"] = figure = heatmaps(similar, context=context)
+        pictures["similarity"] = figure = heatmaps(similar, context=context)
         if len(similar) < len(sources):
             figure.suptitle(f"the first {len(similar)} of {len(sources)} sources", fontsize="medium")
-    return found
+    return pictures

@@ -128,7 +128,7 @@ def learning_curves(
     table, chance = _given(measurement, chance)
     rows = selected(table, source=source)
     with canvas(ax, context) as ax:
-        best = rows[rows["best"]].assign(x=lambda found: found["samples_per_class"])
+        best = rows[rows["best"]].assign(x=lambda frame: frame["samples_per_class"])
         for protocol, style in _protocol_styles(table).items():
             _line(ax, best[best["protocol"] == protocol], style)
         ax.set_xscale("log")

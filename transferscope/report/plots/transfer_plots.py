@@ -57,7 +57,7 @@ def figures(table: pd.DataFrame, *, chance: float = math.nan, energy: str = "") 
     drawn = table[table["source"].isin(few)]
     with styled("notebook"):
         protocols = protocol_handles(drawn, chance)
-        found = {
+        pictures = {
             "accuracy-by-depth.png": _depth_figure(drawn, few, chance, note),
             "accuracy-by-samples.png": _source_figure(
                 few, note, protocols, partial(learning_curves, drawn, chance=chance)
@@ -65,13 +65,13 @@ def figures(table: pd.DataFrame, *, chance: float = math.nan, energy: str = "") 
         }
         for cost in COSTS:
             if drawn[cost].notna().any():
-                found[_COST_FILES[cost]] = _source_figure(
+                pictures[_COST_FILES[cost]] = _source_figure(
                     few,
                     f"{note} {energy if cost == 'kwh' else ''}".strip(),
                     protocols + area_handles(drawn),
                     partial(accuracy_by_cost, drawn, cost=cost, chance=chance),
                 )
-    return found
+    return pictures
 
 
 def _depth_figure(table: pd.DataFrame, sources: list[str], chance: float, note: str) -> Figure:

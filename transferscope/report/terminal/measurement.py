@@ -20,8 +20,8 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
     else:
         print_tables(_best_tables(best, sources=len(table["source"].unique()), width=console.width), console)
         console.print()
-    found = [(_failures(measurement), "bold"), (_notes(measurement, best), "dim")]
-    console.print(Text("\n\n").join(Text("\n".join(lines), style=style) for lines, style in found if lines))
+    paragraphs = [(_failures(measurement), "bold"), (_notes(measurement, best), "dim")]
+    console.print(Text("\n\n").join(Text("\n".join(lines), style=style) for lines, style in paragraphs if lines))
 
 
 def _best_tables(best: pd.DataFrame, *, sources: int, width: int) -> list[Table]:

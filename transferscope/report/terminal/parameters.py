@@ -36,10 +36,10 @@ def print_parameters(result: ParameterTransfer, console: Console) -> None:
 
 def _answer(source: str, rows: pd.DataFrame, layers: pd.DataFrame, epochs: int) -> str:
     """Say in a line what T of a source is as published, over all its targets and numbers of images."""
-    known = rows[rows["criterion"] == "epochs"]["transferability"].dropna()
-    text = f"{source}: mean T {_ratio(known.mean())} after {epochs} epochs"
-    if len(known) > 1:
-        text += f" ({_ratio(known.min())} to {_ratio(known.max())} over targets and images)"
+    ratios = rows[rows["criterion"] == "epochs"]["transferability"].dropna()
+    text = f"{source}: mean T {_ratio(ratios.mean())} after {epochs} epochs"
+    if len(ratios) > 1:
+        text += f" ({_ratio(ratios.min())} to {_ratio(ratios.max())} over targets and images)"
     means = layers[layers["criterion"] == "epochs"].groupby("layer", sort=False)["transferability"].mean()
     means = means[np.isfinite(means)]
     if len(means):
@@ -136,27 +136,27 @@ def _associations(result: ParameterTransfer) -> list[str]:
     if len(result.regression):
         fits = result.regression[result.regression["criterion"] == "steps"]
         for source, rows in fits.groupby("source", sort=False):
-            found = _intervals(rows["predictor"], rows["coefficient"], rows)
+            coefficients = _intervals(rows["predictor"], rows["coefficient"], rows)
             first = rows.iloc[0]
             lines.append(
-                f"{source}, at matched steps: change of ln T for one standard deviation of {found}; "
+                f"{source}, at matched steps: change of ln T for one standard deviation of {coefficients}; "
                 f"R² {first['r_squared']:.2f} over {first['n_targets']} targets."
             )
     if len(result.correlations):
         ranked = result.correlations.dropna(subset="spearman")
         ranked = ranked[ranked["before_transfer"] & (ranked["criterion"] == "steps")]
         for (source, level), rows in ranked.groupby(["source", "level"], sort=False):
-            found = _intervals(rows["companion"], rows["spearman"], rows)
-            lines.append(f"{source}, at matched steps: rank correlation of T over {level} with {found}.")
+            correlations = _intervals(rows["companion"], rows["spearman"], rows)
+            lines.append(f"{source}, at matched steps: rank correlation of T over {level} with {correlations}.")
     return [*lines, "Intervals are 95 %; the rest is in regression.csv and correlations.csv."] if lines else []
 
 
 def _intervals(names: Iterable[str], values: Iterable[float], rows: pd.DataFrame) -> str:
     """Name numbers with their intervals, where these are known."""
-    found = []
+    texts = []
     for name, value, lower, upper in zip(names, values, rows["lower"], rows["upper"], strict=True):
-        found.append(f"{name} {value:+.2f}" + ("" if math.isnan(lower) else f" ({lower:+.2f} to {upper:+.2f})"))
-    return ", ".join(found)
+        texts.append(f"{name} {value:+.2f}" + ("" if math.isnan(lower) else f" ({lower:+.2f} to {upper:+.2f})"))
+    return ", ".join(texts)
 
 
 def _few(names: Iterable[str]) -> str:

@@ -80,21 +80,21 @@ def detail_tables(ranking: Ranking, width: int) -> list[Table]:
         "beats next": ["" if pick.beats_next is None else f"{pick.beats_next:.3f}" for pick in picks],
     }
     # The scratch network has none of them.
-    known = next((pick for pick in picks if pick.scores), picks[0])
-    columns |= {name: [_with_error(pick.scores, name) for pick in picks] for name in SCORES if name in known.scores}
-    columns |= {name: [_baseline(pick.baselines.get(name)) for pick in picks] for name in known.baselines}
+    scored = next((pick for pick in picks if pick.scores), picks[0])
+    columns |= {name: [_with_error(pick.scores, name) for pick in picks] for name in SCORES if name in scored.scores}
+    columns |= {name: [_baseline(pick.baselines.get(name)) for pick in picks] for name in scored.baselines}
     names = {"#": [str(pick.rank) for pick in picks], "source": [pick.source for pick in picks]}
     return [*_fitted(names, columns, width=width), *_agreement_tables(ranking, width)]
 
 
 def _agreement_tables(ranking: Ranking, width: int) -> list[Table]:
-    found = ranking.agreement
-    rows = sorted(found.over_sources, key=BASELINES.__contains__)
+    agreement = ranking.agreement
+    rows = sorted(agreement.over_sources, key=BASELINES.__contains__)
     return _fitted(
         {"agrees with the accuracy": [f"{name} (baseline)" if name in BASELINES else name for name in rows]},
         {
-            "over sources": [_agreement(found.over_sources[name]) for name in rows],
-            "over depths": [_agreement(found.over_depths[name]) for name in rows],
+            "over sources": [_agreement(agreement.over_sources[name]) for name in rows],
+            "over depths": [_agreement(agreement.over_depths[name]) for name in rows],
         },
         width=width,
     )

@@ -106,7 +106,7 @@ def expected(
         As `head_shifts` returns them: ways that are predicted by `truncate` with its logits shifted.
     """
     names = ("expected_accuracy", "lower", "upper")
-    found = {}
+    accuracies = {}
     for protocol, depth in depths.items():
         if protocol == "scratch":
             values = [float(own[f"scratch_{name}"]) for name in names]
@@ -117,5 +117,5 @@ def expected(
         else:
             cut = own.sel(protocol=protocol, depth=depth)
             values = [float(cut[name]) for name in names]
-        found[protocol] = (values[0], values[1], values[2])
-    return found
+        accuracies[protocol] = (values[0], values[1], values[2])
+    return accuracies

@@ -195,7 +195,7 @@ def compare_by(
     cka = similarity.MinibatchCKA(permutations=permutations, seed=seed, group=group)
     cells: dict[str, Cells] = {}
     n_samples = 0
-    with KeptFeatures(standardized=standardize) as kept, ExitStack() as hooks:
+    with KeptFeatures(standardized=standardize) as store, ExitStack() as hooks:
         hooks.enter_context(backend.stream_of(where))
         hooks.enter_context(backend.product_precision(precision, where))
         sides: list[_Side] = []
@@ -213,14 +213,14 @@ def compare_by(
                 for i, side in enumerate(sides):
                     for layer, features in side.activations.items():
                         check_finite(features, layer)
-                        kept.add((i, layer), backend.from_torch(features))
+                        store.add((i, layer), backend.from_torch(features))
             if in_batches:
                 cka.update_grams(*(_gram_stack(side, from_features=bool(whole)) for side in sides))
         if in_batches:
             _check_sums(cka, sides)
             cells["linear_cka"] = linear_cka_cells(cka)
         if whole:
-            layers = [kept.features([(i, layer) for layer in side.names]) for i, side in enumerate(sides)]
+            layers = [store.features([(i, layer) for layer in side.names]) for i, side in enumerate(sides)]
             if "linear_cka" in whole:
                 exact = similarity.MinibatchCKA(permutations=permutations, seed=seed, group=group)
                 exact.update(*layers, report=report)
@@ -282,10 +282,10 @@ def _forward(sides: Sequence[_Side], batch: Pair, group: int) -> None:
                 f"Expected the layers {', '.join(side.names[:8])} to fire in this order on every batch, but got "
                 f"{', '.join(list(side.activations)[:8])}; name layers that always fire"
             )
-        for layer, kept in side.activations.items():
-            if len(kept) != len(batch[0]) * group:
+        for layer, rows in side.activations.items():
+            if len(rows) != len(batch[0]) * group:
                 raise CaptureError(
-                    f"Expected layer {layer!r} to give {group} rows an image, but got {len(kept)} for {len(batch[0])} "
+                    f"Expected layer {layer!r} to give {group} rows an image, but got {len(rows)} for {len(batch[0])} "
                     "images; choose a layer before the samples are regrouped"
                 )
 

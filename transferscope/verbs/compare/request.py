@@ -49,10 +49,10 @@ class CompareRequest(ProbeRequest):
         InputError
             When the zoo has no such source, or scratch is to be of the architecture of a source that is not named.
         """
-        found = {name: _source(name, zoo) for name in (self.x, self.y)}
-        if self.reference == OWN and set(found) == {SCRATCH}:
+        entries = {name: _source(name, zoo) for name in (self.x, self.y)}
+        if self.reference == OWN and set(entries) == {SCRATCH}:
             raise InputError("Expected a source of the zoo beside 'scratch', whose own architecture it takes; name one")
-        return found
+        return entries
 
     def sources_of(self, zoo: Zoo) -> Iterable[Source]:
         """Return the sources that are compared."""

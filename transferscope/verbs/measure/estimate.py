@@ -56,8 +56,8 @@ def estimate(executor: Executor, runs: Sequence[Run]) -> Estimate:
     rows: list[tuple[str, str, int, float]] = []
     for source in dict.fromkeys(run.source for run in runs):
         rates = _Rates(executor, source)
-        own = [(source, run.protocol, 1, rates.seconds(run)) for run in runs if run.source == source]
-        rows += [*([(source, "(features)", 0, rates.features())] if rates.heads else []), *own]
+        timed = [(source, run.protocol, 1, rates.seconds(run)) for run in runs if run.source == source]
+        rows += [*([(source, "(features)", 0, rates.features())] if rates.heads else []), *timed]
     frame = pd.DataFrame(rows, columns=["source", "protocol", "runs", "seconds"])
     table = frame.groupby(["source", "protocol"], sort=False, as_index=False).sum()
     return Estimate(table, float(table["seconds"].sum()) / executor.setup.jobs, len(runs))
@@ -120,8 +120,8 @@ class _Rates:
         share = 1.0
         if run.protocol in ("reinit", "defrost") and run.depth:
             # Only what follows the frozen prefix is trained.
-            kept, whole = self._stages[run.depth - 1].flops, self._stages[-1].flops
-            share -= run.depth / len(self._stages) if math.isnan(whole) else kept / whole
+            frozen, whole = self._stages[run.depth - 1].flops, self._stages[-1].flops
+            share -= run.depth / len(self._stages) if math.isnan(whole) else frozen / whole
         recipe = setup.recipes[run.protocol]
         passes = share * self._step * recipe.most_epochs(samples) + (1 - share) * self._forward * recipe.kept_views(
             samples

@@ -67,8 +67,8 @@ class Grid:
 
     def estimate(self) -> Estimate:
         """Say what is missing and about how long it would take; the folder is left as it is."""
-        known = self._recorded()
-        there = {identity for identity, row in known.items() if row["status"] == DONE or not self.retry_failed}
+        rows = self._recorded()
+        there = {identity for identity, row in rows.items() if row["status"] == DONE or not self.retry_failed}
         return estimate(self.executor, self._distinct([run for run in self.runs if run.identity not in there]))
 
     def run(self, time_budget: float | None = None) -> Measurement:
@@ -145,9 +145,9 @@ class Grid:
         new = []
         for run, others in self.twins.items():
             twins = [run, *others]
-            known = next((twin for twin in twins if twin not in missing), None)
-            if known is not None:
-                new += [{**rows[known.identity], **asdict(twin)} for twin in twins if twin in missing]
+            original = next((twin for twin in twins if twin not in missing), None)
+            if original is not None:
+                new += [{**rows[original.identity], **asdict(twin)} for twin in twins if twin in missing]
         if new:
             table.append(new)
 

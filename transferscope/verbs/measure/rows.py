@@ -43,11 +43,11 @@ class ForeignError(Exception):
 
 def clean(row: Mapping[str, Any]) -> Row:
     """Return the columns of a row, in the types that they have when they are read again."""
-    found: Row = {}
+    cleaned: Row = {}
     for name, kind in KINDS.items():
-        found[name] = kind(row[name]) if kind is not float or row.get(name) is not None else math.nan
-    found["status"] = " ".join(found["status"].split())[:_LONGEST_STATUS]
-    return found
+        cleaned[name] = kind(row[name]) if kind is not float or row.get(name) is not None else math.nan
+    cleaned["status"] = " ".join(cleaned["status"].split())[:_LONGEST_STATUS]
+    return cleaned
 
 
 def as_line(row: Mapping[str, Any]) -> bytes:

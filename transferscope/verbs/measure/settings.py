@@ -52,24 +52,24 @@ class Settings:
             "options": dict(self.options),
             "sources": dict(self.sources),
         }
-        found: dict[str, Any] = json.loads(json.dumps(record))  # tuples become lists, as they are when read
-        return found
+        loaded: dict[str, Any] = json.loads(json.dumps(record))  # tuples become lists, as they are when read
+        return loaded
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
     """Return what measure.json holds, None when it is not there; raise `ForeignError` when it holds something else."""
     try:
-        found = json.loads(path.read_bytes())
+        settings = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, IsADirectoryError) as error:
         raise ForeignError(f"{path.name} cannot be read ({error})") from error
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(name), dict) for name in ("target", "options", "sources")
+    if not isinstance(settings, dict) or not all(
+        isinstance(settings.get(name), dict) for name in ("target", "options", "sources")
     ):
         raise ForeignError(f"{path.name} does not hold the settings of a measure")
-    _without_day(found["options"])
-    return found
+    _without_day(settings["options"])
+    return settings
 
 
 def _without_day(options: dict[str, Any]) -> None:

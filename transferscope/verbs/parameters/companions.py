@@ -115,8 +115,8 @@ def _batch_gradients(
         total = {name: torch.zeros_like(parameter, dtype=torch.float64) for name, parameter in parameters.items()}
         for part, classes in zip(batch.split(CHUNK), truth.split(CHUNK), strict=True):
             loss = nn.functional.cross_entropy(net(part.to(device)), classes.to(device), reduction="sum") / size
-            found = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
-            for name, gradient in zip(parameters, found, strict=True):
+            gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
                 total[name] += gradient
         yield total
 
@@ -165,11 +165,12 @@ def representation_similarity(
     fired = [call.layer for call in trace(before, images[:1].to(next(before.parameters()).device))]
     # The second call of a module is `path:2`.
     calls = {layer: [name for name in fired if name == layer or name.startswith(f"{layer}:")] for layer in layers}
-    names = [name for own in calls.values() for name in own]
+    names = [name for paths in calls.values() for name in paths]
     if not names:
         return dict.fromkeys(layers, math.nan)
     table = compare(before, after, images, layers_x=names, layers_y=names, batch_size=batch_size, device=device)
     similarity = {name: float(table.sel(layer_x=name, layer_y=name)) for name in names}
     return {
-        layer: sum(map(similarity.__getitem__, own)) / len(own) if own else math.nan for layer, own in calls.items()
+        layer: sum(map(similarity.__getitem__, paths)) / len(paths) if paths else math.nan
+        for layer, paths in calls.items()
     }

@@ -90,21 +90,21 @@ def explain(
     table["ln response"] = np.log(runs[response].where(positive))
     rows: list[dict[str, object]] = []
     reasons: dict[str, list[str]] = {}
-    for (source, criterion), own in table.groupby(["source", "criterion"], sort=False):
-        fitted = _regress(own, predictors, draws, seed)
+    for (source, criterion), group in table.groupby(["source", "criterion"], sort=False):
+        fitted = _regress(group, predictors, draws, seed)
         if isinstance(fitted, str):
             reasons.setdefault(fitted, []).append(f"{source} ({criterion})")
         else:
             rows += [{"source": source, "criterion": criterion, **row} for row in fitted]
-    found = pd.DataFrame(rows, columns=list(_FITTED))
-    found.attrs["reason"] = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
-    return found
+    regression = pd.DataFrame(rows, columns=list(_FITTED))
+    regression.attrs["reason"] = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+    return regression
 
 
-def _regress(own: pd.DataFrame, predictors: Sequence[str], draws: int, seed: int) -> list[dict[str, object]] | str:
+def _regress(runs: pd.DataFrame, predictors: Sequence[str], draws: int, seed: int) -> list[dict[str, object]] | str:
     """Return a row for each predictor, or why there are none."""
-    known = own[own["ln response"].notna()]
-    cells = known.groupby(["target", "samples_per_class"], sort=False)[["ln response", *predictors]].mean()
+    finite = runs[runs["ln response"].notna()]
+    cells = finite.groupby(["target", "samples_per_class"], sort=False)[["ln response", *predictors]].mean()
     used = [name for name in predictors if cells[name].notna().any()]
     cells = cells[cells[used].notna().all(axis=1)]
     used = [name for name in used if _varies(cells[name].to_numpy())]
@@ -128,7 +128,7 @@ def _regress(own: pd.DataFrame, predictors: Sequence[str], draws: int, seed: int
         "r_squared": r_squared,
         "n_targets": len(targets),
         "n_rows": len(cells),
-        "runs_left_out": len(own) - len(known),
+        "runs_left_out": len(runs) - len(finite),
         "predictors_left_out": ",".join(name for name in predictors if name not in used),
         "draws_left_out": draws - len(drawn),
     }
@@ -184,39 +184,39 @@ def rank_correlations(layers: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 
     _require(layers, "layers", [*keys, *COMPANIONS_OF_LAYERS])
     _require(runs, "runs", [*keys, "samples", *COMPANIONS_OF_RUNS])
     rows: list[tuple[object, ...]] = []
-    for (source, criterion), own in layers.groupby(["source", "criterion"], sort=False):
-        within = [(run[0], table) for run, table in own.groupby(["target", "samples_per_class", "seed"], sort=False)]
+    for (source, criterion), group in layers.groupby(["source", "criterion"], sort=False):
+        within = [(run[0], table) for run, table in group.groupby(["target", "samples_per_class", "seed"], sort=False)]
         targets = pd.factorize(np.array([target for target, _ in within], dtype=object))[0]
         for companion, before in COMPANIONS_OF_LAYERS.items():
             correlations = np.array([
                 _spearman(table["transferability"].to_numpy(float), table[companion].to_numpy(float))
                 for _, table in within
             ])  # fmt: skip
-            found = _averaged(correlations, targets, draws, seed)
-            rows.append((source, criterion, "layers within a run", companion, before, *found))
-    for (source, criterion), own in runs.groupby(["source", "criterion"], sort=False):
+            estimate = _averaged(correlations, targets, draws, seed)
+            rows.append((source, criterion, "layers within a run", companion, before, *estimate))
+    for (source, criterion), group in runs.groupby(["source", "criterion"], sort=False):
         values = ["transferability", "samples", *COMPANIONS_OF_RUNS]
-        cells = own.pivot_table(values, "target", "samples_per_class", aggfunc="mean", dropna=False)
+        cells = group.pivot_table(values, "target", "samples_per_class", aggfunc="mean", dropna=False)
         grids = {name: cells[name].to_numpy(float) for name in values}  # (targets, sizes)
         over_sizes = _spearman(grids["transferability"], grids["samples"])
-        found = _averaged(over_sizes, np.arange(len(over_sizes)), draws, seed)
-        rows.append((source, criterion, "runs", "samples", True, *found))
+        estimate = _averaged(over_sizes, np.arange(len(over_sizes)), draws, seed)
+        rows.append((source, criterion, "runs", "samples", True, *estimate))
         for companion in COMPANIONS_OF_RUNS:
-            found = _over_targets(grids["transferability"], grids[companion], draws, seed)
-            rows.append((source, criterion, "runs", companion, True, *found))
+            estimate = _over_targets(grids["transferability"], grids[companion], draws, seed)
+            rows.append((source, criterion, "runs", companion, True, *estimate))
     return pd.DataFrame(rows, columns=list(_RANKED))
 
 
 def _averaged(correlations: np.ndarray, targets: np.ndarray, draws: int, seed: int) -> tuple[float, float, float, int]:
     """Mean of the correlations that are known, its interval over targets, and their number."""
-    known = ~np.isnan(correlations)
-    codes = np.unique(targets[known], return_inverse=True)[1]
-    sums, counts = np.bincount(codes, correlations[known]), np.bincount(codes)
+    valid = ~np.isnan(correlations)
+    codes = np.unique(targets[valid], return_inverse=True)[1]
+    sums, counts = np.bincount(codes, correlations[valid]), np.bincount(codes)
     drawn = np.empty(0)
     if len(counts) >= LEAST_RANKED:
         chosen = _resamples(len(counts), draws, seed)
         drawn = sums[chosen].sum(1) / counts[chosen].sum(1)
-    return float(_mean(correlations)), *_interval(drawn, draws), int(known.sum())
+    return float(_mean(correlations)), *_interval(drawn, draws), int(valid.sum())
 
 
 def _over_targets(x: np.ndarray, y: np.ndarray, draws: int, seed: int) -> tuple[float, float, float, int]:
@@ -233,10 +233,10 @@ def _over_targets(x: np.ndarray, y: np.ndarray, draws: int, seed: int) -> tuple[
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Spearman correlation along the last axis of the pairs without NaN; NaN for fewer than 3, or constant ones."""
-    known = ~(np.isnan(x) | np.isnan(y))
-    ranks = [rankdata(np.where(known, each, np.nan), axis=-1, nan_policy="omit") for each in (x, y)]
-    count = known.sum(-1, keepdims=True)
-    a, b = (np.where(known, each - (count + 1) / 2, 0) for each in ranks)
+    valid = ~(np.isnan(x) | np.isnan(y))
+    ranks = [rankdata(np.where(valid, each, np.nan), axis=-1, nan_policy="omit") for each in (x, y)]
+    count = valid.sum(-1, keepdims=True)
+    a, b = (np.where(valid, each - (count + 1) / 2, 0) for each in ranks)
     scale = np.sqrt(np.sum(a**2, -1) * np.sum(b**2, -1))
     told = (count[..., 0] >= LEAST_RANKED) & (scale > 0)
     return np.where(told, np.sum(a * b, -1) / np.where(told, scale, 1), np.nan)

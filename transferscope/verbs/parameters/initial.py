@@ -105,8 +105,8 @@ def _check_redrawn(source: Source, first: Mapping[str, Tensor], second: Mapping[
     varied = [key for key, weight in weights.items() if weight.min() < weight.max()]
     alike = [key for key in varied if torch.equal(weights[key], second[key])]
     if 2 * len(alike) >= len(varied):
-        found = f"{len(alike)} of {len(varied)} convolution and linear weights" if varied else "all weights"
+        unchanged = f"{len(alike)} of {len(varied)} convolution and linear weights" if varied else "all weights"
         raise SourceError(
-            f"source {source.name!r}: its factory {source.factory} does not draw its weights anew: {found} are the "
+            f"source {source.name!r}: its factory {source.factory} does not draw its weights anew: {unchanged} are the "
             "same for two seeds; give the weights that the source was trained from as `initial`"
         )

@@ -110,13 +110,13 @@ def transferability(
     to_initial = np.array([each.to_initial for each in moved]).T
     to_source, change, norm = np.array([[each.to_source, each.change, each.norm] for each in moved]).T
     values = ratios(to_initial, to_source, names, layers)
-    members = [[names.index(name) for name in own] for own in layers.values()]
-    distance_to_initial = [float(to_initial[:, own].mean()) for own in members]
-    distance_to_source = [float(to_source[own].mean()) for own in members]
+    members = [[names.index(name) for name in group] for group in layers.values()]
+    distance_to_initial = [float(to_initial[:, indices].mean()) for indices in members]
+    distance_to_source = [float(to_source[indices].mean()) for indices in members]
     reasons = [reason(*distances) for distances in zip(distance_to_initial, distance_to_source, strict=True)]
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = values.std(axis=0, ddof=1) if len(initials) > 1 else np.full(len(layers), np.nan)
-        relative_change = [np.linalg.norm(change[own]) / np.linalg.norm(norm[own]) for own in members]
+        relative_change = [np.linalg.norm(change[indices]) / np.linalg.norm(norm[indices]) for indices in members]
     values = values.mean(axis=0)
     return parameter_array(
         values,
@@ -126,7 +126,7 @@ def transferability(
             "distance_to_initial": distance_to_initial,
             "distance_to_source": distance_to_source,
             "relative_change": relative_change,
-            "weights": [len(own) for own in members],
+            "weights": [len(indices) for indices in members],
             "reason": reasons,
         },
         mean=float(values.mean()),
@@ -158,9 +158,9 @@ def ratios(
         three differ.
     """
     position = {name: i for i, name in enumerate(names)}
-    members = [[position[name] for name in own] for own in groups.values()]
+    members = [[position[name] for name in group] for group in groups.values()]
     above, below = (
-        np.stack([np.asarray(distances, np.float64)[..., own].mean(axis=-1) for own in members], axis=-1)
+        np.stack([np.asarray(distances, np.float64)[..., indices].mean(axis=-1) for indices in members], axis=-1)
         for distances in (to_initial, to_source)
     )
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -180,12 +180,12 @@ def _find(classifier: str | None, sides: Mapping[str, Mapping[str, Any]]) -> str
         return ""
     if classifier == "auto":
         return find_classifier(sides["finetuned"]) or ""
-    known = dict.fromkeys(name for weights in sides.values() for name in weights)
+    names = dict.fromkeys(name for weights in sides.values() for name in weights)
     for name in (classifier, f"{classifier}.weight"):
-        if name in known:
+        if name in names:
             return name
     raise InputError(
-        f"`classifier` {classifier!r} is no convolution or linear weight of the networks{near(classifier, known)}; "
+        f"`classifier` {classifier!r} is no convolution or linear weight of the networks{near(classifier, names)}; "
         "name one, or pass None to leave out nothing"
     )
 

@@ -41,5 +41,5 @@ class ParametersRequest(Request):
 
     def _recipe(self) -> Recipe:
         # As many epochs as were asked for, also where that is few steps: that is what "at fixed epochs" means.
-        found = replace(recipes(self.optimiser, self.epochs, min_steps=0)["defrost"], schedule="constant")
-        return found if self.learning_rate is None else replace(found, learning_rate=self.learning_rate)
+        recipe = replace(recipes(self.optimiser, self.epochs, min_steps=0)["defrost"], schedule="constant")
+        return recipe if self.learning_rate is None else replace(recipe, learning_rate=self.learning_rate)

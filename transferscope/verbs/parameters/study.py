@@ -121,7 +121,7 @@ def answer(request: ParametersRequest) -> ParameterTransfer:
         loading.check_trust(source, request.trust_code)
     targets = _targets(request.targets, request.progress)
     held = [_Images(target, request.test_samples, request.seed) for target in targets]
-    own = {source.name: _own_images(source, request.progress) for source in sources}
+    source_images = {source.name: _own_images(source, request.progress) for source in sources}
     n_shown = min(_DOMAIN_IMAGES, *(len(images.pool) for images in held))
     reporter, store = Reporter(request.progress), Store()
     units: list[Unit] = []
@@ -140,7 +140,7 @@ def answer(request: ParametersRequest) -> ParameterTransfer:
             failed.append(failure(source.name, error, request.batch_size))
             continue
         initial[source.name] = mover.initial.description
-        units += _fine_tuned(mover, held, own[source.name], n_shown, request, reporter, failed)
+        units += _fine_tuned(mover, held, source_images[source.name], n_shown, request, reporter, failed)
     if not units:
         raise SourceError(f"No fine-tuning came to its end. {listed(failed)}")
     tables = tabulate(units, request.steps, request.loss)
@@ -168,7 +168,7 @@ def answer(request: ParametersRequest) -> ParameterTransfer:
 def _fine_tuned(
     mover: Mover,
     held: Sequence["_Images"],
-    own: Target | None,
+    source_images: Target | None,
     n_shown: int,
     request: ParametersRequest,
     reporter: Reporter,
@@ -181,7 +181,7 @@ def _fine_tuned(
         try:
             with reporter.bar(f"{name}: images of {target.name}") as report:
                 draws = list(images.draws(mover.network.transform, request.samples_per_class, request.seeds, report))
-                gap = mover.domain(images.shown(n_shown, request.seed), own, request.seed, report)
+                gap = mover.domain(images.shown(n_shown, request.seed), source_images, request.seed, report)
         except InputError:
             raise
         except (Exception, SystemExit) as error:

@@ -95,9 +95,9 @@ def _layers(unit: Unit, step: float, criterion: str) -> tuple[pd.DataFrame, floa
     values = ratios(point.to_initial, point.to_source, trajectory.names, unit.groups)
     place = {name: position for position, name in enumerate(trajectory.names)}
     members = [[place[key] for key in unit.groups[layer]] for layer in names]
-    squares = [(np.sum(point.change[own] ** 2), np.sum(trajectory.norm[own] ** 2)) for own in members]
+    squares = [(np.sum(point.change[indices] ** 2), np.sum(trajectory.norm[indices] ** 2)) for indices in members]
     to_initial, to_source = point.to_initial.mean(0), point.to_source
-    reasons = [reason(float(to_initial[own].mean()), float(to_source[own].mean())) for own in members]
+    reasons = [reason(float(to_initial[indices].mean()), float(to_source[indices].mean())) for indices in members]
     table = pd.DataFrame({
         **unit.name, "criterion": criterion, "step": step, "depth": np.arange(1, len(names) + 1), "layer": names,
         "transferability": values.mean(0), "spread": _spread(values),

@@ -159,20 +159,20 @@ class _Recorder:
                 f"Expected at least one name and one draw of the initial weights, but got {len(names)} and "
                 f"{len(initials)}"
             )
-        own = net.state_dict()
-        if missing := [name for name in names if name not in own]:
+        state = net.state_dict()
+        if missing := [name for name in names if name not in state]:
             raise InputError(f"Expected `names` to be weights of {type(net).__name__}, but it has no {missing}")
         example = next(net.parameters())
         self._net, self._names, self._classes, self._seed = net, tuple(names), classes, seed
         self._device = example.device
         self._images, self._labels = batch[0].to(example.device, example.dtype), batch[1].to(example.device)
         for initial in initials:
-            _check(initial, {name: own[name] for name in names})
+            _check(initial, {name: state[name] for name in names})
         with stream_of(self._device):
             self._initials = {
                 name: [from_torch(initial[name].to(self._device)) for initial in initials] for name in names
             }
-            self._source = {name: from_torch(own[name].clone()) for name in names}
+            self._source = {name: from_torch(state[name].clone()) for name in names}
         self.steps: list[int] = []
         self._losses: list[float] = []
         self._rows: list[list[Displacement]] = []
@@ -214,9 +214,9 @@ class _Recorder:
         )
 
 
-def _check(initial: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+def _check(initial: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Refuse initial weights that are not those of the network."""
-    for name, tensor in own.items():
+    for name, tensor in expected.items():
         if name not in initial:
             raise SourceError(f"Expected the initial weights to hold {name!r}, but they do not")
         if initial[name].shape != tensor.shape:

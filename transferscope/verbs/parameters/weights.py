@@ -43,10 +43,10 @@ def weights_of(net: nn.Module | Mapping[str, Any], what: str) -> dict[str, Any]:
     state = net.state_dict() if isinstance(net, nn.Module) else net
     weights = {key: tensor for key, tensor in state.items() if _is_weight(key, tensor, state)}
     if not weights:
-        found = f"{', '.join(map(str, list(state)[:5]))}" if state else "nothing"
+        keys = f"{', '.join(map(str, list(state)[:5]))}" if state else "nothing"
         raise InputError(
             f"Expected `{what}` to hold convolution or linear weights, floating-point tensors named '….weight', but it "
-            f"holds {found}; pass a network or its whole state dict, unwrapped"
+            f"holds {keys}; pass a network or its whole state dict, unwrapped"
         )
     for key, tensor in weights.items():
         xp = array_api_compat.array_namespace(tensor)
@@ -109,10 +109,10 @@ def blocks(names: Sequence[str], groups: str | Mapping[str, Sequence[str]] = "au
         When `groups` is something else, or names a weight that does not exist or is named twice, or a layer is empty.
     """
     if groups == "auto":
-        found = _repeated(names)
+        repeated = _repeated(names)
         layers = defaultdict(list)
         for name in names:
-            paths = (path for path in _parents(name) if path in found)
+            paths = (path for path in _parents(name) if path in repeated)
             layers[next(paths, name.rpartition(".")[0] or name)].append(name)
         return dict(layers)
     if groups == "tensor":
@@ -138,11 +138,11 @@ def _repeated(names: Sequence[str]) -> set[str]:
         for path in _parents(name):
             inside[path].add(name.removeprefix(f"{path}."))
     series: defaultdict[str, list[str]] = defaultdict(list)
-    for path, own in inside.items():
-        if len(own) > 1 and re.search(r"\d", path.rpartition(".")[2]):
+    for path, parts in inside.items():
+        if len(parts) > 1 and re.search(r"\d", path.rpartition(".")[2]):
             # A letter may count on after the number: 3a, 3b.
             series[re.sub(r"\d+[a-z]?", "#", path)].append(path)
-    found: set[str] = set()
+    matched: set[str] = set()
     for paths in series.values():
         beside: defaultdict[str, list[str]] = defaultdict(list)
         for path in paths:
@@ -155,9 +155,9 @@ def _repeated(names: Sequence[str]) -> set[str]:
             for path in group
         }
         # Where a stage has one block only, it is known by those of other stages.
-        found |= repeated | {path for path in paths if any(_alike(inside[path], inside[each]) for each in repeated)}
-    repeated = _innermost(found)
-    alone = _innermost({path for path, own in inside.items() if re.search(r"\.\d+$", path) and _children(own) > 1})
+        matched |= repeated | {path for path in paths if any(_alike(inside[path], inside[each]) for each in repeated)}
+    repeated = _innermost(matched)
+    alone = _innermost({path for path, parts in inside.items() if re.search(r"\.\d+$", path) and _children(parts) > 1})
     # A list of parts within a block is none of its own; nor is one around blocks, of which `_innermost` rids it.
     return _innermost(repeated | {path for path in alone if repeated.isdisjoint(_parents(f"{path}."))})
 
@@ -177,16 +177,16 @@ def _alike(x: Set[str], y: Set[str]) -> bool:
 
 def _given(names: Sequence[str], groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Look up the weights of layers of one's own."""
-    known = {path for name in names for path in (*_parents(name), name)}
+    paths = {path for name in names for path in (*_parents(name), name)}
     layers: dict[str, list[str]] = {}
     owner: dict[str, str] = {}
     for layer, members in groups.items():
         members = [members] if isinstance(members, str) else members
         for member in members:
-            if member not in known:
+            if member not in paths:
                 raise InputError(
                     f"`groups` puts {member!r} into layer {layer!r}, but no convolution or linear weight has or lies "
-                    f"under this name{near(member, known)}; the classifier's is never among the layers"
+                    f"under this name{near(member, paths)}; the classifier's is never among the layers"
                 )
         inside = [name for name in names if not {name, *_parents(name)}.isdisjoint(members)]
         if not inside:

@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from transferscope.errors import (
-    noted_warnings,
-)
+from transferscope.errors import noted_warnings
 from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo
 from transferscope.prediction.expected import expected_accuracies, most_samples
@@ -117,12 +115,13 @@ def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
         scorer = Scorer(ReferenceMaker(request.reference, request.recipe, bench), request)
         units, failed = scorer.score_all()
         reference = scorer.best_reference()
-        scores = _labelled(units, bench, request, _candidate(reference))
+        scratch = _candidate(reference)
+        scores = _labelled(units, bench, request, scratch)
         predictions = _expected(scores, bench, request)
         picks = recommend(
             predictions,
             labelled.score_names(scores),
-            _candidate(reference),
+            scratch,
             [name for name in labelled.BASELINES if name in scores],
             request.objective,
         )
@@ -201,15 +200,15 @@ def summarize(reference: ReferenceNetwork) -> Reference:
 
 def _baselines(sources: Sequence[Source], order: Sequence[str] | None) -> dict[str, list[float]]:
     """Return what the zoo says of these sources, where it says anything."""
-    found = {}
+    baselines = {}
     accuracies = [source.accuracy for source in sources]
     if any(accuracies):
-        found["source_accuracy"] = [np.nan if accuracy is None else accuracy for accuracy in accuracies]
+        baselines["source_accuracy"] = [np.nan if accuracy is None else accuracy for accuracy in accuracies]
     if order is not None:
-        found["preference"] = [
+        baselines["preference"] = [
             float(len(order) - order.index(source.name)) if source.name in order else 0.0 for source in sources
         ]
-    return found
+    return baselines
 
 
 def _candidate(reference: TrainedReference) -> ScratchCandidate | None:
