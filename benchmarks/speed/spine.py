@@ -28,7 +28,7 @@ from transferscope.data.batches import batches
 from transferscope.data.target import load_target
 from transferscope.networks.loading import Network, load_network
 from transferscope.networks.zoo import load_zoo
-from transferscope.protocols.training.single import Recipe
+from transferscope.protocols.training.recipe import Recipe
 from transferscope.verbs.rank.rank import rank
 
 TARGETS = ("trashnet", "pacs-sketch")

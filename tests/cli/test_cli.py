@@ -443,7 +443,7 @@ class TestDemo:
     @pytest.fixture
     def short(self, monkeypatch):
         """Leave four images of five out, and train for one epoch."""
-        from transferscope.protocols.training.single import Recipe
+        from transferscope.protocols.training.recipe import Recipe
         from transferscope.verbs import demo
 
         images, labels = demo._digits()

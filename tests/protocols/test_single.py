@@ -24,7 +24,8 @@ from transferscope.networks.compact import CompactResNet
 from transferscope.protocols import scratch
 from transferscope.protocols.finetuning import recipes
 from transferscope.protocols.training import inputs, loop, resuming, single
-from transferscope.protocols.training.single import Recipe, evaluate, fit
+from transferscope.protocols.training.recipe import Recipe
+from transferscope.protocols.training.single import evaluate, fit
 
 pytestmark = pytest.mark.bounds
 

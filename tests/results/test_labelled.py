@@ -13,7 +13,7 @@ from transferscope.errors import TransferscopeWarning
 from transferscope.results import labelled
 from transferscope.results.labelled import SIMILARITIES, SourceScores
 from transferscope.transferability.panel import score_source
-from transferscope.verbs.rank import layers
+from transferscope.verbs.rank import factored
 
 pytestmark = pytest.mark.bounds
 
@@ -46,7 +46,7 @@ def unit(source, stages, reference_layers, seed=0, **more):
 def test_factored_layers_are_scored_as_the_panel_scores_each_alone(dtype):
     arrays = features([4, 20, 90], dtype=dtype)
     labels = np.random.default_rng(1).integers(0, 3, 60)
-    scores = score_source(layers.layers_of(layers.factor(arrays)), None, labels, NAMES)
+    scores = score_source(factored.layers_of(factored.factor(arrays)), None, labels, NAMES)
     assert set(scores) == set(NAMES)
     for i, array in enumerate(arrays.values()):
         alone = transferability.panel(array, labels, NAMES)
@@ -55,7 +55,7 @@ def test_factored_layers_are_scored_as_the_panel_scores_each_alone(dtype):
 
 def test_layers_are_compared_as_each_pair_is_alone():
     x, y = features([4, 12]), features([6, 3, 15], seed=1)
-    compared = layers.compare_layers(layers.factor(x), layers.factor(y))
+    compared = factored.compare_layers(factored.factor(x), factored.factor(y))
     cka = [[similarity.linear_cka(X, Y, debiased=True) for Y in y.values()] for X in x.values()]
     svcca = [[similarity.svcca(X, Y) for Y in y.values()] for X in x.values()]
     assert set(compared) == set(SIMILARITIES)
@@ -67,7 +67,7 @@ def test_a_constant_layer_costs_its_own_row_only():
     x = {"dead": np.ones((60, 5)), **features([4])}
     y = features([6], seed=1)
     with pytest.warns(TransferscopeWarning, match="NaN"):
-        compared = layers.compare_layers(layers.factor(x), layers.factor(y))
+        compared = factored.compare_layers(factored.factor(x), factored.factor(y))
     for matrix in compared.values():
         assert np.isnan(matrix[:, 0]).tolist() == [True, False]
 

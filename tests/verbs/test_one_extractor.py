@@ -11,7 +11,7 @@ import torch
 import transferscope as ts
 from transferscope.activations import timing
 from transferscope.data.images import Transform
-from transferscope.protocols.training.single import Recipe
+from transferscope.protocols.training.recipe import Recipe
 from transferscope.verbs.advise import costs
 from transferscope.verbs.advise.costs import Timer
 

@@ -245,7 +245,7 @@ class TestRank:
 
         monkeypatch.setattr("transferscope.networks.loading.load_network", never)
         monkeypatch.setattr("transferscope.protocols.scratch.train_from_scratch", never)
-        monkeypatch.setattr("transferscope.verbs.rank.layers.factor", never)
+        monkeypatch.setattr("transferscope.verbs.rank.scorer.factor", never)
         monkeypatch.setattr("transferscope.verbs.rank.scorer.score_source", never)
         second = rank(digits, two)
         assert second.to_json() == first.to_json()

@@ -15,7 +15,7 @@ import transferscope as ts
 from transferscope.data.images import Transform
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.networks import CompactResNet
-from transferscope.protocols.training.single import Recipe
+from transferscope.protocols.training.recipe import Recipe
 from transferscope.transferability import SCORES
 from transferscope.transferability.scores import DEFAULT_SCORES
 from transferscope.verbs.rank import scorer
@@ -185,7 +185,7 @@ class TestScores:
     def test_another_version_of_the_scores_is_computed_anew(self, digits, zoo_of, one_reference, computed, monkeypatch):
         zoo = zoo_of(entry("a"))
         rank(digits, zoo, reference=one_reference)
-        monkeypatch.setattr("transferscope.results.labelled.VERSION", 10**6)
+        monkeypatch.setattr("transferscope.verbs.rank.scorer._VERSION", 10**6)
         rank(digits, zoo, reference=one_reference)
         assert computed[0] == computed[1]
 

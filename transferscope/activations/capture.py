@@ -106,12 +106,10 @@ def capture(net: nn.Module, layers: Layers = "auto", *, reduce: Reduction = None
 
 
 def _uncompiled(net: nn.Module) -> AbstractContextManager[Any]:
-    """Let hooks fire that were not there when a network was compiled, as far as torch can (from 2.6 on)."""
-    stance = getattr(torch.compiler, "set_stance", None)
-    if stance is None or not any(map(is_compiled, net.modules())):
+    """Let hooks fire that were not there when a network was compiled."""
+    if not any(map(is_compiled, net.modules())):
         return nullcontext()
-    context: AbstractContextManager[Any] = stance("force_eager")
-    return context
+    return torch.compiler.set_stance("force_eager")
 
 
 def collect(

@@ -91,8 +91,8 @@ def layer_features(
         first.setdefault(content, index)
     contents = list(first)
     parts = read_rows(store, "features", network, contents)
-    known = {place for part in parts for place in part.places.tolist()}
-    missing = np.array([place for place in range(len(contents)) if place not in known], dtype=np.int64)
+    cached = {place for part in parts for place in part.places.tolist()}
+    missing = np.array([place for place in range(len(contents)) if place not in cached], dtype=np.int64)
     if len(missing) or not parts:
         chosen = np.array([first[contents[place]] for place in missing], dtype=np.int64)
         net, transform = build()
@@ -134,8 +134,8 @@ def _run(
         arrays = collect(net, images, list(stages), reduce=REDUCTION, device=device)
     record = {"stages": [asdict(stages[layer]) for layer in arrays]}
     logits = outputs.rows(n_samples)
-    kept = arrays if logits is None else {**arrays, _OUTPUTS: backend.from_torch(logits)}
-    return {name: backend.to_numpy(array) for name, array in kept.items()}, record | {"no_outputs": outputs.lacking}
+    tensors = arrays if logits is None else {**arrays, _OUTPUTS: backend.from_torch(logits)}
+    return {name: backend.to_numpy(array) for name, array in tensors.items()}, record | {"no_outputs": outputs.lacking}
 
 
 def _joined(parts: list[Part], name: str, n_rows: int) -> torch.Tensor:
@@ -195,7 +195,7 @@ class _Outputs:
         """Return the outputs of all images, (n_samples, n_source_classes), or None; then `lacking` says why."""
         if self.lacking:
             return None
-        if (found := sum(map(len, self._parts))) != n_samples:
-            self.lacking = f"the network's outputs for {n_samples} images are {found} rows"
+        if (n_rows := sum(map(len, self._parts))) != n_samples:
+            self.lacking = f"the network's outputs for {n_samples} images are {n_rows} rows"
             return None
         return torch.cat(self._parts)

@@ -33,7 +33,7 @@ def pace(
     net : torch.nn.Module
         On `device`. Its mode is put back.
     stages : sequence of Stage
-        As `activations.resolve_stages` gives them for `net`.
+        As `capture.resolve_stages` gives them for `net`.
     size : int
         Height and width of the images that it takes.
     device : torch.device
@@ -51,7 +51,7 @@ def pace(
     Raises
     ------
     CaptureError
-        As `activations.collect`.
+        As `capture.collect`.
     """
     noise = torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0))
     enough = _SECONDS if seconds is None else seconds
@@ -90,7 +90,7 @@ def stage_seconds(
     Raises
     ------
     CaptureError
-        As `activations.collect`: an activation is not finite, a stage does not fire, there is no batch.
+        As `capture.collect`: an activation is not finite, a stage does not fire, there is no batch.
     """
     watch = _Stopwatch(device)
     mean = reducer("mean")

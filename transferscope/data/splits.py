@@ -57,16 +57,16 @@ def hold_out(target: "Target", share: float = 0.25, most: int = 2000, seed: int 
         raise InputError(f"Expected `share` to lie between 0 and 1, but got {share!r}")
     check_whole("most", most, 1)
     labels, split = target.labels, np.array(target.split, dtype=object)
-    own = next((name for name in ("test", "val") if 0 < np.count_nonzero(split == name) < len(split)), None)
-    candidates = np.arange(len(labels)) if own is None else np.flatnonzero(split == own)
+    held_out = next((name for name in ("test", "val") if 0 < np.count_nonzero(split == name) < len(split)), None)
+    candidates = np.arange(len(labels)) if held_out is None else np.flatnonzero(split == held_out)
     available = np.bincount(labels[candidates], minlength=len(target.classes))
-    if own is None:
+    if held_out is None:
         _refuse(target, available == 1, "one image only, which cannot be both trained and tested on: add images")
         limit, total = np.maximum(available - 1, 0), min(round(share * len(labels)), most)
         beside = candidates
     else:
         limit, total = available, most
-        beside = np.flatnonzero(split == "train" if "train" in target.split else split != own)
+        beside = np.flatnonzero(split == "train" if "train" in target.split else split != held_out)
     wanted = apportion(available, total=total, most=limit)
     chosen = labels[candidates]
     test = candidates[_ranks(chosen, seed, _HOLD_OUT) < wanted[chosen]]
@@ -78,7 +78,7 @@ def hold_out(target: "Target", share: float = 0.25, most: int = 2000, seed: int 
     if untested.any():
         warnings.warn(
             f"target {target.name!r}: these classes have no test image, so no accuracy says how well they are "
-            f"recognised: {_named(target, untested)}; move some of their images to the {own} folder",
+            f"recognised: {_named(target, untested)}; move some of their images to the {held_out} folder",
             TransferscopeWarning,
             stacklevel=2,
         )

@@ -92,12 +92,12 @@ class Target:
 
     def _thumbnails(self) -> dict[str, str]:
         """Return the first image of each of the first classes, small."""
-        found = {}
+        pictures = {}
         for label, name in enumerate(self.classes[:_THUMBNAILS]):
             for index in np.flatnonzero(self.labels == label)[:1]:
                 with suppress(InputError):  # broken
-                    found[name] = thumbnail(self.image(index))
-        return found
+                    pictures[name] = thumbnail(self.image(index))
+        return pictures
 
     @property
     def n_samples(self) -> int:
@@ -204,7 +204,7 @@ class Target:
         random = np.random.default_rng(seed)
         chosen: list[int] = []
         broken: list[tuple[str, str]] = []
-        kept: dict[int, Image.Image] = {}
+        decoded: dict[int, Image.Image] = {}
         room = KEPT_BYTES
         with Reporter(progress).bar("decoding images") as report:
             for label, count in enumerate(wanted):
@@ -222,13 +222,13 @@ class Target:
                     report(len(chosen), int(wanted.sum()))
                     size = 4 * image.width * image.height  # Pillow holds RGB in 4 bytes a pixel
                     if size <= room:
-                        kept[place] = image
+                        decoded[place] = image
                         room -= size
         if broken:
             note = _broken_message(self.name, broken, len(chosen) + len(broken))
             warnings.warn(note, TransferscopeWarning, stacklevel=2)
         drawn = self.subset(random.permutation(np.array(chosen, dtype=np.int64)))
-        return replace(drawn, broken=(*self.broken, *broken), _kept=kept)
+        return replace(drawn, broken=(*self.broken, *broken), _kept=decoded)
 
     def _pool(self) -> np.ndarray:
         """Return the indices that a probe may draw: those of training images if there are others beside."""

@@ -280,13 +280,13 @@ def _importing_beside(path: Path) -> Iterator[None]:
 
 def _code_digests(factory: Path) -> list[str]:
     """Digest the factory file, then what it imports from its folder, directly or not, by path."""
-    found: dict[Path, str] = {}
+    digests: dict[Path, str] = {}
     waiting = [factory]
     while waiting:
         path = waiting.pop()
-        if path in found:
+        if path in digests:
             continue
-        found[path] = file_digest(path)
+        digests[path] = file_digest(path)
         try:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError):
@@ -297,7 +297,7 @@ def _code_digests(factory: Path) -> list[str]:
             for name in names:
                 beside = factory.parent / name.partition(".")[0]
                 waiting += [file for file in (beside.with_suffix(".py"), *beside.glob("**/*.py")) if file.is_file()]
-    return [found.pop(factory), *(digest for _, digest in sorted(found.items()))]
+    return [digests.pop(factory), *(digest for _, digest in sorted(digests.items()))]
 
 
 def _transform(source: Source, module: nn.Module | None) -> Transform:

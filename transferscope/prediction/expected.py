@@ -43,7 +43,7 @@ def expected_accuracies(scores: xr.Dataset, samples: int, calibration: Calibrati
     ----------
     scores : xarray.Dataset
         Over (source, depth): `layer` ("" where a source has no such depth), `depth_fraction` and the scores in
-        `panels.NEEDED`; attributes n_samples (images they were computed on), classes and, if a network was trained from
+        `scores.NEEDED`; attributes n_samples (images they were computed on), classes and, if a network was trained from
         scratch on these images, scratch_accuracy and scratch_held_out.
     samples : int
         Images that the transfer is trained on.

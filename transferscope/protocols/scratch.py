@@ -19,7 +19,8 @@ from transferscope.data.target import Target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.networks.compact import WIDTH, CompactResNet
 from transferscope.protocols.finetuning import MIN_STEPS
-from transferscope.protocols.training.single import Recipe, TrainingRecord, evaluate, fit
+from transferscope.protocols.training.recipe import Recipe, TrainingRecord
+from transferscope.protocols.training.single import evaluate, fit
 from transferscope.runtime.seeding import seeded
 
 SMALL, LARGE = 32, 64

@@ -27,8 +27,6 @@ from transferscope.transferability.standard_errors import KEPT
 SIMILARITIES = ("linear_cka", "svcca")
 BASELINES = ("network_params", "depth_fraction", "source_accuracy", "preference")
 """What needs no look at the target: a score that does not beat these is of no use."""
-VERSION = 2
-"""Goes up when the meaning of a score changes, so that cached scores of an earlier meaning are not used."""
 
 # Name to unit (None for what is no number), what a plot calls it, what it is.
 _MEANINGS: dict[str, tuple[str | None, str, str]] = {

@@ -10,10 +10,9 @@ Size = int | Literal["all"]
 ALL: Literal["all"] = "all"
 
 
-def check_numbers(samples_per_class: Any, depths: Any = ALL, **counts: Any) -> None:
-    """Raise InputError unless the counts are whole numbers above 0, and the others lists of whole numbers."""
-    for name, value in counts.items():
-        check_whole(name, value, 1)
+def check_numbers(samples_per_class: Any, depths: Any = ALL, **counts: Any) -> dict[str, int]:
+    """Return the counts by name; raise InputError unless they are above 0, and the others lists of whole numbers."""
+    checked = {name: check_whole(name, value, 1) for name, value in counts.items()}
     if (
         not isinstance(samples_per_class, Sequence)
         or not samples_per_class
@@ -24,3 +23,4 @@ def check_numbers(samples_per_class: Any, depths: Any = ALL, **counts: Any) -> N
         )
     if depths != ALL and (not isinstance(depths, Sequence) or not depths or not all(map(is_whole, depths))):
         raise InputError(f"Expected `depths` to be 'all' or to list whole numbers, but got {depths!r}")
+    return checked

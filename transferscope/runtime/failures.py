@@ -12,7 +12,7 @@ logger = logging.getLogger("transferscope")
 
 @dataclass(frozen=True)
 class Failure:
-    """A source that could not be ranked, and why."""
+    """What failed, a source most often, and why."""
 
     source: str
     error: str

@@ -56,10 +56,8 @@ class FlopCounter:
         return math.nan if self._watch.unknown else self._watch.counted
 
     def __enter__(self) -> "FlopCounter":
-        # Compiled code runs kernels that are no operators. Before torch 2.6 only what was compiled earlier does so:
-        # nothing is compiled while operators are watched.
-        if hasattr(torch.compiler, "set_stance"):
-            self._entered.enter_context(torch.compiler.set_stance("force_eager"))
+        # Compiled code runs kernels that are no operators.
+        self._entered.enter_context(torch.compiler.set_stance("force_eager"))
         self._entered.enter_context(self._watch)
         return self
 

@@ -1,4 +1,4 @@
-"""Is it there? Files, functions and library models that a zoo names, with near names for what is not."""
+"""Is a file there, and if not, which names beside it look like it."""
 
 from pathlib import Path
 

@@ -18,7 +18,7 @@ import torch
 from transferscope.errors import InputError, near
 
 WORLD = "world"
-_JOULES_PER_KWH = 3.6e6
+JOULES_PER_KWH = 3.6e6
 _WATCH_S = 60.0
 """The energy counters of some CPUs start again at zero every few minutes, and must be read in between."""
 
@@ -142,7 +142,7 @@ class PowerMeter:
         with _silent():
             counted = sum(part.measure_power_and_energy(elapsed)[1].kWh for part in self._counters)
         joules = self._watts * elapsed + self._watts_per_cpu * (cpu - self._cpu_at)
-        self._kwh += joules / _JOULES_PER_KWH + counted / self._workers
+        self._kwh += joules / JOULES_PER_KWH + counted / self._workers
         self._read_at, self._cpu_at = now, cpu
         return self._kwh
 

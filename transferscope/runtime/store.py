@@ -27,8 +27,8 @@ _ENDING = ".safetensors"
 
 def home() -> Path:
     """Return the cache folder: $TRANSFERSCOPE_HOME, $XDG_CACHE_HOME/transferscope or ~/.cache/transferscope."""
-    if own := os.environ.get("TRANSFERSCOPE_HOME"):
-        return Path(own).expanduser()
+    if home := os.environ.get("TRANSFERSCOPE_HOME"):
+        return Path(home).expanduser()
     if shared := os.environ.get("XDG_CACHE_HOME"):
         return Path(shared).expanduser() / "transferscope"
     return Path.home() / ".cache" / "transferscope"

@@ -96,8 +96,8 @@ def standard_errors(
 
     Of an accuracy it is that of a share, p̃ (1 - p̃) / (n + 3) under the root, p̃ = (n p + 1) / (n + 2): the standard
     deviation of its posterior after a uniform prior. Of any other score it is a delete-d jackknife over stratified
-    draws of the images without replacement, see `draws`. What is undefined on one of the draws is NaN; why, is not said
-    again for each of them.
+    draws of the images without replacement, see `stratified_draws`. What is undefined on one of the draws is NaN;
+    why, is not said again for each of them.
 
     The jackknife would do for accuracies too, but overstates their error, since every draw fits anew and turns single
     images from right to wrong.

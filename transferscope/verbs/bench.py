@@ -15,6 +15,7 @@ from transferscope.data.images import Transform
 from transferscope.data.target import Target, load_target
 from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo, load_zoo
+from transferscope.results.summary import TargetSummary
 from transferscope.runtime.progress import Report, Reporter
 from transferscope.runtime.store import Store
 from transferscope.verbs.features import source_features
@@ -79,6 +80,10 @@ class Bench:
             Reporter(request.progress),
             clock=clock,
         )
+
+    def summary(self) -> TargetSummary:
+        """Return what a result says of the target."""
+        return TargetSummary(self.target.name, self.probe.n_samples, len(self.target.classes), self.target.hash)
 
     def load(self, source: Source) -> tuple[nn.Module, Transform]:
         """Return the network of a source, in evaluation mode, and its transform."""

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 
 from transferscope.errors import InputError, check_whole
 from transferscope.networks.compact import CompactResNet
-from transferscope.protocols.training.single import Recipe, fit
+from transferscope.protocols.training.recipe import Recipe
+from transferscope.protocols.training.single import fit
 from transferscope.runtime.progress import Reporter
 from transferscope.runtime.seeding import seeded
 from transferscope.runtime.version import __version__

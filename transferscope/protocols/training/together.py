@@ -23,10 +23,10 @@ _BATCH = 64
 def fit_together(
     members: Sequence[Member], *, recipe: Recipe, on_epoch: Callable[[int, int], None] | None = None
 ) -> list[TrainingRecord | SourceError]:
-    """Train networks of one shape at once, each as `training.fit` would train it alone.
+    """Train networks of one shape at once, each as `single.fit` would train it alone.
 
     Each has its own images, order, shifts, validation, early stop and batch norm averages. Up to rounding its weights
-    are those that `training.fit` gives it, unless it has dropout: its masks depend on the networks beside it.
+    are those that `single.fit` gives it, unless it has dropout: its masks depend on the networks beside it.
 
     Parameters
     ----------

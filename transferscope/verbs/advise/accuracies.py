@@ -22,7 +22,7 @@ _FOLDS = 5
 _EDGE = 1e-6
 
 
-def choose_depths(own: xr.Dataset) -> dict[str, int]:
+def choose_depths(scores: xr.Dataset) -> dict[str, int]:
     """Return how many stages each way keeps, by the name that `measure` has for its protocol.
 
     Heads on frozen features and the partly frozen network are cut where they are expected to do best (of equal depths
@@ -31,14 +31,14 @@ def choose_depths(own: xr.Dataset) -> dict[str, int]:
 
     Parameters
     ----------
-    own : xarray.Dataset
+    scores : xarray.Dataset
         What `expected_accuracies` returns, of one source with a prediction at some depth.
     """
-    depths = int((own["layer"].to_numpy() != "").sum())
+    depths = int((scores["layer"].to_numpy() != "").sum())
     ranges = {"truncate": range(1, depths + 1), "reinit": range(1, depths), "finetune": range(depths, depths + 1)}
     best = {}
     for protocol, allowed in ranges.items():
-        values = own["expected_accuracy"].sel(protocol=protocol, depth=list(allowed)).to_numpy()
+        values = scores["expected_accuracy"].sel(protocol=protocol, depth=list(allowed)).to_numpy()
         if np.isfinite(values).any():
             best[protocol] = allowed[int(np.nanargmax(values))]
     head = best.pop("truncate")
@@ -92,13 +92,13 @@ def _embedding_accuracy(layers: Sequence[np.ndarray], labels: np.ndarray, seed: 
 
 
 def expected(
-    own: xr.Dataset, depths: Mapping[str, int], shifts: Mapping[str, float]
+    scores: xr.Dataset, depths: Mapping[str, int], shifts: Mapping[str, float]
 ) -> dict[str, tuple[float, float, float]]:
     """Return the expected accuracy of each way, and the ends of its interval.
 
     Parameters
     ----------
-    own : xarray.Dataset
+    scores : xarray.Dataset
         What `expected_accuracies` returns, of one source.
     depths : mapping of str to int
         As `choose_depths` returns them.
@@ -109,13 +109,13 @@ def expected(
     accuracies = {}
     for protocol, depth in depths.items():
         if protocol == "scratch":
-            values = [float(own[f"scratch_{name}"]) for name in names]
+            values = [float(scores[f"scratch_{name}"]) for name in names]
         elif protocol in shifts:
-            cut = own.sel(protocol="truncate", depth=depths["truncate"])
+            cut = scores.sel(protocol="truncate", depth=depths["truncate"])
             logits = exact_logit(np.clip([float(cut[name]) for name in names], _EDGE, 1 - _EDGE))
             values = expit(logits + shifts[protocol]).tolist()
         else:
-            cut = own.sel(protocol=protocol, depth=depth)
+            cut = scores.sel(protocol=protocol, depth=depth)
             values = [float(cut[name]) for name in names]
         accuracies[protocol] = (values[0], values[1], values[2])
     return accuracies

@@ -91,14 +91,14 @@ def advise(
 
 def answer(request: AdviseRequest) -> Advice:
     """Answer what `advise` is asked."""
-    ranked = request.ranking
+    ranked = request.of_rank()
     meter = Meter(request.country, backend.resolve_device(request.device))
     bench = Bench.set_up(ranked)
     ranking = answer_rank(ranked, bench)
     tolerance = request.tolerance
     chosen = next(pick.source for pick in ranking.recommendations if pick.layer is not None)
-    own = ranking.scores.sel(source=chosen)
-    depths = choose_depths(own)
+    scores = ranking.scores.sel(source=chosen)
+    depths = choose_depths(scores)
     with contained():
         with bench.reporter.bar(f"features of {chosen}") as report:
             features = bench.source_features(bench.zoo[chosen], report)
@@ -113,14 +113,14 @@ def answer(request: AdviseRequest) -> Advice:
             costs, left_out = _costs(timer, depths, fewest >= ENOUGH, report)
         spent = time.perf_counter() - began
     depths = {protocol: depth for protocol, depth in depths.items() if protocol in costs}
-    accuracies = expected(own, depths, shifts)
+    accuracies = expected(scores, depths, shifts)
     names = ["", *(stage.layer for stage in features.stages)]
     spending = {protocol: footprint(costs[protocol], ranking.expected_for, meter) for protocol in depths}
     ways = [
         _way(protocol, depth, names[depth], accuracies[protocol], spending[protocol])
         for protocol, depth in depths.items()
     ]
-    found, looked_at = _turning_points(ranking, chosen, depths, shifts, costs, tolerance)
+    turns, looked_at = _turning_points(ranking, chosen, depths, shifts, costs, tolerance)
     return Advice(
         target=ranking.target,
         source=chosen,
@@ -133,9 +133,9 @@ def answer(request: AdviseRequest) -> Advice:
             {way.protocol: way.seconds for way in ways},
             tolerance,
         ),
-        changes=found,
+        changes=turns,
         looked_at=looked_at,
-        calibrated=bool(own.attrs["calibrated"]),
+        calibrated=bool(scores.attrs["calibrated"]),
         energy=meter.describe(),
         measured_seconds=spent,
         left_out=left_out,
@@ -199,8 +199,8 @@ def _turning_points(
             warnings.simplefilter("ignore", TransferscopeWarning)  # that it is beyond what was measured
             predicted = expected_accuracies(scores, n_samples)
         if predicted.attrs["calibrated"]:
-            found = expected(predicted.sel(source=source), depths, shifts)
+            expectations = expected(predicted.sel(source=source), depths, shifts)
             seconds = {name: sum(spent for spent, _ in costs[name].phases(n_samples).values()) for name in depths}
             sizes.append(size)
-            chosen.append(cheapest({name: values[0] for name, values in found.items()}, seconds, tolerance))
+            chosen.append(cheapest({name: values[0] for name, values in expectations.items()}, seconds, tolerance))
     return changes(sizes, chosen), (sizes[0], sizes[-1]) if sizes else None

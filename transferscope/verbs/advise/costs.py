@@ -9,10 +9,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 
 from transferscope.activations.stages import Stage
 from transferscope.activations.timing import pace
+from transferscope.data.splits import validation_part
 from transferscope.errors import TransferscopeWarning
 from transferscope.networks.loading import Network
 from transferscope.protocols.cutting.cut import CutNetwork, cut
@@ -23,19 +23,18 @@ from transferscope.protocols.heads.toptuning import ENOUGH, fit_top_tuning_head
 from transferscope.protocols.scratch import load_images
 from transferscope.protocols.training.recipe import Recipe, batch_bounds
 from transferscope.runtime.footprint import Footprint, Meter
+from transferscope.runtime.power import JOULES_PER_KWH
 from transferscope.verbs.bench import Bench
 
 HEADS = ("truncate", "fne", "toptuning")
 """Ways that fit a classifier to frozen features."""
 
-_JOULES_PER_KWH = 3.6e6
 _STEPS, _SECONDS = 5, 1.0
 """Fits are timed so often, or until that takes this long; optimiser steps twice so often at least, or about this long
 in all. The least time counts: something else may run on the machine."""
 _MOST_STEPS = 50
 _WHOLE_BATCHES = 5
 """Images to time training with, in batches: enough for a batch of full size, and for `_STEPS` in one epoch."""
-_VALIDATION_SHARE = 0.2
 _FLOAT_BYTES = 4
 
 
@@ -105,7 +104,7 @@ def footprint(cost: Cost, n_samples: int, meter: Meter) -> Footprint:
     """Return what a transfer with this many training images is expected to cost: nothing is run."""
     with meter.run() as run:
         for phase, (seconds, watts) in cost.phases(n_samples).items():
-            run.charge(phase, seconds, kwh=watts * seconds / _JOULES_PER_KWH)
+            run.charge(phase, seconds, kwh=watts * seconds / JOULES_PER_KWH)
         run.trials = cost.trials
     return run.footprint()
 
@@ -168,7 +167,12 @@ class Timer:
         """Return the seconds of one fit to some of the images, its power (W) and its trials."""
         layers, labels = [layer[part] for layer in self.layers], self.bench.probe.labels[part]
         fit = _fitter(
-            protocol, layers, depth, labels, _validation(labels, self.bench.seed) if searched else None, self.bench.seed
+            protocol,
+            layers,
+            depth,
+            labels,
+            validation_part(labels, self.bench.seed) if searched else None,
+            self.bench.seed,
         )
         times: list[float] = []
         with warnings.catch_warnings():
@@ -239,12 +243,6 @@ def _fitter(
     return lambda: fit_head(protocol, features, labels, validation, seed)
 
 
-def _validation(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Choose the images that settings are chosen by."""
-    everyone = np.arange(len(labels))
-    return train_test_split(everyone, test_size=_VALIDATION_SHARE, stratify=labels, random_state=seed)[1]
-
-
 def _watts(spent: Footprint) -> float:
     """Return the mean power of what was run (W)."""
-    return spent.kwh * _JOULES_PER_KWH / sum(spent.seconds.values())
+    return spent.kwh * JOULES_PER_KWH / sum(spent.seconds.values())

@@ -1,6 +1,6 @@
 """What `advise` is asked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from transferscope.errors import InputError, near
 from transferscope.networks.zoo import Zoo, load_zoo
@@ -27,23 +27,12 @@ class AdviseRequest(ProbeRequest):
                 f"Expected `tolerance` to be an accuracy, at least 0 and below 1, but got {self.tolerance!r}"
             )
 
-    @property
-    def ranking(self) -> RankRequest:
-        """What `rank` is to be asked first: of the one source, where one is named."""
+    def of_rank(self) -> RankRequest:
+        """Return what `rank` is to be asked first: of the one source, where one is named."""
         zoo = load_zoo(self.zoo)
-        return RankRequest(
-            target=self.target,
-            zoo=zoo if self.source is None else _only(zoo, self.source),
-            device=self.device,
-            samples=self.samples,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            progress=self.progress,
-            recipe=self.recipe,
-            trust_code=self.trust_code,
-            shots=self.shots,
-            mode="quick",
-        )
+        shared = {field.name: getattr(self, field.name) for field in fields(ProbeRequest)}
+        shared["zoo"] = zoo if self.source is None else _only(zoo, self.source)
+        return RankRequest(**shared, shots=self.shots, mode="quick")
 
 
 def _only(zoo: Zoo, source: str) -> Zoo:

@@ -22,7 +22,6 @@ from transferscope.runtime.seeding import contained
 from transferscope.verbs.bench import Bench
 from transferscope.verbs.compare.networks import Estimator, compare_by
 from transferscope.verbs.compare.request import CompareRequest
-from transferscope.verbs.rank.rank import summarize, summarize_target
 from transferscope.verbs.rank.reference import ReferenceMaker, ReferenceNetwork
 
 
@@ -131,8 +130,8 @@ def answer(request: CompareRequest) -> Comparison:
     return Comparison(
         x=x,
         y=y,
-        target=summarize_target(bench),
-        reference=None if made is None else summarize(made),
+        target=bench.summary(),
+        reference=None if made is None else made.summary(),
         results={measure: array.assign_attrs(x=x, y=y) for measure, array in results.items()},
     )
 

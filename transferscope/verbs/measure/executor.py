@@ -30,10 +30,11 @@ from transferscope.protocols.heads.toptuning import fit_top_tuning_head
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.runtime.failures import describe
 from transferscope.runtime.footprint import Footprint, Meter, RunMeter
+from transferscope.runtime.power import JOULES_PER_KWH
 from transferscope.runtime.progress import Report, silent
 from transferscope.runtime.store import Store, digest
 from transferscope.verbs.features import source_features
-from transferscope.verbs.measure.pace import JOULES_PER_KWH, Pace, pace
+from transferscope.verbs.measure.pace import Pace, pace
 from transferscope.verbs.measure.plan import PROTOCOLS, Run
 
 logger = logging.getLogger("transferscope")
@@ -63,6 +64,8 @@ class Setup:
         Whose electricity is counted, see `footprint.Meter`.
     states
         Folder of the files from which interrupted training goes on.
+    seed
+        Of the weights of a source that no file gives.
     together
         Whether trained runs that differ in the seed alone are trained as one batched network.
     jobs
@@ -84,6 +87,7 @@ class Setup:
     trust_code: bool
     country: str
     states: Path
+    seed: int = 0
     together: bool = False
     jobs: int = 1
     threads: int | None = None
@@ -192,7 +196,7 @@ class Executor:
         }
 
     def _load(self, source: str) -> loading.Network:
-        return loading.load_network(self.setup.zoo[source], trust_code=self.setup.trust_code)
+        return loading.load_network(self.setup.zoo[source], trust_code=self.setup.trust_code, seed=self.setup.seed)
 
     def _fit_head(self, run: Run, meter: RunMeter) -> np.ndarray:
         drawn = self.setup.drawn_by(run)
@@ -204,9 +208,9 @@ class Executor:
         seconds = len(drawn) * pace.seconds[last.layer]
         meter.charge("features", seconds, len(drawn) * last.flops, pace.watts * seconds / JOULES_PER_KWH)
         layers = list(features.arrays.values())
-        own, labels = [layer[rows] for layer in layers], self.setup.target.labels[drawn]
+        learnt_from, labels = [layer[rows] for layer in layers], self.setup.target.labels[drawn]
         with meter.phase("head"):
-            head = self.fit_head(run, own, labels)
+            head = self.fit_head(run, learnt_from, labels)
         meter.trials = head.trials
         if PROTOCOLS[run.protocol].kind == "embedding":
             return head.predict([layer[test] for layer in layers])

@@ -17,9 +17,9 @@ from transferscope.results.measurement import Measurement
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.progress import Reporter
 from transferscope.runtime.version import __version__
+from transferscope.verbs.measure.cut_costs import cut_networks
 from transferscope.verbs.measure.estimate import Estimate, estimate
 from transferscope.verbs.measure.executor import Executor
-from transferscope.verbs.measure.networks import cut_networks
 from transferscope.verbs.measure.plan import Run, group
 from transferscope.verbs.measure.pool import carry_out, carry_out_side_by_side, deadline
 from transferscope.verbs.measure.rows import DONE, ForeignError, Row

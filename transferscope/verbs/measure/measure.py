@@ -69,7 +69,7 @@ def measure(
     output : path
         Folder of the results.
     protocols : sequence of str
-        Names in `measurement.plan.PROTOCOLS`.
+        Names in `plan.PROTOCOLS`.
     samples_per_class : sequence of int or "all"
         Training images of each class. For one seed, larger draws contain the smaller. Where settings are to be chosen
         and there are 5 images of each class and more, a fifth of them decide.
@@ -101,7 +101,7 @@ def measure(
     device, batch_size, progress, trust_code
         As in `rank`.
     seed : int
-        Decides which images are tested on.
+        Decides which images are tested on, and weights of a source that no file gives.
 
     Raises
     ------
@@ -126,23 +126,37 @@ def prepare(request: MeasureRequest) -> Grid:
     """Plan a grid and read its images; nothing is written yet."""
     where = backend.resolve_device(request.device)
     sources = load_zoo(request.zoo)
-    trust_code, batch_size, seeds, jobs = request.trust_code, request.batch_size, request.seeds, request.jobs
+    seeds, jobs = request.seeds, request.jobs
     for source in sources:
-        loading.check_trust(source, trust_code)
+        loading.check_trust(source, request.trust_code)
     images = load_target(request.target, progress=request.progress)
     pool, test = hold_out(images, most=request.test_samples, seed=request.seed)
     reporter = Reporter(request.progress)
     with reporter.bar("loading networks") as report:
-        layers, transform, failed = _layers(sources, trust_code, batch_size, report)
+        layers, transform, failed = _layers(sources, request, report)
     bank = Bank(images, transform)
     with reporter.bar("reading images") as report:
         pool, test, drawn = sound(images, pool, test, request.samples_per_class, seeds, bank, report)
     threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else None
     setup = Setup(
-        images, sources, pool, test, drawn, dict(request.recipes), tuple(request.learning_rates),
-        request.early_stopping, request.device, batch_size, trust_code, request.country,
-        Path(request.output) / ".states", where.type == "cuda", jobs, threads,
-    )  # fmt: skip
+        target=images,
+        zoo=sources,
+        pool=pool,
+        test=test,
+        drawn=drawn,
+        recipes=dict(request.recipes),
+        learning_rates=tuple(request.learning_rates),
+        early_stopping=request.early_stopping,
+        device=request.device,
+        batch_size=request.batch_size,
+        trust_code=request.trust_code,
+        country=request.country,
+        states=Path(request.output) / ".states",
+        seed=request.seed,
+        together=where.type == "cuda",
+        jobs=jobs,
+        threads=threads,
+    )
     sizes = sizes_within(request.samples_per_class, images.labels[pool])
     runs = plan(layers, request.protocols, sizes, target=images.name, seeds=seeds, depths=request.depths)
     settings = Settings(
@@ -166,7 +180,7 @@ def prepare(request: MeasureRequest) -> Grid:
 
 
 def _layers(
-    sources: Zoo, trust_code: bool, batch_size: int, report: Report
+    sources: Zoo, request: MeasureRequest, report: Report
 ) -> tuple[dict[str, tuple[str, ...]], Transform, tuple[Failure, ...]]:
     """Return where each source can be cut, what the first one sees images by, and the sources that cannot be loaded."""
     layers: dict[str, tuple[str, ...]] = {}
@@ -175,11 +189,11 @@ def _layers(
     for i, source in enumerate(sources):
         report(i, len(sources))
         try:
-            network = loading.load_network(source, trust_code=trust_code)
+            network = loading.load_network(source, trust_code=request.trust_code, seed=request.seed)
             sample = torch.zeros(1, 3, network.transform.size, network.transform.size)
             stages = resolve_stages(network.module, source.layers, sample, cuts_only=True)
         except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
-            failed.append(failure(source.name, error, batch_size))
+            failed.append(failure(source.name, error, request.batch_size))
             continue
         layers[source.name] = tuple(stage.layer for stage in stages)
         transforms.append(network.transform)

@@ -9,10 +9,9 @@ from transferscope.activations import timing
 from transferscope.activations.stages import Stage
 from transferscope.networks.loading import Network, identity
 from transferscope.runtime.footprint import Meter
+from transferscope.runtime.power import JOULES_PER_KWH
 from transferscope.runtime.store import Store, digest
 from transferscope.runtime.version import __version__
-
-JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,6 @@ def pace(
     with meter.run() as run, run.phase("features"):
         seconds = timing.pace(net, stages, network.transform.size, device=device, batch_size=batch_size)
     spent = run.footprint()
-    found = Pace(seconds, spent.kwh * JOULES_PER_KWH / spent.seconds["features"])
-    store.put("pace", key, {}, {"seconds": found.seconds, "watts": found.watts})
-    return found
+    measured = Pace(seconds, spent.kwh * JOULES_PER_KWH / spent.seconds["features"])
+    store.put("pace", key, {}, {"seconds": measured.seconds, "watts": measured.watts})
+    return measured

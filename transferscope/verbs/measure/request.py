@@ -41,9 +41,8 @@ class MeasureRequest(Request):
     def __post_init__(self) -> None:
         super().__post_init__()
         known_protocols(self.protocols)
-        check_numbers(
-            self.samples_per_class, self.depths, seeds=self.seeds, test_samples=self.test_samples, jobs=self.jobs
-        )
+        counts = {"seeds": self.seeds, "test_samples": self.test_samples, "jobs": self.jobs}
+        self._settle(**check_numbers(self.samples_per_class, self.depths, **counts))
         for rate in self.learning_rates:
             replace(self.recipes["scratch"], learning_rate=rate)  # which checks it
 

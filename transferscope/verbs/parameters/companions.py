@@ -32,7 +32,7 @@ def gradient_signal_to_noise(
     an unbiased estimate. Where the ratio is r, the gradient of 1/r images is as long as its own error. Unchanged when
     the loss is scaled.
 
-    Images that come class by class in turns, as `measurement.splits.draw` gives them, fill every batch with the same
+    Images that come class by class in turns, as `splits.draw` gives them, fill every batch with the same
     share of each class: the noise is then that within classes. With a single image of each class that cannot be, the
     difference between classes counts as noise, and the signal is estimated too low.
 
@@ -132,7 +132,7 @@ def representation_similarity(
 ) -> dict[str, float]:
     """Return the debiased linear CKA of each layer's activations before and after training, on the same images.
 
-    Accumulated over batches as `comparison.compare` does by default: feature maps position by position.
+    Accumulated over batches as `ts.compare` does by default: feature maps position by position.
 
     Parameters
     ----------

@@ -106,7 +106,7 @@ class Mover:
     ) -> None:
         self._recipe, self._device, self._batch_size, self._store = recipe, device, batch_size, store
         self._trust_code = trust_code
-        self.network: Network = loading.load_network(source, trust_code=trust_code)
+        self.network: Network = loading.load_network(source, trust_code=trust_code, seed=seed)
         self.initial: Initial = initial_weights(
             source, redraws=redraws, seed=REDRAWS_FROM + seed, trust_code=trust_code
         )
@@ -178,7 +178,7 @@ class Mover:
         _, accuracy = evaluate(net, bank.images(wanted.test), tested, batch_size=self._batch_size)
         return Moved(trajectory, snr, cka, accuracy)
 
-    def domain(self, target: Target, own: Target | None, seed: int, report: Report) -> Domain:
+    def domain(self, target: Target, source_images: Target | None, seed: int, report: Report) -> Domain:
         """Describe a target in the feature space of the source: its diversity, and its distance to the source's images.
 
         That is the pooled output before the classifier.
@@ -187,21 +187,22 @@ class Mover:
         ----------
         target : Target
             Images of it, as many for every target: of fewer images the Fréchet distance is larger.
-        own : Target, optional
+        source_images : Target, optional
             Images of the source, where they are known.
         seed : int
             Decides which of those are taken: at most as many as of the target.
         report : Report
             Told of the images.
         """
-        of_source = None if own is None else self._features(own.probe(target.n_samples, seed), report)
+        drawn = None if source_images is None else source_images.probe(target.n_samples, seed)
+        of_source = None if drawn is None else self._features(drawn, report)
         return domain(of_source, self._features(target, report), target.labels)
 
     def _features(self, probe: Target, report: Report) -> Any:
-        found = source_features(
+        features = source_features(
             self.network, probe, store=self._store, device=self._device, batch_size=self._batch_size, report=report
         )
-        return found.arrays[found.stages[-1].layer]
+        return features.arrays[features.stages[-1].layer]
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, float]:

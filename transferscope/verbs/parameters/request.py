@@ -34,7 +34,7 @@ class ParametersRequest(Request):
         counts = {"seeds": self.seeds, "redraws": self.redraws, "test_samples": self.test_samples}
         if self.steps is not None:
             counts["steps"] = self.steps
-        check_numbers(self.samples_per_class, **counts)
+        self._settle(**check_numbers(self.samples_per_class, **counts))
         if self.loss is not None and not 0 < self.loss < 1:
             raise InputError(f"Expected `loss` to be a share of the loss of guessing, in (0, 1), but got {self.loss!r}")
         self._settle(recipe=self._recipe() if self.recipe is None else self.recipe)

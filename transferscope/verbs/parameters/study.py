@@ -94,7 +94,7 @@ def measure(
     test_samples : int
         Most images of each target to measure the accuracy on.
     device, batch_size, seed, progress, trust_code
-        As in `measurement.measure`; `batch_size` is that of forward passes.
+        As in `ts.measure`; `batch_size` is that of forward passes.
 
     Raises
     ------

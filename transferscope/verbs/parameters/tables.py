@@ -40,7 +40,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of `report.parameters.ParameterTransfer`, and what the runs were matched at."""
+    """The tables of `results.parameters.ParameterTransfer`, and what the runs were matched at."""
 
     layers: pd.DataFrame
     runs: pd.DataFrame

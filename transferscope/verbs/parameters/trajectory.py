@@ -72,7 +72,7 @@ def follow(
 ) -> Trajectory:
     """Fine-tune `net` in place and record how far it is from its source and its initial weights.
 
-    The weights at the end are, bit by bit, those of `training.fit` with the same arguments and no validation images.
+    The weights at the end are, bit by bit, those of `single.fit` with the same arguments and no validation images.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where the parts meet: target and zoo in, captured, scored and selected, a ranking out."""
+"""`rank`, step by step: bench, features and scores, expected accuracies, choice."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,11 +17,10 @@ from transferscope.prediction.selection import ScratchCandidate, recommend
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.results import labelled
 from transferscope.results.ranking import Ranking
-from transferscope.results.summary import Reference, TargetSummary
 from transferscope.results.wording import reason
 from transferscope.runtime.provenance import Provenance, versions
 from transferscope.verbs.bench import Bench
-from transferscope.verbs.rank.reference import ReferenceMaker, ReferenceNetwork, TrainedReference
+from transferscope.verbs.rank.reference import ReferenceMaker, TrainedReference
 from transferscope.verbs.rank.request import RankRequest
 from transferscope.verbs.rank.scorer import Scorer
 
@@ -128,8 +127,8 @@ def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
         recommendations = tuple(replace(pick, reason=reason(pick, picks, predictions)) for pick in picks)
         bench.clock.lap("selection")
     return Ranking(
-        target=summarize_target(bench),
-        reference=summarize(reference.network),
+        target=bench.summary(),
+        reference=reference.network.summary(),
         recommendations=recommendations,
         scores=predictions,
         failed=tuple(failed),
@@ -176,25 +175,6 @@ def _provenance(units: Sequence[labelled.SourceScores], bench: Bench, request: R
         settings=request.settings(),
         sources={unit.source: loading.fingerprint(bench.zoo[unit.source]) for unit in units},
         versions=versions(),
-    )
-
-
-def summarize_target(bench: Bench) -> TargetSummary:
-    """Return what a report says of a target."""
-    target = bench.target
-    return TargetSummary(target.name, bench.probe.n_samples, len(target.classes), target.hash)
-
-
-def summarize(reference: ReferenceNetwork) -> Reference:
-    """Return what a report says of a reference network."""
-    record = reference.record
-    return Reference(
-        network=reference.name,
-        held_out_accuracy=reference.accuracy,
-        held_out_samples=reference.n_held_out,
-        trained_on=reference.n_train,
-        epochs=0 if record is None else record.epochs,
-        stopped="given" if record is None else record.stopped,
     )
 
 

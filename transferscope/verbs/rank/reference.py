@@ -18,7 +18,8 @@ from transferscope.networks.compact import CompactResNet
 from transferscope.networks.zoo import COMPACT, OWN, Source
 from transferscope.protocols import scratch
 from transferscope.protocols.scratch import ScratchResult
-from transferscope.protocols.training.single import Recipe, TrainingRecord
+from transferscope.protocols.training.recipe import Recipe, TrainingRecord
+from transferscope.results.summary import Reference
 from transferscope.runtime.progress import Report
 from transferscope.runtime.seeding import seeded
 from transferscope.runtime.store import digest
@@ -44,6 +45,17 @@ class ReferenceNetwork:
     accuracy: float | None = None
     n_held_out: int = 0
     n_train: int = 0
+
+    def summary(self) -> Reference:
+        """Return what a result says of it."""
+        return Reference(
+            network=self.name,
+            held_out_accuracy=self.accuracy,
+            held_out_samples=self.n_held_out,
+            trained_on=self.n_train,
+            epochs=0 if self.record is None else self.record.epochs,
+            stopped="given" if self.record is None else self.record.stopped,
+        )
 
 
 @dataclass(frozen=True)
@@ -88,13 +100,13 @@ class ReferenceMaker:
     def candidates(self) -> list[Source]:
         """Return the sources of the zoo but for the one that was handed in as the reference."""
         given = self.given_source()
-        found = [source for source in self.bench.zoo if source is not given]
-        if not found:
+        candidates = [source for source in self.bench.zoo if source is not given]
+        if not candidates:
             raise InputError(
                 f"Expected the zoo to hold sources beside the reference {self.kind!r}, but there are none; add the "
                 "networks to be ranked"
             )
-        return found
+        return candidates
 
     def make(self, source: Source | None, report: Report) -> TrainedReference:
         """Return the reference for `source` with its features; only the kind "own" looks at which source it is."""

@@ -21,12 +21,14 @@ from transferscope.transferability import Layer
 from transferscope.transferability.panel import score_source
 from transferscope.transferability.scores import needs_predictions
 from transferscope.transferability.standard_errors import KEPT, standard_errors, stratified_draws
-from transferscope.verbs.rank import layers
-from transferscope.verbs.rank.layers import Factored
+from transferscope.verbs.rank.factored import Factored, compare_layers, factor, layers_of
 from transferscope.verbs.rank.reference import ReferenceMaker, TrainedReference
 from transferscope.verbs.rank.request import RankRequest
 
 logger = logging.getLogger("transferscope")
+
+_VERSION = 2
+"""Goes up when the meaning of a score changes, so that cached scores of an earlier meaning are not used."""
 
 
 class Scorer:
@@ -118,28 +120,29 @@ class Scorer:
 
     def _unit(self, name: str, features: LayerFeatures, reference: TrainedReference, report: Report) -> SourceScores:
         labels = self._bench.probe.labels
-        factored = cache(lambda: layers.factor(features.arrays))
-        own = needs_predictions(self._names)
-        if own and features.probabilities is None:
+        factored = cache(lambda: factor(features.arrays))
+        of_predictions = needs_predictions(self._names)
+        if of_predictions and features.probabilities is None:
             warnings.warn(
-                f"{' and '.join(own)} {'are' if len(own) > 1 else 'is'} NaN: {features.no_probabilities}",
+                f"{' and '.join(of_predictions)} {'are' if len(of_predictions) > 1 else 'is'} NaN: "
+                f"{features.no_probabilities}",
                 TransferscopeWarning,
                 stacklevel=2,
             )
 
-        def layers_of() -> Iterator[Layer]:
-            for number, layer in enumerate(layers.layers_of(factored())):
+        def reported() -> Iterator[Layer]:
+            for number, layer in enumerate(layers_of(factored())):
                 report(number, len(features.arrays))
                 yield layer
 
         def score(names: list[str]) -> dict[str, np.ndarray]:
-            layers = layers_of() if len(needs_predictions(names)) < len(names) else ()
+            layers = reported() if len(needs_predictions(names)) < len(names) else ()
             return score_source(layers, features.probabilities, labels, names)
 
         def compare(_names: list[str]) -> dict[str, np.ndarray]:
             if reference.network.name not in self._factored:
-                self._factored[reference.network.name] = layers.factor(reference.features.arrays)
-            return layers.compare_layers(factored(), self._factored[reference.network.name])
+                self._factored[reference.network.name] = factor(reference.features.arrays)
+            return compare_layers(factored(), self._factored[reference.network.name])
 
         def spread(names: list[str]) -> dict[str, np.ndarray]:
             return standard_errors(
@@ -164,7 +167,7 @@ class Scorer:
         source: str,
     ) -> dict[str, np.ndarray]:
         """Return the arrays of these names from the cache; only those that it lacks are computed, and added to it."""
-        key = digest(labelled.VERSION, *identity)
+        key = digest(_VERSION, *identity)
         entry = self._bench.store.get(kind, key) if names else None
         arrays = {} if entry is None else entry[0]
         if missing := [name for name in names if name not in arrays]:
