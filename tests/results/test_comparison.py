@@ -50,7 +50,7 @@ def test_in_one_network_a_layer_is_not_its_own_closest():
     assert comparison(alone, x="birds", y="birds").closest["layer_y"].tolist() == [""]
 
 
-# --- JSON -------------------------------------------------------------------------------------------------------------
+# --- JSON ---------------------------------------------------------------------------------------------------------
 
 
 def test_json_is_strict_and_rounded():

@@ -40,9 +40,8 @@ def build(name, width):
 
 
 @pytest.fixture(autouse=True)
-def house(tmp_path, monkeypatch):
-    """Give each test a cache, a zoo and a working folder of its own, and no more timing than is needed."""
-    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
+def house(home, tmp_path, monkeypatch):
+    """Give each test a zoo and a working folder of its own, and no more timing than is needed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(costs, "_SECONDS", 0.0)
     monkeypatch.setattr(timing, "_SECONDS", 0.0)
