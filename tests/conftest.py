@@ -1,6 +1,8 @@
-"""Shared fixtures: the array namespaces that every pure function runs on, and the folder with real data."""
+"""Shared fixtures: the array namespaces that every pure function runs on, a quiet end, real data."""
 
+import logging
 import os
+import warnings
 from pathlib import Path
 
 # Before anything reads it: every process of the run (-n) has a core of its own.
@@ -35,6 +37,16 @@ def xp(request):
     if namespace is None:
         pytest.skip("needs CuPy and a GPU")
     return namespace
+
+
+@pytest.fixture
+def quiet():
+    """Put back what the command line changes: the package's logger, and how warnings are shown."""
+    logger = logging.getLogger("transferscope")
+    before = logger.level, logger.handlers, logger.propagate, warnings.showwarning
+    with warnings.catch_warnings():
+        yield
+    logger.level, logger.handlers, logger.propagate, warnings.showwarning = before
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 from PIL import Image
 
 
@@ -22,6 +23,18 @@ def write(root, *names):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(png(shade))
             shade += 1
+    return root
+
+
+def coloured_noise(root, per_class=12, size=12):
+    """Write images of noise in three classes; each class brightens the channel that it is called after."""
+    rng = np.random.default_rng(0)
+    for channel, name in enumerate(["red", "green", "blue"]):
+        (root / name).mkdir(parents=True)
+        for i in range(per_class):
+            pixels = rng.integers(0, 120, (size, size, 3), dtype=np.uint8)
+            pixels[..., channel] += 100
+            Image.fromarray(pixels).save(root / name / f"{i:02}.png")
     return root
 
 

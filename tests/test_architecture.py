@@ -170,6 +170,23 @@ def test_functions_are_not_shadowed_by_rooms_of_the_same_name():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import transferscope.parameters\nfrom transferscope.parameters import measure\nimport transferscope as ts\n"
+        "assert measure is ts.parameters.measure is transferscope.parameters.measure",
+        "from transferscope.parameters import measure\nimport transferscope as ts\n"
+        "assert measure is ts.parameters.measure",
+        "from transferscope.networks import CompactResNet\n"
+        "from transferscope.networks.compact import CompactResNet as defined\nassert CompactResNet is defined",
+    ],
+    ids=["parameters", "from parameters", "networks"],
+)
+def test_imports_that_are_promised_work_in_a_fresh_process(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 PRIVATE = {
     "arrays/backend.py": {"_compute_types"},
     "runtime/flops.py": {"<module>"},  # torch has no public name for a mode that sees every operator

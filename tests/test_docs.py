@@ -1,8 +1,9 @@
-"""The README and docs/: commands that exist, links that lead somewhere, tables and calls that are those of the code."""
+"""The README, docs/ and docstrings: commands, links, calls and names that exist, tables that are those of the code."""
 
 import ast
 import importlib.util
 import inspect
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -20,6 +21,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "RE
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(\n\n<!-- output and stderr -->)?", re.DOTALL | re.MULTILINE)
 INCLUDE = re.compile(r"^```\{include\} (\S+)$", re.MULTILINE)
 LINK = re.compile(r"(?<!`)\]\(([^)\s]+)\)")
+DOTTED = re.compile(r"(?<!`)`([A-Za-z]\w*(?:\.\w+)+)[`(]")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -86,6 +88,47 @@ def public(node):
     if not isinstance(node, ast.Attribute) or (owner := public(node.value)) is None:
         return None
     return getattr(owner, node.attr, inspect.Parameter.empty)
+
+
+PACKAGE = Path(ts.__file__).parent
+NAMED = {"ts": [ts], "transferscope": [ts]}
+"""Modules, rooms and their folders by the last part of their name, and classes: what a dotted name can begin with."""
+for found in pkgutil.walk_packages(ts.__path__, "transferscope."):
+    if not found.name.endswith("__main__"):
+        module = importlib.import_module(found.name)
+        NAMED.setdefault(found.name.rpartition(".")[2], []).append(module)
+        for each in vars(module).values():
+            if inspect.isclass(each) and each.__module__ == found.name:
+                NAMED.setdefault(each.__name__, []).append(each)
+
+
+def there_is(owner, parts):
+    """Whether `parts` lead from a module or class to something; fields without a default count."""
+    if not parts:
+        return True
+    first, *rest = parts
+    if hasattr(owner, first):
+        return there_is(getattr(owner, first), rest)
+    return not rest and first in {
+        field for each in getattr(owner, "__mro__", ()) for field in inspect.get_annotations(each)
+    }
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_dotted_names_in_docstrings_are_those_of_something(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    variables = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {"net"}  # as in examples
+    variables |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    lost = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}: {dotted}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for dotted in DOTTED.findall(node.value.value)
+        for first, *rest in [dotted.split(".")]
+        if not any(there_is(owner, rest) for owner in NAMED.get(first, ()))
+        if first in NAMED or not (first in variables or importlib.util.find_spec(first))
+    ]
+    assert not lost
 
 
 def whole(page):

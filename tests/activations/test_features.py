@@ -177,8 +177,10 @@ def test_images_may_be_prepared_elsewhere(ask, net):
         asked.append(chosen.tolist())
         return tensors(images)[chosen].split(3)
 
-    found = ask(images, prepare=prepare)
+    reports = []
+    found = ask(images, prepare=prepare, report=lambda *done: reports.append(done))
     assert asked == [[0, 1, 3, 5]]
+    assert not reports  # whoever prepares images tells of them
     for layer, array in collect(net, tensors(images).split(3), list(found.arrays)).items():
         np.testing.assert_allclose(found.arrays[layer], array, atol=1e-5)
 

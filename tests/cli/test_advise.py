@@ -3,19 +3,15 @@
 import csv
 import io
 import json
-import logging
 import os
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from PIL import Image
+from image_folders import coloured_noise
 
 from transferscope.cli import run
-from transferscope.protocols import scratch
 from transferscope.results.advice import Advice, Way
 from transferscope.results.summary import TargetSummary
 from transferscope.runtime.failures import Failure
@@ -28,13 +24,7 @@ WAYS = ["truncate", "fne", "toptuning", "reinit", "finetune", "scratch"]
 def house(tmp_path_factory):
     """Three classes of coloured noise, a zoo, and a cache that the tests share."""
     folder = tmp_path_factory.mktemp("advise")
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(["red", "green", "blue"]):
-        (folder / "my dätä" / name).mkdir(parents=True)
-        for i in range(12):
-            pixels = rng.integers(0, 120, (12, 12, 3), dtype=np.uint8)
-            pixels[..., label] += 100
-            Image.fromarray(pixels).save(folder / "my dätä" / name / f"{i}.png")
+    coloured_noise(folder / "my dätä")
     (folder / "nets.py").write_text(
         "from transferscope.networks import CompactResNet\n\nprint('a factory says hello')\n\n"
         "def build():\n    return CompactResNet(3, width=4)\n\n"
@@ -49,20 +39,16 @@ def house(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def quiet_house(house, tmp_path, monkeypatch):
-    """Keep it short, and put back what the command line changes."""
+@pytest.fixture
+def home(house):
+    return house / "home"
 
-    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(house / "home"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(scratch, "MIN_STEPS", 0)
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No more timing than is needed."""
     monkeypatch.setattr(costs, "_SECONDS", 0.0)
     monkeypatch.setattr("transferscope.verbs.advise.advise._SIZES", 3)
-    logger = logging.getLogger("transferscope")
-    before = logger.level, logger.handlers, logger.propagate, warnings.showwarning
-    with warnings.catch_warnings():
-        yield
-    logger.level, logger.handlers, logger.propagate, warnings.showwarning = before
 
 
 @pytest.fixture

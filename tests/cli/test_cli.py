@@ -23,43 +23,8 @@ from transferscope.protocols.finetuning import MIN_STEPS
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
+    """One cache for all."""
     return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(autouse=True)
-def quiet_house(tmp_path, home, monkeypatch):
-    """Give each test a working folder of its own, and put back what the command line changes; the cache is shared."""
-    import logging
-    import warnings
-
-    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(home))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(scratch, "MIN_STEPS", 0)  # as few epochs as are asked for
-    logger = logging.getLogger("transferscope")
-    before = logger.level, logger.handlers, logger.propagate, warnings.showwarning
-    with warnings.catch_warnings():
-        yield
-    logger.level, logger.handlers, logger.propagate, warnings.showwarning = before
-
-
-@pytest.fixture
-def unsaved(monkeypatch):
-    """Write no files: pictures take longer than all the rest."""
-    monkeypatch.setattr("transferscope.results.ranking.Ranking.save", lambda _self, _folder: [])
-
-
-@pytest.fixture
-def target(tmp_path):
-    """Three classes of coloured noise, in a folder whose name has spaces and other letters."""
-    folder = tmp_path / "my dätä 数据"
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(["red", "green", "blue"]):
-        (folder / name).mkdir(parents=True)
-        for i in range(12):
-            pixels = rng.integers(0, 120, (12, 12, 3), dtype=np.uint8)
-            pixels[..., label] += 100
-            Image.fromarray(pixels).save(folder / name / f"{i}.png")
-    return folder
 
 
 @pytest.fixture

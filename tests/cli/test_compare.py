@@ -3,14 +3,14 @@
 import csv
 import io
 import json
-import logging
 import os
-import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from image_folders import coloured_noise
 from PIL import Image
 from torch import nn
 
@@ -55,26 +55,11 @@ sources:
 
 
 @pytest.fixture(autouse=True)
-def house(tmp_path, monkeypatch):
-    """Give each test a folder with a zoo and images, and put back what the command line changes."""
-    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(scratch, "MIN_STEPS", 0)  # as few epochs as are asked for
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(["red", "green", "blue"]):
-        os.makedirs(f"data/{name}")
-        for i in range(14):
-            pixels = rng.integers(0, 120, (16, 16, 3), dtype=np.uint8)
-            pixels[..., label] += 100
-            Image.fromarray(pixels).save(f"data/{name}/{i:02}.png")
-    for name, text in (("nets.py", FACTORY), ("zoo.yaml", ZOO)):
-        with open(name, "w", encoding="utf-8") as file:
-            file.write(text)
-    logger = logging.getLogger("transferscope")
-    before = logger.level, logger.handlers, logger.propagate, warnings.showwarning
-    with warnings.catch_warnings():
-        yield
-    logger.level, logger.handlers, logger.propagate, warnings.showwarning = before
+def house(quiet_house):
+    """Give each test images and a zoo in its working folder."""
+    coloured_noise(Path("data"), per_class=14, size=16)
+    Path("nets.py").write_text(FACTORY, encoding="utf-8")
+    Path("zoo.yaml").write_text(ZOO, encoding="utf-8")
 
 
 def compare(*arguments):

@@ -3,21 +3,19 @@
 import csv
 import io
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from PIL import Image
+from image_folders import coloured_noise
 
 from transferscope.cli import run
 from transferscope.verbs.measure.executor import Executor
@@ -26,35 +24,8 @@ IDENTITY = ["source", "protocol", "depth", "layer", "samples_per_class", "seed"]
 
 
 @pytest.fixture(autouse=True)
-def quiet_house(tmp_path, monkeypatch):
-    """Give each test a cache and a working folder of its own, and put back what the command line changes."""
-    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    logger = logging.getLogger("transferscope")
-    before = logger.level, logger.handlers, logger.propagate, warnings.showwarning
-    with warnings.catch_warnings():
-        yield
-    logger.level, logger.handlers, logger.propagate, warnings.showwarning = before
-
-
-@pytest.fixture
-def unsaved(monkeypatch):
-    """Write no files beside runs.csv: pictures take longer than all the rest."""
-    monkeypatch.setattr("transferscope.results.measurement.Measurement.save", lambda _self, _folder: [])
-
-
-@pytest.fixture(autouse=True)
-def target(tmp_path):
-    """Three classes of coloured noise."""
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(["red", "green", "blue"]):
-        folder = tmp_path / "data" / name
-        folder.mkdir(parents=True)
-        for i in range(12):
-            pixels = rng.integers(0, 160, (12, 12, 3), dtype=np.uint8)
-            pixels[..., label] += 80
-            Image.fromarray(pixels).save(folder / f"{i}.png")
-    return tmp_path / "data"
+def data(tmp_path):
+    return coloured_noise(tmp_path / "data")
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,6 @@
 import csv
 import io
 import json
-import logging
-import warnings
 
 import numpy as np
 import pytest
@@ -12,20 +10,15 @@ from transferscope.cli import run
 
 
 @pytest.fixture(autouse=True)
-def files(tmp_path, monkeypatch):
-    """Give each test a folder of its own with files of features, and put back what the command line changes."""
-    monkeypatch.chdir(tmp_path)
+def files(quiet_house):
+    """Give each test files of features in its working folder."""
     rng = np.random.default_rng(0)
     codes = rng.permutation(np.arange(30) % 3)
     X, labels = rng.normal(size=(30, 8)) + rng.normal(size=(3, 8))[codes], np.array(["cat", "dog", "emu"])[codes]
     np.savez("features.npz", features=X, labels=labels)
     np.save("x.npy", X)
     np.save("y.npy", labels)
-    logger = logging.getLogger("transferscope")
-    before = logger.level, logger.handlers, logger.propagate, warnings.showwarning
-    with warnings.catch_warnings():
-        yield X, labels
-    logger.level, logger.handlers, logger.propagate, warnings.showwarning = before
+    return X, labels
 
 
 def test_json_holds_what_the_function_returns(files, capsys):

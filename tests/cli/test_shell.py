@@ -16,8 +16,7 @@ from transferscope.cli import VERBS, cli, options, rank, run
 
 
 @pytest.fixture(autouse=True)
-def zoo(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def zoo(quiet_house):
     Path("my zoo.yaml").write_text("version: 1\nsources:\n- {name: birds}\n- {name: big insects}\n- {name: bats}\n")
     Path("zoo.yaml").write_text("version: 1\nsources:\n- {name: plain}\n- {name: bare}\n")
 

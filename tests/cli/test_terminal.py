@@ -1,13 +1,11 @@
 """What a terminal shows: tables that fit it, no cut-off number, no colours where none are wanted."""
 
 import io
-import logging
 import math
 import os
 import pty
 import re
 import sys
-import warnings
 from fcntl import ioctl
 from pathlib import Path
 from struct import pack
@@ -47,18 +45,11 @@ TARGET = TargetSummary("images", 30, 3, "0f" * 32)
 
 
 @pytest.fixture(autouse=True)
-def quiet_house(tmp_path, monkeypatch):
-    """Put back what the command line changes."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
+def colours(monkeypatch):
+    """A terminal that can show colours, and nothing in the environment that says how wide or how."""
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
-    logger = logging.getLogger("transferscope")
-    before = logger.level, logger.handlers, logger.propagate, warnings.showwarning
-    with warnings.catch_warnings():
-        yield
-    logger.level, logger.handlers, logger.propagate, warnings.showwarning = before
 
 
 def printed(show, result, width):

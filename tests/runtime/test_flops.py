@@ -16,7 +16,7 @@ from torchvision.ops import deform_conv2d, nms, roi_align
 
 from transferscope.activations.stages import trace
 from transferscope.errors import TransferscopeWarning
-from transferscope.runtime.flops import count_flops
+from transferscope.runtime.flops import FlopCounter, count_flops
 
 pytestmark = pytest.mark.bounds
 
@@ -307,8 +307,14 @@ def test_flops_of_known_layers_backward_costs_twice_forward(layer, shape, multip
 def test_a_function_that_fails_leaves_torch_as_it_was():
     with pytest.raises(RuntimeError, match="shapes"):
         in_inference(nn.Linear(3, 2), torch.randn(4, 5))
-    assert torch.utils._python_dispatch._get_current_dispatch_mode() is None
+    layer, x = nn.Linear(3, 2), torch.randn(4, 3)
+    counter = FlopCounter()
+    with pytest.raises(RuntimeError, match="shapes"), counter:
+        layer(layer(x))  # the second one fails
+    layer(x)  # which nobody counts
+    assert counter.total == 2 * 4 * 3 * 2
     assert count_flops(lambda: None) == 0
+    assert [count_flops(layer, x) for _ in range(2)] == [2 * 4 * 3 * 2] * 2
 
 
 @pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
+from feature_pairs import orthogonal, related
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
@@ -44,20 +45,6 @@ PAIRWISE = {
     "rbf_cka": partial(similarity.rbf_cka, debiased=True),
     **{name: getattr(similarity, name) for name in MEASURES if name not in ("linear_cka", "rbf_cka")},
 }
-
-
-def related(seed, n=40, p=6, q=9):
-    """Features of the same samples in two networks that share something; read-only."""
-    rng = np.random.default_rng(seed)
-    shared = rng.normal(size=(n, 4))
-    pair = [shared @ rng.normal(size=(4, width)) + rng.normal(size=(n, width)) for width in (p, q)]
-    for array in pair:
-        array.flags.writeable = False
-    return pair
-
-
-def orthogonal(rng, p):
-    return np.linalg.qr(rng.normal(size=(p, p)))[0]
 
 
 def centred(X):

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from feature_pairs import orthogonal, related
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,20 +29,6 @@ def notebook():
     random = np.random.RandomState(1337)
     X = random.randn(100, 10)
     return X, random.randn(100, 10) + X
-
-
-def related(seed, n=40, p=6, q=9):
-    """Features of the same samples in two networks that share something; read-only."""
-    rng = np.random.default_rng(seed)
-    shared = rng.normal(size=(n, 4))
-    pair = [shared @ rng.normal(size=(4, width)) + rng.normal(size=(n, width)) for width in (p, q)]
-    for array in pair:
-        array.flags.writeable = False
-    return pair
-
-
-def orthogonal(rng, p):
-    return np.linalg.qr(rng.normal(size=(p, p)))[0]
 
 
 def slow_cka(X, Y, *, debiased):

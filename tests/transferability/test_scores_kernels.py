@@ -3,8 +3,10 @@
 import functools
 import sys
 
+import labelled_features
 import numpy as np
 import pytest
+from labelled_features import one_hot
 from scipy.spatial.distance import pdist
 from sklearn.kernel_ridge import KernelRidge
 
@@ -12,17 +14,7 @@ from transferscope import transferability
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.transferability import Layer
 
-
-def task(n, p, classes=3, *, seed=0, signal=0.6):
-    rng = np.random.default_rng(seed)
-    codes = rng.permutation(np.arange(n) % classes)
-    X = rng.normal(size=(n, p)) + signal * rng.normal(size=(classes, p))[codes] + 0.5
-    X.flags.writeable = codes.flags.writeable = False
-    return X, codes
-
-
-def one_hot(codes):
-    return np.eye(codes.max() + 1)[codes]
+task = functools.partial(labelled_features.task, signal=0.6)
 
 
 def refitted(X, T, sigma, penalty):

@@ -1,5 +1,8 @@
 """k-NN and nearest class mean, left out one by one: against scikit-learn refitted without the sample."""
 
+from functools import partial
+
+import labelled_features
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestCentroid, NearestNeighbors
@@ -7,13 +10,7 @@ from sklearn.neighbors import NearestCentroid, NearestNeighbors
 from transferscope import transferability
 from transferscope.errors import InputError
 
-
-def task(n, p, classes=3, *, seed=0, signal=0.6):
-    rng = np.random.default_rng(seed)
-    codes = rng.permutation(np.arange(n) % classes)
-    X = rng.normal(size=(n, p)) + signal * rng.normal(size=(classes, p))[codes] + 0.5
-    X.flags.writeable = codes.flags.writeable = False
-    return X, codes
+task = partial(labelled_features.task, signal=0.6)
 
 
 def slow_knn(X, codes, k, metric):

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from labelled_features import task
 
 from transferscope import transferability
 from transferscope.errors import InputError, TransferscopeWarning
@@ -27,14 +28,6 @@ RANGES = {
     "[-ln n, 0]": lambda n, C: (-math.log(n), 0),
     "[-ln C, 0]": lambda n, C: (-math.log(C), 0),
 }
-
-
-def task(n, p, classes=3, *, seed=0, signal=1.0):
-    rng = np.random.default_rng(seed)
-    codes = rng.permutation(np.arange(n) % classes)
-    X = rng.normal(size=(n, p)) + signal * rng.normal(size=(classes, p))[codes] + 0.5
-    X.flags.writeable = codes.flags.writeable = False
-    return X, codes
 
 
 def material(name, X):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from labelled_features import one_hot, task
 from scipy.optimize import minimize, minimize_scalar
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.linear_model import Ridge
@@ -15,19 +16,6 @@ from transferscope.transferability.labels import one_hot as coded
 from transferscope.transferability.ridge import leave_one_out
 
 SCORES = {name: getattr(transferability, name) for name in ("logme", "hscore", "ridge")}
-
-
-def task(n, p, classes=3, *, seed=0, signal=1.0):
-    """Features with a class signal, read-only, and labels that name every class."""
-    rng = np.random.default_rng(seed)
-    codes = rng.permutation(np.arange(n) % classes)
-    X = rng.normal(size=(n, p)) + signal * rng.normal(size=(classes, p))[codes] + 0.5
-    X.flags.writeable = codes.flags.writeable = False
-    return X, codes
-
-
-def one_hot(codes):
-    return np.eye(codes.max() + 1)[codes]
 
 
 def slow_logme(X, codes):

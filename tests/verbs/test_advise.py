@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from sklearn.datasets import load_digits
 
 import transferscope as ts
 from transferscope.errors import InputError, TransferscopeWarning
@@ -41,9 +40,9 @@ def headless():
 
 
 @pytest.fixture(scope="module")
-def digits():
-    data = load_digits(n_class=4)
-    return (data.images * (255 / 16)).astype(np.uint8)[:120], data.target[:120]
+def digits(digits):
+    images, labels = digits
+    return images[:120], labels[:120]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +62,12 @@ def house(tmp_path_factory):
         patch.setattr(costs, "_SECONDS", 0.0)
         patch.setattr(room, "_SIZES", 4)
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def home(house):
+    """The cache that all tests share, which `house` has set."""
+    return house / "home"
 
 
 OPTIONS = {"device": "cpu", "recipe": Recipe(epochs=2), "progress": False, "trust_code": True}

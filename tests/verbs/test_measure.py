@@ -95,9 +95,8 @@ def headless():
 
 
 @pytest.fixture(autouse=True)
-def house(tmp_path, monkeypatch):
-    """Give each test a cache, factories and a working folder of its own, and no more timing than is needed."""
-    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
+def house(home, tmp_path, monkeypatch):
+    """Give each test factories and a working folder of its own, and no more timing than is needed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("transferscope.activations.timing._SECONDS", 0.0)
     (tmp_path / "nets.py").write_text(FACTORY)

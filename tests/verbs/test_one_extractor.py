@@ -40,9 +40,8 @@ def build(name, width):
 
 
 @pytest.fixture(autouse=True)
-def house(tmp_path, monkeypatch):
-    """Give each test a cache, a zoo and a working folder of its own, and no more timing than is needed."""
-    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
+def house(home, tmp_path, monkeypatch):
+    """Give each test a zoo and a working folder of its own, and no more timing than is needed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(costs, "_SECONDS", 0.0)
     monkeypatch.setattr(timing, "_SECONDS", 0.0)
@@ -82,8 +81,8 @@ def rank(target, **options):
     return ts.rank(target, "zoo.yaml", recipe=Recipe(epochs=1), scores="all", **OPTIONS, **options)
 
 
-def advise(target):
-    return ts.advise(target, "zoo.yaml", recipe=Recipe(epochs=1), **OPTIONS)
+def advise(target, **options):
+    return ts.advise(target, "zoo.yaml", recipe=Recipe(epochs=1), **OPTIONS, **options)
 
 
 def measure(target, folder="measured", **options):
@@ -118,12 +117,13 @@ ONCE = {source: [1] * 24 for source in SOURCES}
 NEVER = {source: [0] * 24 for source in SOURCES}
 
 
-def test_rank_then_advise_then_measure_run_each_image_through_each_source_once(house, target):
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rank_then_advise_then_measure_run_each_image_through_each_source_once(house, target, seed):
     black = digests(torch.zeros(1, 3, 16, 16))  # what stages, shapes and operations are found with
-    rank(target)
+    rank(target, seed=seed)
     assert passes(house, target) == (ONCE, set(black))
-    advise(target)
-    measure(target)
+    advise(target, seed=seed)
+    measure(target, seed=seed)
     counts, others = passes(house, target)
     assert counts == ONCE
     # `advise` and `measure` are timed on noise: 24 images in a batch as in the target, 64 as asked for, and one.
@@ -131,12 +131,29 @@ def test_rank_then_advise_then_measure_run_each_image_through_each_source_once(h
     assert others == {*black, *digests(torch.cat(noise))}
 
 
-def test_measure_then_rank_then_advise_do_too(house, target):
-    measure(target)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_measure_then_advise_then_rank_do_too(house, target, seed):
+    measure(target, seed=seed)
     assert passes(house, target)[0] == ONCE
+    advise(target, seed=seed)
+    rank(target, seed=seed)
+    assert passes(house, target)[0] == ONCE
+
+
+def test_scoring_arrays_runs_no_network(house, target, monkeypatch):
     rank(target)
-    advise(target)
-    assert passes(house, target)[0] == ONCE
+    before = passes(house, target)
+
+    def never(self, *_args, **_options):
+        raise AssertionError(f"{type(self).__name__} was run")
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", never)
+    with pytest.raises(AssertionError, match="Identity was run"):
+        torch.nn.Identity()(torch.zeros(1))
+    features = np.stack([np.asarray(target.image(index), float).mean((0, 1)) for index in range(len(target))])
+    table = ts.score({"colours": features}, target.labels, source_probabilities=np.full((24, 4), 0.25))
+    assert table.notna().all(axis=None)
+    assert passes(house, target) == before
 
 
 def test_a_verb_runs_only_the_images_that_others_have_not(house, target):

@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from compact_networks import network
 from torch import nn
 
 from transferscope import similarity
 from transferscope.activations.capture import collect
 from transferscope.arrays.discrepancy import diversity, frechet_distance, maximum_mean_discrepancy
 from transferscope.errors import CaptureError, InputError, SourceError, TransferscopeWarning
-from transferscope.networks.compact import CompactResNet
 from transferscope.verbs.parameters import companions
 from transferscope.verbs.parameters.companions import gradient_signal_to_noise, representation_similarity
 from transferscope.verbs.parameters.domain import domain
@@ -138,12 +138,6 @@ def test_it_does_not_depend_on_the_scale_of_the_gradient():
     with torch.no_grad():
         net[1].weight.div_(1000)
     assert gradient_signal_to_noise(net, images * 1000, labels, {"weight": ["1.weight"]}) == pytest.approx(expected)
-
-
-def network(seed=0, classes=3):
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        return CompactResNet(classes, width=4)
 
 
 def pictures(n=24, classes=3, seed=0):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from compact_networks import network
 from torch import nn
 
 from transferscope.arrays.backend import to_numpy
@@ -18,12 +19,6 @@ from transferscope.verbs.parameters.layerwise import ratios, reason, transferabi
 from transferscope.verbs.parameters.weights import blocks, find_classifier, weights_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def network(seed=0, classes=3):
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        return CompactResNet(classes, width=4)
 
 
 def three(classes=(3, 3, 3)):

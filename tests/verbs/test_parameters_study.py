@@ -1,9 +1,7 @@
 """`ts.parameters.measure` and the verb: what is fine-tuned, what T is compared at, what is kept and what goes wrong."""
 
 import json
-import logging
 import math
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,9 +43,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* that of guessing")
 
 
 @pytest.fixture(autouse=True)
-def house(tmp_path, monkeypatch):
-    """Give each test a cache and a working folder, two targets and two sources, and put back what the verb changes."""
-    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
+def house(home, quiet, tmp_path, monkeypatch):
+    """Give each test a working folder with two targets and two sources."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for target, step in (("colours", 1), ("shades", 3)):
@@ -63,11 +60,6 @@ def house(tmp_path, monkeypatch):
         torch.manual_seed(seed)
         save_file(CompactResNet(3, width=4, stem_stride=2).state_dict(), f"{name}.safetensors")
     write_zoo({"name": "given", "initial": "initial.safetensors"}, {"name": "other", "images": "shades"})
-    logger = logging.getLogger("transferscope")
-    before = logger.level, logger.handlers, logger.propagate, warnings.showwarning
-    with warnings.catch_warnings():
-        yield
-    logger.level, logger.handlers, logger.propagate, warnings.showwarning = before
 
 
 def write_zoo(*sources):

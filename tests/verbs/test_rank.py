@@ -12,7 +12,6 @@ from markupsafe import escape
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
-from sklearn.datasets import load_digits
 
 import transferscope as ts
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
@@ -66,18 +65,6 @@ def hungry():
             return super().forward(x)
     return Hungry(4, width=4)
 """
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture(scope="module")
-def digits():
-    data = load_digits(n_class=4)
-    return (data.images * (255 / 16)).astype(np.uint8), data.target
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from scipy.stats import weightedtau
-from sklearn.datasets import load_digits
 
 import transferscope as ts
 from transferscope.data.images import Transform
@@ -49,17 +48,6 @@ def overflows():
 def pointwise():
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 """
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "home"))
-
-
-@pytest.fixture(scope="module")
-def digits():
-    data = load_digits(n_class=4)
-    return (data.images * (255 / 16)).astype(np.uint8), data.target
 
 
 def entry(name, function="build", **more):

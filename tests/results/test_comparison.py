@@ -1,46 +1,18 @@
-"""A comparison as people meet it: the closest layers, JSON, heatmaps, files that come together or not at all."""
+"""A comparison as people meet it: the closest layers, JSON, files that come together or not at all."""
 
 import errno
-import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
-from rich.console import Console
+from comparisons import comparison, printed, similarity
 
 from transferscope.errors import InputError
-from transferscope.report.terminal.comparison import print_comparison
-from transferscope.results import labelled
-from transferscope.results.comparison import Comparison
 from transferscope.results.files import rounded, write_together
-from transferscope.results.summary import Reference, TargetSummary
 
 pytestmark = pytest.mark.bounds
-
-TARGET = TargetSummary("shells", 90, 6, "0f" * 32)
-
-
-def similarity(values, measure="linear_cka", informative=None, names_x="abc", names_y="vwxyz", **known):
-    values = np.array(values, dtype=float)
-    shown = np.ones(values.shape, bool) if informative is None else np.array(informative)
-    cells = {"informative": shown, **{name: np.array(array) for name, array in known.items()}}
-    return labelled.similarity_array(
-        values, list(names_x)[: len(values)], list(names_y)[: values.shape[1]], cells,
-        measure=measure, reduce="flatten", standardize=0, estimator="exact", x="birds", y="plain",
-    )  # fmt: skip
-
-
-def comparison(*arrays, x="birds", y="plain", reference=None):
-    return Comparison(x, y, TARGET, reference, {array.attrs["measure"]: array for array in arrays})
-
-
-def printed(found, width=100):
-    console = Console(width=width, file=io.StringIO())
-    print_comparison(found, console)
-    return console.file.getvalue()
-
 
 # --- the closest layer --------------------------------------------------------------------------------------------
 
@@ -78,34 +50,7 @@ def test_in_one_network_a_layer_is_not_its_own_closest():
     assert comparison(alone, x="birds", y="birds").closest["layer_y"].tolist() == [""]
 
 
-# --- text ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_table_shows_what_is_known_and_no_more():
-    plain = printed(comparison(similarity([[0.25, 0.5]], "rsa")))
-    assert "RSA" in plain
-    assert ["a", "w", "0.500"] in [line.split() for line in plain.splitlines()]
-    for absent in ("±", " p ", "says nothing", "nan", "permutations"):
-        assert absent not in plain
-    reference = Reference("compact residual network", 0.5, 200, 80, 31, "early")
-    full = printed(
-        comparison(
-            similarity(
-                [[0.25, 0.5]], informative=[[False, False]], standard_error=[[0.125, 0.0625]], p_value=[[1, 0.04]]
-            ),
-            reference=reference,
-        )
-    )
-    assert ["a", "w", "0.500", "0.062", "0.04", "says", "nothing"] in [line.split() for line in full.splitlines()]
-    assert "90 images of shells" in full
-    assert "compact residual network, trained on 80 of them for 31 epochs (early), accuracy 0.500 on 200" in " ".join(
-        full.split()
-    )
-
-
-def test_names_that_look_like_markup_are_printed_as_they_are():
-    array = similarity([[0.5]], names_x=["[red]a[/red]"], names_y=["[b]"])
-    assert ["[red]a[/red]", "[b]", "0.500"] in [line.split() for line in printed(comparison(array)).splitlines()]
+# --- JSON ---------------------------------------------------------------------------------------------------------
 
 
 def test_json_is_strict_and_rounded():

@@ -76,7 +76,9 @@ def test_rows_come_back_as_they_were(tmp_path):
     assert (frame.dtypes[list(COLUMNS[9:17])] == "float64").all()
     # Other readers see the same; pandas ended a text at a zero byte, and rounded numbers, before pandas 3.
     read = pd.read_csv(path, keep_default_na=False, converters={"accuracy": float}).sort_values("seed")
-    assert [layer.rstrip("\0") for layer in read["layer"]] == [layer.rstrip("\0") for layer in layers]
+    *exact, ends_in_nul = read["layer"]
+    assert exact == layers[:-1]
+    assert ends_in_nul in ("nul", "nul\0")
     assert read["accuracy"].tolist() == [0.1 + 0.2] * len(rows)
 
 

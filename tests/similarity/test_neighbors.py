@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+from feature_pairs import related
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
@@ -12,12 +13,6 @@ from transferscope.arrays.backend import to_numpy
 from transferscope.errors import InputError
 from transferscope.similarity import Representation
 from transferscope.similarity.dissimilarity import dissimilarities, from_upper_triangle, midranks, upper_triangle
-
-
-def related(seed, n=40, p=6, q=9):
-    rng = np.random.default_rng(seed)
-    shared = rng.normal(size=(n, 4))
-    return [shared @ rng.normal(size=(4, width)) + rng.normal(size=(n, width)) for width in (p, q)]
 
 
 def plain_imbalance(X, Y):
