@@ -108,6 +108,13 @@ def test_imports_run_downward(path):
     assert not too_high, f"{room} must not import {too_high}"
 
 
+@by_name(FILES)
+def test_private_names_stay_in_their_module(path):
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in nodes if node.module.split(".")[0] == "transferscope" for alias in node.names}
+    assert not {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
 def test_no_circle_between_files():
     used = {name: own_imports_of(path) for name, path in MODULES.items()}
     while used:

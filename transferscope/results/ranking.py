@@ -15,9 +15,8 @@ from transferscope.results.agreement import Agreement, agreement
 from transferscope.results.cuts import cut_table
 from transferscope.results.files import DIGITS, netcdf, prepare_folder, rounded, write_together
 from transferscope.results.labelled import BASELINES, score_names
-from transferscope.results.recommendation import Recommendation
+from transferscope.results.recommendation import Recommendation, how
 from transferscope.results.summary import Reference, TargetSummary
-from transferscope.results.wording import how
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.provenance import Provenance
 
