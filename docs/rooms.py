@@ -3,7 +3,7 @@
     python docs/rooms.py                 draws docs/pictures/rooms.png and prints the figures
     python docs/rooms.py --package DIR   prints those of another checkout's package
 
-Floors and purposes are those that tests/test_architecture.py states and proves.
+Floors, purposes and what counts as an import are those of tests/test_architecture.py, which proves them.
 """
 
 import argparse
@@ -16,46 +16,34 @@ import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "pictures" / "rooms.png"
+RULES = runpy.run_path(str(ROOT / "tests" / "test_architecture.py"))
+room = RULES["room_of"]
 FACE = ("__init__", "__main__")
 INK, LINE, FILL = "#1f2a37", "#8fa3b8", "#eef3f8"
 
 
 def read(package: Path) -> dict[str, ast.Module]:
     """Return the modules of a package by dotted name."""
-    modules = {}
-    for path in sorted(package.rglob("*.py")):
-        parts = path.relative_to(package.parent).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        modules[name] = ast.parse(path.read_text(encoding="utf-8"))
-    return modules
+    return {
+        RULES["name_of"](path, package): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(package.rglob("*.py"))
+    }
 
 
 def imports(modules: dict[str, ast.Module]) -> dict[str, set[str]]:
     """Return which modules of the package each imports, also inside functions, other than for annotations."""
-    found: dict[str, set[str]] = {name: set() for name in modules}
-    for name, tree in modules.items():
-        annotations = {
-            id(inner)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-            for inner in ast.walk(node)
-        }
-        for node in ast.walk(tree):
-            if id(node) in annotations:
-                continue
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                inner = [f"{node.module}.{alias.name}" for alias in node.names]
-                names = [each if each in modules else node.module for each in inner]
-            found[name] |= {each for each in names if each in modules and each != name}
-    return found
+    return {
+        name: {other for other in RULES["imports_in"](WhatRuns().visit(tree), modules) if other in modules} - {name}
+        for name, tree in modules.items()
+    }
 
 
-def room(module: str) -> str:
-    """Return the room at the root that a module lies in."""
-    return module.split(".")[1] if "." in module else "__init__"
+class WhatRuns(ast.NodeTransformer):
+    """Takes out what is there for annotations alone."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        """Drop `if TYPE_CHECKING:`."""
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
 
 
 def circles(used: dict[str, set[str]]) -> set[str]:
@@ -114,11 +102,9 @@ def figures(package: Path) -> dict[str, object]:
 
 
 def draw(package: Path) -> None:
-    """Draw every floor with its rooms, the topmost first, the modules of each, and what it imports beside `errors`."""
-    floors = runpy.run_path(str(ROOT / "tests" / "test_architecture.py"))["FLOORS"]
-    modules = read(package)
-    used = imports(modules)
-    count = {each: sum(room(name) == each for name in modules) for floor in floors for each in floor}
+    """Draw every floor with its rooms, the topmost first, and what each imports beside `errors`."""
+    floors = RULES["FLOORS"]
+    used = imports(read(package))
     figure, axes = plt.subplots(figsize=(10, 10.5), layout="constrained")
     places = {}
     for level, floor in enumerate(floors):
@@ -130,8 +116,7 @@ def draw(package: Path) -> None:
             axes.add_patch(
                 plt.Rectangle((x - half, y - 0.33), 2 * half, 0.66, facecolor=FILL, edgecolor=LINE, zorder=2)
             )
-            title = f"{name}  ({count[name]})" if count[name] > 1 else name
-            axes.text(x, y + 0.12, title, ha="center", va="center", weight="bold", color=INK, size=11, zorder=3)
+            axes.text(x, y + 0.12, name, ha="center", va="center", weight="bold", color=INK, size=11, zorder=3)
             axes.text(
                 x, y - 0.15, wrapped(purpose, int(half * 22)), ha="center", va="center", color=INK, size=7.5, zorder=3
             )

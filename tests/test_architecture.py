@@ -61,8 +61,8 @@ LABELLED = PACKAGE / "results" / "labelled.py"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def name_of(path):
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+def name_of(path, package=PACKAGE):
+    parts = path.relative_to(package.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -73,15 +73,19 @@ def room_of(module):
     return module.split(".")[1] if "." in module else "__init__"
 
 
-def imports_of(path):
+def imports_in(tree, modules=MODULES):
     """Yield the dotted names that a module imports, at its top level or inside functions."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
+            assert node.level == 0, f"line {node.lineno}: relative import"
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from (name if name in MODULES else node.module for name in inner)
+            yield from (name if name in modules else node.module for name in inner)
+
+
+def imports_of(path):
+    return imports_in(ast.parse(path.read_text(encoding="utf-8")))
 
 
 def own_imports_of(path):
@@ -108,6 +112,13 @@ def test_imports_run_downward(path):
     assert not too_high, f"{room} must not import {too_high}"
 
 
+@by_name(FILES)
+def test_private_names_stay_in_their_module(path):
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in nodes if node.module.split(".")[0] == "transferscope" for alias in node.names}
+    assert not {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
 def test_no_circle_between_files():
     used = {name: own_imports_of(path) for name, path in MODULES.items()}
     while used:
@@ -130,11 +141,11 @@ def test_host_and_device_moves_happen_in_backend_alone(path):
 
 
 @by_name([path for path in FILES if path != LABELLED])
-def test_only_labelled_makes_xarray_objects(path):
+def test_only_labelled_makes_and_reads_xarray_objects(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             of_xarray = isinstance(node.func.value, ast.Name) and node.func.value.id in {"xr", "xarray"}
-            makers = {"DataArray", "Dataset", "Variable", "full_like", "zeros_like", "ones_like"}
+            makers = {"DataArray", "Dataset", "Variable", "full_like", "zeros_like", "ones_like", "open_dataset"}
             assert node.func.attr != "to_xarray", f"line {node.lineno}"
             assert not (of_xarray and node.func.attr in makers), f"line {node.lineno}"
 

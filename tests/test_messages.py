@@ -11,7 +11,7 @@ from transferscope import errors
 PACKAGE = Path(transferscope.__file__).parent
 SPEAKERS = {name for name, value in vars(errors).items() if isinstance(value, type)} | {
     "ForeignError", "ValueError", "TypeError", "RuntimeError", "OSError", "AttributeError", "click.BadParameter",
-    "warnings.warn",
+    "click.UsageError", "warnings.warn",
 }  # fmt: skip
 
 
@@ -33,10 +33,15 @@ def ends(node):
         yield node.value
 
 
+def says_error(call):
+    """Whether a call prints a text that begins with "error: "."""
+    return ast.unparse(call.func) == "click.echo" and ast.unparse(call.args[0]).lstrip("f")[1:].startswith("error: ")
+
+
 def messages(tree):
     """Yield the line and the last literals of each message of an error or a warning."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and node.args and ast.unparse(node.func) in SPEAKERS:
+        if isinstance(node, ast.Call) and node.args and (ast.unparse(node.func) in SPEAKERS or says_error(node)):
             yield node.lineno, list(ends(node.args[0]))
         elif isinstance(node, ast.FunctionDef) and node.name == "describe" and "error" in ast.unparse(node.args):
             for each in ast.walk(node):
@@ -61,6 +66,10 @@ def test_no_message_ends_with_a_full_stop(path):
         ("warnings.warn(f'got {x}.', stacklevel=2)", True),
         ("raise InputError(f'No. {x}') from error", False),
         ("print('done.')", False),
+        ("raise click.UsageError('no.')", True),
+        ("click.echo(f'error: {x}.', err=True)", True),
+        ("click.echo('error: ' + 'no.')", True),
+        ("click.echo(f'Wrote {x}.')", False),
     ],
 )
 def test_full_stops_are_found(code, ended):

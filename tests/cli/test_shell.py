@@ -42,6 +42,11 @@ def offered(*words):
     return [value for value, _ in found]
 
 
+def test_only_options_that_exist_are_put_into_groups():
+    params = {param.name for name in VERBS for param in verb(name).params}
+    assert params >= options.HOW | options.WHERE
+
+
 class TestHelp:
     @pytest.mark.parametrize("name", [None, *VERBS])
     def test_every_example_is_a_command_that_there_is(self, name):

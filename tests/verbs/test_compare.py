@@ -20,6 +20,7 @@ from transferscope.data.images import Transform
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 from transferscope.similarity.uncertainty import measure_cells, representations
 from transferscope.verbs.compare.networks import compare_by
+from transferscope.verbs.compare.options import Options
 
 LAYERS_X, LAYERS_Y = ["1", "2", "4"], ["1", "3"]
 
@@ -183,10 +184,8 @@ def test_svcca_is_that_of_all_images_at_once(net_x, net_y, images):
 
 def reported(net_x, net_y, images, measures, **options):
     seen = []
-    compare_by(
-        measures, net_x, net_y, images, layers_x=LAYERS_X, layers_y=LAYERS_Y, device="cpu", **options,
-        report=lambda done, total: seen.append((done, total)),
-    )  # fmt: skip
+    asked = Options(measures=measures, layers_x=LAYERS_X, layers_y=LAYERS_Y, device="cpu", **options)
+    compare_by(net_x, net_y, images, asked, report=lambda done, total: seen.append((done, total)))
     return list(dict.fromkeys(seen))
 
 
@@ -381,7 +380,8 @@ def test_several_measures_take_one_pass(net_x, net_y, images):
     calls = []
     net_x.register_forward_hook(lambda *_: calls.append(1))
     options = {"layers_x": LAYERS_X, "layers_y": LAYERS_Y, "reduce": "mean", "batch_size": 11, "device": "cpu"}
-    together = compare_by(["linear_cka", "procrustes", "rsa"], net_x, net_y, images, **options)
+    measures = ["linear_cka", "procrustes", "rsa"]
+    together = compare_by(net_x, net_y, images, Options(measures=measures, **options))
     assert len(calls) == 1 + 3  # one to look the layers up
     for measure, result in together.items():
         np.testing.assert_allclose(result, ts.compare(net_x, net_y, images, measure=measure, **options), atol=1e-10)
@@ -655,6 +655,7 @@ def test_each_layer_is_factored_once_for_several_measures(net_x, net_y, images, 
     calls = []
     plain_svd = linalg.thin_svd
     monkeypatch.setattr(linalg, "thin_svd", lambda *a, **k: calls.append(1) or plain_svd(*a, **k))
-    compare_by(["svcca", "pwcca", "procrustes"], net_x, net_y, images, layers_x=LAYERS_X, layers_y=LAYERS_Y,
-               reduce="mean", device="cpu")  # fmt: skip
+    measures = ["svcca", "pwcca", "procrustes"]
+    options = Options(measures=measures, layers_x=LAYERS_X, layers_y=LAYERS_Y, reduce="mean", device="cpu")
+    compare_by(net_x, net_y, images, options)
     assert len(calls) == len(LAYERS_X) + len(LAYERS_Y)

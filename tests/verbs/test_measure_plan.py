@@ -8,15 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transferscope.cli.parsing import parse_depths, parse_protocols, parse_sizes
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.verbs.measure.plan import (
     LAYER_SETS,
     PROTOCOLS,
     Run,
     group,
-    parse_depths,
-    parse_protocols,
-    parse_sizes,
     plan,
 )
 

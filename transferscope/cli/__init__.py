@@ -48,7 +48,7 @@ Completion of verbs, options and names after TAB:
 def cli(verbose: bool) -> None:
     """Which pretrained network to start from, where to cut it, how to adapt it, what to expect and what it costs."""
     if verbose:
-        raise click.UsageError("Before a verb -v goes with --version alone; write it after the verb.")
+        raise click.UsageError("Before a verb -v goes with --version alone; write it after the verb")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,7 +78,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"error: {error}; check that files and the output can be written.", err=True)
+        click.echo(f"error: {error}; check that files and the output can be written", err=True)
         return 1
     except SystemExit as stop:
         # rich ends so when whoever read our output has seen enough.
@@ -94,7 +94,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return error.exit_code
         click.echo(
             f"error: unexpected {type(error).__name__}: {error}. This is a bug in transferscope; "
-            "TRANSFERSCOPE_DEBUG=1 shows where.",
+            "TRANSFERSCOPE_DEBUG=1 shows where",
             err=True,
         )
         return 1

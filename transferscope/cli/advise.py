@@ -35,14 +35,11 @@ On what `transferscope demo -o demo` makes:
     "--tolerance", type=click.FloatRange(0, 1, max_open=True), default=0.02, show_default=True, metavar="SHARE",
     help="Accuracy that may be lost for the sake of cost.",
 )  # fmt: skip
-@click.option(
-    "--country", default="world", show_default=True, metavar="ISO3|world",
-    help="Whose electricity is counted for CO2, such as DEU.",
-)  # fmt: skip
+@options.country
 @options.together(options.samples, options.reference_epochs, options.reference_budget)
-@options.together(options.device, options.batch_size, options.seed, options.trust_code)
+@options.running
 @options.output("transferscope-advice", "Where advice.json and advice.csv go.")
-@options.together(options.output_format, options.quiet, options.verbose)
+@options.printing
 @click.pass_context
 def command(ctx: click.Context, /, **asked: Any) -> None:
     """Say which way to transfer a source to a folder of labelled images, with expected accuracy and cost of each way.

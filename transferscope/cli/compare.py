@@ -59,9 +59,9 @@ On what `transferscope demo -o demo` makes:
 @click.option("--layers-y", multiple=True, metavar="GLOB", help="The same for B.")
 @options.samples
 @options.together(options.reference, options.reference_epochs, options.reference_budget)
-@options.together(options.device, options.batch_size, options.seed, options.trust_code)
+@options.running
 @options.output("transferscope-results", "Where compare.nc and the heatmaps go.")
-@options.together(options.output_format, options.quiet, options.verbose)
+@options.printing
 def command(**asked: Any) -> None:
     """Compare the layers of two networks on a folder of images: for each layer of A the closest of B.
 

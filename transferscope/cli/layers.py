@@ -26,7 +26,8 @@ On what `transferscope demo -o demo` makes:
 @click.argument("source", shell_complete=completion.sources())
 @options.sources
 @click.option("--all", "everything", is_flag=True, help="Every module that fires, not only the stages.")
-@options.together(options.trust_code, options.output_format, options.quiet, options.verbose)
+@options.trust_code
+@options.printing
 def command(
     source: str,
     zoo: str,

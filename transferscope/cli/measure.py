@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from transferscope.cli import options
+from transferscope.cli.parsing import parse_depths, parse_protocols, parse_rates, parse_sizes
 
 if TYPE_CHECKING:
     from transferscope.verbs.measure.estimate import Estimate
@@ -33,17 +34,12 @@ On what `transferscope demo -o demo` makes:
     help="truncate, svm, nearest_mean, toptuning: a head on features that are frozen at a depth; fne: full-network "
     "embedding; reinit, finetune, defrost, surgical: training from a source; scratch: training from nothing.",
 )  # fmt: skip
-@click.option(
-    "--samples-per-class", default="1,2,5,10,20,50", show_default=True, metavar="N[,N...]",
-    help="Training images of each class; `all` takes what there is. Larger draws contain the smaller.",
-)  # fmt: skip
+@options.samples_per_class("1,2,5,10,20,50")
 @click.option(
     "--depths", default="all", show_default=True, metavar="all|K[,K...]",
     help="Stages to keep, see `transferscope layers`; -1 is the last.",
 )  # fmt: skip
-@click.option(
-    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Draws for each size."
-)
+@options.seeds(3)
 @click.option(
     "--test-samples", type=click.IntRange(min=2), default=2000, show_default=True, metavar="N",
     help="Most images to measure on: the folder's own test split, else a quarter of each class. None is trained on.",
@@ -74,13 +70,10 @@ On what `transferscope demo -o demo` makes:
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would run and about how long it would take.")
 @click.option("--retry-failed", is_flag=True, help="Run again what has failed.")
-@click.option(
-    "--country", default="world", show_default=True, metavar="ISO3|world",
-    help="Whose electricity is counted for CO2, such as DEU.",
-)  # fmt: skip
-@options.together(options.device, options.batch_size, options.seed, options.trust_code)
+@options.country
+@options.running
 @options.output("transferscope-measurement", "Where runs.csv grows and the tables and pictures go.")
-@options.together(options.output_format, options.quiet, options.verbose)
+@options.printing
 @click.pass_context
 def command(ctx: click.Context, /, **asked: Any) -> None:
     """Run real transfers over sources, protocols, depths and numbers of images, and record what each gave and cost.
@@ -92,14 +85,13 @@ def command(ctx: click.Context, /, **asked: Any) -> None:
     sink = options.Sink.of(asked)
     dry_run, minutes = asked.pop("dry_run"), asked["time_budget"]
     from transferscope.verbs.measure.measure import prepare
-    from transferscope.verbs.measure.plan import parse_depths, parse_protocols, parse_sizes
     from transferscope.verbs.measure.request import MeasureRequest
 
     asked |= {
         "protocols": parse_protocols(asked["protocols"]),
         "samples_per_class": parse_sizes(asked["samples_per_class"]),
         "depths": parse_depths(asked["depths"]),
-        "learning_rates": _rates(asked["learning_rates"]),
+        "learning_rates": parse_rates(asked["learning_rates"]),
         "time_budget": None if minutes is None else 60 * minutes,
         "output": sink.output,
     }
@@ -120,13 +112,6 @@ def command(ctx: click.Context, /, **asked: Any) -> None:
     sink.deliver(measurement, print_measurement, written=("runs.csv",))
     if measurement.failed or len(measurement.failed_runs):
         ctx.exit(3)
-
-
-def _rates(text: str | None) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError as error:
-        raise click.BadParameter(f"expected numbers like 0.01,0.05, but got {text!r}") from error
 
 
 def _print_estimate(estimate: "Estimate", output_format: str) -> None:

@@ -23,7 +23,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 HOW = {
     "samples", "device", "batch_size", "seed", "trust_code", "reference", "reference_epochs", "reference_budget",
-    "jobs", "precision", "progress", "retry_failed", "time_budget", "uncertainty", "mode", "redraws",
+    "jobs", "precision", "retry_failed", "time_budget", "uncertainty", "mode", "redraws",
 }  # fmt: skip
 WHERE = {"output", "output_format", "quiet", "verbose"}
 
@@ -95,15 +95,12 @@ reference_budget = click.option(
     "--reference-budget", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True,
     metavar="SECONDS", help="Most time that the reference is trained for.",
 )  # fmt: skip
+country = click.option(
+    "--country", default="world", show_default=True, metavar="ISO3|world",
+    help="Whose electricity is counted for CO2, such as DEU.",
+)  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, notes or warnings on stderr.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Debug notes and timings on stderr, more of the result.")
-
-
-def output(folder: str, help: str) -> Decorator:
-    """Return the option that says where files go, by default into `folder`."""
-    return click.option(
-        "-o", "--output", default=folder, show_default=True, metavar="DIR", shell_complete=completion.folders, help=help
-    )
 
 
 def together(*decorators: Decorator) -> Decorator:
@@ -115,6 +112,35 @@ def together(*decorators: Decorator) -> Decorator:
         return function
 
     return decorate
+
+
+running = together(device, batch_size, seed, trust_code)
+"""Of verbs that run networks."""
+printing = together(output_format, quiet, verbose)
+"""Of verbs that answer on stdout."""
+
+
+def samples_per_class(default: str) -> Decorator:
+    """Return the option that says how many images of each class to train on."""
+    return click.option(
+        "--samples-per-class", default=default, show_default=True, metavar="N[,N...]",
+        help="Training images of each class; `all` takes what there is. Larger draws contain the smaller.",
+    )  # fmt: skip
+
+
+def seeds(default: int) -> Decorator:
+    """Return the option that says how many draws of each size there are."""
+    return click.option(
+        "--seeds", type=click.IntRange(min=1), default=default, show_default=True, metavar="N",
+        help="Draws for each size.",
+    )  # fmt: skip
+
+
+def output(folder: str, help: str) -> Decorator:
+    """Return the option that says where files go, by default into `folder`."""
+    return click.option(
+        "-o", "--output", default=folder, show_default=True, metavar="DIR", shell_complete=completion.folders, help=help
+    )
 
 
 @contextmanager

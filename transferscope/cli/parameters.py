@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from transferscope.cli import completion, options
+from transferscope.cli.parsing import parse_sizes
 
 
 @click.command(
@@ -26,13 +27,8 @@ On what `transferscope demo -o demo` makes:
     help="Labelled images: a sub-folder for each class; may be given several times.",
 )  # fmt: skip
 @options.sources
-@click.option(
-    "--samples-per-class", default="all", show_default=True, metavar="N[,N...]",
-    help="Training images of each class; `all` takes what there is. Larger draws contain the smaller.",
-)  # fmt: skip
-@click.option(
-    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Draws for each size."
-)
+@options.samples_per_class("all")
+@options.seeds(1)
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=40, show_default=True, metavar="N", help="Of fine-tuning."
 )
@@ -64,9 +60,9 @@ On what `transferscope demo -o demo` makes:
     "--test-samples", type=click.IntRange(min=2), default=500, show_default=True, metavar="N",
     help="Most images of each target to measure the accuracy on. None is trained on.",
 )  # fmt: skip
-@options.together(options.device, options.batch_size, options.seed, options.trust_code)
+@options.running
 @options.output("transferscope-parameters", "Where the tables and pictures go.")
-@options.together(options.output_format, options.quiet, options.verbose)
+@options.printing
 @click.pass_context
 def command(ctx: click.Context, /, **asked: Any) -> None:
     """Fine-tune pretrained networks on targets and measure how well the parameters of each layer serve there.
@@ -80,7 +76,6 @@ def command(ctx: click.Context, /, **asked: Any) -> None:
     """
     sink = options.Sink.of(asked)
     from transferscope.report.terminal.parameters import print_parameters
-    from transferscope.verbs.measure.plan import parse_sizes
     from transferscope.verbs.parameters.request import ParametersRequest
     from transferscope.verbs.parameters.study import answer
 

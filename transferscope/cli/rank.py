@@ -63,9 +63,9 @@ On what `transferscope demo -o demo` makes:
     "the scores themselves.",
 )  # fmt: skip
 @options.together(options.reference, options.reference_epochs, options.reference_budget)
-@options.together(options.device, options.batch_size, options.seed, options.trust_code)
+@options.running
 @options.output("transferscope-results", "Where report.html, ranking.json, ranking.csv, scores.nc and the pictures go.")
-@options.together(options.output_format, options.quiet, options.verbose)
+@options.printing
 @click.pass_context
 def command(ctx: click.Context, /, **asked: Any) -> None:
     """Rank pretrained networks, each with its best cut and protocol, for a folder of labelled images.

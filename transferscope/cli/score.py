@@ -25,7 +25,7 @@ Examples:
     "--measure", "measures", multiple=True, metavar="NAME", shell_complete=completion.names(completion.scores),
     help="A score, as named in the first column of the output; may be given several times. Default: all.",
 )  # fmt: skip
-@options.together(options.output_format, options.quiet, options.verbose)
+@options.printing
 def command(
     features: str, labels: str | None, measures: tuple[str, ...], output_format: str, quiet: bool, verbose: bool
 ) -> None:

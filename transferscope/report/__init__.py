@@ -1,1 +1,1 @@
-"""What people read: tables, files and pictures, all made from the same `Ranking`."""
+"""Views of results: tables on a terminal, pictures, pages."""

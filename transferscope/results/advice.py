@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.results.files import csv, prepare_folder, significant, write_together
+from transferscope.results.files import csv, prepare_folder, short_cost, significant, write_together
 from transferscope.results.summary import TargetSummary
 from transferscope.runtime.failures import Failure
 
@@ -147,12 +147,12 @@ class Advice:
         scratch = way.protocol == "scratch"
         text = f"Train {self.source} from scratch" if scratch else f"Transfer {self.source} by {_how(way)}"
         text += f", with {_count(self.samples_per_class)} images of each class: expected accuracy {_accuracy(way)} in "
-        text += f"{_short(way.seconds)} s" + ("" if math.isnan(way.kwh) else f" ({_short(way.kwh)} kWh)") + "."
+        text += f"{short_cost(way.seconds)} s" + ("" if math.isnan(way.kwh) else f" ({short_cost(way.kwh)} kWh)") + "."
         if way is top:
             return f"{text} Nothing is expected to be more accurate."
         return (
             f"{text} The most accurate, {_how(top)}, is expected to reach {_accuracy(top)} and takes "
-            f"{_short(top.seconds / way.seconds)} times as long."
+            f"{short_cost(top.seconds / way.seconds)} times as long."
         )
 
     @property
@@ -234,10 +234,3 @@ def _accuracy(way: Way) -> str:
 
 def _count(value: float) -> str:
     return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
-
-
-def _short(value: float) -> str:
-    """Write a cost with three significant digits, or all digits before the point."""
-    if math.isnan(value):
-        return ""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

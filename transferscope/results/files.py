@@ -1,4 +1,4 @@
-"""Result files: numbers for JSON and CSV, and a set of files that appears as a whole or not at all."""
+"""Result files: numbers for JSON, CSV and sentences, and a set of files that appears as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ def significant(value: Any) -> Any:
     if isinstance(value, list):
         return [significant(item) for item in value]
     return value
+
+
+def short_cost(value: float) -> str:
+    """Write seconds or kWh for a reader: three significant digits, or all before the point; NaN becomes empty."""
+    if math.isnan(value):
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def csv(table: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Arrays in, labelled xarray out: the only maker of xarray objects. No mathematics of its own.
+"""Arrays in, labelled xarray out: the only maker and reader of xarray objects. No mathematics of its own.
 
 Every variable and coordinate has a `long_name`, which plots of xarray show, and a `description`. Numbers have `units`:
 "1" for counts, shares and whatever else has no dimension, or the nats of a score. Every object says by which version of
@@ -7,9 +7,10 @@ transferscope it was made, and in `versions` (JSON) by which of the packages tha
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -186,51 +187,21 @@ def to_dataset(
     """
     depths = max((len(unit.stages) for unit in units), default=0)
     widths = max((len(unit.reference_layers) for unit in units), default=0)
-    shape = (len(units), depths)
-    stages = [(len(unit.stages), unit) for unit in units]
-
-    def padded(arrays: Iterable[Any], fill: Any, dtype: Any = np.float64, trailing: tuple[int, ...] = ()) -> np.ndarray:
-        out = np.full((*shape, *trailing), fill, dtype)
-        for row, array in zip(out, arrays, strict=True):
-            array = np.asarray(array)
-            row[tuple(map(slice, array.shape))] = array
-        return out
-
-    over_depths = {
-        "layer": padded(([stage.layer for stage in unit.stages] for unit in units), "", object),
-        "params": padded(([stage.params for stage in unit.stages] for unit in units), -1, np.int64),
-        "flops": padded(([stage.flops for stage in unit.stages] for unit in units), np.nan),
-        "depth_fraction": padded((np.arange(1, n_stages + 1) / n_stages for n_stages, _ in stages), np.nan),
-    }
-    over_sources: dict[str, Any] = {
-        "network_params": np.array([unit.stages[-1].params for unit in units], np.int64),
-        **(baselines or {}),
-    }
-    for name in units[0].scores if units else ():
-        per_source = SCORES[name].needs == "source_probabilities"
-        variables = {name: [unit.scores[name] for unit in units]}
-        if name in units[0].standard_errors:
-            variables[f"{name}_standard_error"] = [unit.standard_errors[name] for unit in units]
-        for variable, arrays in variables.items():
-            if per_source:
-                over_sources[variable] = np.array(arrays, np.float64)
-            else:
-                over_depths[variable] = padded(arrays, np.nan)
+    over_depths, scores_of_sources = _variables(units, depths)
+    params = np.array([unit.stages[-1].params for unit in units], np.int64)
+    over_sources = {"network_params": params, **(baselines or {}), **scores_of_sources}
     similarities = {
-        name: padded((unit.similarities[name] for unit in units), np.nan, trailing=(widths,)) for name in SIMILARITIES
+        name: _padded([unit.similarities[name] for unit in units], np.nan, (depths, widths)) for name in SIMILARITIES
     }
     for name, array in similarities.items():
         over_depths[f"{name}_to_scratch"] = np.fmax.reduce(array, axis=2, initial=np.nan)
-    names = np.full((len(units), widths), "", dtype=object)
-    for row, unit in zip(names, units, strict=True):
-        row[: len(unit.reference_layers)] = unit.reference_layers
-
+    reference_layers = _padded([unit.reference_layers for unit in units], "", (widths,), object)
     dataset = xr.Dataset(
         {
             **{name: (("source", "depth"), array) for name, array in over_depths.items()},
             **{name: (("source",), np.asarray(array)) for name, array in over_sources.items()},
             **{name: (("source", "depth", "reference_layer"), array) for name, array in similarities.items()},
-            "reference_layer_name": (("source", "reference_layer"), names),
+            "reference_layer_name": (("source", "reference_layer"), reference_layers),
         },
         coords={
             "source": np.array([unit.source for unit in units], dtype=object),
@@ -240,6 +211,54 @@ def to_dataset(
         attrs={**attributes, **_provenance()},
     )
     return _described(dataset)
+
+
+def _variables(units: Sequence[SourceScores], depths: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return what is known of each cut, (source, depth), and the scores of each source alone, (source,)."""
+    shares = [np.arange(1, len(unit.stages) + 1) / len(unit.stages) for unit in units]
+    over_depths = {
+        "layer": _padded([[stage.layer for stage in unit.stages] for unit in units], "", (depths,), object),
+        "params": _padded([[stage.params for stage in unit.stages] for unit in units], -1, (depths,), np.int64),
+        "flops": _padded([[stage.flops for stage in unit.stages] for unit in units], np.nan, (depths,)),
+        "depth_fraction": _padded(shares, np.nan, (depths,)),
+    }
+    over_sources: dict[str, np.ndarray] = {}
+    for name in units[0].scores if units else ():
+        variables = {name: [unit.scores[name] for unit in units]}
+        if name in units[0].standard_errors:
+            variables[f"{name}_standard_error"] = [unit.standard_errors[name] for unit in units]
+        for variable, arrays in variables.items():
+            if SCORES[name].needs == "source_probabilities":
+                over_sources[variable] = np.array(arrays, np.float64)
+            else:
+                over_depths[variable] = _padded(arrays, np.nan, (depths,))
+    return over_depths, over_sources
+
+
+def _padded(arrays: Sequence[Any], fill: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
+    """Stack arrays of at most `shape`; what they lack of it is `fill`."""
+    out = np.full((len(arrays), *shape), fill, dtype)
+    for row, array in zip(out, arrays, strict=True):
+        values = np.asarray(array)
+        row[tuple(map(slice, values.shape))] = values
+    return out
+
+
+def read_netcdf(path: str | Path, choose: Callable[[list[str]], list[str]] | None = None, **options: Any) -> xr.Dataset:
+    """Read a NetCDF file into memory.
+
+    Parameters
+    ----------
+    path
+    choose
+        Takes the names of all variables and returns those to read; None for all.
+    **options
+        Passed to `xarray.open_dataset`.
+    """
+    with xr.open_dataset(path, **options) as dataset:
+        if choose is None:
+            return dataset.load()
+        return dataset.reset_coords()[choose([str(name) for name in dataset.variables])].load()
 
 
 def runs_dataset(

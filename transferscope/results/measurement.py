@@ -1,7 +1,6 @@
 """The result of `measure`: what each transfer really gave and cost, over draws of the training images."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -51,9 +50,6 @@ _DESCRIPTIONS = {
     "samples_per_class": "Training images of each class, at most.",
     "seed": "Of the draw of the training images and of the weights.",
 }
-_WIDE = 110
-"""Terminal columns from which on the name of the layer has room."""
-_MOST_FAILURES = 10
 
 
 class Settings(TypedDict):
@@ -136,7 +132,7 @@ class Measurement:
         )
         order = ["source", "protocol", "samples_per_class", "depth", "layer"]
         table = table.sort_values(order, key=_place, ignore_index=True)
-        return table.assign(best=table.index.isin(_best(table, ["source", "protocol", "samples_per_class"]).index))
+        return table.assign(best=table.index.isin(best_of(table, ["source", "protocol", "samples_per_class"]).index))
 
     @property
     def dataset(self) -> xr.Dataset:
@@ -148,7 +144,7 @@ class Measurement:
         """
         layers = self.runs["layer"].where(self.runs["protocol"] != "fne")
         return runs_dataset(
-            self.runs.assign(protocol=_variant(self.runs), layer=layers),
+            self.runs.assign(protocol=variant(self.runs), layer=layers),
             ["source", "protocol", "depth", "samples_per_class", "seed"],
             list(UNITS),
             _place,
@@ -208,14 +204,17 @@ class Measurement:
         return write_together(folder, {**files, **saving.views(self)})
 
 
-def _best(table: pd.DataFrame, within: list[str]) -> pd.DataFrame:
-    """Return the row with the highest accuracy for each combination of the columns `within`, in the table's order."""
+def best_of(table: pd.DataFrame, within: list[str]) -> pd.DataFrame:
+    """Return the row with the highest accuracy for each combination of the columns `within`, in their order.
+
+    A row without an accuracy is left out; of equals the first in the table is taken.
+    """
     ordered = table.dropna(subset="accuracy").sort_values("accuracy", ascending=False, kind="stable")
     return ordered.drop_duplicates(within).sort_values(within, key=_place)
 
 
-def _variant(runs: pd.DataFrame) -> pd.Series:
-    """Name protocols, with the set of layers where that is what they differ in."""
+def variant(runs: pd.DataFrame) -> pd.Series:
+    """Return the protocol of each run; for full-network embeddings with the set of layers, as "fne (upper 75%)"."""
     return runs["protocol"].where(runs["protocol"] != "fne", "fne (" + runs["layer"] + ")")
 
 
@@ -226,10 +225,3 @@ def _place(column: pd.Series) -> pd.Series:
     places = {name: f"{number:02d}" for number, name in enumerate(PROTOCOLS)}
     # A variant follows its protocol.
     return column.map(lambda name: places.get(str(name).split(" ")[0], "") + str(name))
-
-
-def _cost(value: float) -> str:
-    """Write seconds or kWh with three significant digits, or all digits before the point."""
-    if math.isnan(value):
-        return ""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -191,8 +191,7 @@ class ParameterTransfer:
         """Write everything and its pictures into `folder`; return the paths.
 
         They are parameters.json, parameters.csv, parameters-runs.csv, trajectory.csv, parameters.nc, regression.csv
-        and correlations.csv where there is any, and the pictures of `parameter_plots.figures`. None is moved into
-        place before all are complete.
+        and correlations.csv where there is any, and the pictures. None is moved into place before all are complete.
 
         Raises
         ------

@@ -14,10 +14,9 @@ from transferscope.results import saving
 from transferscope.results.agreement import Agreement, agreement
 from transferscope.results.cuts import cut_table
 from transferscope.results.files import DIGITS, netcdf, prepare_folder, rounded, write_together
-from transferscope.results.labelled import BASELINES, score_names
-from transferscope.results.recommendation import Recommendation
+from transferscope.results.labelled import BASELINES, read_netcdf, score_names
+from transferscope.results.recommendation import Recommendation, how
 from transferscope.results.summary import Reference, TargetSummary
-from transferscope.results.wording import how
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.provenance import Provenance
 
@@ -206,8 +205,7 @@ def load_ranking(folder: str | Path) -> Ranking:
     folder = Path(folder)
     try:
         content = json.loads((folder / "ranking.json").read_text(encoding="utf-8"))
-        with xr.open_dataset(folder / "scores.nc", engine="h5netcdf") as dataset:
-            scores = dataset.load()
+        scores = read_netcdf(folder / "scores.nc", engine="h5netcdf")
         version = content["schema_version"]
         if version == SCHEMA_VERSION:
             return Ranking(

@@ -225,11 +225,14 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _netcdf(path: Path) -> dict[str, np.ndarray]:
-    with xr.open_dataset(path, decode_times=False) as dataset:
-        return {
-            name: _transposed(f"variable {name} of {path}", dataset[name], _DIMS[name]).to_numpy()
-            for name in _expected(path, map(str, dataset.variables))
-        }
+    from transferscope.results.labelled import read_netcdf  # which loads torch
+
+    dataset = read_netcdf(path, lambda names: _expected(path, names), decode_times=False)
+    return {
+        name: _transposed(f"variable {name} of {path}", dataset[name], _DIMS[name]).to_numpy()
+        for name in _DIMS
+        if name in dataset
+    }
 
 
 _DIMS = {

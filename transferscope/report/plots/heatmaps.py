@@ -116,20 +116,8 @@ def heatmaps(
     InputError
         When there is none, or they are of several measures; and as in `heatmap`.
     """
-    if not isinstance(similarities, Mapping) or not similarities:
-        raise InputError(
-            "Expected `similarities` to map at least one title to a similarity matrix, but got "
-            f"{'none' if isinstance(similarities, Mapping) else type(similarities).__name__}"
-        )
+    measure = _measure_of_all(similarities)
     arrays = list(similarities.values())
-    for array in arrays:
-        _check(array)
-    measures = sorted({_measure(array) for array in arrays})
-    if len(measures) > 1:
-        raise InputError(
-            f"Expected `similarities` to be of one measure, for they share a scale, but got {', '.join(measures)}; "
-            "draw each measure by itself"
-        )
     with styled(context) as width:
         em = rcParams["xtick.labelsize"] / 72
         column = context == "paper"
@@ -164,9 +152,27 @@ def heatmaps(
             figure.supxlabel(below.pop(), fontsize=rcParams["axes.labelsize"])
             for ax in drawn:
                 ax.set_xlabel("")
-        bar = _bar(measures[0], context)
+        bar = _bar(measure, context)
         figure.colorbar(drawn[0].collections[0], ax=drawn, **{**bar, "shrink": 0.8 if column else 0.8 / rows})
     return figure
+
+
+def _measure_of_all(similarities: object) -> str:
+    """Return the one measure of several matrices; raise InputError unless that is what they are."""
+    if not isinstance(similarities, Mapping) or not similarities:
+        raise InputError(
+            "Expected `similarities` to map at least one title to a similarity matrix, but got "
+            f"{'none' if isinstance(similarities, Mapping) else type(similarities).__name__}"
+        )
+    for array in similarities.values():
+        _check(array)
+    measures = sorted({_measure(array) for array in similarities.values()})
+    if len(measures) > 1:
+        raise InputError(
+            f"Expected `similarities` to be of one measure, for they share a scale, but got {', '.join(measures)}; "
+            "draw each measure by itself"
+        )
+    return measures[0]
 
 
 def _check(similarity: object) -> None:

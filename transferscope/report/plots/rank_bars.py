@@ -1,6 +1,7 @@
 """The recommendations of a ranking as bars."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -80,17 +81,23 @@ def ranking(ranking: Ranking, ax: Axes | None = None, *, context: Context = "not
         by = ranking.scores.attrs.get("objective", "accuracy")
         by = f"\nranked by {by}" * (by != "accuracy")
         label(ax, x=f"expected accuracy, 80 % interval{few}{by}")
-        handles: list[Any] = [Patch(color=dark, label="first, or tied with it")]
-        if any(pick.source not in tied for pick in picks[1:]):
-            handles.append(Patch(color=pale, label="behind"))
-        if any(pick.layer is None for pick in picks):
-            handles.append(Patch(facecolor="0.85", hatch="////", edgecolor="0.4", linewidth=0, label="from scratch"))
+        handles = _legend(picks, tied, dark, pale)
         if chance > 0:
             ax.axvline(chance, **_CHANCE)
             handles.append(Line2D([], [], label="guessing the largest class", **_CHANCE))
         sns.despine(ax=ax, left=True)
         explain(ax, handles, below=True)
     return ax
+
+
+def _legend(picks: Sequence[Recommendation], tied: Sequence[str], dark: Any, pale: Any) -> list[Any]:
+    """Return what says which bars are dark, pale and hatched, of those that there are."""
+    handles: list[Any] = [Patch(color=dark, label="first, or tied with it")]
+    if any(pick.source not in tied for pick in picks[1:]):
+        handles.append(Patch(color=pale, label="behind"))
+    if any(pick.layer is None for pick in picks):
+        handles.append(Patch(facecolor="0.85", hatch="////", edgecolor="0.4", linewidth=0, label="from scratch"))
+    return handles
 
 
 def _bars(ranking: Ranking) -> list[Recommendation]:

@@ -5,7 +5,8 @@ from rich.table import Table
 from rich.text import Text
 
 from transferscope.report.terminal.columns import fitted, print_tables
-from transferscope.results.advice import NAMES, Advice, _short
+from transferscope.results.advice import NAMES, Advice
+from transferscope.results.files import short_cost
 
 
 def print_advice(advice: Advice, console: Console) -> None:
@@ -39,9 +40,9 @@ def _tables(advice: Advice, width: int) -> list[Table]:
         "80 % interval": [f"{way.interval[0]:.3f}-{way.interval[1]:.3f}" for way in ways],
     }
     cost = {
-        "seconds": [_short(way.seconds) for way in ways],
-        "kWh": [_short(way.kwh) for way in ways],
-        "kg CO2e": [_short(way.kgco2e) for way in ways],
+        "seconds": [short_cost(way.seconds) for way in ways],
+        "kWh": [short_cost(way.kwh) for way in ways],
+        "kg CO2e": [short_cost(way.kgco2e) for way in ways],
         "trials": [str(way.trials) for way in ways],
     }
     return fitted(names, answer, cost, width=width, names=["cut after"], left=["way", "protocol"])

@@ -8,13 +8,18 @@ from rich.table import Table
 from rich.text import Text
 
 from transferscope.report.terminal.columns import fitted, print_tables
-from transferscope.results.measurement import _MOST_FAILURES, _WIDE, Measurement, _best, _cost, _variant
+from transferscope.results.files import short_cost
+from transferscope.results.measurement import Measurement, best_of, variant
+
+_WIDE = 110
+"""Terminal columns from which on the name of the layer has room."""
+_MOST_FAILURES = 10
 
 
 def print_measurement(measurement: Measurement, console: Console) -> None:
     """Print the best cut for each number of images and protocol, what failed, and how to read it."""
     table = measurement.table
-    best = _best(table[table["best"]], ["samples_per_class", "protocol"])
+    best = best_of(table[table["best"]], ["samples_per_class", "protocol"])
     if best.empty:
         console.print(Text("No run has come to an end without failing.", style="bold"))
     else:
@@ -29,7 +34,7 @@ def _best_tables(best: pd.DataFrame, *, sources: int, width: int) -> list[Table]
     sizes = best["samples_per_class"]
     keys = {
         "images": sizes.astype(str).where(sizes != sizes.shift(), "").tolist(),
-        "protocol": _variant(best).tolist(),
+        "protocol": variant(best).tolist(),
     }
     if sources > 1:
         keys["source"] = best["source"].tolist()
@@ -37,12 +42,12 @@ def _best_tables(best: pd.DataFrame, *, sources: int, width: int) -> list[Table]
         "cut after": best["layer"].where(best["protocol"] != "fne", "").tolist(),
         "depth": [f"{row.depth}/{row.depths}" for row in best.itertuples()],
         "accuracy": [f"{value:.3f}{error:7}" for value, error in zip(best["accuracy"], errors, strict=True)],
-        "seconds": [_cost(value) for value in best["seconds"]],
+        "seconds": [short_cost(value) for value in best["seconds"]],
     }
     if width < _WIDE:
         del columns["cut after"]
     if best["kwh"].notna().any():
-        columns["kWh"] = [_cost(value) for value in best["kwh"]]
+        columns["kWh"] = [short_cost(value) for value in best["kwh"]]
     return fitted(keys, columns, width=width, names=["source", "cut after"], left=["protocol"])
 
 

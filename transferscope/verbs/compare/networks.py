@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import xarray as xr
@@ -20,15 +20,14 @@ from transferscope.activations.stages import unwrapped
 from transferscope.arrays import backend
 from transferscope.data.batches import FEWEST, Pair, image_pairs
 from transferscope.data.images import Transform
-from transferscope.errors import CaptureError, InputError, TransferscopeWarning, check_whole, near
-from transferscope.networks.loading import IMAGENET_MEAN, IMAGENET_STD
+from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 from transferscope.results import labelled
 from transferscope.runtime.progress import Report, silent
 from transferscope.similarity.uncertainty import Cells, linear_cka_cells, measure_cells, representations
+from transferscope.verbs.compare.options import IMAGENET, Estimator, Options
 
-IMAGENET = Transform(size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-
-Estimator = Literal["minibatch", "exact"]
+Shapes = dict[str, tuple[int, ...]]
+"""Layer names, in firing order, and the shape of each one's output for one sample."""
 
 
 def compare(
@@ -126,11 +125,8 @@ def compare(
     >>> round(float(similarity.sel(layer_x="0", layer_y="0")), 6)  # a layer with itself
     1.0
     """
-    results = compare_by(
-        [measure],
-        net_x,
-        net_y,
-        images,
+    options = Options(
+        measures=[measure],
         layers_x=layers_x,
         layers_y=layers_y,
         reduce=reduce,
@@ -144,118 +140,101 @@ def compare(
         device=device,
         seed=seed,
     )
-    return results[measure]
+    return compare_by(net_x, net_y, images, options)[measure]
 
 
 def compare_by(
-    measures: Sequence[str],
-    net_x: nn.Module,
-    net_y: nn.Module,
-    images: Any,
-    *,
-    layers_x: Layers = "auto",
-    layers_y: Layers = "auto",
-    reduce: Reduction = "flatten",
-    standardize: bool = False,
-    estimator: Estimator = "minibatch",
-    standard_error: bool = False,
-    permutations: int = 0,
-    precision: backend.Precision = "float32",
-    transform: Transform | tuple[Transform, Transform] = IMAGENET,
-    batch_size: int = 64,
-    device: str = "auto",
-    seed: int = 0,
-    report: Report = silent,
+    net_x: nn.Module, net_y: nn.Module, images: Any, options: Options, report: Report = silent
 ) -> dict[str, xr.DataArray]:
     """Do what `compare` does for several measures in the same pass over the images: measure name to result."""
-    check_options(measures, reduce, estimator, permutations, batch_size)
-    permutations, batch_size, seed = int(permutations), int(batch_size), check_whole("seed", seed, 0)
-    where = backend.resolve_device(device)
-    nets = [unwrapped(net) for net in (net_x, net_y)]
-    for net in nets:
-        net.to(where)
-    stream = image_pairs(
-        images, batch_size, transform if isinstance(transform, tuple) else (transform, transform), report
-    )
-    first = next(stream, (torch.empty(0), torch.empty(0)))
+    where = backend.resolve_device(options.device)
+    nets = [unwrapped(net).to(where) for net in (net_x, net_y)]
+    batches = image_pairs(images, options.batch_size, options.transforms, report)
+    first = next(batches, (torch.empty(0), torch.empty(0)))
     if len(first[0]) < FEWEST:
         raise InputError(f"Expected `images` to hold at least {FEWEST} images, but got {len(first[0])}")
-    shapes_x, shapes_y = (
-        _usable(_shapes(net, layers, sample[:1].to(where)), layers, reduce)
-        for net, layers, sample in zip(nets, (layers_x, layers_y), first, strict=True)
-    )
-    names_x, names_y = list(shapes_x), list(shapes_y)
-    reduction, group = reduce, 1
-    if reduce == "positions":
-        reduction = CommonPositions([*shapes_x.values(), *shapes_y.values()])
+    shapes = _shapes_of_both(nets, [sample[:1].to(where) for sample in first], options)
+    names = [list(each) for each in shapes]
+    reduction, group = options.reduce, 1
+    if options.reduce == "positions":
+        reduction = CommonPositions([shape for each in shapes for shape in each.values()])
         group = reduction.per_sample
 
-    in_batches = "linear_cka" in measures and estimator == "minibatch"
-    whole = [measure for measure in measures if not (in_batches and measure == "linear_cka")]
-    cka = similarity.MinibatchCKA(permutations=permutations, seed=seed, group=group)
+    cka = similarity.MinibatchCKA(permutations=options.permutations, seed=options.seed, group=group)
     cells: dict[str, Cells] = {}
     n_samples = 0
-    with KeptFeatures(standardized=standardize) as store, ExitStack() as hooks:
+    with KeptFeatures(standardized=options.standardize) as store, ExitStack() as hooks:
         hooks.enter_context(backend.stream_of(where))
-        hooks.enter_context(backend.product_precision(precision, where))
-        sides: list[_Side] = []
-        for net, names in zip(nets, (names_x, names_y), strict=True):
-            if sides and (net, names) == (sides[0].net, sides[0].names):
-                break  # a network with itself: both sides are the same
-            grams = GramReducer(None if whole else reduction, names, standardized=standardize)
-            activations = hooks.enter_context(capture(net, names, reduce=reduction if whole else grams))
-            sides.append(_Side(net, names, grams, activations))
-        for batch in chain([first], stream):
+        hooks.enter_context(backend.product_precision(options.precision, where))
+        sides = _hooked(hooks, nets, names, reduction, options)
+        for batch in chain([first], batches):
             n_samples += len(batch[0])
-            on_device = batch[0].to(where), batch[1].to(where)
-            _forward(sides, on_device, group)
-            if whole:
-                for i, side in enumerate(sides):
-                    for layer, features in side.activations.items():
-                        check_finite(features, layer)
-                        store.add((i, layer), backend.from_torch(features))
-            if in_batches:
-                cka.update_grams(*(_gram_stack(side, from_features=bool(whole)) for side in sides))
-        if in_batches:
+            _forward(sides, (batch[0].to(where), batch[1].to(where)), group)
+            if options.whole:
+                _keep(store, sides)
+            if options.in_batches:
+                cka.update_grams(*(_gram_stack(side, from_features=bool(options.whole)) for side in sides))
+        if options.in_batches:
             _check_sums(cka, sides)
             cells["linear_cka"] = linear_cka_cells(cka)
-        if whole:
+        if options.whole:
             layers = [store.features([(i, layer) for layer in side.names]) for i, side in enumerate(sides)]
-            if "linear_cka" in whole:
-                exact = similarity.MinibatchCKA(permutations=permutations, seed=seed, group=group)
-                exact.update(*layers, report=report)
-                cells["linear_cka"] = linear_cka_cells(exact)
-            others = [measure for measure in whole if measure != "linear_cka"]
-            # For all measures together, so that each layer is factored once.
-            prepared = [representations(side) for side in layers] if others else []
-            for measure in others:
-                cells[measure] = measure_cells(
-                    measure,
-                    prepared[0],
-                    prepared[-1],
-                    standard_error=standard_error,
-                    permutations=permutations,
-                    seed=seed,
-                    group=group,
-                    report=report,
-                )
-    return {
-        measure: labelled.similarity_array(
-            cells[measure].values,
-            names_x,
-            names_y,
-            cells[measure].known(),
-            measure=measure,
-            n_samples=n_samples,
-            reduce=str(reduce),
-            standardize=int(standardize),
-            estimator="minibatch" if in_batches and measure == "linear_cka" else "exact",
-            batch_size=batch_size,
-            permutations=permutations,
-            seed=seed,
+            cells |= _cells_of_all_images(layers, options, group, report)
+    return {measure: _labelled(cells[measure], measure, names, n_samples, options) for measure in options.measures}
+
+
+def _shapes_of_both(nets: Sequence[nn.Module], samples: Sequence[torch.Tensor], options: Options) -> list[Shapes]:
+    """Return the layers that are compared of each network."""
+    shapes = []
+    for net, layers, sample in zip(nets, (options.layers_x, options.layers_y), samples, strict=True):
+        shapes.append(_usable(_shapes(net, layers, sample), layers, options.reduce))
+    return shapes
+
+
+def _cells_of_all_images(
+    layers: Sequence[Sequence[backend.Array]], options: Options, group: int, report: Report
+) -> dict[str, Cells]:
+    """Compute the measures that need the features of all images, from those of each side."""
+    cells: dict[str, Cells] = {}
+    if "linear_cka" in options.whole:
+        exact = similarity.MinibatchCKA(permutations=options.permutations, seed=options.seed, group=group)
+        exact.update(*layers, report=report)
+        cells["linear_cka"] = linear_cka_cells(exact)
+    others = [measure for measure in options.whole if measure != "linear_cka"]
+    # For all measures together, so that each layer is factored once.
+    prepared = [representations(side) for side in layers] if others else []
+    for measure in others:
+        cells[measure] = measure_cells(
+            measure,
+            prepared[0],
+            prepared[-1],
+            standard_error=options.standard_error,
+            permutations=options.permutations,
+            seed=options.seed,
+            group=group,
+            report=report,
         )
-        for measure in measures
-    }
+    return cells
+
+
+def _labelled(
+    cells: Cells, measure: str, names: Sequence[Sequence[str]], n_samples: int, options: Options
+) -> xr.DataArray:
+    names_x, names_y = names
+    return labelled.similarity_array(
+        cells.values,
+        names_x,
+        names_y,
+        cells.known(),
+        measure=measure,
+        n_samples=n_samples,
+        reduce=str(options.reduce),
+        standardize=int(options.standardize),
+        estimator="exact" if measure in options.whole else "minibatch",
+        batch_size=options.batch_size,
+        permutations=options.permutations,
+        seed=options.seed,
+    )
 
 
 @dataclass(frozen=True)
@@ -266,6 +245,24 @@ class _Side:
     names: list[str]
     grams: GramReducer
     activations: Activations
+
+
+def _hooked(
+    hooks: ExitStack,
+    nets: Sequence[nn.Module],
+    names: Sequence[list[str]],
+    reduction: Reduction,
+    options: Options,
+) -> list[_Side]:
+    """Attach hooks to the layers of both networks until `hooks` is closed; of a network with itself once."""
+    sides: list[_Side] = []
+    for net, layers in zip(nets, names, strict=True):
+        if sides and (net, layers) == (sides[0].net, sides[0].names):
+            break
+        grams = GramReducer(None if options.whole else reduction, layers, standardized=options.standardize)
+        activations = hooks.enter_context(capture(net, layers, reduce=reduction if options.whole else grams))
+        sides.append(_Side(net, layers, grams, activations))
+    return sides
 
 
 def _forward(sides: Sequence[_Side], batch: Pair, group: int) -> None:
@@ -290,6 +287,13 @@ def _forward(sides: Sequence[_Side], batch: Pair, group: int) -> None:
                 )
 
 
+def _keep(store: KeptFeatures, sides: Sequence[_Side]) -> None:
+    for i, side in enumerate(sides):
+        for layer, features in side.activations.items():
+            check_finite(features, layer)
+            store.add((i, layer), backend.from_torch(features))
+
+
 def _gram_stack(side: _Side, *, from_features: bool) -> backend.Array:
     values: Sequence[Any] = list(side.activations.values())
     if from_features:
@@ -303,10 +307,6 @@ def _check_sums(cka: similarity.MinibatchCKA, sides: Sequence[_Side]) -> None:
     for side, sums in zip(sides, cka.self_hsic(), strict=False):
         for layer, value in zip(side.names, backend.to_numpy(sums), strict=True):
             check_finite(torch.tensor(value), layer)
-
-
-Shapes = dict[str, tuple[int, ...]]
-"""Layer names, in firing order, and the shape of each one's output for one sample."""
 
 
 def _shapes(net: nn.Module, layers: Layers, sample: torch.Tensor) -> Shapes:
@@ -336,21 +336,3 @@ def _usable(shapes: Shapes, layers: Layers, reduce: Reduction) -> Shapes:
             stacklevel=4,
         )
     return {layer: shape for layer, shape in shapes.items() if layer not in unfit}
-
-
-def check_options(
-    measures: Sequence[str], reduce: Reduction, estimator: str, permutations: int, batch_size: int
-) -> None:
-    """Raise InputError unless these are options of `compare`."""
-    for measure in measures:
-        if measure not in similarity.MEASURES:
-            raise InputError(
-                f"Expected `measure` to be one of {', '.join(similarity.MEASURES)}, but got {measure!r}"
-                f"{near(measure, similarity.MEASURES)}"
-            )
-    if reduce is None:
-        raise InputError("Expected `reduce` to give features (n_samples, n_features), but got None; use 'flatten'")
-    if estimator not in ("minibatch", "exact"):
-        raise InputError(f"Expected `estimator` to be 'minibatch' or 'exact', but got {estimator!r}")
-    check_whole("permutations", permutations, 0)
-    check_whole("batch_size", batch_size, FEWEST)

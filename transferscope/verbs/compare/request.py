@@ -1,14 +1,15 @@
 """What `compare_sources` is asked."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from transferscope.activations.capture import Layers
 from transferscope.activations.reductions import Reduction
 from transferscope.arrays import backend
+from transferscope.data.images import Transform
 from transferscope.errors import InputError, near
 from transferscope.networks.zoo import OWN, SCRATCH, Source, Zoo
-from transferscope.verbs.compare.networks import Estimator, check_options
+from transferscope.verbs.compare.options import IMAGENET, Estimator, Options
 from transferscope.verbs.request import ProbeRequest, check_reference
 
 
@@ -39,7 +40,24 @@ class CompareRequest(ProbeRequest):
             raise InputError(
                 "Expected `measures` to name one measure at least, but got none; leave it out for linear CKA"
             )
-        check_options(list(self.measures), self.reduce, self.estimator, self.permutations, self.batch_size)
+        self.options()
+
+    def options(
+        self,
+        layers_x: Layers = "auto",
+        layers_y: Layers = "auto",
+        transform: Transform | tuple[Transform, Transform] = IMAGENET,
+    ) -> Options:
+        """Return the options of `compare`, with these layers unless others are asked for.
+
+        Raises
+        ------
+        InputError
+            When a value is not as expected.
+        """
+        own = {field.name: getattr(self, field.name) for field in fields(Options) if hasattr(self, field.name)}
+        own |= {"layers_x": self.layers_x or layers_x, "layers_y": self.layers_y or layers_y}
+        return Options(**own, transform=transform)
 
     def named(self, zoo: Zoo) -> dict[str, Source | None]:
         """Return the entry of each network by its name; None for the scratch network.

@@ -20,7 +20,8 @@ from transferscope.results.comparison import Comparison
 from transferscope.runtime.failures import describe
 from transferscope.runtime.seeding import contained
 from transferscope.verbs.bench import Bench
-from transferscope.verbs.compare.networks import Estimator, compare_by
+from transferscope.verbs.compare.networks import compare_by
+from transferscope.verbs.compare.options import Estimator
 from transferscope.verbs.compare.request import CompareRequest
 from transferscope.verbs.rank.reference import ReferenceMaker, ReferenceNetwork
 
@@ -108,25 +109,8 @@ def answer(request: CompareRequest) -> Comparison:
             networks[SCRATCH] = _Network(*made.build(), made.layers)
     one, other = networks[x], networks[y]
     with _blamed_on(f"{x} with {y}", batch_size), bench.reporter.bar(f"{x} with {y}") as report:
-        results = compare_by(
-            list(request.measures),
-            one.module,
-            other.module,
-            bench.probe,
-            layers_x=request.layers_x or one.layers,
-            layers_y=request.layers_y or other.layers,
-            reduce=request.reduce,
-            standardize=request.standardize,
-            estimator=request.estimator,
-            standard_error=request.standard_error,
-            permutations=request.permutations,
-            precision=request.precision,
-            transform=(one.transform, other.transform),
-            batch_size=batch_size,
-            device=request.device,
-            seed=request.seed,
-            report=report,
-        )
+        options = request.options(one.layers, other.layers, (one.transform, other.transform))
+        results = compare_by(one.module, other.module, bench.probe, options, report)
     return Comparison(
         x=x,
         y=y,

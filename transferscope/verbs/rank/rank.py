@@ -17,7 +17,7 @@ from transferscope.prediction.selection import ScratchCandidate, recommend
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.results import labelled
 from transferscope.results.ranking import Ranking
-from transferscope.results.wording import reason
+from transferscope.results.reason import reason
 from transferscope.runtime.provenance import Provenance, versions
 from transferscope.verbs.bench import Bench
 from transferscope.verbs.rank.reference import ReferenceMaker, TrainedReference

@@ -7,7 +7,8 @@ import pytest
 import xarray as xr
 
 from transferscope.prediction.selection import ScratchCandidate, recommend
-from transferscope.results.wording import how, reason
+from transferscope.results.reason import reason
+from transferscope.results.recommendation import how
 
 PROTOCOLS = ["truncate", "reinit", "finetune"]
 
