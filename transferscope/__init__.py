@@ -7,6 +7,7 @@
 
 import importlib
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -99,9 +100,13 @@ class _Parameters(ModuleType):
     """`import transferscope.parameters` for what lives with the other verbs, loaded when it is first used."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # whoever looks through all modules, as `inspect` does, must not import it
+        # Whoever looks through all modules, as `inspect` does, must not import it.
+        if name.startswith("__") and name != "__all__":
             raise AttributeError(name)
-        return getattr(importlib.import_module("transferscope.verbs.parameters"), name)
+        sys.modules[self.__name__] = module = importlib.import_module("transferscope.verbs.parameters")
+        return getattr(module, name)
 
 
-sys.modules["transferscope.parameters"] = _Parameters("transferscope.parameters")
+_alias = _Parameters("transferscope.parameters", "Stands for `transferscope.verbs.parameters` until it is first used.")
+_alias.__spec__ = ModuleSpec(_alias.__name__, None)
+sys.modules[_alias.__name__] = _alias

@@ -39,7 +39,8 @@ class Command(click.Command):
             title = next((title for title, names in groups.items() if param.name in names), "What is asked")
             if param is self.get_help_option(ctx):
                 title = "Where it goes"
-            if (record := param.get_help_record(ctx)) is not None:
+            # Arguments stand in the usage line, and the text of the help speaks of them.
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None:
                 records[title].append(record)
         for title, lines in records.items():
             if lines:

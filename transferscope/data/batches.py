@@ -27,7 +27,7 @@ def image_pairs(
     Parameters
     ----------
     images : torch.Tensor, DataLoader, Dataset or Target
-        As in `comparison.compare`.
+        A tensor (n_samples, C, H, W), a loader or a dataset of such images, or a target.
     batch_size : int
         Images at a time, where `images` is not a loader.
     transforms : pair of Transform
