@@ -167,7 +167,9 @@ class TestCompletion:
     def test_bash_completes(self, tmp_path):
         (tmp_path / "bin").mkdir()
         program = tmp_path / "bin" / "transferscope"
-        program.write_text(f"#!{sys.executable}\nfrom transferscope.cli import main\nmain()\n")
+        # By the shell: the first line of a script cannot name a Python whose path has a space.
+        python = f"{shlex.quote(sys.executable)} -c 'from transferscope.cli import main; main()'"
+        program.write_text(f'#!/bin/sh\nexec {python} "$@"\n')
         program.chmod(0o755)
         script = (
             'eval "$(transferscope --completion bash)"\n'

@@ -18,6 +18,8 @@ from transferscope.results.summary import TargetSummary
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.provenance import Provenance, versions
 
+pytestmark = pytest.mark.bounds
+
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "<script>document.title='run'</script><b>\"'&amp;"
 MADE = Provenance(

@@ -14,6 +14,8 @@ from transferscope.verbs.measure.request import MeasureRequest
 from transferscope.verbs.parameters.request import ParametersRequest
 from transferscope.verbs.rank.request import RankRequest
 
+pytestmark = pytest.mark.bounds
+
 REQUESTS = {
     "rank": (ts.rank, RankRequest),
     "advise": (ts.advise, AdviseRequest),

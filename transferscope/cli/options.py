@@ -35,9 +35,10 @@ class Command(click.Command):
         """Write the options, those of one group together."""
         groups = {"What is asked": set[str](), "How it is computed": HOW, "Where it goes": WHERE}
         records: dict[str, list[tuple[str, str]]] = {title: [] for title in groups}
+        help_option = self.get_help_option(ctx)
         for param in self.get_params(ctx):
             title = next((title for title, names in groups.items() if param.name in names), "What is asked")
-            if param is self.get_help_option(ctx):
+            if help_option is not None and param.name == help_option.name:
                 title = "Where it goes"
             # Arguments stand in the usage line, and the text of the help speaks of them.
             if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None:
