@@ -246,6 +246,7 @@ class TestInterruptions:
 
         def interrupt():
             self.wait_for_rows(1)
+            time.sleep(0.5)  # while the row is on its way to the disk an interrupt takes it back
             workers.extend(self.workers(psutil.Process()))
             for pid in [*(worker.pid for worker in workers), os.getpid()]:  # as a terminal does
                 os.kill(pid, signal.SIGINT)

@@ -50,12 +50,12 @@ def command(ctx: click.Context, /, **asked: Any) -> None:
     Exit code 3: done, but some sources failed, or some ways do not work with this source; they are listed.
     """
     sink = options.Sink.of(asked)
-    sink.prepare()
     options.trained_reference(asked)
     from transferscope.report.terminal.advice import print_advice
     from transferscope.verbs.advise.advise import answer
     from transferscope.verbs.advise.request import AdviseRequest
 
+    sink.prepare()
     with options.stdout_for_results():
         advice = answer(AdviseRequest(**asked))
     sink.deliver(advice, print_advice)

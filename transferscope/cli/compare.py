@@ -68,13 +68,13 @@ def command(**asked: Any) -> None:
     A and B are sources of the zoo, or one and the same, or `scratch`: the network that `rank` compares with.
     """
     sink = options.Sink.of(asked)
-    sink.prepare()
     options.trained_reference(asked)
     asked |= {name: _layers(asked[name]) for name in ("layers_x", "layers_y")}
     from transferscope.report.terminal.comparison import print_comparison
     from transferscope.verbs.compare.request import CompareRequest
     from transferscope.verbs.compare.sources import answer
 
+    sink.prepare()
     with options.stdout_for_results():
         comparison = answer(CompareRequest(**asked))
     sink.deliver(comparison, print_comparison)

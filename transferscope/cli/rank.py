@@ -76,7 +76,6 @@ def command(ctx: click.Context, /, **asked: Any) -> None:
     Exit code 3: done, but some sources failed; they are listed and the others are ranked.
     """
     sink = options.Sink.of(asked)
-    sink.prepare()
     options.trained_reference(asked)
     asked["scores"] = [name.strip() for part in asked["scores"] for name in part.split(",")] or "default"
     asked["uncertainty"] = asked["uncertainty"] or 0
@@ -84,6 +83,7 @@ def command(ctx: click.Context, /, **asked: Any) -> None:
     from transferscope.verbs.rank.rank import answer
     from transferscope.verbs.rank.request import RankRequest
 
+    sink.prepare()
     with options.stdout_for_results():
         request = RankRequest(**asked)
         ranking = answer(request)
