@@ -55,9 +55,9 @@ class CompareRequest(ProbeRequest):
         InputError
             When a value is not as expected.
         """
-        own = {field.name: getattr(self, field.name) for field in fields(Options) if hasattr(self, field.name)}
-        own |= {"layers_x": self.layers_x or layers_x, "layers_y": self.layers_y or layers_y}
-        return Options(**own, transform=transform)
+        values = {field.name: getattr(self, field.name) for field in fields(Options) if hasattr(self, field.name)}
+        values |= {"layers_x": self.layers_x or layers_x, "layers_y": self.layers_y or layers_y}
+        return Options(**values, transform=transform)
 
     def named(self, zoo: Zoo) -> dict[str, Source | None]:
         """Return the entry of each network by its name; None for the scratch network.
