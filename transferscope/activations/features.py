@@ -127,7 +127,7 @@ def _run(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return features, and outputs where there are any, with a record of the stages and why there are no outputs."""
     net.to(device)
-    sample = torch.zeros(1, 3, transform.size, transform.size, device=device)
+    sample = transform.blank(device=device)
     stages = {stage.layer: stage for stage in resolve_stages(net, layers, sample, cuts_only=True)}
     outputs = _Outputs(net, sample)
     with outputs.watched():

@@ -20,7 +20,7 @@ _SECONDS = 0.5
 def pace(
     net: nn.Module,
     stages: Sequence[Stage],
-    size: int,
+    shape: tuple[int, int, int],
     *,
     device: torch.device,
     batch_size: int,
@@ -34,8 +34,8 @@ def pace(
         On `device`. Its mode is put back.
     stages : sequence of Stage
         As `capture.resolve_stages` gives them for `net`.
-    size : int
-        Height and width of the images that it takes.
+    shape : tuple of int
+        Channels, height and width of the images that it takes.
     device : torch.device
         Where to run.
     batch_size : int
@@ -53,7 +53,7 @@ def pace(
     CaptureError
         As `capture.collect`.
     """
-    noise = torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(batch_size, *shape, generator=torch.Generator().manual_seed(0))
     enough = _SECONDS if seconds is None else seconds
 
     def batches() -> Iterator[torch.Tensor]:
@@ -80,7 +80,7 @@ def stage_seconds(
     net, stages, device
         As in `pace`.
     batches : iterable of torch.Tensor
-        Each (n_samples, 3, height, width) float32, normalised.
+        Each (n_samples, channels, height, width) float32, normalised.
 
     Returns
     -------

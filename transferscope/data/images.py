@@ -293,6 +293,15 @@ class Transform:
             choices = ", ".join(get_args(Interpolation))
             raise InputError(f"transform interpolation must be one of {choices}, but got {self.interpolation!r}")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what this gives."""
+        return 3, self.size, self.size
+
+    def blank(self, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Return a batch of one image, all zero, of the shape that this gives: what a network can be looked at with."""
+        return torch.zeros(1, *self.shape, device=device, dtype=dtype)
+
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Return the image as a tensor (3, size, size), float32, normalised."""
         return self.normalize(self.pixels(image))

@@ -128,7 +128,7 @@ def with_head(net: nn.Module, classes: int, transform: Transform, seed: int) -> 
     SourceError
         When the network does not end in a linear layer.
     """
-    calls = trace(net, torch.zeros(1, 3, transform.size, transform.size))
+    calls = trace(net, transform.blank())
     linear = [call for call in calls if call.is_cut and isinstance(call.module, nn.Linear)]
     if not linear:
         raise SourceError(

@@ -40,7 +40,7 @@ def list_layers(
         When the zoo, the source or its layers are not as expected.
     """
     network = loading.load_network(load_zoo(zoo)[source], trust_code=trust_code)
-    sample = torch.zeros(1, 3, network.transform.size, network.transform.size)
+    sample = network.transform.blank()
     try:
         return _layer_table(network, sample, everything)
     except TransferscopeError:

@@ -114,7 +114,7 @@ def cut(
     net = copied(network.module).cpu()
     drawn_anew = protocol in ("reinit", "finetune", "scratch")
     fresh = build_untrained(network.source, seed=seed, trust_code=trust_code) if drawn_anew else None
-    sample = torch.zeros(1, 3, network.transform.size, network.transform.size)
+    sample = network.transform.blank()
     try:
         places = cuts(net, network.source.layers, sample)
         layer = _pick(places, depth, protocol)

@@ -138,5 +138,5 @@ class CutNetwork(nn.Module):
             ) from error
 
     def _sample(self) -> Tensor:
-        size, parameter = self.transform.size, next(self.parameters())
-        return torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
+        parameter = next(self.parameters())
+        return self.transform.blank(device=parameter.device, dtype=parameter.dtype)

@@ -136,10 +136,10 @@ class Timer:
     def forward(self) -> tuple[dict[str, float], float]:
         """Return the seconds that one image takes up to each layer, and the power (W) that the source draws."""
         count = min(self.bench.batch_size, self.bench.probe.n_samples)
-        net, size = self.network.module.to(self.bench.device), self.network.transform.size
+        net, shape = self.network.module.to(self.bench.device), self.network.transform.shape
         with self.meter.run() as run, run.phase("features"):
             passes = [
-                pace(net, self.stages, size, device=self.bench.device, batch_size=count, seconds=_SECONDS / 2)
+                pace(net, self.stages, shape, device=self.bench.device, batch_size=count, seconds=_SECONDS / 2)
                 for _ in range(2)
             ]
         return min(passes, key=lambda seconds: max(seconds.values())), _watts(run.footprint())

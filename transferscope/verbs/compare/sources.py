@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from transferscope.activations.capture import Layers, capture
@@ -132,7 +131,7 @@ class _Network:
         """Run one black image, so that what is wrong with this network or its layers is known as its own."""
         for layers in asked:
             with capture(self.module, layers or self.layers, reduce=lambda output: output[:0]):
-                self.module(torch.zeros(1, 3, self.transform.size, self.transform.size))
+                self.module(self.transform.blank())
 
 
 @contextmanager

@@ -134,7 +134,7 @@ class Executor:
     def stages(self, source: str) -> tuple[Stage, ...]:
         """Return where `source` can be cut."""
         network = self.network(source)
-        sample = torch.zeros(1, 3, network.transform.size, network.transform.size)
+        sample = network.transform.blank()
         return resolve_stages(network.module.cpu(), network.source.layers, sample, cuts_only=True)
 
     def untrained(self, source: str) -> CutNetwork:

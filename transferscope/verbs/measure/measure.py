@@ -190,7 +190,7 @@ def _layers(
         report(i, len(sources))
         try:
             network = loading.load_network(source, trust_code=request.trust_code, seed=request.seed)
-            sample = torch.zeros(1, 3, network.transform.size, network.transform.size)
+            sample = network.transform.blank()
             stages = resolve_stages(network.module, source.layers, sample, cuts_only=True)
         except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the other sources
             failed.append(failure(source.name, error, request.batch_size))

@@ -56,7 +56,7 @@ def pace(
         return Pace(entry[1]["seconds"], entry[1]["watts"])
     net = network.module.to(device)
     with meter.run() as run, run.phase("features"):
-        seconds = timing.pace(net, stages, network.transform.size, device=device, batch_size=batch_size)
+        seconds = timing.pace(net, stages, network.transform.shape, device=device, batch_size=batch_size)
     spent = run.footprint()
     measured = Pace(seconds, spent.kwh * JOULES_PER_KWH / spent.seconds["features"])
     store.put("pace", key, {}, {"seconds": measured.seconds, "watts": measured.watts})

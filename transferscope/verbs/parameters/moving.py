@@ -114,8 +114,7 @@ class Mover:
             weights = weights_of(self.network.module, "its weights")
         except InputError as error:
             raise SourceError(f"source {source.name!r}: {error}") from error
-        size = self.network.transform.size
-        head = classifier(trace(self.network.module, torch.zeros(1, 3, size, size)))
+        head = classifier(trace(self.network.module, self.network.transform.blank()))
         self.names = tuple(key for key in weights if head is None or key != f"{head.layer}.weight")
         self.groups: dict[str, list[str]] = blocks(self.names, groups)
         first = file_digest(source.initial) if source.initial else [redraws, REDRAWS_FROM + seed]
