@@ -133,14 +133,14 @@ def test_a_pace_is_that_of_noise_for_a_while(monkeypatch):
     net = nn.Sequential(nn.Identity(), Seen())
     stages = resolve_stages(nn.Sequential(nn.Identity(), Wait(0)), ["1"], images(1))
     options = {"device": CPU, "batch_size": 5}
-    assert pace(net, stages, 16, **options, seconds=0)["1"] > 0
+    assert pace(net, stages, (3, 16, 16), **options, seconds=0)["1"] > 0
     warm_up, only = net[1].batches
     assert only.shape == (5, 3, 16, 16)
     assert torch.equal(warm_up, only)
     assert float(only.std()) == pytest.approx(1, abs=0.05)
     monkeypatch.setattr(timing, "_SECONDS", 1e9)
     monkeypatch.setattr(timing, "_MOST", 4)
-    pace(net, stages, 16, **options)
+    pace(net, stages, (3, 16, 16), **options)
     assert len(net[1].batches) == 2 + 5
 
 
