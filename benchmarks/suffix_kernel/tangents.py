@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from transferscope.activations.stages import parameters_behind
 from transferscope.errors import InputError, SourceError
 from transferscope.runtime.trees import Structure, flattened, rebuilt
 
@@ -122,12 +121,26 @@ def _run(net: nn.Module, modules: Mapping[str, nn.Module], images: Tensor) -> tu
     return calls, logits
 
 
+def _parameters_behind(node: Any) -> set[int]:
+    """Return the ids of the parameters that an autograd node depends on."""
+    stack, seen, parameter_ids = [node], {None}, set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            parameter_ids.add(id(variable))
+        stack += [following for following, _ in node.next_functions]
+    return parameter_ids
+
+
 class _Plan:
     """Which modules of a network are differentiated, and how, as two images show."""
 
     def __init__(self, net: nn.Module, images: Tensor, width: int, seed: int) -> None:
         alone, logits = _run(net, dict(net.named_modules()), images[:1])
-        self.units = _units(net, alone.keys(), parameters_behind(logits.grad_fn))
+        self.units = _units(net, alone.keys(), _parameters_behind(logits.grad_fn))
         self.sketches = {
             name: _Sketch(unit, width, seed + 1_000_003 * place)
             for place, (name, unit) in enumerate(self.units.items())

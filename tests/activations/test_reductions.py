@@ -1,4 +1,4 @@
-"""Every reduction against plain NumPy: maps, channels-last maps, tokens, vectors and half precision."""
+"""Every reduction against plain NumPy: maps, channels-last maps, tokens in any layout, vectors and half precision."""
 
 import math
 
@@ -7,15 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from transferscope.activations.reductions import (
-    CommonPositions,
-    channel_axis,
-    has_class_token,
-    map_side,
-    positions,
-    reducer,
-    unordered,
-)
+from transferscope.activations.layout import Layout, usual
+from transferscope.activations.reductions import CommonPositions, map_side, mean_over_positions, reducer, unordered
 from transferscope.errors import CaptureError, InputError
 
 
@@ -24,10 +17,17 @@ def random(*shape, dtype=torch.float64):
 
 
 MAPS = random(3, 4, 6, 5)  # channels first, and not square
-LAST = random(3, 6, 6, 4)  # channels last
-TOKENS = random(3, 10, 4)  # nine patches and a class token
+SQUARE = random(3, 6, 6, 6)  # lengths tell nothing
+TOKENS = random(3, 10, 4)  # a class token, a register, eight patches
 BARE = random(3, 9, 4)  # nine patches
 VECTORS = random(3, 7)
+FIRST = usual(4)
+LAST = Layout(channels=3)
+PATCHES = Layout(channels=2, grid=(2, 4), before=2, made_from=("cls_token", "reg_token"), has_class_token=True)
+GRID = Layout(channels=2, grid=(3, 3))
+# The same numbers with the tokens first, as CLIP has them.
+TOKENS_FIRST = TOKENS.movedim(1, 0)
+PATCHES_FIRST = Layout(1, 2, grid=(2, 4), before=2, made_from=("cls_token", "reg_token"), has_class_token=True)
 
 
 def averaged(maps, height, width):
@@ -46,34 +46,41 @@ def averaged(maps, height, width):
 
 
 @pytest.mark.parametrize(
-    ("name", "output", "expected"),
+    ("name", "output", "layout", "expected"),
     [
-        ("flatten", MAPS, lambda x: x.reshape(3, -1)),
-        ("flatten", LAST, lambda x: x.transpose(0, 3, 1, 2).reshape(3, -1)),
-        ("flatten", TOKENS, lambda x: x.transpose(0, 2, 1).reshape(3, -1)),
-        ("flatten", VECTORS, lambda x: x),
-        ("flatten", VECTORS[:, 0], lambda x: x[:, None]),
-        ("mean", MAPS, lambda x: x.mean((2, 3))),
-        ("mean", LAST, lambda x: x.mean((1, 2))),
-        ("mean", TOKENS, lambda x: x.mean(1)),
-        ("mean", VECTORS, lambda x: x),
-        ("mean", VECTORS[:, 0], lambda x: x[:, None]),
-        ("mean", random(2, 3, 4, 5, 6), lambda x: x.mean((2, 3, 4))),
-        ("grid", MAPS, lambda x: averaged(x.transpose(0, 2, 3, 1), 2, 2).transpose(0, 3, 1, 2).reshape(3, -1)),
-        ("grid", LAST, lambda x: averaged(x, 2, 2).transpose(0, 3, 1, 2).reshape(3, -1)),
-        ("grid", random(3, 4, 1, 1), lambda x: np.repeat(x.reshape(3, 4), 4, axis=1)),
-        ("grid", TOKENS, lambda x: x.mean(1)),
-        ("grid", VECTORS, lambda x: x),
-        ("class_token", TOKENS, lambda x: x[:, 0]),
-        ("positions", MAPS, lambda x: x.transpose(0, 2, 3, 1).reshape(-1, 4)),
-        ("positions", LAST, lambda x: x.reshape(-1, 4)),
-        ("positions", TOKENS, lambda x: x[:, 1:].reshape(-1, 4)),
-        ("positions", BARE, lambda x: x.reshape(-1, 4)),
+        ("flatten", MAPS, FIRST, lambda x: x.reshape(3, -1)),
+        ("flatten", SQUARE, LAST, lambda x: x.transpose(0, 3, 1, 2).reshape(3, -1)),
+        ("flatten", TOKENS, PATCHES, lambda x: x.transpose(0, 2, 1).reshape(3, -1)),
+        ("flatten", TOKENS_FIRST, PATCHES_FIRST, lambda x: x.transpose(1, 2, 0).reshape(3, -1)),
+        ("flatten", VECTORS, None, lambda x: x),
+        ("flatten", VECTORS[:, 0], None, lambda x: x[:, None]),
+        ("mean", MAPS, FIRST, lambda x: x.mean((2, 3))),
+        ("mean", MAPS, None, lambda x: x.mean((2, 3))),
+        ("mean", SQUARE, LAST, lambda x: x.mean((1, 2))),
+        ("mean", TOKENS, PATCHES, lambda x: x.mean(1)),
+        ("mean", TOKENS, None, lambda x: x.mean(1)),
+        ("mean", TOKENS, Layout(channels=1), lambda x: x.mean(2)),  # (n, channels, positions) of a 1-d convolution
+        ("mean", TOKENS_FIRST, PATCHES_FIRST, lambda x: x.mean(0)),
+        ("mean", VECTORS, None, lambda x: x),
+        ("mean", VECTORS[:, 0], None, lambda x: x[:, None]),
+        ("mean", random(2, 3, 4, 5, 6), None, lambda x: x.mean((2, 3, 4))),
+        ("grid", MAPS, None, lambda x: averaged(x.transpose(0, 2, 3, 1), 2, 2).transpose(0, 3, 1, 2).reshape(3, -1)),
+        ("grid", SQUARE, LAST, lambda x: averaged(x, 2, 2).transpose(0, 3, 1, 2).reshape(3, -1)),
+        ("grid", random(3, 4, 1, 1), None, lambda x: np.repeat(x.reshape(3, 4), 4, axis=1)),
+        ("grid", TOKENS, PATCHES, lambda x: x.mean(1)),
+        ("grid", VECTORS, None, lambda x: x),
+        ("class_token", TOKENS, PATCHES, lambda x: x[:, 0]),
+        ("class_token", TOKENS_FIRST, PATCHES_FIRST, lambda x: x[0]),
+        ("positions", MAPS, None, lambda x: x.transpose(0, 2, 3, 1).reshape(-1, 4)),
+        ("positions", SQUARE, LAST, lambda x: x.reshape(-1, 6)),
+        ("positions", TOKENS, PATCHES, lambda x: x[:, 2:].reshape(-1, 4)),
+        ("positions", TOKENS_FIRST, PATCHES_FIRST, lambda x: x[2:].transpose(1, 0, 2).reshape(-1, 4)),
+        ("positions", BARE, GRID, lambda x: x.reshape(-1, 4)),
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("memory", ["contiguous", "strided"])
-def test_reductions_are_what_they_say(name, output, expected, dtype, memory):
+def test_reductions_are_what_they_say(name, output, layout, expected, dtype, memory):
     output = output.to(dtype)
     if memory == "strided":
         # The same numbers in another order of memory, as channels_last networks have them.
@@ -83,21 +90,27 @@ def test_reductions_are_what_they_say(name, output, expected, dtype, memory):
             else torch.stack([output, output], 1)[:, 0]
         )
     before = output.clone()
-    found = reducer(name)(output)
+    found = reducer(name)(output, layout)
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     np.testing.assert_allclose(found, expected(output.double().numpy()), rtol=1e-6, atol=1e-6)
     assert torch.equal(output, before)
+    if name == "mean":
+        assert torch.equal(mean_over_positions(output, layout or usual(output.ndim)), found)
 
 
 @pytest.mark.parametrize("name", [None, "flatten", "mean", "grid", "class_token", "positions"])
-@pytest.mark.parametrize("output", [TOKENS, MAPS, LAST, VECTORS, VECTORS[:, 0]], ids=lambda t: str(tuple(t.shape)))
-def test_trap_1_what_is_kept_does_not_follow_later_changes_in_place(name, output):
+@pytest.mark.parametrize(
+    ("output", "layout"),
+    [(TOKENS, PATCHES), (MAPS, FIRST), (SQUARE, LAST), (VECTORS, usual(2)), (VECTORS[:, 0], usual(1))],
+    ids=lambda value: str(tuple(value.shape)) if isinstance(value, torch.Tensor) else "",
+)
+def test_trap_1_what_is_kept_does_not_follow_later_changes_in_place(name, output, layout):
     if (name == "class_token" and output is not TOKENS) or (name == "positions" and output.ndim < 3):
         return
-    for layout in (output.clone(), output.clone().movedim(0, -1).contiguous().movedim(-1, 0)):
-        kept = reducer(name)(layout)
+    for stored in (output.clone(), output.clone().movedim(0, -1).contiguous().movedim(-1, 0)):
+        kept = reducer(name)(stored, layout) if name else reducer(name)(stored)
         before = kept.clone()
-        layout.zero_()
+        stored.zero_()
         assert torch.equal(kept, before)
         assert kept.abs().sum() > 0
 
@@ -115,52 +128,52 @@ def test_an_unknown_name_is_an_input_error(wrong):
         reducer(wrong)
 
 
-# --- what a shape says --------------------------------------------------------------------------------------------
+# --- class token and positions ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("shape", "axis"),
+    ("shape", "layout", "side"),
     [
-        ((2, 64, 7, 7), 1),
-        ((2, 7, 7, 64), 3),
-        ((2, 7, 7, 7), 1),
-        ((2, 64, 7, 5), 1),
-        ((2, 1, 1, 512), 3),
-        ((2, 197, 192), 2),
-        ((2, 10), 1),
-        ((2, 3, 4, 5, 6), 1),
+        ((10, 4), PATCHES, (2, 4)),
+        ((10, 4), usual(3), None),  # tokens of which nothing is known
+        ((64, 7, 5), usual(4), (7, 5)),
+        ((7, 5, 64), LAST, (7, 5)),
+        ((7, 7, 7), None, (7, 7)),
+        ((512,), usual(2), None),
+        ((), usual(1), None),
     ],
 )
-def test_channels_are_found(shape, axis):
-    assert channel_axis(shape) == axis
+def test_height_and_width_come_from_the_layout(shape, layout, side):
+    assert map_side(shape, layout) == side
 
 
 @pytest.mark.parametrize(
-    ("shape", "token", "side"),
+    ("made_from", "says", "place"),
     [
-        ((197, 192), True, (14, 14)),
-        ((196, 192), False, (14, 14)),
-        ((198, 192), True, None),  # a distillation token more: no square is left
-        ((2, 8), True, (1, 1)),
-        ((1, 8), False, (1, 1)),
-        ((64, 7, 5), False, (7, 5)),
-        ((7, 7, 64), False, (7, 7)),
-        ((512,), False, None),
-        ((), False, None),
+        (("cls_token",), None, 0),
+        (("reg_token", "reg_token", "cls_token"), None, 2),
+        (("encoder.class_embedding pos",), None, 0),
+        (("reg_token",), None, None),  # a register alone
+        (("cls_token",), False, None),  # the network knows better
+        (("prefix", "prefix"), True, 0),
+        (("prefix", "prefix"), None, None),
+        (("first",), None, 0),  # one token that is called nothing else
+        (("classifier_prompt",), None, None),
+        ((), True, None),
     ],
 )
-def test_class_token_and_positions_are_told_by_the_shape(shape, token, side):
-    assert has_class_token(shape) is token
-    assert map_side(shape) == side
+def test_the_class_token_is_known_by_what_it_was_made_from(made_from, says, place):
+    layout = Layout(channels=2, grid=(3, 3), before=len(made_from), made_from=made_from, has_class_token=says)
+    assert layout.class_token == place
 
 
-@pytest.mark.parametrize("output", [BARE, VECTORS, MAPS])
-def test_without_a_class_token_there_is_an_error(output):
-    with pytest.raises(CaptureError, match="class token before a square grid of patches"):
-        reducer("class_token")(output)
+@pytest.mark.parametrize(("output", "layout"), [(BARE, GRID), (VECTORS, None), (MAPS, None)])
+def test_without_a_class_token_there_is_an_error(output, layout):
+    with pytest.raises(CaptureError, match="Expected tokens with a class token"):
+        reducer("class_token")(output, layout)
 
 
-@pytest.mark.parametrize("output", [VECTORS, random(3, 12, 4)])
+@pytest.mark.parametrize("output", [VECTORS, TOKENS])
 def test_without_positions_there_is_an_error(output):
     with pytest.raises(CaptureError, match=r"got an output of shape \(3, "):
         reducer("positions")(output)
@@ -170,27 +183,28 @@ def test_without_positions_there_is_an_error(output):
 
 
 def test_common_positions_average_every_layer_to_the_smallest_height_and_width():
-    outputs = [MAPS, LAST, random(3, 17, 4), random(3, 16, 4)]
-    common = CommonPositions([output.shape[1:] for output in outputs])
-    assert common.per_sample == 16  # 4 × 4, of the tokens
-    for output, maps in zip(
-        outputs,
-        [MAPS.permute(0, 2, 3, 1), LAST, outputs[2][:, 1:].reshape(3, 4, 4, 4), outputs[3].reshape(3, 4, 4, 4)],
-        strict=True,
-    ):
-        expected = averaged(maps.numpy(), 4, 4).reshape(-1, 4)
-        np.testing.assert_allclose(common(output), expected, atol=1e-12)
+    cases = [
+        (MAPS, FIRST, MAPS.permute(0, 2, 3, 1)),
+        (SQUARE, LAST, SQUARE),
+        (TOKENS, PATCHES, TOKENS[:, 2:].reshape(3, 2, 4, 4)),
+        (TOKENS_FIRST, PATCHES_FIRST, TOKENS[:, 2:].reshape(3, 2, 4, 4)),
+    ]
+    common = CommonPositions([map_side([*output[0].shape], layout) for output, layout, _ in cases[:3]])
+    assert common.per_sample == 8  # 2 × 4, of the tokens
+    for output, layout, maps in cases:
+        expected = averaged(maps.numpy(), 2, 4).reshape(24, -1)
+        np.testing.assert_allclose(common(output, layout), expected, atol=1e-12)
 
 
 def test_common_positions_take_height_and_width_each_from_where_it_is_smallest():
-    common = CommonPositions([(3, 2, 8), (3, 8, 5), (9,)])
+    common = CommonPositions([(2, 8), (8, 5)])
     assert common.per_sample == 10
     assert common(random(2, 3, 8, 5)).shape == (20, 3)
 
 
 def test_rows_of_positions_belong_to_one_image_after_the_other():
     maps = torch.arange(2.0)[:, None, None, None] * 100 + torch.arange(12.0).reshape(3, 4).expand(1, 3, 4)
-    rows = positions(maps)
+    rows = reducer("positions")(maps)
     assert rows[:, 0].tolist() == [*range(12), *range(100, 112)]
 
 
@@ -202,7 +216,7 @@ def test_rows_of_positions_belong_to_one_image_after_the_other():
     [
         MAPS,
         MAPS.contiguous(memory_format=torch.channels_last),
-        LAST,
+        SQUARE,
         TOKENS,
         TOKENS.transpose(1, 2),
         VECTORS,
@@ -224,7 +238,7 @@ def test_unordered_has_the_same_numbers_in_each_row(output):
 
 
 @pytest.mark.parametrize(
-    "output", [MAPS, MAPS.contiguous(memory_format=torch.channels_last), LAST, TOKENS, TOKENS.transpose(1, 2)]
+    "output", [MAPS, MAPS.contiguous(memory_format=torch.channels_last), SQUARE, TOKENS, TOKENS.transpose(1, 2)]
 )
 def test_unordered_copies_nothing_where_memory_is_in_one_piece(output):
     assert unordered(output).untyped_storage().data_ptr() == output.untyped_storage().data_ptr()

@@ -4,7 +4,8 @@ import torch
 import torchvision
 from torch import nn
 
-from transferscope.activations.stages import classifier, natural_stages, trace
+from transferscope.activations.stages import classifier, natural_stages
+from transferscope.activations.tracing import trace
 from transferscope.errors import CaptureError
 from transferscope.networks.compact import CompactResNet
 
@@ -60,18 +61,13 @@ class TestNaturalStages:
         names = names_of(timm.create_model("test_resnet", pretrained=False, num_classes=0), 64)
         assert names[-1] == "global_pool"
 
-    def test_detached_graph_asks_for_explicit_names(self):
-        class Detached(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.conv = nn.Conv2d(3, 4, 3)
-
+    def test_without_a_cut_explicit_names_are_asked_for(self):
+        class Whole(nn.Module):
             def forward(self, x):
-                with torch.no_grad():
-                    return self.conv(x)
+                return x.mean(dim=(2, 3))
 
         with pytest.raises(CaptureError, match="name the layers explicitly"):
-            stages_of(Detached())
+            stages_of(Whole())
 
 
 class TestTrace:

@@ -16,7 +16,7 @@ from torch import nn
 
 import transferscope as ts
 from transferscope.activations.capture import resolve_stages
-from transferscope.activations.stages import trace
+from transferscope.activations.tracing import trace
 from transferscope.data.images import Transform
 from transferscope.errors import CaptureError, InputError, SourceError, TransferscopeWarning
 from transferscope.networks.compact import CompactResNet
@@ -463,6 +463,7 @@ class Wrap(nn.Module):
     [
         (lambda x: (2 * x, x.shape[-1]), lambda y: y[0] * y[1]),
         (lambda x: {"sizes": (4, 4), "maps": [x + 1]}, lambda y: y["maps"][0]),
+        (lambda x: UserDict(x=2 * x), lambda y: y["x"]),
     ],
 )
 def test_the_tensor_is_replaced_within_its_structure(layer, wrap, unwrap):
@@ -473,21 +474,26 @@ def test_the_tensor_is_replaced_within_its_structure(layer, wrap, unwrap):
     assert torch.equal(suffix(prefix(x)), net(x)["logits"])
 
 
+class Sealed(tuple):
+    def __new__(cls, one, other):
+        return super().__new__(cls, (one, other))
+
+
 def test_a_structure_of_its_own_kind_is_refused():
-    net = drawn(Structured, lambda x: UserDict(x=2 * x), lambda y: y["x"])
-    with pytest.raises(SourceError, match=r"Structured cannot be divided after 'stem'.*UserDict, cannot be put toge"):
+    net = drawn(Structured, lambda x: Sealed(2 * x, 3), lambda y: y[0])
+    with pytest.raises(SourceError, match=r"Structured cannot be divided after 'stem'.*Sealed, cannot be put together"):
         divide(net, "stem", images(1, 4))
 
 
 class Detour(nn.Module):
-    """Carries a value of the image around the cut where no gradient tells."""
+    """Carries a value of the image around the cut, through no operation of torch."""
 
     def __init__(self):
         super().__init__()
         self.stem, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
 
     def forward(self, x):
-        return self.head(self.stem(x).mean(dim=(2, 3))) + x.detach().mean()
+        return self.head(self.stem(x).mean(dim=(2, 3))) + float(x.mean())
 
 
 def test_a_hidden_detour_is_found_out():
@@ -528,25 +534,43 @@ def test_a_layer_that_is_no_cut_is_refused_by_name(layer, said):
 
 
 class Detached(nn.Module):
-    def __init__(self):
+    """Works as without it where gradients are switched off; NumPy is past what torch sees."""
+
+    def __init__(self, how):
         super().__init__()
+        self.how = how
         self.scale = nn.Parameter(torch.randn(3, 1, 1))
         self.stem, self.head = nn.Conv2d(3, 4, 1), nn.Linear(64, 2)
 
     def forward(self, x):
-        with torch.no_grad():
-            return self.head(self.stem(self.scale * x).flatten(1))
+        with torch.set_grad_enabled(self.how != "no_grad"):
+            if self.how == "numpy at once":
+                x = torch.from_numpy(x.detach().numpy().copy())
+            x = self.stem(self.scale * x)
+            x = {"numpy": lambda x: torch.from_numpy(x.detach().numpy().copy()), "detach": torch.detach}.get(
+                self.how, lambda x: x
+            )(x)
+            return self.head(x.flatten(1))
 
 
-def test_a_detached_graph_is_only_stopped():
-    net = drawn(Detached)
-    x = images(2, 4)
+@pytest.mark.parametrize("how", ["no_grad", "detach", "numpy"])
+def test_a_network_through_which_no_gradient_flows_is_divided_as_any_other(how):
+    net, x = drawn(Detached, how), images(2, 4)
+    prefix, suffix = divide(net, "stem", x)
+    with torch.no_grad():
+        assert torch.equal(prefix(x), net.stem(net.scale * x))
+        assert torch.equal(suffix(prefix(x)), net(x))
+    assert {name for name, _ in prefix.net.named_parameters()} == {"scale", "stem.weight", "stem.bias"}
+    assert {name for name, _ in suffix.net.named_parameters()} == {"head.weight", "head.bias"}
+
+
+def test_a_network_that_shows_no_cut_is_only_stopped():
+    net, x = drawn(Detached, "numpy at once"), images(2, 4)
     for function in (divide, prefix_keys):
-        with pytest.raises(CaptureError, match=r"its graph may be detached inside `forward`.*only .* 'truncate' works"):
+        with pytest.raises(CaptureError, match=r"does not follow from its input.*only .* 'truncate' works"):
             function(net, "stem", x)
     prefix = stopped(net, "stem", x)
     assert torch.equal(prefix(x), net.stem(net.scale * x))
-    assert {name for name, _ in prefix.net.named_parameters()} == {"scale", "stem.weight", "stem.bias"}
 
 
 def test_it_works_in_inference_mode():

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
-from transferscope.activations.stages import evaluating
+from transferscope.activations.tracing import evaluating
 from transferscope.data.images import Transform
 from transferscope.data.target import load_target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning

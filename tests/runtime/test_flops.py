@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 from torchvision.ops import deform_conv2d, nms, roi_align
 
-from transferscope.activations.stages import trace
+from transferscope.activations.tracing import trace
 from transferscope.errors import TransferscopeWarning
 from transferscope.runtime.flops import FlopCounter, count_flops
 

@@ -11,17 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from transferscope.activations.reductions import Reduction, reducer
-from transferscope.activations.stages import (
-    Stage,
-    evaluating,
-    first_tensor,
-    is_compiled,
-    natural_stages,
-    numbered,
-    trace,
-    unwrapped,
-)
+from transferscope.activations.layout import Layout, usual
+from transferscope.activations.outputs import named, tensor_at, tensors_in
+from transferscope.activations.reductions import LayoutReduction, Reduction, reducer
+from transferscope.activations.stages import Stage, is_compiled, natural_stages, unwrapped
+from transferscope.activations.tracing import Trace, numbered, trace, watching
 from transferscope.arrays import backend
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 
@@ -53,7 +47,9 @@ class Activations(Mapping[str, torch.Tensor]):
 
 
 @contextmanager
-def capture(net: nn.Module, layers: Layers = "auto", *, reduce: Reduction = None) -> Iterator[Activations]:
+def capture(
+    net: nn.Module, layers: Layers = "auto", *, reduce: Reduction = None, traced: Trace | None = None
+) -> Iterator[Activations]:
     """Capture layer activations of every forward pass made inside the `with` block.
 
     Inside the block the network is in evaluation mode and no gradients are kept; hooks, mode and gradient state
@@ -71,12 +67,15 @@ def capture(net: nn.Module, layers: Layers = "auto", *, reduce: Reduction = None
     reduce : None, "flatten", "mean", "grid", "class_token", "positions" or a callable
         What is kept of each output, see `reductions.reducer`: None keeps it as it is; a callable gets the tensor
         and returns what to keep.
+    traced : Trace, optional
+        What `tracing.trace` found of this network, which is looked for at the first forward pass otherwise, where
+        stages or the axes of an output are asked for.
 
     Yields
     ------
     Activations
-        Mapping from layer name to tensor, replaced at each forward pass. Of a tuple or mapping the first tensor
-        is taken.
+        Mapping from layer name to tensor, replaced at each forward pass. Of several tensors in one output the one that
+        lies deepest in the graph is taken, the first of equals.
 
     Raises
     ------
@@ -96,9 +95,9 @@ def capture(net: nn.Module, layers: Layers = "auto", *, reduce: Reduction = None
     >>> torch.equal(activations["1"], output)
     True
     """
-    recorder = _Recorder(net, layers, reducer(reduce))
+    recorder = _Recorder(net, layers, reducer(reduce), traced)
     try:
-        with evaluating(net), torch.inference_mode(), _uncompiled(net):
+        with watching(net), _uncompiled(net):
             yield recorder.activations
         recorder.check_fired()
     finally:
@@ -119,6 +118,7 @@ def collect(
     *,
     reduce: Reduction = "mean",
     device: torch.device | str = "cpu",
+    traced: Trace | None = None,
 ) -> dict[str, backend.Array]:
     """Run `net` over `batches` and return the reduced features of every layer for all samples.
 
@@ -128,7 +128,7 @@ def collect(
         Already on `device`.
     batches : iterable of torch.Tensor
         Each (n_samples, ...).
-    layers, reduce
+    layers, reduce, traced
         As in `capture`.
     device : torch.device or str
         Where the batches are moved before the forward pass.
@@ -146,7 +146,7 @@ def collect(
         batch, or when there is no batch.
     """
     parts: dict[str, list[torch.Tensor]] = {}
-    with capture(net, layers, reduce=reduce) as activations:
+    with capture(net, layers, reduce=reduce, traced=traced) as activations:
         for batch in batches:
             net(batch.to(device))
             if parts and list(parts) != list(activations):
@@ -175,7 +175,7 @@ def check_finite(tensor: torch.Tensor, layer: str) -> None:
 
 
 def resolve_stages(
-    net: nn.Module, layers: Layers, sample: torch.Tensor, *, cuts_only: bool = False
+    net: nn.Module, layers: Layers, sample: torch.Tensor | Trace, *, cuts_only: bool = False
 ) -> tuple[Stage, ...]:
     """Return the stages that `layers` stands for in `net`, in firing order, with the size of what each keeps.
 
@@ -183,11 +183,11 @@ def resolve_stages(
     ----------
     net, layers
         As in `capture`.
-    sample : torch.Tensor
-        An input of the network, (n_samples, ...); its first sample is run.
+    sample : torch.Tensor or Trace
+        An input of the network, (n_samples, ...), whose first sample is run; or what `tracing.trace` found of it.
     cuts_only : bool
         Leave out, with a warning, the layers after which the network cannot be cut: those inside a residual block,
-        say. Where the graph does not tell (`no_grad` inside `forward`), all are kept.
+        say. Where nothing tells (its output does not follow from its input), all are kept.
 
     Raises
     ------
@@ -195,12 +195,12 @@ def resolve_stages(
         When a layer does not exist or does not fire, "auto" finds none, or no cut is left.
     """
     net = unwrapped(net)
-    calls = trace(net, sample)
+    calls = sample if isinstance(sample, Trace) else trace(net, sample)
     if layers == "auto":
         return tuple(natural_stages(net, calls))
     requested = select_layers(net, layers)
     selected = [call for call in calls if call.layer in requested or _path(call.layer) in requested]
-    _check_fired(net, requested, {name for call in selected for name in (call.layer, _path(call.layer))})
+    _check_fired(net, requested, {name for call in selected for name in (call.layer, _path(call.layer))}, calls)
     inner = [call.layer for call in selected if not call.is_cut]
     if cuts_only and inner and any(call.is_cut for call in calls):
         selected = [call for call in selected if call.is_cut]
@@ -218,8 +218,13 @@ def resolve_stages(
     return tuple(Stage(call.layer, call.shape, call.params, call.flops) for call in selected)
 
 
-def _check_fired(net: nn.Module, requested: Iterable[str], fired: Iterable[str]) -> None:
+def _check_fired(net: nn.Module, requested: Iterable[str], fired: Iterable[str], traced: Trace | None = None) -> None:
     silent = [name for name in requested if name not in fired]
+    if silent and traced is not None and silent[0] in traced.without_tensor:
+        raise CaptureError(
+            f"Expected layer {silent[0]!r} to return a tensor, or something that holds one, but got "
+            f"{traced.without_tensor[silent[0]]}; choose another layer"
+        )
     if silent:
         others = [path for path, _ in net.named_modules() if path not in silent]
         raise CaptureError(
@@ -231,7 +236,13 @@ def _check_fired(net: nn.Module, requested: Iterable[str], fired: Iterable[str])
 class _Recorder:
     """The hooks of one `capture` and what they have recorded."""
 
-    def __init__(self, net: nn.Module, layers: Layers, reducer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        layers: Layers,
+        reducer: Callable[[torch.Tensor], torch.Tensor],
+        traced: Trace | None,
+    ) -> None:
         self.activations = Activations()
         self._net = unwrapped(net)
         self._reducer = reducer
@@ -241,6 +252,9 @@ class _Recorder:
         self._tracing = False
         self._automatic = layers == "auto"
         self._wanted = [] if self._automatic else select_layers(self._net, layers)
+        self._traced = traced
+        self._looked = False
+        self._layouts: dict[str, Layout] = {}
         self._handles = [
             net.register_forward_pre_hook(self._begin, with_kwargs=True),
             net.register_forward_hook(self._finish),
@@ -259,7 +273,7 @@ class _Recorder:
         def record(_module: nn.Module, _args: Any, output: Any) -> None:
             if self._tracing:
                 return
-            tensor = first_tensor(output)
+            _, tensor = next(tensors_in(output), ((), None))
             if tensor is None:
                 raise CaptureError(
                     f"Expected layer {path!r} to return a tensor, or a tuple or mapping with one, but got "
@@ -268,32 +282,70 @@ class _Recorder:
             self._calls[path, tensor.device] += 1
             name = numbered(path, self._calls[path, tensor.device])
             if name in self._wanted or (path in self._wanted and not self._automatic):
-                self.activations.shapes[name] = tuple(tensor.shape[1:])
-                # Replicas of DataParallel run side by side; each writes under its own device.
-                self._parts.setdefault(name, {})[tensor.device] = self._reducer(tensor.detach())
+                self._record(name, output, tensor)
 
         return record
+
+    def _record(self, name: str, output: Any, first: torch.Tensor) -> None:
+        # A module that is called more often than when it was looked at works as in its first call.
+        call = None if self._traced is None else self._traced.find(name) or self._traced.find(_path(name))
+        tensor = first if call is None else tensor_at(output, call.way)
+        if tensor is None:
+            raise CaptureError(
+                f"Expected layer {name!r} to return the same in every forward pass, but got no "
+                f"{named(call.way) if call else 'tensor'} this time; choose another layer"
+            )
+        layout = usual(tensor.ndim) if call is None else call.layout
+        self.activations.shapes[name] = tuple(size for axis, size in enumerate(tensor.shape) if axis != layout.samples)
+        # Replicas of DataParallel run side by side; each writes under its own device.
+        parts = self._parts.setdefault(name, {})
+        if isinstance(self._reducer, LayoutReduction):
+            self._check(name, layout, tensor)
+            parts[tensor.device] = self._reducer(tensor.detach(), layout)
+        else:
+            parts[tensor.device] = self._reducer(tensor.detach())
+
+    def _check(self, name: str, layout: Layout, tensor: torch.Tensor) -> None:
+        """Say once which axes were taken for channels where nothing told."""
+        assert isinstance(self._reducer, LayoutReduction)
+        if layout.assumed and self._reducer.needs_channels and name not in self._layouts:
+            warnings.warn(
+                f"Nothing tells which axis of the output of layer {name!r}, of shape {tuple(tensor.shape)}, its "
+                f"channels are; axis {layout.channels} is taken for it. With `reduce=` a function of your own decides",
+                TransferscopeWarning,
+                stacklevel=2,
+            )
+        self._layouts[name] = layout
 
     def _begin(self, net: nn.Module, args: Any, kwargs: Any) -> None:
         if self._tracing:
             return
-        if self._automatic and not self._wanted:
-            self._tracing = True
-            try:
-                if not args or not isinstance(args[0], torch.Tensor):
-                    raise CaptureError(
-                        "Expected the network to be called with a tensor as its first positional argument, to find its "
-                        "stages with; call it so, or name the layers explicitly instead of `layers='auto'`"
-                    )
-                own_device = next((p.device for p in self._net.parameters()), None)
-                sample = args[0][:1] if own_device is None else args[0][:1].to(own_device)
-                calls = trace(self._net, sample, *args[1:], **kwargs)
-            finally:
-                self._tracing = False
-            self._wanted = [stage.layer for stage in natural_stages(self._net, calls)]
+        if self._traced is None and not self._looked:
+            self._looked = True
+            self._traced = self._trace(args, kwargs)
+        if self._automatic and not self._wanted and self._traced is not None:
+            self._wanted = [stage.layer for stage in natural_stages(self._net, self._traced)]
             self._watch()
         self._parts.clear()
         self._calls.clear()
+
+    def _trace(self, args: Any, kwargs: Any) -> Trace | None:
+        """Look how the network works; None where that cannot be and nothing depends on it."""
+        callable_with_tensor = bool(args) and isinstance(args[0], torch.Tensor) and len(args[0]) > 0
+        if self._automatic and not callable_with_tensor:
+            raise CaptureError(
+                "Expected the network to be called with a tensor as its first positional argument, to find its "
+                "stages with; call it so, or name the layers explicitly instead of `layers='auto'`"
+            )
+        if not callable_with_tensor:
+            return None
+        own_device = next((p.device for p in self._net.parameters()), None)
+        sample = args[0][:1] if own_device is None else args[0][:1].to(own_device)
+        self._tracing = True
+        try:
+            return trace(self._net, sample, *args[1:], **kwargs)
+        finally:
+            self._tracing = False
 
     def _finish(self, _net: nn.Module, _args: Any, _output: Any) -> None:
         if self._tracing:

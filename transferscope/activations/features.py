@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from transferscope.activations.capture import Layers, collect, resolve_stages
-from transferscope.activations.stages import Stage, classifier, first_tensor, trace
+from transferscope.activations.outputs import tensor_at
+from transferscope.activations.stages import Stage, classifier
+from transferscope.activations.tracing import Trace, trace
 from transferscope.arrays import backend
 from transferscope.data.batches import batches
 from transferscope.data.images import Transform
@@ -23,8 +25,8 @@ from transferscope.runtime.version import __version__
 REDUCTION: Literal["mean"] = "mean"
 """Spatial means: the pooled features that a truncated network hands to its new head."""
 
-_VERSION = 2
-"""Goes up when what is kept of a network changes its meaning: since 2, its FLOPs have those of every attention."""
+_VERSION = 3
+"""Goes up when what is kept of a network changes its meaning: since 3, axes of outputs are known and not guessed."""
 _OUTPUTS = ".outputs"
 """Beside the layers in the cache; no layer is called so, for no module's name begins with a dot."""
 
@@ -128,10 +130,11 @@ def _run(
     """Return features, and outputs where there are any, with a record of the stages and why there are no outputs."""
     net.to(device)
     sample = transform.blank(device=device)
-    stages = {stage.layer: stage for stage in resolve_stages(net, layers, sample, cuts_only=True)}
-    outputs = _Outputs(net, sample)
+    traced = trace(net, sample)
+    stages = {stage.layer: stage for stage in resolve_stages(net, layers, traced, cuts_only=True)}
+    outputs = _Outputs(net, traced)
     with outputs.watched():
-        arrays = collect(net, images, list(stages), reduce=REDUCTION, device=device)
+        arrays = collect(net, images, list(stages), reduce=REDUCTION, device=device, traced=traced)
     record = {"stages": [asdict(stages[layer]) for layer in arrays]}
     logits = outputs.rows(n_samples)
     tensors = arrays if logits is None else {**arrays, _OUTPUTS: backend.from_torch(logits)}
@@ -163,13 +166,14 @@ class _Outputs:
     ----------
     net : torch.nn.Module
         In evaluation mode.
-    sample : torch.Tensor
-        An input of it.
+    traced : Trace
+        What `tracing.trace` found of it.
     """
 
-    def __init__(self, net: nn.Module, sample: torch.Tensor) -> None:
-        self.lacking = "" if classifier(trace(net, sample)) else "the network ends in no classifier of its own"
+    def __init__(self, net: nn.Module, traced: Trace) -> None:
+        self.lacking = "" if classifier(traced) else "the network ends in no classifier of its own"
         self._net = net
+        self._way = traced.output.way
         self._parts: list[torch.Tensor] = []
 
     @contextmanager
@@ -182,7 +186,7 @@ class _Outputs:
             handle.remove()
 
     def _listen(self, _net: nn.Module, _args: Any, output: Any) -> None:
-        tensor = first_tensor(output)
+        tensor = tensor_at(output, self._way)
         if self.lacking:
             return
         if tensor is None or tensor.ndim != 2 or tensor.shape[1] < 2:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from transferscope.activations.capture import check_finite
-from transferscope.activations.reductions import Reduction, reducer, unordered
+from transferscope.activations.layout import Layout
+from transferscope.activations.reductions import LayoutReduction, Reduction, reducer, unordered
 from transferscope.arrays import backend
 from transferscope.arrays.linalg import center, standardize
 
@@ -21,7 +22,7 @@ _CHUNKS = 32
 _SHORTEST_CHUNK = 2048
 
 
-class GramReducer:
+class GramReducer(LayoutReduction):
     """A reduction for `capture`: a layer's output becomes the Gram matrix (n_samples, n_samples) of its features.
 
     On the CPU, and on a GPU without CuPy, the matrix is a torch tensor of which only the upper triangle is filled; with
@@ -38,10 +39,8 @@ class GramReducer:
     """
 
     def __init__(self, reduce: Reduction, layers: Sequence[str], *, standardized: bool = False) -> None:
-        # Gram matrices do not depend on the order of features, so that flattening need not copy.
-        self._features: Callable[[torch.Tensor], torch.Tensor] = (
-            unordered if reduce == "flatten" else _itself if reduce is None else reducer(reduce)
-        )
+        self._features = _features(reduce)
+        self.needs_channels = reduce not in (None, "flatten")
         self._layers = layers
         self._standardized = standardized
         self._next = 0
@@ -51,7 +50,7 @@ class GramReducer:
         """Count layers from the first one again."""
         self._next = 0
 
-    def __call__(self, output: torch.Tensor) -> Any:
+    def __call__(self, output: torch.Tensor, layout: Layout | None = None) -> Any:
         """Return the Gram matrix of the next layer's output.
 
         Raises
@@ -59,7 +58,7 @@ class GramReducer:
         CaptureError
             When activations to be standardised are NaN or infinite.
         """
-        features = self._features(output)
+        features = self._features(output, layout)
         layer, self._next = self._next, self._next + 1
         if self._standardized:
             check_finite(features, self._layers[layer])
@@ -102,8 +101,15 @@ def _far_from_zero(product: torch.Tensor) -> bool:
     return mean > CENTRE_ABOVE * (diagonal / n - mean) and mean > 0
 
 
-def _itself(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
+def _features(reduce: Reduction) -> Callable[[torch.Tensor, Layout | None], torch.Tensor]:
+    """Return what makes (n_samples, n_features) of an output; None is for what is that already."""
+    if reduce is None:
+        return lambda features, _layout: features
+    if reduce == "flatten":
+        # Gram matrices do not depend on the order of features, so that flattening need not copy.
+        return lambda output, layout: unordered(output, layout.samples if layout else 0)
+    known = reducer(reduce)
+    return known if isinstance(known, LayoutReduction) else lambda output, _layout: known(output)
 
 
 def upper_gram(features: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,14 @@
 """From a layer's output to features: what becomes of space, tokens and channels."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import nn
 
+from transferscope.activations.layout import Grid, Layout, usual
 from transferscope.errors import CaptureError, InputError
 
 Reduction = (
@@ -15,6 +17,33 @@ Reduction = (
 
 GRID = 2
 """Side of the spatial grid to which "grid" averages."""
+
+
+class LayoutReduction(ABC):
+    """A reduction that is told what the axes of an output are."""
+
+    needs_channels: bool = True
+    """Whether the result depends on which axis the channels are, but for the order of the features."""
+
+    @abstractmethod
+    def __call__(self, output: torch.Tensor, layout: Layout | None = None) -> torch.Tensor:
+        """Return what is kept of a layer's output; without a layout the customary one is assumed."""
+
+
+class _Named(LayoutReduction):
+    """One of the reductions that have a name."""
+
+    def __init__(self, reduce: Callable[[torch.Tensor, Layout], torch.Tensor]) -> None:
+        self._reduce = reduce
+        self.needs_channels = reduce is not _flatten
+
+    def __call__(self, output: torch.Tensor, layout: Layout | None = None) -> torch.Tensor:
+        """Return (n_samples, n_features), a copy."""
+        layout = layout or usual(output.ndim)
+        features = self._reduce(_full(layout.arranged(output)), layout)
+        # A view would follow the activation when the next module overwrites it.
+        shared = features.untyped_storage().data_ptr() == output.untyped_storage().data_ptr()
+        return features.clone() if shared else features
 
 
 def reducer(reduce: Reduction) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -30,9 +59,13 @@ def reducer(reduce: Reduction) -> Callable[[torch.Tensor], torch.Tensor]:
     "grid"
         The average over a 2 × 2 spatial grid; of tokens as "mean".
     "class_token"
-        The first token, where there is one beside the square grid of patches.
+        The class token, where there is one beside the grid of patches.
     "positions"
-        Every position of a feature map, or patch token, is a sample: (n_samples × height × width, channels).
+        Every position of a feature map, or patch token, is a sample: (n_samples × height × width, channels). Class,
+        distillation and register tokens are left out.
+
+    Those with a name are told by `capture` which axes of an output are images, channels and positions; called alone
+    they take maps (n_samples, channels, height, width), tokens (n_samples, tokens, channels) and vectors.
 
     Raises
     ------
@@ -44,120 +77,128 @@ def reducer(reduce: Reduction) -> Callable[[torch.Tensor], torch.Tensor]:
         return torch.clone
     if callable(reduce):
         return reduce
-    named = {"flatten": _flatten, "mean": _mean, "grid": _grid, "class_token": _class_token, "positions": positions}
-    if reduce not in named:
-        raise InputError(f"Expected `reduce` to be None, a callable or one of {list(named)}, but got {reduce!r}")
-    return named[reduce]
+    if reduce not in _REDUCTIONS:
+        raise InputError(f"Expected `reduce` to be None, a callable or one of {list(_REDUCTIONS)}, but got {reduce!r}")
+    return _Named(_REDUCTIONS[reduce])
 
 
-def unordered(tensor: torch.Tensor) -> torch.Tensor:
+def mean_over_positions(output: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Return the "mean" reduction of a layer's output, (n_samples, channels), through which gradients flow."""
+    return _mean(_full(layout.arranged(output)), layout)
+
+
+def unordered(tensor: torch.Tensor, samples: int = 0) -> torch.Tensor:
     """Flatten to (n_samples, n_features) in whatever order the values lie in memory: a view wherever one exists.
+
+    `samples` is the axis that counts them.
 
     Enough for what does not depend on the order of features, such as Gram matrices.
     """
+    tensor = tensor.movedim(samples, 0)
     order = sorted(range(1, tensor.ndim), key=tensor.stride, reverse=True)
     return _full(tensor).permute(0, *order).flatten(1) if tensor.ndim > 1 else _full(tensor)[:, None]
 
 
-def map_side(shape: Sequence[int]) -> tuple[int, int] | None:
-    """Return height and width of one sample's feature map, or of its grid of patch tokens; None without positions."""
-    if len(shape) == 3:
-        height, width = (d for axis, d in enumerate(shape, 1) if axis != channel_axis((1, *shape)))
-        return height, width
-    if len(shape) == 2:
-        patches = shape[0] - has_class_token(shape)
-        side = math.isqrt(patches)
-        return (side, side) if side**2 == patches else None
-    return None
+def map_side(shape: Sequence[int], layout: Layout | None = None) -> Grid | None:
+    """Return height and width of a feature map, or of the grid of patch tokens; None where none is known.
 
-
-def has_class_token(shape: Sequence[int]) -> bool:
-    """Whether one sample's output (tokens, channels) is no square grid of patches, so that its first token is special.
-
-    So are the registers and the like that may come after it; a network for images that are not square would be
-    misread.
+    Parameters
+    ----------
+    shape
+        Of one sample's output.
+    layout
+        Of the output of a batch; by default the customary one.
     """
-    return len(shape) == 2 and shape[0] > 1 and math.isqrt(shape[0]) ** 2 != shape[0]
+    layout = layout or usual(len(shape) + 1)
+    if len(shape) != 3:
+        return layout.grid if len(shape) == 2 else None
+    axes = [axis for axis in range(4) if axis != layout.samples]
+    height, width = (size for axis, size in zip(axes, shape, strict=True) if axis != layout.channels)
+    return height, width
 
 
-def positions(tensor: torch.Tensor, side: tuple[int, int] | None = None) -> torch.Tensor:
-    """Return a sample for every position, (n_samples × height × width, channels), averaged to `side` if given."""
-    height_width = map_side(tensor.shape[1:])
-    if height_width is None:
+def positions(maps: torch.Tensor, layout: Layout, side: Grid | None = None) -> torch.Tensor:
+    """Return a sample for every position, (n_samples × height × width, channels), averaged to `side` if given.
+
+    Parameters
+    ----------
+    maps
+        An output as `layout` arranges it: (n_samples, channels, height, width) or (n_samples, channels, tokens).
+    layout
+        Of the output.
+    side
+        Height and width.
+    """
+    if maps.ndim == 3 and layout.grid:
+        maps = maps[:, :, layout.before : layout.before + math.prod(layout.grid)].unflatten(2, layout.grid)
+    if maps.ndim != 4:
         raise CaptureError(
-            "Expected feature maps or a square grid of patch tokens to take positions from, but got an output of "
-            f"shape {tuple(tensor.shape)}; leave such layers out, or use another reduction"
+            "Expected feature maps or tokens of a known grid to take positions from, but got an output of shape "
+            f"{tuple(maps.shape)} (images, channels first); leave such layers out, or use another reduction"
         )
-    maps = _full(tensor)
-    if maps.ndim == 3:
-        maps = maps[:, maps.shape[1] - math.prod(height_width) :].unflatten(1, height_width).movedim(3, 1)
-    else:
-        maps = maps.movedim(channel_axis(maps.shape), 1)
-    if side is not None and side != height_width:
+    if side is not None and side != maps.shape[2:]:
         maps = nn.functional.adaptive_avg_pool2d(maps, side)
-    rows = maps.movedim(1, 3).flatten(0, 2)
-    return rows.clone() if rows.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr() else rows
+    return maps.movedim(1, 3).flatten(0, 2)
 
 
-class CommonPositions:
+class CommonPositions(LayoutReduction):
     """The "positions" reduction with one resolution for all layers, so that they have the same samples.
 
     Parameters
     ----------
-    shapes
-        Of one sample's output of every layer; all are averaged to the height and width of the smallest.
+    sides
+        Height and width of the output of every layer; all are averaged to the smallest.
     """
 
-    def __init__(self, shapes: Sequence[Sequence[int]]) -> None:
-        heights, widths = zip(*(side for side in map(map_side, shapes) if side), strict=True)
+    def __init__(self, sides: Sequence[Grid]) -> None:
+        heights, widths = zip(*sides, strict=True)
         self._side = min(heights), min(widths)
         self.per_sample: int = math.prod(self._side)
         """How many positions a sample has."""
 
-    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+    def __call__(self, output: torch.Tensor, layout: Layout | None = None) -> torch.Tensor:
         """Return a sample for every position."""
-        return positions(tensor, self._side)
-
-
-def channel_axis(shape: Sequence[int]) -> int:
-    """Return the channel axis of a batch of feature maps or tokens of this shape, sample axis included.
-
-    Feature maps (n, c, h, w) have channels at 1; channels-last networks (Swin and kin) give (n, h, w, c), which
-    is told by the two equal spatial sides coming first. Tokens (n, t, c) have channels last.
-    """
-    if len(shape) == 4:
-        return 3 if shape[1] == shape[2] != shape[3] else 1
-    return len(shape) - 1 if len(shape) == 3 else 1
+        return _Named(lambda maps, layout: positions(maps, layout, self._side))(output, layout)
 
 
 def _full(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _channels_first(tensor: torch.Tensor) -> torch.Tensor:
-    return _full(tensor).movedim(channel_axis(tensor.shape), 1)
+def _flatten(maps: torch.Tensor, _layout: Layout) -> torch.Tensor:
+    return maps.flatten(1)
 
 
-def _flatten(tensor: torch.Tensor) -> torch.Tensor:
-    flat = _channels_first(tensor).flatten(1) if tensor.ndim > 1 else _full(tensor)[:, None]
-    # A view would follow the activation when the next module overwrites it.
-    return flat.clone() if flat.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr() else flat
+def _mean(maps: torch.Tensor, _layout: Layout) -> torch.Tensor:
+    return maps.flatten(2).mean(dim=2) if maps.ndim > 2 else maps
 
 
-def _mean(tensor: torch.Tensor) -> torch.Tensor:
-    return _flatten(tensor) if tensor.ndim <= 2 else _channels_first(tensor).flatten(2).mean(dim=2)
+def _grid(maps: torch.Tensor, layout: Layout) -> torch.Tensor:
+    return nn.functional.adaptive_avg_pool2d(maps, GRID).flatten(1) if maps.ndim == 4 else _mean(maps, layout)
 
 
-def _grid(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.ndim != 4:
-        return _mean(tensor)
-    return nn.functional.adaptive_avg_pool2d(_channels_first(tensor), GRID).flatten(1)
-
-
-def _class_token(tensor: torch.Tensor) -> torch.Tensor:
-    if not has_class_token(tensor.shape[1:]):
+def _class_token(tokens: torch.Tensor, layout: Layout) -> torch.Tensor:
+    place = layout.class_token if tokens.ndim == 3 else None
+    if place is None:
         raise CaptureError(
-            "Expected tokens with a class token before a square grid of patches, (n_samples, tokens, channels), but "
-            f"got an output of shape {tuple(tensor.shape)}; leave such layers out, or use another reduction"
+            f"Expected tokens with a class token, but got an output of shape {tuple(tokens.shape)} (images, channels "
+            f"first) with {_before(layout)}, none known as a class token; leave such layers out, or use another "
+            "reduction"
         )
-    return _full(tensor[:, 0]).clone()
+    return tokens[:, :, place]
+
+
+def _before(layout: Layout) -> str:
+    """Say what lies before the patches."""
+    if not layout.before:
+        return "no token before its patches"
+    return f"{layout.before} tokens before its patches, made from {', '.join(n or '?' for n in layout.made_from)}"
+
+
+_REDUCTIONS = {
+    "flatten": _flatten,
+    "mean": _mean,
+    "grid": _grid,
+    "class_token": _class_token,
+    "positions": positions,
+}

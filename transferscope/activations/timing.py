@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from torch import nn
 
 from transferscope.activations.capture import collect
-from transferscope.activations.reductions import reducer
+from transferscope.activations.layout import Layout
+from transferscope.activations.reductions import LayoutReduction, reducer
 from transferscope.activations.stages import Stage
+from transferscope.activations.tracing import trace
 
 _MOST = 50
 _SECONDS = 0.5
@@ -93,17 +96,18 @@ def stage_seconds(
         As `capture.collect`: an activation is not finite, a stage does not fire, there is no batch.
     """
     watch = _Stopwatch(device)
-    mean = reducer("mean")
+    mean: Any = reducer("mean")
     spent: list[np.ndarray] = []
     done = 0
 
-    def pooled(tensor: torch.Tensor) -> torch.Tensor:
-        watch.mark()
-        features = mean(tensor)
-        watch.mark()
-        return features
+    class Pooled(LayoutReduction):
+        def __call__(self, output: torch.Tensor, layout: Layout | None = None) -> torch.Tensor:
+            watch.mark()
+            features: torch.Tensor = mean(output, layout)
+            watch.mark()
+            return features
 
-    def watched() -> Iterator[torch.Tensor]:
+    def watched(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         nonlocal done
         for batch in batches:
             batch = batch.to(device)
@@ -114,7 +118,12 @@ def stage_seconds(
             spent.append(_up_to_each_stage(watch.seconds()))
             done += len(batch)
 
-    layers = collect(net, watched(), [stage.layer for stage in stages], reduce=pooled, device=device)
+    waiting = iter(batches)
+    first = list(islice(waiting, 1))
+    # Looking how the network works is not charged, either.
+    traced = trace(net, first[0].to(device)) if first else None
+    names = [stage.layer for stage in stages]
+    layers = collect(net, watched(chain(first, waiting)), names, reduce=Pooled(), device=device, traced=traced)
     return {layer: float(seconds) / done for layer, seconds in zip(layers, np.sum(spent, axis=0), strict=True)}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from transferscope.activations.stages import trace
+from transferscope.activations.tracing import trace
 from transferscope.arrays.strata import apportion
 from transferscope.data.images import Transform
 from transferscope.data.target import Target

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 
 from transferscope.activations.capture import resolve_stages
-from transferscope.activations.stages import trace
+from transferscope.activations.tracing import trace
 from transferscope.errors import SourceError, TransferscopeError, is_interrupt
 from transferscope.networks import loading
 from transferscope.networks.zoo import Zoo, load_zoo

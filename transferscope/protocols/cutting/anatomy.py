@@ -4,12 +4,13 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from transferscope.activations.stages import Call, all_trainable, evaluating, parameters_behind, trace
+from transferscope.activations.outputs import Way
+from transferscope.activations.tracing import Call, Trace, evaluating, trace
 from transferscope.errors import CaptureError, SourceError, near
 
 
@@ -17,14 +18,15 @@ from transferscope.errors import CaptureError, SourceError, near
 class Anatomy:
     """Which modules and tensors of a network belong to which side of a cut."""
 
+    cut: Call
+    output: Way
+    """Which tensor of what the network puts out stands for it."""
     path: str
     """Of the module whose output is the cut."""
     call: int
     """Which call of this module."""
     call_in_suffix: int
     """The same when the calls inside modules that only run before the cut do not take place."""
-    flops: float
-    """Of the prefix for one sample; NaN when unknown."""
     prefix: set[str]
     """Keys of parameters and buffers."""
     suffix: set[str]
@@ -47,25 +49,24 @@ class _Run:
 def dissect(net: nn.Module, layer: str, sample: Tensor, *, detached: bool = False) -> Anatomy:
     """Find out what belongs to which side of the cut after `layer`, from two forward passes of one sample.
 
-    With `detached`, a network whose graph shows no cut at all is taken too: then `suffix` means nothing.
+    With `detached`, a network that shows no cut at all is taken too: then `suffix` means nothing.
 
     Raises
     ------
     CaptureError
         When the forward pass runs through no such layer, or other paths lead around it.
     """
-    with all_trainable(net):
-        calls = trace(net, sample)
-        cut = _find(net, layer, calls, detached)
-        runs = _runs(net, sample)
+    calls = trace(net, sample)
+    cut = _find(net, layer, calls, detached)
+    runs = _runs(net, sample)
     path = next(path for path, module in net.named_modules() if module is cut.module)
     number = int(cut.layer[len(path) + 1 :] or 1)
     sides = _sides(net, runs, moment=runs[cut.module][number - 1].end)
     done = {module for module in runs if sides[module] == "before"}
     hidden = sum(bool(done.intersection(run.within)) for run in runs[cut.module][:number])
-    before = parameters_behind(_node(cut))
-    after = parameters_behind(_node(calls[-1]), up_to=_node(cut))
-    anatomy = Anatomy(path, number, number - hidden, cut.flops, set(), set(), set(), {})
+    before = calls.parameters_behind(cut.node)
+    after = calls.parameters_behind(calls.output.node, up_to=cut.node)
+    anatomy = Anatomy(cut, calls.output.way, path, number, number - hidden, set(), set(), set(), {})
     for key, module, _, tensor in tensors_of(net):
         side = sides[module]
         if isinstance(tensor, nn.Parameter):
@@ -99,13 +100,12 @@ def parameters_by_stage(net: nn.Module, layers: Sequence[str], sample: Tensor) -
     CaptureError
         As `dissect`.
     """
-    with torch.inference_mode(False), all_trainable(net):
-        calls = trace(net, sample)
-        nodes = {layer: _node(_find(net, layer, calls, False)) for layer in layers}
+    calls = trace(net, sample)
+    nodes = {layer: _find(net, layer, calls, False).node for layer in layers}
     left = {id(parameter): name for name, parameter in net.named_parameters()}
     names_by_layer = {}
     for layer, node in nodes.items():
-        behind = parameters_behind(node) & left.keys()
+        behind = calls.parameters_behind(node) & left.keys()
         names_by_layer[layer] = [left.pop(parameter) for parameter in list(left) if parameter in behind]
     return names_by_layer
 
@@ -124,13 +124,7 @@ def copied(net: nn.Module) -> nn.Module:
         ) from error
 
 
-def _node(call: Call) -> Any:
-    """Return the autograd node of a call's output; None where the graph is detached."""
-    node, _ = cast(tuple[Any, int], call.node)
-    return node
-
-
-def _find(net: nn.Module, layer: str, calls: list[Call], detached: bool) -> Call:
+def _find(net: nn.Module, layer: str, calls: Trace, detached: bool) -> Call:
     """Return the call to cut after: of all that give the tensor of `layer`, the first, as others may read it too."""
     names = [call.layer for call in calls if call.layer]
     if layer not in names:
@@ -146,7 +140,7 @@ def _find(net: nn.Module, layer: str, calls: list[Call], detached: bool) -> Call
         return calls[index]
     if not cuts:
         raise CaptureError(
-            f"{type(net).__name__} shows no place where it can be cut (its graph may be detached inside `forward`), so "
+            f"{type(net).__name__} shows no place where it can be cut (its output does not follow from its input), so "
             f"not after {layer!r} either; only the protocol 'truncate' works"
         )
     before = [call for call in calls[:index] if call in cuts]

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.activations.capture import Layers, resolve_stages
-from transferscope.activations.reductions import reducer
-from transferscope.activations.stages import classifier, evaluating, trace
+from transferscope.activations.outputs import Way
+from transferscope.activations.reductions import mean_over_positions
+from transferscope.activations.stages import classifier
+from transferscope.activations.tracing import evaluating, trace
 from transferscope.errors import InputError, SourceError, check_whole, is_whole
 from transferscope.networks.loading import Network, build_untrained, load_network
 from transferscope.networks.zoo import Source
@@ -120,18 +122,22 @@ def cut(
         layer = _pick(places, depth, protocol)
         prefix: Prefix | None = None
         rest = net
+        output: Way = ()
         if protocol == "truncate":
             prefix, rest = _truncated(net, layer, sample, int(classes), seed)
         else:
             if fresh is not None:
                 _redraw(net, fresh, prefix_keys(net, layer, sample) if layer else frozenset())
-            _renew_head(net, int(classes), sample, seed, "" if protocol == "surgical" else layer)
+            output = _renew_head(net, int(classes), sample, seed, "" if protocol == "surgical" else layer)
             if layer and protocol in ("reinit", "defrost"):
-                prefix, rest = divide(net, layer, sample)
+                (prefix, rest), output = divide(net, layer, sample), ()
     except (InputError, SourceError) as error:
         raise type(error)(f"source {network.name!r}: {error}") from error
     stages = [place.layer for place in places]
-    return CutNetwork(prefix, rest, transform=network.transform, protocol=protocol, depth=int(depth), stages=stages)
+    transform = network.transform
+    return CutNetwork(
+        prefix, rest, transform=transform, protocol=protocol, depth=int(depth), stages=stages, output=output
+    )
 
 
 def _pick(places: Sequence[Cut], depth: int, protocol: str) -> str:
@@ -152,9 +158,9 @@ def _pick(places: Sequence[Cut], depth: int, protocol: str) -> str:
 def _truncated(net: nn.Module, layer: str, sample: Tensor, classes: int, seed: int) -> tuple[Prefix, nn.Module]:
     prefix = stopped(net, layer, sample)
     with evaluating(prefix), torch.inference_mode():
-        features = reducer("mean")(prefix(sample)).shape[1]
+        features = mean_over_positions(prefix(sample), prefix.layout).shape[1]
     with seeded(seed):
-        return prefix, PooledHead(features, classes)
+        return prefix, PooledHead(features, classes, prefix.layout)
 
 
 def _redraw(net: nn.Module, fresh: nn.Module, kept_keys: frozenset[str]) -> None:
@@ -170,8 +176,8 @@ def _redraw(net: nn.Module, fresh: nn.Module, kept_keys: frozenset[str]) -> None
     net.load_state_dict({key: drawn[key] for key in wanted}, strict=False)
 
 
-def _renew_head(net: nn.Module, classes: int, sample: Tensor, seed: int, layer: str) -> None:
-    """Replace the classifier of `net`, which has to come after the cut at `layer`."""
+def _renew_head(net: nn.Module, classes: int, sample: Tensor, seed: int, layer: str) -> Way:
+    """Replace the classifier of `net`, which has to come after the cut at `layer`; return the way to its logits."""
     calls = trace(net, sample)
     call = classifier(calls)
     if call is None or not isinstance(call.module, nn.Linear):
@@ -193,3 +199,4 @@ def _renew_head(net: nn.Module, classes: int, sample: Tensor, seed: int, layer: 
         if module is head:
             parent, _, name = path.rpartition(".")
             setattr(net.get_submodule(parent), name, new)
+    return calls.output.way

@@ -12,7 +12,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from transferscope.activations.stages import evaluating, first_tensor
+from transferscope.activations.layout import Layout
+from transferscope.activations.outputs import Way, tensor_at, tensor_for, with_tensor_at
+from transferscope.activations.tracing import Call, evaluating
 from transferscope.errors import SourceError
 from transferscope.protocols.cutting.anatomy import Anatomy, copied, dissect, tensors_of
 from transferscope.runtime.trees import flattened, rebuilt
@@ -31,9 +33,11 @@ class _Reached(Exception):  # noqa: N818  # nothing is wrong: it ends a forward 
 class _AtCut:
     """A forward hook that acts on one call of its module: with an activation it replaces the output, else it stops."""
 
-    def __init__(self, call: int) -> None:
+    def __init__(self, call: int, way: Way, layout: Layout) -> None:
         self.call = call
         self.calls = 0
+        self.way = way
+        self.layout = layout
         self.activation: Tensor | None = None
 
     def __call__(self, _module: nn.Module, _args: Any, output: Any) -> Any:
@@ -42,12 +46,10 @@ class _AtCut:
             return None
         if self.activation is None:
             raise _Reached(output)
-        leaves, structure = flattened(output)
-        first = next((i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)), None)
-        if first is None:
-            raise SourceError(f"its output, a {type(output).__name__}, cannot be put together again")
-        leaves[first] = self.activation
-        return rebuilt(leaves, structure)
+        try:
+            return with_tensor_at(output, self.way, self.layout.images_back(self.activation))
+        except (KeyError, TypeError) as error:
+            raise SourceError(f"its output, a {type(output).__name__}, cannot be put together again") from error
 
 
 class _Recorded(nn.Module):
@@ -83,33 +85,35 @@ def _repeated(tensor: Tensor, samples: int) -> Tensor:
 
 
 class Prefix(nn.Module):
-    """What a network computes up to a cut: images (n, ...) to the cut's output, unpooled.
+    """What a network computes up to a cut: images (n, ...) to the cut's output, unpooled, with images first.
 
     Made by `divide`. Its parameters are those that influence this output, its `state_dict` keys `net.` and the
-    network's own. `flops` is what it computes for one image (a multiply-add counts as two; NaN when unknown).
+    network's own. `flops` is what it computes for one image (a multiply-add counts as two; NaN when unknown), `layout`
+    says what the axes of its output are.
     """
 
-    def __init__(self, net: nn.Module, path: str, call: int, flops: float) -> None:
+    def __init__(self, net: nn.Module, path: str, call: int, cut: Call) -> None:
         super().__init__()
         self.net = net
-        self.flops = flops
-        self._at_cut = _AtCut(call)
+        self.flops = cut.flops
+        self.layout = cut.layout.with_images_first
+        self._at_cut = _AtCut(call, cut.way, cut.layout)
         net.get_submodule(path).register_forward_hook(self._at_cut)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images to the (first) output tensor of the cut."""
+        """Map images to the output of the cut, (n, ...)."""
         self._at_cut.calls = 0
         try:
             self.net(images)
         except _Reached as reached:
-            output = first_tensor(reached.output)
+            output = tensor_at(reached.output, self._at_cut.way)
             assert output is not None  # the trace has seen one
-            return output
+            return self._at_cut.layout.images_first(output)
         raise SourceError(f"The forward pass of {type(self.net).__name__} did not come to the cut; cut elsewhere")
 
 
 class Suffix(nn.Module):
-    """What a network computes after a cut: the cut's output (n, ...) to the network's (first) output.
+    """What a network computes after a cut: the cut's output (n, ...) to the network's output.
 
     Made by `divide`. Its parameters are those that influence the output for a given activation, its `state_dict`
     keys `net.` and the network's own. The activation is left as it is, whatever the network does in place.
@@ -120,19 +124,20 @@ class Suffix(nn.Module):
 
     image: Tensor
 
-    def __init__(self, net: nn.Module, path: str, call: int, image: Tensor, outputs: dict[str, list[Any]]) -> None:
+    def __init__(self, net: nn.Module, anatomy: Anatomy, image: Tensor) -> None:
         super().__init__()
         self.net = net
+        self.output = anatomy.output
         self.repeats = False
         self.register_buffer("image", image.detach().clone(), persistent=False)
         self.recorded = nn.ModuleList()
-        for name, recorded in outputs.items():
+        for name, recorded in anatomy.outputs.items():
             module = net.get_submodule(name)
             self.recorded.append(_Recorded(recorded))
             # As a plain attribute: the module keeps its class, its other attributes and its place.
             vars(module)["forward"] = self.recorded[-1]
-        self._at_cut = _AtCut(call)
-        net.get_submodule(path).register_forward_hook(self._at_cut)
+        self._at_cut = _AtCut(anatomy.call_in_suffix, anatomy.cut.way, anatomy.cut.layout)
+        net.get_submodule(anatomy.path).register_forward_hook(self._at_cut)
 
     def forward(self, activation: Tensor) -> Tensor:
         """Map outputs of the cut to outputs of the network."""
@@ -141,7 +146,7 @@ class Suffix(nn.Module):
         for recorded in cast(Iterable[_Recorded], self.recorded):
             recorded.calls, recorded.samples = 0, samples
         try:
-            output = first_tensor(self.net(_repeated(self.image, samples)))
+            output = tensor_for(self.net(_repeated(self.image, samples)), self.output)
         finally:
             self._at_cut.activation = None
         assert output is not None  # `divide` has compared it
@@ -178,13 +183,13 @@ def divide(net: nn.Module, layer: str, sample: Tensor) -> tuple[Prefix, Suffix]:
         anatomy = dissect(net, layer, sample)
         prefix, rest = _stopped(net, anatomy), copied(net)
         _strip(rest, anatomy.suffix, anatomy.shared)
-        suffix = Suffix(rest, anatomy.path, anatomy.call_in_suffix, sample[:1], anatomy.outputs)
+        suffix = Suffix(rest, anatomy, sample[:1])
         _check(net, prefix, suffix, layer, sample)
     return prefix, suffix
 
 
 def stopped(net: nn.Module, layer: str, sample: Tensor) -> Prefix:
-    """Return the prefix that `divide` returns, also of a network whose detached graph shows no cut.
+    """Return the prefix that `divide` returns, also of a network that shows no cut.
 
     Parameters and errors are those of `divide`.
     """
@@ -225,7 +230,7 @@ def join(net: nn.Module, prefix: Prefix, suffix: Suffix) -> None:
 def _stopped(net: nn.Module, anatomy: Anatomy) -> Prefix:
     first = copied(net)
     _strip(first, anatomy.prefix, anatomy.shared)
-    return Prefix(first, anatomy.path, anatomy.call, anatomy.flops)
+    return Prefix(first, anatomy.path, anatomy.call, anatomy.cut)
 
 
 def _strip(net: nn.Module, kept_keys: Set[str], constant: Set[str]) -> None:
@@ -248,7 +253,7 @@ def _check(net: nn.Module, prefix: Prefix, suffix: Suffix, layer: str, sample: T
     # Two, while the suffix was recorded with one.
     images = torch.randn(2, *sample.shape[1:], generator=draw).to(sample)
     with evaluating(net), evaluating(prefix), evaluating(suffix), torch.no_grad():
-        expected, activation = first_tensor(net(images)), prefix(images)
+        expected, activation = tensor_at(net(images), suffix.output), prefix(images)
         assert expected is not None  # the trace has followed it to the input
         for suffix.repeats in (False, True):
             if not (problem := _problem(suffix, activation, expected)):

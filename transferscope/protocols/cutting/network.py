@@ -8,8 +8,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from transferscope.activations.reductions import reducer
-from transferscope.activations.stages import evaluating, first_tensor
+from transferscope.activations.layout import Layout
+from transferscope.activations.outputs import Way, tensor_for
+from transferscope.activations.reductions import mean_over_positions
+from transferscope.activations.tracing import evaluating
 from transferscope.data.images import Transform
 from transferscope.errors import InputError
 from transferscope.protocols.cutting.anatomy import parameters_by_stage
@@ -19,15 +21,16 @@ from transferscope.runtime.store import write_atomically
 
 
 class PooledHead(nn.Module):
-    """A linear classifier on the spatial mean of an activation (n, ...)."""
+    """A linear classifier on the mean over positions of an activation (n, ...) with this layout."""
 
-    def __init__(self, features: int, classes: int) -> None:
+    def __init__(self, features: int, classes: int, layout: Layout) -> None:
         super().__init__()
+        self.layout = layout
         self.linear = nn.Linear(features, classes)
 
     def forward(self, activation: Tensor) -> Tensor:
         """Map an activation to logits (n, classes)."""
-        return self.linear(reducer("mean")(activation))
+        return self.linear(mean_over_positions(activation, self.layout))
 
 
 class CutNetwork(nn.Module):
@@ -61,6 +64,7 @@ class CutNetwork(nn.Module):
         protocol: str,
         depth: int,
         stages: Sequence[str],
+        output: Way = (),
     ) -> None:
         super().__init__()
         self.prefix = prefix if prefix is None else prefix.requires_grad_(False)
@@ -70,11 +74,13 @@ class CutNetwork(nn.Module):
         self.depth = depth
         self.layer = stages[depth - 1] if depth else ""
         self._stages = tuple(stages)
+        self._output = output
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, 3, size, size), as `transform` gives them, to logits (n, classes)."""
-        logits = first_tensor(self.rest(images if self.prefix is None else self.prefix(images)))
+        output = self.rest(images if self.prefix is None else self.prefix(images))
+        logits = tensor_for(output, self._output)
         assert logits is not None  # seen when the head was replaced
         return logits
 

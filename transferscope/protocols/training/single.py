@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from transferscope.activations.stages import evaluating
+from transferscope.activations.tracing import evaluating
 from transferscope.errors import InputError, SourceError
 from transferscope.protocols.training.inputs import CachedViews, Inputs
 from transferscope.protocols.training.learner import Learner, learning_rate_factors, tensors

@@ -15,8 +15,9 @@ from transferscope import similarity
 from transferscope.activations.capture import Activations, Layers, capture, check_finite, resolve_stages
 from transferscope.activations.grams import GramReducer
 from transferscope.activations.kept import KeptFeatures
-from transferscope.activations.reductions import CommonPositions, Reduction, has_class_token, map_side
+from transferscope.activations.reductions import CommonPositions, Reduction, map_side
 from transferscope.activations.stages import unwrapped
+from transferscope.activations.tracing import Call, Trace, trace
 from transferscope.arrays import backend
 from transferscope.data.batches import FEWEST, Pair, image_pairs
 from transferscope.data.images import Transform
@@ -25,9 +26,6 @@ from transferscope.results import labelled
 from transferscope.runtime.progress import Report, silent
 from transferscope.similarity.uncertainty import Cells, linear_cka_cells, measure_cells, representations
 from transferscope.verbs.compare.options import IMAGENET, Estimator, Options
-
-Shapes = dict[str, tuple[int, ...]]
-"""Layer names, in firing order, and the shape of each one's output for one sample."""
 
 
 def compare(
@@ -153,11 +151,17 @@ def compare_by(
     first = next(batches, (torch.empty(0), torch.empty(0)))
     if len(first[0]) < FEWEST:
         raise InputError(f"Expected `images` to hold at least {FEWEST} images, but got {len(first[0])}")
-    shapes = _shapes_of_both(nets, [sample[:1].to(where) for sample in first], options)
-    names = [list(each) for each in shapes]
+    traced = [trace(net, sample[:1].to(where)) for net, sample in zip(dict.fromkeys(nets), first, strict=False)]
+    traced = [traced[0], traced[-1]]
+    calls = [
+        _usable(_asked_for(net, layers, each), layers, options.reduce)
+        for net, layers, each in zip(nets, (options.layers_x, options.layers_y), traced, strict=True)
+    ]
+    names = [[call.layer for call in each] for each in calls]
     reduction, group = options.reduce, 1
     if options.reduce == "positions":
-        reduction = CommonPositions([shape for each in shapes for shape in each.values()])
+        grids = [map_side(call.shape, call.layout) for each in calls for call in each]
+        reduction = CommonPositions([grid for grid in grids if grid])
         group = reduction.per_sample
 
     cka = similarity.MinibatchCKA(permutations=options.permutations, seed=options.seed, group=group)
@@ -166,7 +170,7 @@ def compare_by(
     with KeptFeatures(standardized=options.standardize) as store, ExitStack() as hooks:
         hooks.enter_context(backend.stream_of(where))
         hooks.enter_context(backend.product_precision(options.precision, where))
-        sides = _hooked(hooks, nets, names, reduction, options)
+        sides = _hooked(hooks, nets, traced, names, reduction, options)
         for batch in chain([first], batches):
             n_samples += len(batch[0])
             _forward(sides, (batch[0].to(where), batch[1].to(where)), group)
@@ -181,14 +185,6 @@ def compare_by(
             layers = [store.features([(i, layer) for layer in side.names]) for i, side in enumerate(sides)]
             cells |= _cells_of_all_images(layers, options, group, report)
     return {measure: _labelled(cells[measure], measure, names, n_samples, options) for measure in options.measures}
-
-
-def _shapes_of_both(nets: Sequence[nn.Module], samples: Sequence[torch.Tensor], options: Options) -> list[Shapes]:
-    """Return the layers that are compared of each network."""
-    shapes = []
-    for net, layers, sample in zip(nets, (options.layers_x, options.layers_y), samples, strict=True):
-        shapes.append(_usable(_shapes(net, layers, sample), layers, options.reduce))
-    return shapes
 
 
 def _cells_of_all_images(
@@ -250,17 +246,20 @@ class _Side:
 def _hooked(
     hooks: ExitStack,
     nets: Sequence[nn.Module],
+    traced: Sequence[Trace],
     names: Sequence[list[str]],
     reduction: Reduction,
     options: Options,
 ) -> list[_Side]:
     """Attach hooks to the layers of both networks until `hooks` is closed; of a network with itself once."""
     sides: list[_Side] = []
-    for net, layers in zip(nets, names, strict=True):
+    for net, seen, layers in zip(nets, traced, names, strict=True):
         if sides and (net, layers) == (sides[0].net, sides[0].names):
             break
         grams = GramReducer(None if options.whole else reduction, layers, standardized=options.standardize)
-        activations = hooks.enter_context(capture(net, layers, reduce=reduction if options.whole else grams))
+        activations = hooks.enter_context(
+            capture(net, layers, reduce=reduction if options.whole else grams, traced=seen)
+        )
         sides.append(_Side(net, layers, grams, activations))
     return sides
 
@@ -309,30 +308,31 @@ def _check_sums(cka: similarity.MinibatchCKA, sides: Sequence[_Side]) -> None:
             check_finite(torch.tensor(value), layer)
 
 
-def _shapes(net: nn.Module, layers: Layers, sample: torch.Tensor) -> Shapes:
-    if layers == "auto":
-        return {stage.layer: stage.shape for stage in resolve_stages(net, layers, sample)}
-    with capture(net, layers, reduce=lambda output: output[:0]) as activations:
-        net(sample.clone())
-    return {layer: activations.shapes[layer] for layer in activations}
+def _asked_for(net: nn.Module, layers: Layers, traced: Trace) -> list[Call]:
+    """Return the calls that are compared, in firing order."""
+    names = {stage.layer for stage in resolve_stages(net, layers, traced)}
+    return [call for call in traced if call.layer in names]
 
 
-def _usable(shapes: Shapes, layers: Layers, reduce: Reduction) -> Shapes:
+def _usable(calls: list[Call], layers: Layers, reduce: Reduction) -> list[Call]:
     """Leave out layers that have no class token or positions, when the reduction needs them."""
-    needs = {"class_token": has_class_token, "positions": map_side}.get(reduce) if isinstance(reduce, str) else None
-    if needs is None:
-        return shapes
-    unfit = {layer: shape for layer, shape in shapes.items() if not needs(shape)}
-    if len(unfit) == len(shapes) or (unfit and layers != "auto"):
+    if reduce == "positions":
+        unfit = [call for call in calls if map_side(call.shape, call.layout) is None]
+    elif reduce == "class_token":
+        unfit = [call for call in calls if len(call.shape) != 2 or call.layout.class_token is None]
+    else:
+        return calls
+    names = ", ".join(call.layer for call in unfit[:8])
+    if len(unfit) == len(calls) or (unfit and layers != "auto"):
         raise CaptureError(
-            f"Expected layers whose output `reduce={reduce!r}` can take, but {', '.join(list(unfit)[:8])} of shape "
-            f"{next(iter(unfit.values()))} a sample cannot; leave them out or choose another reduction"
+            f"Expected layers whose output `reduce={reduce!r}` can take, but {names} of shape {unfit[0].shape} a "
+            f"sample cannot: no {'class token' if reduce == 'class_token' else 'grid'} of it is known; leave such "
+            "layers out or choose another reduction"
         )
     if unfit:
         warnings.warn(
-            f"{len(unfit)} layers are left out, since `reduce={reduce!r}` cannot take their output: "
-            f"{', '.join(list(unfit)[:8])}",
+            f"{len(unfit)} layers are left out, since `reduce={reduce!r}` cannot take their output: {names}",
             TransferscopeWarning,
             stacklevel=4,
         )
-    return {layer: shape for layer, shape in shapes.items() if layer not in unfit}
+    return [call for call in calls if call not in unfit]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from transferscope.activations.stages import evaluating, trace
+from transferscope.activations.tracing import evaluating, trace
 from transferscope.errors import InputError, SourceError, check_whole
 from transferscope.protocols.training.loop import deterministic_kernels
 from transferscope.protocols.training.single import trainable

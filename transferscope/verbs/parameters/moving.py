@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from transferscope.activations.stages import classifier, trace
+from transferscope.activations.stages import classifier
+from transferscope.activations.tracing import trace
 from transferscope.data.bank import Bank
 from transferscope.data.splits import draw
 from transferscope.data.target import Target

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from transferscope.activations.stages import evaluating
+from transferscope.activations.tracing import evaluating
 from transferscope.arrays.backend import from_torch, stream_of
 from transferscope.arrays.displacement import Displacement, displacement
 from transferscope.errors import InputError, SourceError, TransferscopeWarning, check_whole

@@ -1,0 +1,321 @@
+"""One instrumented forward pass: what fires, in which order, where a network can be cut, what a prefix costs.
+
+A *cut* is a module output through which everything later depends on the input: remove what comes after it and
+nothing else is lost. Cuts are read off the graph of data, so residual connections, branches and concatenations are
+respected whatever the modules are called, and whether gradients flow or not.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, overload
+
+import torch
+from torch import nn
+
+from transferscope.activations.axes import unknown
+from transferscope.activations.dataflow import Dataflow, Node
+from transferscope.activations.layout import USUAL, Layout, layout_of, usual
+from transferscope.activations.outputs import Way, named, tensor_at, tensors_in
+from transferscope.runtime.flops import FlopCounter
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of one module during a forward pass."""
+
+    layer: str
+    """`named_modules()` path; the second call of the same module is `path:2`, the third `path:3`."""
+    module: nn.Module
+    shape: tuple[int, ...]
+    """Shape of the output tensor, for one sample."""
+    is_cut: bool
+    """Whether everything later depends on the input only through this output."""
+    node: Node | None
+    """Where the output stands in the graph of data: two calls with the same node return the same values."""
+    params: int
+    """Parameters of the network cut after this call: those that its output depends on. Of a call that is no cut, those
+    of all modules entered so far."""
+    flops: float
+    """Floating-point operations so far for one sample (a multiply-add counts as two): an integer, NaN when unknown."""
+    way: Way = ()
+    """Which tensor of an output with several: the deepest one in the graph, the first of equals."""
+    layout: Layout = USUAL
+    """What its axes are."""
+    leads_to_output: bool = True
+    """Whether what the network puts out depends on it."""
+    equals: tuple[str, ...] = ()
+    """Names of the tensors of its output that lie equally deep, where there are several."""
+
+
+class Trace(Sequence[Call]):
+    """The calls of one forward pass in the order in which they finished; the network's own comes last."""
+
+    def __init__(
+        self, calls: Sequence[Call], flow: Dataflow, *, detached_after: str = "", without_tensor: Mapping[str, str]
+    ) -> None:
+        self._calls = tuple(calls)
+        self._flow = flow
+        self.detached_after = detached_after
+        """The last layer that images had a part in, where they have none in what the network puts out."""
+        self.without_tensor = without_tensor
+        """Layers that return something else than tensors: the name of its type."""
+
+    @overload
+    def __getitem__(self, index: int) -> Call: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Call]: ...
+    def __getitem__(self, index: int | slice) -> Call | Sequence[Call]:
+        """Return a call, or several."""
+        return self._calls[index]
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    @property
+    def output(self) -> Call:
+        """The network's own call."""
+        return self._calls[-1]
+
+    def find(self, layer: str) -> Call | None:
+        """Return the call that has this name."""
+        return next((call for call in self._calls if call.layer == layer), None)
+
+    def parameters_behind(self, node: Node | None, up_to: Node | None = None) -> set[int]:
+        """Return the ids of the parameters that an output depends on, not going beyond the output `up_to`."""
+        return set() if node is None else self._flow.parameters_behind(node, up_to)
+
+
+def numbered(path: str, call: int) -> str:
+    """Name the `call`-th call (from 1) of the module at `path`."""
+    return path if call == 1 else f"{path}:{call}"
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Put `net` in evaluation mode and give every module its own mode back at the end."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def watching(net: nn.Module) -> Iterator[None]:
+    """Evaluate `net` without gradients and in the open, so that every module of it is called and can be watched."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    # Some networks switch gradients on inside, which tensors made here cannot take.
+    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    # Attention's fast path runs none of the modules inside.
+    torch.backends.mha.set_fastpath_enabled(False)
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        with evaluating(net), torch.inference_mode(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "None of the inputs have requires_grad")  # checkpoints need none here
+            yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What a hook saw of one call."""
+
+    layer: str
+    module: nn.Module
+    way: Way
+    equals: tuple[str, ...]
+    shape: tuple[int, ...]
+    node: Node | None
+    axes: Any
+    params: int
+    flops: float
+
+
+def trace(net: nn.Module, *args: Any, **kwargs: Any) -> Trace:
+    """Run `net` on one sample and return every module call in the order in which the calls *finish*.
+
+    It runs on two as well, for what changes with their number.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Left in the mode it was in.
+    *args, **kwargs
+        What the network is called with; the first argument is a tensor (n_samples, ...), of which one sample is used.
+    """
+    entered: dict[int, int] = {}
+    seen: list[_Seen] = []
+    without_tensor: dict[str, str] = {}
+    counter = FlopCounter()
+
+    def enter(_path: str, module: nn.Module) -> None:
+        for parameter in module.parameters(recurse=False):
+            entered[id(parameter)] = parameter.numel()
+
+    def leave(layer: str, module: nn.Module, output: Any) -> None:
+        way, tensor, equals = _deepest(output, flow)
+        if tensor is None:
+            without_tensor[layer] = type(output).__name__
+        else:
+            # The node is read now: a later in-place operation gives the tensor another one.
+            node, axes, params = flow.node(tensor), flow.axes(tensor), sum(entered.values())
+            shape = tuple(tensor.shape)
+            seen.append(_Seen(layer, module, way, equals, shape, node, axes, params, counter.total))
+
+    with watching(net):
+        sample = args[0][:1].clone()
+        flow = Dataflow(net, sample)
+        with _hooked(net, enter, leave), counter, flow:
+            output = net(sample, *args[1:], **kwargs)
+        samples_axes, shapes = _samples_axes(net, seen, (sample, *args[1:]), kwargs)
+    ends, detached_after = _ends(flow, output, seen)
+    cuts, behind = flow.bottlenecks(ends), flow.behind(ends)
+    params_by_node = _kept_parameters(net, flow, [each.node for each in seen if each.node in cuts])
+    has_class_token = next((known for module in net.modules() if (known := _says(module)) is not None), None)
+    calls = []
+    for each in seen:
+        axis, shape = samples_axes.get(each.layer), shapes.get(each.layer, each.shape)
+        if each.axes is None:
+            layout = usual(len(shape))
+        else:
+            axes = each.axes if len(shape) == len(each.shape) else unknown(shape)
+            layout = layout_of(axes, shape, axis, each.module, has_class_token)
+        calls.append(
+            Call(
+                layer=each.layer,
+                module=each.module,
+                shape=tuple(size for place, size in enumerate(shape) if place != layout.samples),
+                is_cut=each.node in cuts,
+                node=each.node,
+                params=params_by_node.get(each.node, each.params),
+                flops=each.flops,
+                way=each.way,
+                layout=layout,
+                leads_to_output=each.node in behind,
+                equals=each.equals,
+            )
+        )
+    return Trace(calls, flow, detached_after=detached_after, without_tensor=without_tensor)
+
+
+@contextmanager
+def _hooked(net: nn.Module, enter: Any, leave: Any) -> Iterator[None]:
+    """Call `enter(path, module)` and `leave(layer, module, output)` around every call of a module."""
+    calls: Counter[str] = Counter()
+    handles = []
+
+    def left(path: str, module: nn.Module, output: Any) -> None:
+        calls[path] += 1
+        leave(numbered(path, calls[path]), module, output)
+
+    try:
+        for path, module in net.named_modules():
+            handles.append(module.register_forward_pre_hook(lambda m, _args, path=path: enter(path, m)))
+            handles.append(module.register_forward_hook(lambda m, _args, out, path=path: left(path, m, out)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _deepest(output: Any, flow: Dataflow) -> tuple[Way, torch.Tensor | None, tuple[str, ...]]:
+    """Return the tensor that stands for an output, the way to it, and the names of others that lie as deep."""
+    found = list(tensors_in(output))
+    # What counts is a number for each image: no class indices, no losses.
+    numbers = [(way, tensor) for way, tensor in found if tensor.is_floating_point() and tensor.ndim]
+    from_images = [(way, tensor) for way, tensor in numbers if flow.from_images(flow.node(tensor))]
+    candidates = from_images or numbers or found
+    if not candidates:
+        return (), None, ()
+    nodes = [flow.node(tensor) for _, tensor in candidates]
+    depths = [-1 if node is None else flow.depth(node) for node in nodes]
+    deepest = [place for place, depth in enumerate(depths) if depth == max(depths)]
+    way, tensor = candidates[deepest[0]]
+    if len(deepest) == 1 or len({flow.operator(nodes[place]) for place in deepest}) == 1:
+        return way, tensor, ()
+    return way, tensor, tuple(named(candidates[place][0]) for place in deepest)
+
+
+def _samples_axes(
+    net: nn.Module, seen: Sequence[_Seen], args: Sequence[Any], kwargs: Any
+) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+    """Return for each layer the axis that grows with the number of images, and its shape for the smaller batch."""
+    ways = {each.layer: each.way for each in seen}
+    first = {each.layer: each.shape for each in seen}
+    try:
+        second = _shapes(net, ways, 2, args, kwargs)
+        if any(len(shape) != len(first[layer]) for layer, shape in second.items()):
+            # A lone image loses an axis in some networks.
+            first, second, sizes = second, _shapes(net, ways, 3, args, kwargs), (2, 3)
+        else:
+            sizes = (1, 2)
+    except Exception:  # it takes no other number of images, so that no axis can be told in this way
+        return {}, {}
+    axes = {}
+    for layer, shape in second.items():
+        growing = [
+            place
+            for place, (few, many) in enumerate(zip(first.get(layer, ()), shape, strict=False))
+            if (few, many) == sizes
+        ]
+        if len(growing) == 1:
+            axes[layer] = growing[0]
+    return axes, first
+
+
+def _shapes(
+    net: nn.Module, ways: dict[str, Way], n_samples: int, args: Sequence[Any], kwargs: Any
+) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+
+    def leave(layer: str, _module: nn.Module, output: Any) -> None:
+        if layer in ways and (tensor := tensor_at(output, ways[layer])) is not None:
+            shapes[layer] = tuple(tensor.shape)
+
+    sample = args[0]
+    with _hooked(net, lambda _path, _module: None, leave):
+        net(sample.repeat(n_samples, *[1] * (sample.ndim - 1)), *args[1:], **kwargs)
+    return shapes
+
+
+def _ends(flow: Dataflow, output: Any, seen: Sequence[_Seen]) -> tuple[set[Node], str]:
+    """Return what stands for the network's output, and the last layer that images had a part in if they end before."""
+    _, tensor, equals = _deepest(output, flow)
+    tensors = [each for way, each in tensors_in(output) if named(way) in equals] if equals else [tensor]
+    nodes = {flow.node(each) for each in tensors if each is not None}
+    if known := {node for node in nodes if node is not None and flow.from_images(node)}:
+        return known, ""
+    reached = {each.node: each.layer for each in seen if each.layer and each.node is not None}
+    reached = {node: layer for node, layer in reached.items() if flow.from_images(node)}
+    if not reached:
+        return set(), ""
+    last = max(reached, key=flow.depth)
+    return {last}, reached[last]
+
+
+def _kept_parameters(net: nn.Module, flow: Dataflow, cuts: Sequence[Node | None]) -> dict[Node | None, int]:
+    """Count the parameters that each cut depends on; `cuts` are in the order in which they fire."""
+    sizes = {id(parameter): parameter.numel() for parameter in net.parameters()}
+    counts: dict[Node | None, int] = {}
+    parameter_ids: set[int] = set()
+    before = None
+    for node in cuts:
+        if node is not None and node not in counts:
+            parameter_ids |= flow.parameters_behind(node, up_to=before) & sizes.keys()
+            counts[node], before = sum(sizes[parameter] for parameter in parameter_ids), node
+    return counts
+
+
+def _says(module: nn.Module) -> bool | None:
+    """Return whether a network of timm says that it has a class token."""
+    said = getattr(module, "has_class_token", None)
+    return said if isinstance(said, bool) else None
