@@ -4,7 +4,7 @@ import torch
 import torchvision
 from torch import nn
 
-from transferscope.activations.stages import classifier, natural_stages
+from transferscope.activations.stages import classifiers, natural_stages
 from transferscope.activations.tracing import trace
 from transferscope.errors import CaptureError
 from transferscope.networks.compact import CompactResNet
@@ -137,17 +137,40 @@ class TestTrace:
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 
 
-class TestClassifier:
-    @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "mobilenetv2_100"])
+class TestClassifiers:
+    @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "mobilenetv2_100", "resnetv2_18"])
     def test_of_a_network_and_none_without_its_head(self, name):
         image = torch.zeros(1, 3, *[160 if name == "test_vit" else 64] * 2)
         net = timm.create_model(name, pretrained=False, num_classes=7)
-        assert classifier(trace(net, image)).module is net.get_classifier()
-        assert classifier(trace(timm.create_model(name, pretrained=False, num_classes=0), image)) is None
+        (head,) = classifiers(trace(net, image))
+        assert head.module is net.get_classifier()
+        assert classifiers(trace(timm.create_model(name, pretrained=False, num_classes=0), image)) == ()
 
     def test_a_pointwise_convolution_may_be_one(self):
         net = torchvision.models.squeezenet1_1(weights=None)
-        assert classifier(trace(net, torch.zeros(1, 3, 64, 64))).layer == "classifier.1"
+        (head,) = classifiers(trace(net, torch.zeros(1, 3, 64, 64)))
+        assert head.layer == "classifier.1"
+        net = timm.create_model("resnetv2_18", pretrained=False)
+        assert names_of(net, 64)[-1] == "head.global_pool"
+
+    def test_a_convolution_after_pooling_is_none_where_the_network_says_so(self):
+        net = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=0)
+        assert classifiers(trace(net.eval(), torch.zeros(1, 3, 64, 64))) == ()
+        stages = stages_of(net, 64)
+        assert stages[-1].shape == net(torch.zeros(1, 3, 64, 64)).shape[1:]
+
+    @pytest.mark.parametrize(
+        ("name", "heads"),
+        [
+            ("deit_tiny_distilled_patch16_224", ["head", "head_dist"]),
+            ("levit_128s", ["head.linear", "head_dist.linear"]),
+        ],
+    )
+    def test_heads_that_are_averaged_count_together(self, name, heads):
+        net = timm.create_model(name, pretrained=False).eval()
+        traced = trace(net, torch.zeros(1, 3, 224, 224))
+        assert [call.layer for call in classifiers(traced)] == heads
+        assert not {stage.layer for stage in natural_stages(net, traced)} & {*heads, "head", "head_dist"}
 
     def test_a_linear_layer_beside_which_another_path_runs_is_none(self):
         class Skips(nn.Module):
@@ -159,7 +182,7 @@ class TestClassifier:
                 x = self.first(x.mean(dim=(2, 3)))
                 return x + self.last(x)
 
-        assert classifier(trace(Skips(), torch.zeros(1, 3, 8, 8))) is None
+        assert classifiers(trace(Skips(), torch.zeros(1, 3, 8, 8))) == ()
 
     def test_without_weights_there_is_none(self):
-        assert classifier(trace(nn.Sequential(nn.ReLU(), nn.Flatten()), torch.zeros(1, 3, 8, 8))) is None
+        assert classifiers(trace(nn.Sequential(nn.ReLU(), nn.Flatten()), torch.zeros(1, 3, 8, 8))) == ()

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import transferscope as ts
 from transferscope.activations.capture import capture, resolve_stages
-from transferscope.activations.stages import classifier, natural_stages
+from transferscope.activations.stages import classifiers, natural_stages
 from transferscope.activations.tracing import trace
 from transferscope.errors import CaptureError, TransferscopeWarning
 
@@ -317,7 +317,7 @@ def test_the_deepest_of_several_outputs_stands_for_the_network(kind):
     net = drawn(Several, kind)
     traced = trace(net, images(1))
     assert [stage.layer for stage in natural_stages(net, traced)] == ["s1.1", "s2.1", "pool.1"]
-    assert classifier(traced).layer == "head"
+    assert [call.layer for call in classifiers(traced)] == ["head"]
 
 
 def test_a_list_of_maps_has_a_stage_for_each():

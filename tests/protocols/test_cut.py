@@ -698,15 +698,28 @@ def test_a_truncated_network_is_the_prefix_its_mean_and_a_linear_layer(loaded):
     assert all(not parameter.requires_grad for parameter in net.prefix.parameters())
 
 
-def test_a_network_without_a_linear_head_is_truncated_all_the_same():
+def test_a_convolution_as_head_is_replaced_and_a_network_without_a_head_is_truncated_all_the_same():
     module = drawn(tv.squeezenet1_1, num_classes=5)
     entry = Source(name="squeezed", loader="torchvision", model="squeezenet1_1", transform={"size": 64})
     network = Network("squeezed", module, load_transform(64), entry)
     assert cut(network, 2, classes=3)(images(2, 64)).shape == (2, 3)
-    with pytest.raises(
-        SourceError, match=r"'squeezed'.*linear classifier.*found a Conv2d \(classifier\.1\).*'truncate'"
-    ):
-        cut(network, 2, "defrost", 3)
+    assert cut(network, 2, "defrost", 3)(images(2, 64)).shape == (2, 3)
+    bare = Network("squeezed", module.features, load_transform(64), entry)
+    assert cut(bare, 2, classes=3)(images(2, 64)).shape == (2, 3)
+    with pytest.raises(SourceError, match=r"'squeezed'.*linear classifier.*found none.*'truncate'"):
+        cut(bare, 2, "defrost", 3)
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "resnetv2_18"])
+def test_heads_that_are_averaged_and_those_that_are_convolutions_are_replaced(name):
+    options = {"img_size": 64} if name.startswith("deit") else {}
+    module = drawn(timm.create_model, name, num_classes=5, **options)
+    network = Network("two", module, load_transform(64), Source(name="two", loader="timm", model=name))
+    net = cut(network, 3, "defrost", 4)
+    assert net(images(2, 64)).shape == (2, 4)
+    net.train()
+    net(images(2, 64)).sum().backward()
+    assert any(parameter.grad is not None and parameter.shape[0] == 4 for parameter in net.rest.parameters())
 
 
 def load_transform(size):

@@ -11,7 +11,7 @@ from torch import nn
 
 from transferscope.activations.capture import Layers, collect, resolve_stages
 from transferscope.activations.outputs import tensor_at
-from transferscope.activations.stages import Stage, classifier
+from transferscope.activations.stages import Stage, classifiers
 from transferscope.activations.tracing import Trace, trace
 from transferscope.arrays import backend
 from transferscope.data.batches import batches
@@ -171,7 +171,7 @@ class _Outputs:
     """
 
     def __init__(self, net: nn.Module, traced: Trace) -> None:
-        self.lacking = "" if classifier(traced) else "the network ends in no classifier of its own"
+        self.lacking = "" if classifiers(traced) else "the network ends in no classifier of its own"
         self._net = net
         self._way = traced.output.way
         self._parts: list[torch.Tensor] = []

@@ -1,13 +1,13 @@
 """The natural places to cut a network: what a practitioner would call its stem, its blocks and its pooled output."""
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from transferscope.activations.dataflow import Node
 from transferscope.activations.tracing import Call, Trace
 from transferscope.errors import CaptureError, TransferscopeWarning
 
@@ -74,7 +74,7 @@ def natural_stages(net: nn.Module, calls: Trace) -> list[Stage]:
             TransferscopeWarning,
             stacklevel=2,
         )
-    cuts = _before_classifier([call for call in calls if call.is_cut and call.layer])
+    cuts = _before_classifiers(calls)
     composites = _units([call for call in cuts if _is_composite(call.module)], cuts)
     innermost = [call for call in composites if not any(_inside(other.layer, call.layer) for other in composites)]
     # A block without a skip connection has cuts within; one of its class that has the skip shows what the unit is.
@@ -100,30 +100,48 @@ def natural_stages(net: nn.Module, calls: Trace) -> list[Stage]:
     return [Stage(call.layer, call.shape, call.params, call.flops) for call in stages]
 
 
-def classifier(calls: Sequence[Call]) -> Call | None:
-    """Return the call that gives a source's own class logits, None when there is none to be seen.
+def classifiers(traced: Trace) -> tuple[Call, ...]:
+    """Return the calls that give a source's own class logits, in firing order; none where there are none to be seen.
 
-    That is the last weight layer, if everything runs through it and it is a linear one or a 1 × 1 convolution with
-    a bias. The last layer of an embedding looks the same and counts as one too.
+    Those are the weight layers that no other follows, if everything runs through them and they are linear layers, or
+    1 × 1 convolutions with a bias, of equal width. There is more than one where heads are averaged, as after
+    distillation. The last layer of an embedding looks the same and counts as one too, but for a convolution whose
+    network says that it has another number of classes.
     """
     # Not the network itself, which may own weights (position embeddings, say) and finishes last; nor a head beside the
     # one whose output stands for the network.
-    weighted = [call for call in calls if call.layer and call.leads_to_output and _has_weight(call.module)]
-    if not weighted:
-        return None
-    last, module = weighted[-1], weighted[-1].module
+    weighted = [call for call in traced if call.layer and call.leads_to_output and _has_weight(call.module)]
+    last: list[Call] = []
+    followed: set[Node | None] = set()
+    for call in reversed(weighted):
+        if call.node not in followed:
+            last.insert(0, call)
+            followed |= traced.behind(call)
+    if not last or not traced.all_run_through(last):
+        return ()
+    widths = {_classes(call.module, traced.output.module) for call in last}
+    return tuple(last) if len(widths) == 1 and None not in widths else ()
+
+
+def _classes(module: nn.Module, net: nn.Module) -> int | None:
+    """Return the outputs of a layer that may be a classifier."""
+    if isinstance(module, nn.Linear):
+        return module.out_features
     pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.bias is not None
-    # A graph that is detached inside `forward` shows no cut at all.
-    runs_through = last.is_cut or not any(call.is_cut for call in calls)
-    return last if runs_through and (pointwise or isinstance(module, nn.Linear)) else None
+    if not pointwise:
+        return None
+    outputs = int(module.out_channels)  # type: ignore[arg-type]
+    return outputs if getattr(net, "num_classes", outputs) == outputs else None
 
 
-def _before_classifier(cuts: list[Call]) -> list[Call]:
-    """Drop the last weight layer, where it is a linear one, and everything that finishes with or after it."""
-    weighted = [i for i, call in enumerate(cuts) if _has_weight(call.module)]
-    if weighted and isinstance(cuts[weighted[-1]].module, nn.Linear):
-        return cuts[: weighted[-1]]
-    return cuts
+def _before_classifiers(traced: Trace) -> list[Call]:
+    """Return the cuts but for the classifier and everything that finishes with or after it."""
+    cuts = [call for call in traced if call.is_cut and call.layer]
+    if heads := classifiers(traced):
+        first = next(place for place, call in enumerate(traced) if call is heads[0])
+        return [call for place, call in enumerate(traced) if call.is_cut and call.layer and place < first]
+    weighted = [place for place, call in enumerate(cuts) if _has_weight(call.module)]
+    return cuts[: weighted[-1]] if weighted and isinstance(cuts[weighted[-1]].module, nn.Linear) else cuts
 
 
 def _units(composites: list[Call], cuts: list[Call]) -> list[Call]:

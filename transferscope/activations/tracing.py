@@ -7,7 +7,7 @@ respected whatever the modules are called, and whether gradients flow or not.
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, overload
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from transferscope.activations.axes import unknown
-from transferscope.activations.dataflow import Dataflow, Node
+from transferscope.activations.dataflow import INPUT, Dataflow, Node
 from transferscope.activations.layout import USUAL, Layout, layout_of, usual
 from transferscope.activations.outputs import Way, named, tensor_at, tensors_in
 from transferscope.runtime.flops import FlopCounter
@@ -54,10 +54,17 @@ class Trace(Sequence[Call]):
     """The calls of one forward pass in the order in which they finished; the network's own comes last."""
 
     def __init__(
-        self, calls: Sequence[Call], flow: Dataflow, *, detached_after: str = "", without_tensor: Mapping[str, str]
+        self,
+        calls: Sequence[Call],
+        flow: Dataflow,
+        ends: Set[Node],
+        *,
+        detached_after: str = "",
+        without_tensor: Mapping[str, str],
     ) -> None:
         self._calls = tuple(calls)
         self._flow = flow
+        self._ends = ends
         self.detached_after = detached_after
         """The last layer that images had a part in, where they have none in what the network puts out."""
         self.without_tensor = without_tensor
@@ -82,6 +89,15 @@ class Trace(Sequence[Call]):
     def find(self, layer: str) -> Call | None:
         """Return the call that has this name."""
         return next((call for call in self._calls if call.layer == layer), None)
+
+    def behind(self, call: Call) -> set[Node]:
+        """Return what the output of a call depends on, with itself."""
+        return set() if call.node is None else self._flow.behind({call.node})
+
+    def all_run_through(self, calls: Sequence[Call]) -> bool:
+        """Whether the network's output depends on the images only through the outputs of these calls."""
+        nodes = {call.node for call in calls if call.node is not None}
+        return bool(self._ends) and INPUT not in self._flow.behind(self._ends, up_to=nodes)
 
     def parameters_behind(self, node: Node | None, up_to: Node | None = None) -> set[int]:
         """Return the ids of the parameters that an output depends on, not going beyond the output `up_to`."""
@@ -119,6 +135,8 @@ def watching(net: nn.Module) -> Iterator[None]:
         with evaluating(net), torch.inference_mode(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "None of the inputs have requires_grad")  # checkpoints need none here
             yield
+            # What some networks keep between evaluations would be of no use to gradients: this makes them let go.
+            net.train()
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
@@ -172,6 +190,9 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> Trace:
             seen.append(_Seen(layer, module, way, equals, shape, node, axes, params, counter.total))
 
     with watching(net):
+        # What some networks keep between evaluations was computed unseen; this makes them let go.
+        net.train()
+        net.eval()
         sample = args[0][:1].clone()
         flow = Dataflow(net, sample)
         with _hooked(net, enter, leave), counter, flow:
@@ -204,7 +225,7 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> Trace:
                 equals=each.equals,
             )
         )
-    return Trace(calls, flow, detached_after=detached_after, without_tensor=without_tensor)
+    return Trace(calls, flow, ends, detached_after=detached_after, without_tensor=without_tensor)
 
 
 @contextmanager

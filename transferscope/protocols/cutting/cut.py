@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transferscope.activations.capture import Layers, resolve_stages
 from transferscope.activations.outputs import Way
 from transferscope.activations.reductions import mean_over_positions
-from transferscope.activations.stages import classifier
+from transferscope.activations.stages import classifiers
 from transferscope.activations.tracing import evaluating, trace
 from transferscope.errors import InputError, SourceError, check_whole, is_whole
 from transferscope.networks.loading import Network, build_untrained, load_network
@@ -178,25 +178,32 @@ def _redraw(net: nn.Module, fresh: nn.Module, kept_keys: frozenset[str]) -> None
 
 def _renew_head(net: nn.Module, classes: int, sample: Tensor, seed: int, layer: str) -> Way:
     """Replace the classifier of `net`, which has to come after the cut at `layer`; return the way to its logits."""
-    calls = trace(net, sample)
-    call = classifier(calls)
-    if call is None or not isinstance(call.module, nn.Linear):
-        description = f"a {type(call.module).__name__} ({call.layer})" if call else "none"
+    traced = trace(net, sample)
+    heads = classifiers(traced)
+    if not heads:
         raise SourceError(
-            f"Expected {type(net).__name__} to end in a linear classifier, which can be replaced by one with {classes} "
-            f"outputs, but found {description}; use the protocol 'truncate'"
+            f"Expected {type(net).__name__} to end in a linear classifier (or several, of equal width), which can be "
+            f"replaced by one with {classes} outputs, but found none; use the protocol 'truncate'"
         )
-    names = [each.layer for each in calls]
-    if layer and names.index(layer) >= names.index(call.layer):
+    names = [each.layer for each in traced]
+    if layer and names.index(layer) >= names.index(heads[0].layer):
         raise SourceError(
-            f"The classifier {call.layer!r} belongs to what is kept up to {layer!r}, so that nothing is left to be "
+            f"The classifier {heads[0].layer!r} belongs to what is kept up to {layer!r}, so that nothing is left to be "
             "trained; choose a smaller depth, or the protocol 'truncate'"
         )
-    head = call.module
-    with seeded(seed):
-        new = nn.Linear(head.in_features, classes, bias=head.bias is not None)
-    for path, module in list(net.named_modules(remove_duplicate=False)):
-        if module is head:
-            parent, _, name = path.rpartition(".")
-            setattr(net.get_submodule(parent), name, new)
-    return calls.output.way
+    for place, head in enumerate(heads):
+        with seeded(seed + place):
+            new = _as_wide(head.module, classes)
+        for path, module in list(net.named_modules(remove_duplicate=False)):
+            if module is head.module:
+                parent, _, name = path.rpartition(".")
+                setattr(net.get_submodule(parent), name, new)
+    return traced.output.way
+
+
+def _as_wide(head: nn.Module, classes: int) -> nn.Module:
+    """Return a newly drawn layer like a classifier, with so many outputs."""
+    if isinstance(head, nn.Conv2d):
+        return nn.Conv2d(head.in_channels, classes, 1)
+    assert isinstance(head, nn.Linear)
+    return nn.Linear(head.in_features, classes, bias=head.bias is not None)

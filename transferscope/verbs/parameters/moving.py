@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from transferscope.activations.stages import classifier
+from transferscope.activations.stages import classifiers
 from transferscope.activations.tracing import trace
 from transferscope.data.bank import Bank
 from transferscope.data.splits import draw
@@ -115,8 +115,9 @@ class Mover:
             weights = weights_of(self.network.module, "its weights")
         except InputError as error:
             raise SourceError(f"source {source.name!r}: {error}") from error
-        head = classifier(trace(self.network.module, self.network.transform.blank()))
-        self.names = tuple(key for key in weights if head is None or key != f"{head.layer}.weight")
+        heads = classifiers(trace(self.network.module, self.network.transform.blank()))
+        own_classes = {f"{head.layer}.weight" for head in heads}
+        self.names = tuple(key for key in weights if key not in own_classes)
         self.groups: dict[str, list[str]] = blocks(self.names, groups)
         first = file_digest(source.initial) if source.initial else [redraws, REDRAWS_FROM + seed]
         self._identity = (
