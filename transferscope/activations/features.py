@@ -1,8 +1,10 @@
 """A network and images in, pooled features of every stage out: an image runs through a network once, whoever asks."""
 
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import Any, Literal
 
 import numpy as np
@@ -11,14 +13,17 @@ from torch import nn
 
 from transferscope.activations.capture import Layers, collect, resolve_stages
 from transferscope.activations.outputs import tensor_at
+from transferscope.activations.repeatability import LOOKED_AT, repeatability
 from transferscope.activations.stages import Stage, classifiers
 from transferscope.activations.tracing import Trace, trace
 from transferscope.arrays import backend
 from transferscope.data.batches import batches
 from transferscope.data.images import Transform
 from transferscope.data.target import Target
+from transferscope.errors import TransferscopeWarning
 from transferscope.runtime.progress import Report, silent
 from transferscope.runtime.rows import Part, read_rows, write_rows
+from transferscope.runtime.seeding import seeded
 from transferscope.runtime.store import Store, digest
 from transferscope.runtime.version import __version__
 
@@ -64,6 +69,10 @@ def layer_features(
     are the softmax of what the network puts out, taken in the same forward passes, where a linear layer (or a pointwise
     convolution) comes last and gives at least two numbers an image.
 
+    A network that is no function of one image is named in a warning. One that draws random numbers runs image by image,
+    with seeds that depend on the image and the network alone, so that its features, too, are the same whichever images
+    the cache knew.
+
     Parameters
     ----------
     build : callable
@@ -99,10 +108,13 @@ def layer_features(
         chosen = np.array([first[contents[place]] for place in missing], dtype=np.int64)
         net, transform = build()
         given = batches(images.subset(chosen), transform, batch_size, report) if prepare is None else prepare(chosen)
-        arrays, record = _run(net, transform, layers, given, len(chosen), device)
+        seeds = [int(digest(network, contents[place].hex())[:12], 16) for place in missing]
+        arrays, record = _run(net, transform, layers, given, seeds, device)
         write_rows(store, "features", network, [contents[place] for place in missing], arrays, record)
         parts.append(Part(missing, arrays, record))
 
+    for note in dict.fromkeys(filter(None, (part.record["repeatability"] for part in parts))):
+        warnings.warn(note, TransferscopeWarning, stacklevel=2)
     place_of = {content: place for place, content in enumerate(contents)}
     order = np.array([place_of[content] for content in everyone])
     stages = tuple(Stage(**{**stage, "shape": tuple(stage["shape"])}) for stage in parts[0].record["stages"])
@@ -124,21 +136,45 @@ def _run(
     transform: Transform,
     layers: Layers,
     images: Iterable[torch.Tensor],
-    n_samples: int,
+    seeds: Sequence[int],
     device: torch.device,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return features, and outputs where there are any, with a record of the stages and why there are no outputs."""
+    """Return features, and outputs where there are any, with a record of the stages and why there are no outputs.
+
+    `seeds` are one for each image, from which a network draws that draws random numbers.
+    """
     net.to(device)
     sample = transform.blank(device=device)
     traced = trace(net, sample)
     stages = {stage.layer: stage for stage in resolve_stages(net, layers, traced, cuts_only=True)}
+    first, images = _looked_at(images)
+    nature = repeatability(net, first.to(device), list(stages), traced)
+    if nature.random:
+        images = _one_by_one(images, seeds, device)
     outputs = _Outputs(net, traced)
     with outputs.watched():
         arrays = collect(net, images, list(stages), reduce=REDUCTION, device=device, traced=traced)
-    record = {"stages": [asdict(stages[layer]) for layer in arrays]}
-    logits = outputs.rows(n_samples)
+    record = {"stages": [asdict(stages[layer]) for layer in arrays], "repeatability": str(nature)}
+    logits = outputs.rows(len(seeds))
     tensors = arrays if logits is None else {**arrays, _OUTPUTS: backend.from_torch(logits)}
     return {name: backend.to_numpy(array) for name, array in tensors.items()}, record | {"no_outputs": outputs.lacking}
+
+
+def _looked_at(batches: Iterable[torch.Tensor]) -> tuple[torch.Tensor, Iterable[torch.Tensor]]:
+    """Return the first few images, and all batches with these as they were."""
+    waiting = iter(batches)
+    first: list[torch.Tensor] = []
+    while sum(map(len, first)) < LOOKED_AT and (batch := list(islice(waiting, 1))):
+        first += batch
+    return torch.cat(first)[:LOOKED_AT], chain(first, waiting)
+
+
+def _one_by_one(batches: Iterable[torch.Tensor], seeds: Sequence[int], device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield the images alone, each while random numbers are drawn from a seed of its own."""
+    images = (batch[i : i + 1] for batch in batches for i in range(len(batch)))
+    for image, seed in zip(images, seeds, strict=True):
+        with seeded(seed, device):
+            yield image
 
 
 def _joined(parts: list[Part], name: str, n_rows: int) -> torch.Tensor:

@@ -20,6 +20,7 @@ from transferscope.activations.dataflow import INPUT, Dataflow, Node
 from transferscope.activations.layout import USUAL, Layout, layout_of, usual
 from transferscope.activations.outputs import Way, named, tensor_at, tensors_in
 from transferscope.runtime.flops import FlopCounter
+from transferscope.runtime.seeding import seeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +190,7 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> Trace:
             shape = tuple(tensor.shape)
             seen.append(_Seen(layer, module, way, equals, shape, node, axes, params, counter.total))
 
-    with watching(net):
+    with watching(net), seeded(0, args[0].device):
         # What some networks keep between evaluations was computed unseen; this makes them let go.
         net.train()
         net.eval()

@@ -16,6 +16,7 @@ from transferscope.activations.capture import Activations, Layers, capture, chec
 from transferscope.activations.grams import GramReducer
 from transferscope.activations.kept import KeptFeatures
 from transferscope.activations.reductions import CommonPositions, Reduction, map_side
+from transferscope.activations.repeatability import LOOKED_AT, repeatability
 from transferscope.activations.stages import unwrapped
 from transferscope.activations.tracing import Call, Trace, trace
 from transferscope.arrays import backend
@@ -164,6 +165,9 @@ def compare_by(
         reduction = CommonPositions([grid for grid in grids if grid])
         group = reduction.per_sample
 
+    for i, net in enumerate(dict.fromkeys(nets)):
+        if note := str(repeatability(net, first[i][:LOOKED_AT].to(where), names[i], traced[i])):
+            warnings.warn(f"{type(net).__name__}: {note}", TransferscopeWarning, stacklevel=2)
     cka = similarity.MinibatchCKA(permutations=options.permutations, seed=options.seed, group=group)
     cells: dict[str, Cells] = {}
     n_samples = 0

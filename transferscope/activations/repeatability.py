@@ -1,0 +1,149 @@
+"""Whether a network is a function of one image: the same numbers again, whatever other images share its batch."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from transferscope.activations.capture import capture
+from transferscope.activations.outputs import tensor_at
+from transferscope.activations.tracing import Trace, numbered, watching
+from transferscope.errors import CaptureError
+from transferscope.runtime.seeding import seeded
+
+LOOKED_AT = 4
+"""Images that are enough to tell."""
+
+_SAME = 1e-3
+"""Relative difference of an image's pooled features up to which they are the same: kernels change with the batch."""
+
+
+@dataclass(frozen=True)
+class Repeatability:
+    """What keeps a network from being a function of one image: the first layer whose output shows it, else ""."""
+
+    random: str = ""
+    """It draws random numbers in evaluation mode."""
+    in_batch: str = ""
+    """What it gives for an image depends on the others in its batch."""
+
+    def __str__(self) -> str:
+        """Say it, for a warning; empty when there is nothing to say."""
+        if self.random:
+            return (
+                f"It draws random numbers in evaluation mode, first seen in layer {self.random!r} (dropout that is "
+                "always on, say): they are seeded for each image, and what is said of it holds for this one draw"
+            )
+        if self.in_batch:
+            return (
+                f"What it gives for an image depends on the other images of its batch, first seen in layer "
+                f"{self.in_batch!r} (batch statistics in evaluation mode, say): what is said of it holds for these "
+                "batches alone"
+            )
+        return ""
+
+
+def repeatability(net: nn.Module, images: torch.Tensor, layers: Sequence[str], traced: Trace) -> Repeatability:
+    """Run a network on a few images twice, all at once and in batches of other sizes.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Left in the mode it was in, as is the global random state.
+    images : torch.Tensor
+        What it takes, (n_samples, ...) on its device; the first `LOOKED_AT` are run, two at least.
+    layers : sequence of str
+        Whose pooled outputs have to be the same.
+    traced : Trace
+        What `tracing.trace` found of it.
+
+    Raises
+    ------
+    CaptureError
+        When an output is NaN or infinite, with the first layer where it is.
+    """
+    images = images[:LOOKED_AT]
+    with seeded(0, images.device):
+        together = _pooled(net, [images], layers, traced)
+        if not all(bool(torch.isfinite(features).all()) for features in together):
+            raise CaptureError(
+                f"The output of layer {_first_not_finite(net, images, traced)!r} is NaN or infinite; check the weights "
+                "and the input normalisation of this network"
+            )
+        if len(images) < 2 or _equal(together, _pooled(net, [images[:1], images[1:]], layers, traced)):
+            return Repeatability()
+        # Seldom come to: only now all layers are looked at.
+        again = _outputs(net, [images], traced)
+        if random := _first_difference(again, _outputs(net, [images], traced)):
+            return Repeatability(random=random)
+        return Repeatability(in_batch=_first_difference(again, _outputs(net, [images[:1], images[1:]], traced)))
+
+
+def _pooled(
+    net: nn.Module, batches: Sequence[torch.Tensor], layers: Sequence[str], traced: Trace
+) -> list[torch.Tensor]:
+    parts = []
+    with capture(net, list(layers), reduce="mean", traced=traced) as activations:
+        for batch in batches:
+            net(batch.clone())
+            parts.append([activations[layer] for layer in layers])
+    return [torch.cat(features) for features in zip(*parts, strict=True)]
+
+
+def _equal(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
+    return not any(map(_differ, one, other))
+
+
+def _differ(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape:
+        return True
+    one, other = one.flatten(1).double(), other.flatten(1).double()
+    return bool(((one - other).norm(dim=1) > _SAME * one.norm(dim=1)).any())
+
+
+def _outputs(net: nn.Module, batches: Sequence[torch.Tensor], traced: Trace) -> dict[str, torch.Tensor]:
+    """Return the outputs of all calls that give a row for each image, in the order in which they finish."""
+    parts: dict[str, list[torch.Tensor]] = {}
+
+    def keep(layer: str, output: Any) -> None:
+        call = traced.find(layer)
+        tensor = None if call is None else tensor_at(output, call.way)
+        if call is not None and tensor is not None and tensor.ndim and tensor.is_floating_point():
+            parts.setdefault(layer, []).append(call.layout.images_first(tensor).clone())
+
+    for batch in batches:
+        _watch(net, batch, keep)
+    n_samples = sum(map(len, batches))
+    joined = {layer: torch.cat(tensors) for layer, tensors in parts.items() if len(tensors) == len(batches)}
+    return {layer: tensor for layer, tensor in joined.items() if len(tensor) == n_samples}
+
+
+def _watch(net: nn.Module, batch: torch.Tensor, keep: Callable[[str, Any], None]) -> None:
+    calls: Counter[str] = Counter()
+    handles = []
+
+    def finished(path: str, output: Any) -> None:
+        calls[path] += 1
+        keep(numbered(path, calls[path]), output)
+
+    try:
+        for path, module in net.named_modules():
+            hook = lambda _module, _args, output, path=path: finished(path, output)  # noqa: E731
+            handles.append(module.register_forward_hook(hook, prepend=True))
+        with watching(net):
+            net(batch.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _first_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> str:
+    return next((layer for layer in one if layer in other and _differ(one[layer], other[layer])), "")
+
+
+def _first_not_finite(net: nn.Module, images: torch.Tensor, traced: Trace) -> str:
+    outputs = _outputs(net, [images], traced)
+    return next((layer for layer, tensor in outputs.items() if not bool(torch.isfinite(tensor).all())), "")
