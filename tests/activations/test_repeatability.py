@@ -29,6 +29,7 @@ class Net(nn.Module):
         self.c1, self.c2, self.c3 = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 12, 3, 2, 1), nn.Conv2d(12, 16, 3, 2, 1)
         self.norm = nn.BatchNorm2d(12, track_running_stats=how != "batch statistics")
         self.noisy = Dropout(how == "dropout")
+        self.neck = nn.BatchNorm1d(16, track_running_stats=False) if how == "neck" else nn.Identity()
         self.head = nn.Linear(16, 5)
 
     def forward(self, x):
@@ -37,7 +38,7 @@ class Net(nn.Module):
             x = x - x.mean(dim=0)
         if self.how == "nan":
             x = x / 0 * 0
-        return self.head(torch.relu(self.c3(x)).mean(dim=(2, 3)))
+        return self.head(self.neck(torch.relu(self.c3(x)).mean(dim=(2, 3))))
 
 
 class Dropout(nn.Module):
@@ -56,12 +57,18 @@ def drawn(how=""):
 
 def looked_at(net, n=4):
     images = torch.randn(n, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    return repeatability(net, images, ["c2", "c3"], trace(net, images))
+    return repeatability(net, images, ["c2", "c3", "neck"], trace(net, images))
 
 
 @pytest.mark.parametrize(
     ("how", "random", "in_batch"),
-    [("", "", ""), ("dropout", "noisy", ""), ("batch statistics", "", "norm"), ("batch mean", "", "c3")],
+    [
+        ("", "", ""),
+        ("dropout", "noisy", ""),
+        ("batch statistics", "", "norm"),
+        ("batch mean", "", "c3"),
+        ("neck", "", "neck"),  # which takes no lone image
+    ],
 )
 def test_the_first_layer_is_named(how, random, in_batch):
     found = looked_at(drawn(how))
@@ -76,7 +83,7 @@ def test_a_network_that_is_sound_is_run_on_eight_images():
     traced = trace(net, images)
     net.register_forward_hook(lambda _net, args, _output: sizes.append(len(args[0])))
     assert str(repeatability(net, images, ["stem", "blocks.5"], traced)) == ""
-    assert sizes == [4, 1, 3]  # of the thousand that a probe has: 0.8 %
+    assert sizes == [4, 2, 2]  # of the thousand that a probe has: 0.8 %
 
 
 def test_a_lone_image_tells_nothing():
@@ -105,7 +112,7 @@ def target(tmp_path):
 
 def features(how, target, folder, batch_size=4):
     build = lambda: (drawn(how), Transform(16, (0.5,) * 3, (0.5,) * 3))  # noqa: E731
-    found = layer_features(build, how, "auto", target, store=Store(folder), device=CPU, batch_size=batch_size)
+    found = layer_features(build, how, ["c3"], target, store=Store(folder), device=CPU, batch_size=batch_size)
     return np.asarray(found.arrays["c3"])
 
 

@@ -66,6 +66,7 @@ def repeatability(net: nn.Module, images: torch.Tensor, layers: Sequence[str], t
         When an output is NaN or infinite, with the first layer where it is.
     """
     images = images[:LOOKED_AT]
+    halves = list(images.split(max(1, len(images) // 2)))
     with seeded(0, images.device):
         together = _pooled(net, [images], layers, traced)
         if not all(bool(torch.isfinite(features).all()) for features in together):
@@ -73,13 +74,13 @@ def repeatability(net: nn.Module, images: torch.Tensor, layers: Sequence[str], t
                 f"The output of layer {_first_not_finite(net, images, traced)!r} is NaN or infinite; check the weights "
                 "and the input normalisation of this network"
             )
-        if len(images) < 2 or _equal(together, _pooled(net, [images[:1], images[1:]], layers, traced)):
+        if len(images) < 2 or _equal(together, _pooled(net, halves, layers, traced)):
             return Repeatability()
         # Seldom come to: only now all layers are looked at.
         again = _outputs(net, [images], traced)
         if random := _first_difference(again, _outputs(net, [images], traced)):
             return Repeatability(random=random)
-        return Repeatability(in_batch=_first_difference(again, _outputs(net, [images[:1], images[1:]], traced)))
+        return Repeatability(in_batch=_first_difference(again, _outputs(net, halves, traced)))
 
 
 def _pooled(

@@ -162,7 +162,7 @@ class _Seen:
 def trace(net: nn.Module, *args: Any, **kwargs: Any) -> Trace:
     """Run `net` on one sample and return every module call in the order in which the calls *finish*.
 
-    It runs on two as well, for what changes with their number.
+    It runs on two as well, for what changes with their number; one that takes no lone sample on two and on three.
 
     Parameters
     ----------
@@ -171,33 +171,20 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> Trace:
     *args, **kwargs
         What the network is called with; the first argument is a tensor (n_samples, ...), of which one sample is used.
     """
-    entered: dict[int, int] = {}
-    seen: list[_Seen] = []
-    without_tensor: dict[str, str] = {}
-    counter = FlopCounter()
-
-    def enter(_path: str, module: nn.Module) -> None:
-        for parameter in module.parameters(recurse=False):
-            entered[id(parameter)] = parameter.numel()
-
-    def leave(layer: str, module: nn.Module, output: Any) -> None:
-        way, tensor, equals = _deepest(output, flow)
-        if tensor is None:
-            without_tensor[layer] = type(output).__name__
-        else:
-            # The node is read now: a later in-place operation gives the tensor another one.
-            node, axes, params = flow.node(tensor), flow.axes(tensor), sum(entered.values())
-            shape = tuple(tensor.shape)
-            seen.append(_Seen(layer, module, way, equals, shape, node, axes, params, counter.total))
-
     with watching(net), seeded(0, args[0].device):
         # What some networks keep between evaluations was computed unseen; this makes them let go.
         net.train()
         net.eval()
         sample = args[0][:1].clone()
-        flow = Dataflow(net, sample)
-        with _hooked(net, enter, leave), counter, flow:
-            output = net(sample, *args[1:], **kwargs)
+        try:
+            seen, flow, output, without_tensor = _watched(net, sample, args[1:], kwargs)
+        except Exception as alone:
+            # Some networks (batch statistics of vectors, say) take no lone image.
+            sample = sample.repeat(2, *[1] * (sample.ndim - 1))
+            try:
+                seen, flow, output, without_tensor = _watched(net, sample, args[1:], kwargs)
+            except Exception:
+                raise alone from None
         samples_axes, shapes = _samples_axes(net, seen, (sample, *args[1:]), kwargs)
     ends, detached_after = _ends(flow, output, seen)
     cuts, behind = flow.bottlenecks(ends), flow.behind(ends)
@@ -227,6 +214,37 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> Trace:
             )
         )
     return Trace(calls, flow, ends, detached_after=detached_after, without_tensor=without_tensor)
+
+
+def _watched(
+    net: nn.Module, sample: torch.Tensor, others: Sequence[Any], kwargs: Any
+) -> tuple[list[_Seen], Dataflow, Any, dict[str, str]]:
+    """Run `net` and return its calls, the graph of data, its output, and the layers that return no tensor."""
+    entered: dict[int, int] = {}
+    seen: list[_Seen] = []
+    without_tensor: dict[str, str] = {}
+    counter = FlopCounter()
+
+    def enter(_path: str, module: nn.Module) -> None:
+        for parameter in module.parameters(recurse=False):
+            entered[id(parameter)] = parameter.numel()
+
+    def leave(layer: str, module: nn.Module, output: Any) -> None:
+        way, tensor, equals = _deepest(output, flow)
+        if tensor is None:
+            without_tensor[layer] = type(output).__name__
+        else:
+            # The node is read now: a later in-place operation gives the tensor another one.
+            node, axes, params = flow.node(tensor), flow.axes(tensor), sum(entered.values())
+            shape, flops = tuple(tensor.shape), counter.total / len(sample)
+            flops = int(flops) if flops.is_integer() else flops
+            seen.append(_Seen(layer, module, way, equals, shape, node, axes, params, flops))
+
+    sample = sample.clone()  # which the network may change in place
+    flow = Dataflow(net, sample)
+    with _hooked(net, enter, leave), counter, flow:
+        output = net(sample, *others, **kwargs)
+    return seen, flow, output, without_tensor
 
 
 @contextmanager
@@ -273,22 +291,19 @@ def _samples_axes(
     """Return for each layer the axis that grows with the number of images, and its shape for the smaller batch."""
     ways = {each.layer: each.way for each in seen}
     first = {each.layer: each.shape for each in seen}
+    few = len(args[0])
     try:
-        second = _shapes(net, ways, 2, args, kwargs)
+        second = _shapes(net, ways, few + 1, args, kwargs)
         if any(len(shape) != len(first[layer]) for layer, shape in second.items()):
             # A lone image loses an axis in some networks.
-            first, second, sizes = second, _shapes(net, ways, 3, args, kwargs), (2, 3)
-        else:
-            sizes = (1, 2)
+            few += 1
+            first, second = second, _shapes(net, ways, few + 1, args, kwargs)
     except Exception:  # it takes no other number of images, so that no axis can be told in this way
         return {}, {}
     axes = {}
     for layer, shape in second.items():
-        growing = [
-            place
-            for place, (few, many) in enumerate(zip(first.get(layer, ()), shape, strict=False))
-            if (few, many) == sizes
-        ]
+        lengths = enumerate(zip(first.get(layer, ()), shape, strict=False))
+        growing = [place for place, pair in lengths if pair == (few, few + 1)]
         if len(growing) == 1:
             axes[layer] = growing[0]
     return axes, first
@@ -303,7 +318,7 @@ def _shapes(
         if layer in ways and (tensor := tensor_at(output, ways[layer])) is not None:
             shapes[layer] = tuple(tensor.shape)
 
-    sample = args[0]
+    sample = args[0][:1]
     with _hooked(net, lambda _path, _module: None, leave):
         net(sample.repeat(n_samples, *[1] * (sample.ndim - 1)), *args[1:], **kwargs)
     return shapes
