@@ -1,25 +1,23 @@
 """Forward hooks that turn a forward pass into named activations, reduced and released as they come."""
 
-import difflib
-import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
+from transferscope.activations.calls import Trace
 from transferscope.activations.layout import Layout, usual
 from transferscope.activations.outputs import named, tensor_at, tensors_in
 from transferscope.activations.reductions import LayoutReduction, Reduction, reducer
+from transferscope.activations.selecting import Layers, check_fired, listed, path_of, select_layers
 from transferscope.activations.stages import Stage, is_compiled, natural_stages, unwrapped
-from transferscope.activations.tracing import Trace, numbered, trace, watching
+from transferscope.activations.tracing import numbered, trace, watching
 from transferscope.arrays import backend
-from transferscope.errors import CaptureError, InputError, TransferscopeWarning
-
-Layers = str | Sequence[str]
+from transferscope.errors import CaptureError, TransferscopeWarning
 
 
 class Activations(Mapping[str, torch.Tensor]):
@@ -33,7 +31,7 @@ class Activations(Mapping[str, torch.Tensor]):
     def __getitem__(self, layer: str) -> torch.Tensor:
         """Return the activation of `layer`."""
         if layer not in self._tensors:
-            raise CaptureError(f"No activation of layer {layer!r}; captured: {_listed(self._tensors)}")
+            raise CaptureError(f"No activation of layer {layer!r}; captured: {listed(self._tensors)}")
         return self._tensors[layer]
 
     def __iter__(self) -> Iterator[str]:
@@ -151,8 +149,8 @@ def collect(
             net(batch.to(device))
             if parts and list(parts) != list(activations):
                 raise CaptureError(
-                    f"Expected the same layers to fire on every batch, but got {_listed(activations)} after "
-                    f"{_listed(parts)}; name layers that always fire"
+                    f"Expected the same layers to fire on every batch, but got {listed(activations)} after "
+                    f"{listed(parts)}; name layers that always fire"
                 )
             for layer, tensor in activations.items():
                 check_finite(tensor, layer)
@@ -199,38 +197,23 @@ def resolve_stages(
     if layers == "auto":
         return tuple(natural_stages(net, calls))
     requested = select_layers(net, layers)
-    selected = [call for call in calls if call.layer in requested or _path(call.layer) in requested]
-    _check_fired(net, requested, {name for call in selected for name in (call.layer, _path(call.layer))}, calls)
+    selected = [call for call in calls if call.layer in requested or path_of(call.layer) in requested]
+    check_fired(net, requested, {name for call in selected for name in (call.layer, path_of(call.layer))}, calls)
     inner = [call.layer for call in selected if not call.is_cut]
     if cuts_only and inner and any(call.is_cut for call in calls):
         selected = [call for call in selected if call.is_cut]
         if not selected:
             raise CaptureError(
-                f"No network can be cut after {_listed(inner)}: other paths lead around; name whole blocks, which "
+                f"No network can be cut after {listed(inner)}: other paths lead around; name whole blocks, which "
                 "`transferscope layers` lists"
             )
         warnings.warn(
             f"{len(inner)} layers are left out, since other paths lead around them and no network can be cut there: "
-            f"{_listed(inner)}",
+            f"{listed(inner)}",
             TransferscopeWarning,
             stacklevel=2,
         )
     return tuple(Stage(call.layer, call.shape, call.params, call.flops) for call in selected)
-
-
-def _check_fired(net: nn.Module, requested: Iterable[str], fired: Iterable[str], traced: Trace | None = None) -> None:
-    silent = [name for name in requested if name not in fired]
-    if silent and traced is not None and silent[0] in traced.without_tensor:
-        raise CaptureError(
-            f"Expected layer {silent[0]!r} to return a tensor, or something that holds one, but got "
-            f"{traced.without_tensor[silent[0]]}; choose another layer"
-        )
-    if silent:
-        others = [path for path, _ in net.named_modules() if path not in silent]
-        raise CaptureError(
-            f"Layer {silent[0]!r} exists but never fired during the forward pass"
-            f"{_suggestion(silent[0], others)}; ask for a layer that the network runs through"
-        )
 
 
 class _Recorder:
@@ -262,7 +245,7 @@ class _Recorder:
         self._watch()
 
     def _watch(self) -> None:
-        paths = {_path(name) for name in self._wanted}
+        paths = {path_of(name) for name in self._wanted}
         for path, module in self._net.named_modules():
             if path in paths:
                 hook = self._hook(path)
@@ -288,7 +271,7 @@ class _Recorder:
 
     def _record(self, name: str, output: Any, first: torch.Tensor) -> None:
         # A module that is called more often than when it was looked at works as in its first call.
-        call = None if self._traced is None else self._traced.find(name) or self._traced.find(_path(name))
+        call = None if self._traced is None else self._traced.find(name) or self._traced.find(path_of(name))
         tensor = first if call is None else tensor_at(output, call.way)
         if tensor is None:
             raise CaptureError(
@@ -362,51 +345,8 @@ class _Recorder:
     def check_fired(self) -> None:
         if not self._fired and not self._wanted:
             raise CaptureError("No forward pass ran inside `capture`; call the network inside the `with` block")
-        _check_fired(self._net, self._wanted, self._fired)
+        check_fired(self._net, self._wanted, self._fired)
 
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
-
-
-def select_layers(net: nn.Module, layers: Layers) -> list[str]:
-    """Resolve names and globs to layer names of `net`, each once, in the order in which they are asked for."""
-    patterns = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, Sequence) else []
-    if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
-        raise InputError(
-            f"Expected `layers` to be 'auto', a layer name or a sequence of names and globs, but got {layers!r}"
-        )
-    paths = [path for path, _ in net.named_modules() if path]
-    selected: list[str] = []
-    for pattern in patterns:
-        if "*" in pattern:
-            regex = _glob(pattern)
-            matches = [path for path in paths if regex.fullmatch(path)]
-        else:
-            matches = [pattern] if _path(pattern) in paths else []
-        if not matches:
-            raise CaptureError(
-                f"No layer of {type(net).__name__} matches {pattern!r}{_suggestion(pattern, paths)}; "
-                "`transferscope layers` lists them all"
-            )
-        selected += matches
-    return list(dict.fromkeys(selected))
-
-
-def _glob(pattern: str) -> re.Pattern[str]:
-    parts = re.split(r"(\*\*|\*)", pattern)
-    return re.compile("".join({"**": ".*", "*": "[^.]*"}.get(part, re.escape(part)) for part in parts))
-
-
-def _path(layer: str) -> str:
-    return re.sub(r":\d+$", "", layer)
-
-
-def _suggestion(name: str, candidates: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.4)
-    return f" (near names: {', '.join(near)})" if near else ""
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:8]) + (f" … ({len(names)} in all)" if len(names) > 8 else "") or "nothing"

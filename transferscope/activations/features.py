@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from transferscope.activations.capture import Layers, collect, resolve_stages
+from transferscope.activations.calls import Trace
+from transferscope.activations.capture import collect, resolve_stages
 from transferscope.activations.outputs import tensor_at
 from transferscope.activations.repeatability import LOOKED_AT, repeatability
+from transferscope.activations.selecting import Layers
 from transferscope.activations.stages import Stage, classifiers
-from transferscope.activations.tracing import Trace, trace
+from transferscope.activations.tracing import trace
 from transferscope.arrays import backend
 from transferscope.data.batches import batches
 from transferscope.data.images import Transform

@@ -123,7 +123,7 @@ def _by_module(module: nn.Module, samples: int, others: Sequence[int]) -> Layout
         return Layout(samples, others[-1])
     if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) == 1:
         return Layout(samples, others[-1])
-    if hasattr(module, "kernel_size") or isinstance(module, nn.modules.batchnorm._NormBase):
+    if hasattr(module, "kernel_size") or hasattr(module, "num_features"):
         return Layout(samples, others[0])
     return Layout(samples, others[-1] if len(others) == 2 else others[0], assumed=True)
 

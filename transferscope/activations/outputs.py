@@ -46,7 +46,7 @@ def with_tensor_at(output: Any, way: Way, tensor: torch.Tensor) -> Any:
 
 
 def named(way: Way) -> str:
-    """Name a way in a message: `hidden_states.0`."""
+    """Name a way in a message: "hidden_states.0"."""
     return ".".join(map(str, way))
 
 

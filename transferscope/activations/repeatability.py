@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from transferscope.activations.calls import Trace
 from transferscope.activations.capture import capture
 from transferscope.activations.outputs import tensor_at
-from transferscope.activations.tracing import Trace, numbered, watching
+from transferscope.activations.tracing import numbered, watching
 from transferscope.errors import CaptureError
 from transferscope.runtime.seeding import seeded
 

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from transferscope.activations.calls import Call, Trace
 from transferscope.activations.dataflow import Node
-from transferscope.activations.tracing import Call, Trace
 from transferscope.errors import CaptureError, TransferscopeWarning
 
 _PLAIN_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from transferscope.activations.capture import Layers
 from transferscope.activations.features import LayerFeatures, layer_features
+from transferscope.activations.selecting import Layers
 from transferscope.arrays import backend
 from transferscope.data.images import Transform
 from transferscope.data.target import Target, load_target

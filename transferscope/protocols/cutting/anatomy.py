@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transferscope.activations.calls import Call, Trace
 from transferscope.activations.outputs import Way
-from transferscope.activations.tracing import Call, Trace, evaluating, trace
+from transferscope.activations.tracing import evaluating, trace
 from transferscope.errors import CaptureError, SourceError, near
 
 
@@ -155,7 +156,7 @@ def _find(net: nn.Module, layer: str, calls: Trace, detached: bool) -> Call:
 
 
 def _runs(net: nn.Module, sample: Tensor) -> dict[nn.Module, list[_Run]]:
-    """Run `net` on one sample as `stages.trace` does and return the calls of every module, by when they ended."""
+    """Run `net` on one sample as `tracing.trace` does and return the calls of every module, by when they ended."""
     runs: dict[nn.Module, list[_Run]] = {}
     opened: list[tuple[nn.Module, int]] = []
     clock = count()

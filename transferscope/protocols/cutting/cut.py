@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from transferscope.activations.capture import Layers, resolve_stages
+from transferscope.activations.capture import resolve_stages
 from transferscope.activations.outputs import Way
 from transferscope.activations.reductions import mean_over_positions
+from transferscope.activations.selecting import Layers
 from transferscope.activations.stages import classifiers
 from transferscope.activations.tracing import evaluating, trace
 from transferscope.errors import InputError, SourceError, check_whole, is_whole

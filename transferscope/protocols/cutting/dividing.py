@@ -12,9 +12,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from transferscope.activations.calls import Call
 from transferscope.activations.layout import Layout
 from transferscope.activations.outputs import Way, tensor_at, tensor_for, with_tensor_at
-from transferscope.activations.tracing import Call, evaluating
+from transferscope.activations.tracing import evaluating
 from transferscope.errors import SourceError
 from transferscope.protocols.cutting.anatomy import Anatomy, copied, dissect, tensors_of
 from transferscope.runtime.trees import flattened, rebuilt
@@ -168,7 +169,7 @@ def divide(net: nn.Module, layer: str, sample: Tensor) -> tuple[Prefix, Suffix]:
     net : torch.nn.Module
         Any network that is called with one tensor.
     layer : str
-        A `named_modules()` path, `path:2` for the module's second call; one of the cuts of `stages.trace`.
+        A `named_modules()` path, `path:2` for the module's second call; one of the cuts of `tracing.trace`.
     sample : torch.Tensor
         An input of the network, (n_samples, ...), on its device; its first sample is run.
 

@@ -12,13 +12,15 @@ import xarray as xr
 from torch import nn
 
 from transferscope import similarity
-from transferscope.activations.capture import Activations, Layers, capture, check_finite, resolve_stages
+from transferscope.activations.calls import Call, Trace
+from transferscope.activations.capture import Activations, capture, check_finite, resolve_stages
 from transferscope.activations.grams import GramReducer
 from transferscope.activations.kept import KeptFeatures
 from transferscope.activations.reductions import CommonPositions, Reduction, map_side
 from transferscope.activations.repeatability import LOOKED_AT, repeatability
+from transferscope.activations.selecting import Layers
 from transferscope.activations.stages import unwrapped
-from transferscope.activations.tracing import Call, Trace, trace
+from transferscope.activations.tracing import trace
 from transferscope.arrays import backend
 from transferscope.data.batches import FEWEST, Pair, image_pairs
 from transferscope.data.images import Transform

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from transferscope import similarity
-from transferscope.activations.capture import Layers
 from transferscope.activations.reductions import Reduction
+from transferscope.activations.selecting import Layers
 from transferscope.arrays import backend
 from transferscope.data.batches import FEWEST
 from transferscope.data.images import Transform

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
-from transferscope.activations.capture import Layers
 from transferscope.activations.reductions import Reduction
+from transferscope.activations.selecting import Layers
 from transferscope.arrays import backend
 from transferscope.data.images import Transform
 from transferscope.errors import InputError, near

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from transferscope.activations.capture import Layers, capture
+from transferscope.activations.capture import capture
 from transferscope.activations.reductions import Reduction
+from transferscope.activations.selecting import Layers
 from transferscope.arrays import backend
 from transferscope.data.images import Transform
 from transferscope.errors import SourceError, TransferscopeError, is_interrupt

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from transferscope.activations.capture import Layers
 from transferscope.activations.features import LayerFeatures
+from transferscope.activations.selecting import Layers
 from transferscope.data.images import Transform
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.networks import checkpoints, loading
