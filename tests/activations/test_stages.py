@@ -159,6 +159,27 @@ class TestClassifiers:
         stages = stages_of(net, 64)
         assert stages[-1].shape == net(torch.zeros(1, 3, 64, 64)).shape[1:]
 
+    def test_a_projection_inside_a_pooling_that_has_weights_is_one(self):
+        class Pool(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.places, self.project = nn.Parameter(torch.randn(8, 8)), nn.Linear(4, 5)
+
+            def forward(self, x):
+                return self.project((x + self.places).mean(dim=(2, 3)))[:, :]
+
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.stem, self.pool = nn.Conv2d(3, 4, 1), Pool()
+
+            def forward(self, x):
+                return self.pool(self.stem(x))
+
+        traced = trace(Net(), torch.zeros(1, 3, 8, 8))
+        assert [call.layer for call in classifiers(traced)] == ["pool.project"]
+        assert [stage.layer for stage in natural_stages(traced.output.module, traced)] == ["stem"]
+
     @pytest.mark.parametrize(
         ("name", "heads"),
         [

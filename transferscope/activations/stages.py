@@ -1,6 +1,7 @@
 """The natural places to cut a network: what a practitioner would call its stem, its blocks and its pooled output."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +111,8 @@ def classifiers(traced: Trace) -> tuple[Call, ...]:
     """
     # Not the network itself, which may own weights (position embeddings, say) and finishes last; nor a head beside the
     # one whose output stands for the network.
-    weighted = [call for call in traced if call.layer and call.leads_to_output and _has_weight(call.module)]
+    owners = [call for call in traced if call.layer and call.leads_to_output and _has_weight(call.module)]
+    weighted = [call for call in owners if not _works_before(call, owners, traced)]
     last: list[Call] = []
     followed: set[Node | None] = set()
     for call in reversed(weighted):
@@ -121,6 +123,13 @@ def classifiers(traced: Trace) -> tuple[Call, ...]:
         return ()
     widths = {_classes(call.module, traced.output.module) for call in last}
     return tuple(last) if len(widths) == 1 and None not in widths else ()
+
+
+def _works_before(call: Call, owners: Sequence[Call], traced: Trace) -> bool:
+    """Whether the weights of its own of a call (position embeddings, say) work before those of a module within it."""
+    inner = [other for other in owners if _inside(other.layer, call.layer)]
+    own = {id(parameter) for parameter in call.module.parameters(recurse=False)}
+    return bool(inner) and own <= traced.parameters_behind(inner[-1].node)
 
 
 def _classes(module: nn.Module, net: nn.Module) -> int | None:
