@@ -13,17 +13,18 @@ import argparse
 import csv
 import hashlib
 import json
+import multiprocessing
 import os
 import platform
 import re
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import version
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,7 @@ from reading.pictures import write_folder
 from reading.verbs import FAILED, OK, VERDICTS, worst
 
 LIMIT = 180
-"""Seconds on a processor; by the clock a busy machine takes longer, and WAIT is the end."""
-WAIT = 1800
+"""Seconds on a processor, of one architecture."""
 RESULTS = Path(__file__).parents[1] / "results"
 RECORDS = Path(__file__).with_name(".architectures.jsonl")
 KNOWN = ("architecture", "family", "parameters", "image size", "stages")
@@ -70,47 +70,53 @@ def recorded(digest: str) -> dict[str, Record]:
     return {record["architecture"]: record for record in records if record["code"] == digest}
 
 
-def run(architecture: Architecture, folder: Path) -> Record:
-    """Examine one architecture in a process of its own."""
-    began = time.perf_counter()
-    words = [sys.executable, str(Path(__file__).parents[1] / "architectures.py"), architecture.model]
-    try:
-        done = subprocess.run(
-            [*words, "--in", str(folder)],
-            env=os.environ
-            | {"TRANSFERSCOPE_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=WAIT,
-            check=False,
-        )
-        found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
-        why = f"not finished after {LIMIT} s" if done.returncode < 0 else " ".join(done.stderr.split()[-40:])
-    except subprocess.TimeoutExpired:
-        found, why = None, f"not finished after {WAIT} s"
-    if found is None:
-        lost = dict.fromkeys(COLUMNS, (FAILED, why))
-        found = {"stages": 0, "parameters": 0, "results": lost, "seconds": round(time.perf_counter() - began, 1)}
-    known = {"architecture": architecture.model, "family": architecture.family, "image size": architecture.size}
-    return known | found
-
-
 def all_records(chosen: list[Architecture], jobs: int, again: bool) -> Iterator[Record]:
     """Yield the record of each architecture, running those that are missing."""
     digest = code_digest()
     there = {} if again else recorded(digest)
     yield from (there[each.model] for each in chosen if each.model in there)
     missing = [each for each in chosen if each.model not in there]
-    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(jobs) as pool:
+    with tempfile.TemporaryDirectory() as name:
+        os.environ |= {"TRANSFERSCOPE_HOME": f"{name}/home", "HF_HUB_OFFLINE": "1"}
         write_folder(Path(name) / "target")
-        for future in as_completed([pool.submit(run, each, Path(name)) for each in missing]):
-            record = future.result() | {"code": digest}
+        for found in run(missing, Path(name), jobs):
+            record = found | {"code": digest}
             with RECORDS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
             print(
                 f"{record['architecture']}: {overall(record)}, {record['seconds']:.0f} s", file=sys.stderr, flush=True
             )
             yield record
+
+
+def run(missing: list[Architecture], folder: Path, jobs: int) -> Iterator[Record]:
+    """Examine each in a process of its own, so many side by side: forked, since imports take as long as all else."""
+    forking, waiting = multiprocessing.get_context("fork"), list(missing)
+    running: dict[Any, tuple[Architecture, Any, float]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                each = waiting.pop(0)
+                process = forking.Process(target=examine, args=(each, folder, LIMIT), daemon=False)
+                process.start()
+                running[process.sentinel] = each, process, time.perf_counter()
+            for sentinel in wait(list(running)):
+                each, process, began = running.pop(sentinel)
+                process.join()
+                yield _result(each, folder, process.exitcode, time.perf_counter() - began)
+    finally:
+        for _, process, _ in running.values():
+            process.terminate()
+
+
+def _result(architecture: Architecture, folder: Path, code: int, seconds: float) -> Record:
+    known = {"architecture": architecture.model, "family": architecture.family, "image size": architecture.size}
+    path = folder / f"{architecture.model}.json"
+    if code == 0 and path.exists():
+        return known | json.loads(path.read_text(encoding="utf-8"))
+    why = f"not finished after {LIMIT} s" if -code in (signal.SIGXCPU, signal.SIGKILL) else f"it ended with code {code}"
+    lost = dict.fromkeys(COLUMNS, (FAILED, why))
+    return known | {"stages": 0, "parameters": 0, "results": lost, "seconds": round(seconds, 1)}
 
 
 def overall(record: Record) -> str:
@@ -182,12 +188,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes side by side")
     parser.add_argument("--again", action="store_true", help="run also what is there already")
     parser.add_argument("--format", choices=["table", "json"], default="table", help="what is printed")
-    parser.add_argument("--in", dest="folder", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     chosen = [each for each in ARCHITECTURES if not asked.names or each.model in asked.names]
-    if asked.folder:
-        examine(chosen[0], asked.folder / "target", LIMIT)
-        return
     records = sorted(all_records(chosen, asked.jobs, asked.again), key=lambda each: each["architecture"])
     if not asked.names:
         write_table(records)

@@ -1,6 +1,6 @@
 """One architecture of each family of timm: the smallest member, at the smallest size that it takes.
 
-Large ones are made shallower, which changes nothing about the layout of their feature maps and tokens.
+Large ones are made shallower or narrower, which changes nothing about the layout of their feature maps and tokens.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ ARCHITECTURES = (
     _of("CLIP ResNet, attention pool", "resnet50_clip", sized=True),
     _of("DenseNet", "densenet121"),
     _of("RDNet", "rdnet_tiny"),
-    _of("VGG", "vgg11"),
+    _of("VGG", "vgg11", mlp_ratio=0.1),
     _of("Inception v3", "inception_v3", 128),
     _of("Xception", "xception41p"),
     _of("DLA", "dla46x_c"),

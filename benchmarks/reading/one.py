@@ -2,7 +2,6 @@
 
 import json
 import resource
-import sys
 import tempfile
 import time
 import traceback
@@ -144,7 +143,7 @@ def _checked(check: Callable[[], str]) -> Result:
     try:
         wrong = check()
     except Exception as error:
-        return FAILED, _said(error)
+        return _raised(error)
     return (WRONG, wrong) if wrong else (OK, "")
 
 
@@ -153,10 +152,11 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(place.filename).name}:{place.lineno})"
 
 
-def main(architecture: Architecture, target: Path, limit: int) -> None:
-    """Print the record of one architecture; the process ends after `limit` seconds on a processor."""
+def main(architecture: Architecture, folder: Path, limit: int) -> None:
+    """Write the record of one architecture into `folder`; the process ends after `limit` seconds on a processor."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-    with tempfile.TemporaryDirectory() as folder:
-        sys.stdout.write(json.dumps(examine(architecture, target, Path(folder))) + "\n")
+    with tempfile.TemporaryDirectory() as own:
+        record = examine(architecture, folder / "target", Path(own))
+    (folder / f"{architecture.model}.json").write_text(json.dumps(record), encoding="utf-8")

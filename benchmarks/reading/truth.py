@@ -1,8 +1,9 @@
 """What timm itself says of a network, against what is captured of it: a misreading that raises nothing shows here.
 
-Each check returns an empty string, or what is wrong. The truths are timm's `forward_intermediates` (layout and values
-of feature maps and tokens), `get_classifier` (what reads the last features), `has_class_token`, the autograd
-engine (which parameters a cut depends on), and the network itself run on one image at a time.
+Each check returns an empty string, or what is wrong; a refusal is raised as ever. The truths are timm's
+`forward_intermediates` (layout and values of feature maps and tokens), `get_classifier` (what reads the last features)
+and `has_class_token`, the autograd engine (which parameters a cut depends on), and the network itself run on one image
+at a time.
 """
 
 import copy
@@ -76,10 +77,7 @@ class Truths:
                 "flatten": maps.flatten(1),
             }
             for reduction, right in wanted.items():
-                try:
-                    got = self._captured(self.images, reduction, [layer])[layer]
-                except CaptureError as error:
-                    return f"{layer} {reduction}: {error}"
+                got = self._captured(self.images, reduction, [layer])[layer]
                 if reduction == "flatten":  # in any order: it is compared by its values
                     got, right = got.sort(1).values, right.sort(1).values
                 if got.shape != right.shape or not _close(got, right):
@@ -94,10 +92,7 @@ class Truths:
         for layer, (maps, prefix) in self.maps.items():
             if self.raw[layer].ndim != 3:
                 continue
-            try:
-                rows = self._captured(self.images, "positions", [layer])[layer]
-            except CaptureError as error:
-                return f"{layer} positions: {error}"
+            rows = self._captured(self.images, "positions", [layer])[layer]
             right = maps.permute(0, 2, 3, 1).flatten(0, 2)
             if rows.shape != right.shape or not _close(rows, right):
                 return f"{layer} positions: {len(rows) // SEVERAL} an image, {len(right) // SEVERAL} patches in timm"
@@ -119,8 +114,8 @@ class Truths:
     def classifier_input(self) -> str:
         """Tell whether the last stage's features are what timm's classifier reads, or one of several."""
         heads = self.net.get_classifier()
-        weights: list[nn.Module] = []
-        for head in heads if isinstance(heads, (tuple, list)) else [heads]:
+        weights = list(heads) if isinstance(heads, (tuple, list)) else [heads]
+        for head in tuple(weights):  # some begin with a norm
             weights += [module for module in head.modules() if isinstance(module, (nn.Linear, nn.Conv2d))][-1:]
         inputs: list[Tensor] = []
         handles = [module.register_forward_pre_hook(lambda _m, args: inputs.append(args[0])) for module in weights]
@@ -133,7 +128,7 @@ class Truths:
         last = self.stages[-1]
         got = self._captured(self.images, "mean", [last])[last]
         rights = [each.flatten(2).mean(2) if each.ndim > 2 else each for each in inputs]
-        rights += [sum(rights) / len(rights), torch.cat(rights, 1)] if len({each.shape for each in rights}) == 1 else []
+        rights += [sum(rights) / len(rights)] if len({each.shape for each in rights}) == 1 else []
         if any(right.shape == got.shape and _close(got, right) for right in rights):
             return ""
         return f"{last} {tuple(self.raw[last].shape[1:])}: not what the classifier reads"
