@@ -1,0 +1,1 @@
+"""Situations in which networks and images are easily misread: a module for each kind."""

@@ -1,0 +1,148 @@
+"""One architecture of each family of timm: the smallest member, at the smallest size that it takes.
+
+Large ones are made shallower or narrower, which changes nothing about the layout of their feature maps and tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is built, and how large its images are."""
+
+    family: str
+    model: str
+    """timm's name."""
+    size: int
+    """Of images, in pixels."""
+    kwargs: dict[str, Any]
+
+
+def _of(family: str, model: str, size: int = 64, *, sized: bool = False, **kwargs: Any) -> Architecture:
+    """Describe an architecture; `sized` ones are built for the size of their images."""
+    return Architecture(family, model, size, {"num_classes": 10, **({"img_size": size} if sized else {}), **kwargs})
+
+
+ARCHITECTURES = (
+    _of("ResNet", "resnet10t"),
+    _of("ResNet v2", "resnetv2_18"),
+    _of("ResNeXt", "resnext50_32x4d"),
+    _of("SE-ResNet", "legacy_seresnet18"),
+    _of("ECA-ResNeXt", "eca_resnext26ts"),
+    _of("SKNet", "skresnet18"),
+    _of("ResNeSt", "resnest14d"),
+    _of("Res2Net", "res2next50"),
+    _of("CLIP ResNet", "resnet50_clip_gap"),
+    _of("CLIP ResNet, attention pool", "resnet50_clip", sized=True),
+    _of("DenseNet", "densenet121"),
+    _of("RDNet", "rdnet_tiny"),
+    _of("VGG", "vgg11", mlp_ratio=0.1),
+    _of("Inception v3", "inception_v3", 128),
+    _of("Xception", "xception41p"),
+    _of("DLA", "dla46x_c"),
+    _of("DPN", "dpn48b"),
+    _of("RegNet", "regnetx_002"),
+    _of("GENet", "gernet_s"),
+    _of("RepVGG", "repvgg_a0"),
+    _of("MobileOne", "mobileone_s1"),
+    _of("VoVNet", "ese_vovnet19b_slim_dw"),
+    _of("HGNet", "hgnetv2_b0"),
+    _of("CSPNet", "cspresnext50"),
+    _of("Darknet", "darknet17"),
+    _of("SelecSLS", "selecsls42"),
+    _of("TResNet", "tresnet_m"),
+    _of("NFNet", "nf_regnet_b0"),
+    _of("HRNet", "hrnet_w18_small"),
+    _of("MobileNet v1", "mobilenetv1_100"),
+    _of("MobileNet v2", "mobilenetv2_035"),
+    _of("MobileNet v3", "mobilenetv3_small_050"),
+    _of("MobileNet v4", "mobilenetv4_conv_small_035"),
+    _of("MobileNet v4 hybrid", "mobilenetv4_hybrid_medium_075"),
+    _of("LCNet", "lcnet_035"),
+    _of("MnasNet", "mnasnet_small"),
+    _of("FBNet", "fbnetc_100"),
+    _of("HardCoRe-NAS", "hardcorenas_b"),
+    _of("MixNet", "mixnet_s"),
+    _of("EfficientNet", "efficientnet_b0"),
+    _of("EfficientNet v2", "efficientnetv2_rw_t"),
+    _of("GhostNet", "ghostnet_050"),
+    _of("RepGhost", "repghostnet_050"),
+    _of("ReXNet", "rexnet_100"),
+    _of("StarNet", "starnet_s050"),
+    _of("FasterNet", "fasternet_t0"),
+    _of("ConvMixer", "convmixer_768_32"),
+    _of("ConvNeXt", "convnext_zepto_rms"),
+    _of("ConvNeXt v2", "convnextv2_atto"),
+    _of("InceptionNeXt", "inception_next_atto"),
+    _of("MambaOut", "mambaout_femto"),
+    _of("LambdaNet", "lambda_resnet26t", sized=True),
+    _of("BoTNet", "botnet26t_256", sized=True),
+    _of("ViT", "vit_tiny_patch16_224", sized=True),
+    _of("ViT, register, no class token", "vit_wee_patch16_reg1_gap_256", sized=True),
+    _of("ViT, class token and registers", "vit_small_patch14_reg4_dinov2", 56, sized=True),
+    _of("DINOv3", "vit_tiny_patch16_dinov3_qkvb", sized=True),
+    _of("DeiT, distilled", "deit_tiny_distilled_patch16_224", sized=True),
+    _of("ViT, no class token", "vit_relpos_small_patch16_224", sized=True),
+    _of("SO150M ViT", "vit_so150m_patch16_reg4_gap_256", sized=True, depth=3),
+    _of("CLIP ViT, patches of 16", "vit_xsmall_patch16_clip_224", sized=True),
+    _of("CLIP ViT-B/32", "vit_base_patch32_clip_224", sized=True, depth=3),
+    _of("SigLIP ViT", "vit_base_patch32_siglip_256", sized=True, depth=3),
+    _of("SigLIP ViT, no attention pool", "vit_base_patch32_siglip_gap_256", sized=True, depth=3),
+    _of("CLIP ConvNeXt", "convnext_base", depths=[1, 1, 3, 1]),
+    _of("Perception Encoder", "vit_pe_core_tiny_patch16_384", sized=True),
+    _of("SAM ViT", "samvit_base_patch16_224", sized=True, depth=3),
+    _of("NaFlexViT", "naflexvit_base_patch16_gap", sized=True, depth=3),
+    _of("EVA-02", "eva02_tiny_patch14_224", 56, sized=True),
+    _of("BEiT", "beit_base_patch16_224", sized=True, depth=3),
+    _of("CaiT", "cait_xxs24_224", sized=True),
+    _of("XCiT", "xcit_nano_12_p16_224", sized=True),
+    _of("VOLO", "volo_d1_224", sized=True),
+    _of("TNT", "tnt_s_patch16_224", sized=True),
+    _of("ConViT", "convit_tiny", sized=True),
+    _of("CrossViT", "crossvit_tiny_240", 240, sized=True),
+    _of("PiT", "pit_ti_224", sized=True),
+    _of("PiT, distilled", "pit_ti_distilled_224", sized=True),
+    _of("LeViT", "levit_128s", sized=True),
+    _of("Twins", "twins_svt_small", sized=True),
+    _of("PVT v2", "pvt_v2_b0"),
+    _of("NesT", "nest_tiny", sized=True),
+    _of("Visformer", "visformer_tiny", sized=True),
+    _of("MViT v2", "mvitv2_tiny", sized=True),
+    _of("MViT v2, class token", "mvitv2_small_cls", sized=True),
+    _of("Hiera", "hiera_tiny_224", sized=True),
+    _of("Swin", "swin_tiny_patch4_window7_224", sized=True),
+    _of("Swin v2", "swinv2_tiny_window8_256", sized=True),
+    _of("Swin v2 CR", "swinv2_cr_tiny_224", sized=True),
+    _of("DaViT", "davit_tiny"),
+    _of("FocalNet", "focalnet_tiny_srf"),
+    _of("GCViT", "gcvit_xxtiny", sized=True),
+    _of("Hybrid ViT", "vit_tiny_r_s16_p8_224", sized=True),
+    _of("ViTamin", "vitamin_small_224", sized=True),
+    _of("CoaT", "coat_tiny", sized=True),
+    _of("CoaT-Lite", "coat_lite_tiny", sized=True),
+    _of("CoAtNet", "coatnet_pico_rw_224", sized=True),
+    _of("MaxViT", "maxvit_pico_rw_256", sized=True),
+    _of("MobileViT", "mobilevit_xxs"),
+    _of("MobileViT v2", "mobilevitv2_050"),
+    _of("EdgeNeXt", "edgenext_xx_small"),
+    _of("EfficientFormer", "efficientformer_l1", 224, sized=True),
+    _of("EfficientFormer v2", "efficientformerv2_s0", sized=True),
+    _of("FastViT", "fastvit_t8"),
+    _of("RepViT", "repvit_m0_9", sized=True),
+    _of("TinyViT", "tiny_vit_5m_224"),
+    _of("EfficientViT (MIT)", "efficientvit_b0"),
+    _of("EfficientViT (MSRA)", "efficientvit_m0", sized=True),
+    _of("EfficientViM", "efficientvim_m1"),
+    _of("iFormer", "iformer_t"),
+    _of("SHViT", "shvit_s1"),
+    _of("SwiftFormer", "swiftformer_xs", sized=True),
+    _of("Next-ViT", "nextvit_small"),
+    _of("PoolFormer", "poolformerv2_s12"),
+    _of("CAFormer", "caformer_s18"),
+    _of("Sequencer", "sequencer2d_s", sized=True),
+    _of("MLP-Mixer", "mixer_s16_224", sized=True),
+    _of("gMixer", "gmixer_12_224", sized=True),
+    _of("ResMLP", "resmlp_12_224", sized=True),
+    _of("gMLP", "gmlp_ti16_224", sized=True),
+)
