@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from transferscope.errors import SourceError
-from transferscope.networks.checkpoints import file_digest, load_checkpoint, read_checkpoint
+from transferscope.networks.checkpoint_files import file_digest, read_checkpoint
+from transferscope.networks.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.bounds
 
