@@ -44,7 +44,7 @@ def config_beside(path: Path) -> Path | None:
 def merged(file: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:
     """Return a file's tensors with its adapters added to the weights that they adapt, and what has to be said of it.
 
-    W + s B A, with s = lora_alpha / r (or lora_alpha / sqrt(r)) from the `adapter_config.json` beside the file.
+    W + s B A, with s = lora_alpha / r (or lora_alpha / sqrt(r)) from what PEFT writes beside the file, see `CONFIG`.
 
     Raises
     ------
