@@ -9,7 +9,7 @@ from torch import Tensor
 from transferscope.errors import SourceError
 from transferscope.networks.choosing import SHOWN
 from transferscope.networks.expected import COUNTER, Expected
-from transferscope.networks.matching import Match, matches
+from transferscope.networks.matching import Match, Naming, matches
 
 # Names in which near ones are looked for; more would take seconds.
 _SEARCHED = 400
@@ -17,16 +17,9 @@ _SEARCHED = 400
 
 def misfit(expected: Expected, file: Mapping[str, Tensor], path: Path) -> SourceError:
     """Return the error that says how a file under its nearest naming differs from what the network asks for."""
-    total = len(expected.tensors)
-    ranked = matches(expected, file)
-    if not ranked:
-        network, held = list(expected.tensors), list(file)
-        return SourceError(
-            f"checkpoint {path} does not fit the network of {total} tensors: none of its {len(file)} names ends like "
-            f"one of the network's; {_pairs(network, held)}; check that it holds the weights of this model"
-        )
-    best = max(ranked[:20], key=lambda match: (len(match.taken) - len(match.differing), len(match.taken)))
-    unexpected = best.deeper if set(best.deeper) == set(best.unused) else best.unused
+    ranked = matches(expected, file)[:20] or [Match(Naming(""), expected, file)]
+    best = max(ranked, key=lambda match: (len(match.taken) - len(match.differing), len(match.taken)))
+    unexpected = best.unused if best.deeper or best.missing else []  # beside a network that fits anything may lie
     prefix = best.naming.prefix
     under = f" under {prefix!r}" if prefix else ""
     lists = [
@@ -39,15 +32,15 @@ def misfit(expected: Expected, file: Mapping[str, Tensor], path: Path) -> Source
         lists.append(_pairs(best.missing, [key.removeprefix(prefix) for key in best.unused]))
     text = "; ".join(filter(None, lists))
     counted = len([name for name in best.taken if not name.endswith(COUNTER)])
-    likely = f"; {counted} of its names are the network's{under}" if best.missing else ""
+    if best.missing:
+        text, under = f"{text}; {counted} of its names are the network's{under}", ""
     return SourceError(
-        f"checkpoint {path} does not fit the network of {total} tensors{under if not best.missing else ''}: {text}"
-        f"{likely}; {_advice(best)}"
+        f"checkpoint {path} does not fit the network of {len(expected.tensors)} tensors{under}: {text}; {_advice(best)}"
     )
 
 
 def _advice(best: Match) -> str:
-    if best.missing or best.unused:
+    if best.missing or best.deeper:
         if best.missing and best.naming.prefix:
             return "check that it holds the weights of this model, and if of several name one as checkpoint_key"
         return "check that it holds the weights of this model"
