@@ -7,6 +7,8 @@ from timm.layers import resample_abs_pos_embed
 
 from transferscope.errors import SourceError, TransferscopeWarning
 from transferscope.networks.checkpoints import find_weights, load_checkpoint
+from transferscope.networks.loading import outline
+from transferscope.networks.zoo import load_zoo
 
 pytestmark = pytest.mark.bounds
 
@@ -52,9 +54,8 @@ def test_of_two_networks_of_another_size_the_right_one_is_resampled(path):
 
 def test_shapes_are_known_without_the_weights(path):
     torch.save(vit().state_dict(), path)
-    with torch.device("meta"):
-        outline = vit(img_size=64)
-    match, said = find_weights(outline, path, mapped=True)
+    entry = {"name": "a", "loader": "timm", "model": "test_vit", "kwargs": {"img_size": 64}, "weights": "none"}
+    match, said = find_weights(outline(load_zoo([entry])["a"]), path, mapped=True)
     assert match.taken["pos_embed"].shape == (1, 17, 64)
     assert len(said) == 1
 
