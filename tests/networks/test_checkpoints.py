@@ -196,6 +196,12 @@ def test_an_averaged_model_is_read_with_its_counter(tmp_path):
         assert equal(loaded_weights(tmp_path / "w.pt", content), saved.state_dict())
 
 
+def test_the_state_of_training_beside_the_weights_needs_no_word(tmp_path):
+    saved = network(seed=1).state_dict()
+    state = {"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}, "lr_scheduler": {"values": torch.ones(2)}}
+    assert equal(loaded_weights(tmp_path / "w.pt", saved | state), saved)
+
+
 def test_a_lightning_checkpoint_with_a_loss_and_a_metric(tmp_path):
     saved = network(seed=1).state_dict()
     content = {

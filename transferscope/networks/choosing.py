@@ -74,12 +74,12 @@ def _left(taken: Match, fits: Iterable[Match], path: Path) -> list[str]:
     """Say what of a file is not taken, but for the state of its training, and what it lacks."""
     said = []
     prefix = taken.naming.prefix
-    if taken.unused:
-        said.append(
-            f"checkpoint {path.name}: {_some(taken.unused)} {'is' if len(taken.unused) == 1 else 'are'} not taken, for "
-            "the network has no such parts"
-        )
     elsewhere = {match.naming.in_file(name) for match in fits for name in match.taken}
+    if unused := [key for key in taken.unused if key not in elsewhere and not _TRAINING.search(key)]:
+        said.append(
+            f"checkpoint {path.name}: {_some(unused)} {'is' if len(unused) == 1 else 'are'} not taken, for the network "
+            "has no such parts"
+        )
     beside = Counter(
         _branch(key, prefix)
         for key, tensor in taken.file.items()
