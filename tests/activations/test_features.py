@@ -13,6 +13,7 @@ from transferscope.data.target import load_target
 from transferscope.errors import CaptureError, TransferscopeWarning
 from transferscope.networks import CompactResNet
 from transferscope.runtime.store import Store
+from transferscope.runtime.trained import mark_untrained
 
 CPU = torch.device("cpu")
 TRANSFORM = Transform(16, (0.5,) * 3, (0.5,) * 3)
@@ -218,3 +219,11 @@ def test_on_a_gpu_the_features_are_those_of_the_cpu(net, tmp_path):
     for found in (on("cuda"), on("cuda")):  # from the cache too
         for layer, array in expected.items():
             np.testing.assert_allclose(to_numpy(found.arrays[layer]), array, rtol=1e-2, atol=1e-3)
+
+
+def test_outputs_that_nobody_has_trained_are_no_predictions(ask, net):
+    mark_untrained(net, "the weights of the network are drawn at random")
+    found = ask(target())
+    assert found.probabilities is None
+    assert found.no_probabilities == "the weights of the network are drawn at random"
+    assert found.arrays

@@ -3,6 +3,7 @@ import html
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -363,6 +364,29 @@ class TestOtherVerbs:
         os.remove("net.safetensors")
         assert run(["validate", str(zoo)]) == 2
         assert "zoo.yaml:6" in capsys.readouterr().err
+
+    def test_validate_says_whether_checkpoints_fit(self, zoo, capsys, tmp_path):
+        assert run(["validate", str(zoo)]) == 0
+        out, err = capsys.readouterr()
+        assert "2 sources, no problems: first, second" in out
+        assert "Not checked is whether checkpoints fit first: factories only run with --trust-code" in err
+        assert run(["validate", str(zoo), "--trust-code"]) == 0
+        assert capsys.readouterr().err == ""
+        save_file(CompactResNet(3, width=5).state_dict(), tmp_path / "net.safetensors")
+        assert run(["validate", str(zoo), "--trust-code"]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert re.search(
+            r"zoo.yaml:6: sources\[0\] \(first\)\.checkpoint: .*stem\.0\.weight: network \(4, 3, 3, 3\)", err
+        )
+
+    def test_layers_need_no_weights(self, zoo, capsys, tmp_path):
+        command = ["layers", "first", "--sources", str(zoo), "--trust-code", "--format", "csv"]
+        assert run(command) == 0
+        listed = capsys.readouterr().out
+        (tmp_path / "net.safetensors").write_bytes(b"nothing")
+        assert run(command) == 0
+        assert capsys.readouterr().out == listed
 
     def test_layers_in_three_formats(self, zoo, capsys):
         command = ["layers", "first", "--sources", str(zoo), "--trust-code"]

@@ -1,18 +1,17 @@
-"""Reading checkpoints: wrappers, prefixes, precisions; what does not fit, is damaged or would run code."""
+"""Fitting checkpoints into networks: wrappers, prefixes, several networks, missing classifiers; what does not fit."""
 
-import argparse
-import hashlib
-import os
-import pickle
 import re
 
 import pytest
 import safetensors.torch
+import timm
 import torch
+import torchvision
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from transferscope.errors import SourceError
-from transferscope.networks.checkpoints import file_digest, load_checkpoint, read_checkpoint
+from transferscope.errors import SourceError, TransferscopeWarning
+from transferscope.networks.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.bounds
 
@@ -67,11 +66,16 @@ def test_plain_weights_come_before_their_average(tmp_path):
     plain, average = network(seed=1), network(seed=2)
     torch.save({"model_ema": average.state_dict(), "model": plain.state_dict()}, tmp_path / "w.pt")
     loaded = network(seed=3)
-    load_checkpoint(loaded, tmp_path / "w.pt")
+    with pytest.warns(TransferscopeWarning, match="model is taken, not model_ema; checkpoint_key: model_ema would"):
+        load_checkpoint(loaded, tmp_path / "w.pt")
     assert_same_weights(loaded, plain)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.model."])
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "model.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.model.", "backbone.", "net.module.",
+     "student.backbone.", "base_model.model.", "a.b.c.d.", "_fsdp_wrapped_module."],
+)  # fmt: skip
 def test_prefixes_are_removed(tmp_path, prefix):
     saved, loaded = network(seed=1), network(seed=2)
     torch.save(prefixed(saved.state_dict(), prefix), tmp_path / "w.pt")
@@ -170,96 +174,190 @@ def test_integers_do_not_silently_become_floats(tmp_path):
         load_checkpoint(network(), tmp_path / "w.pt")
 
 
-class Runs:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return open, (str(self.marker), "w")
+def pairs():
+    return {"first": network(seed=1).state_dict(), "second": network(seed=2).state_dict()}
 
 
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, protocol):
-    marker, path = tmp_path / "ran", tmp_path / "evil.pt"
-    path.write_bytes(pickle.dumps({"state_dict": Runs(marker)}, protocol=protocol))
-    with pytest.raises(SourceError, match=r"would run code.*safetensors"):
-        read_checkpoint(path)
-    assert not marker.exists()
+def loaded_weights(path, content, *, key=None, net=None):
+    net = net or network(seed=3)
+    torch.save(content, path)
+    load_checkpoint(net, path, key)
+    return net.state_dict()
 
 
-class RunsBlocked:
-    def __reduce__(self):
-        return os.system, ("exit 1",)
+def equal(some, other):
+    return all(torch.equal(some[key], other[key]) for key in other)
 
 
-def test_a_function_that_torch_blocks_is_refused_by_name_beside_weights(tmp_path):
-    torch.save({"state_dict": network().state_dict(), "extra": RunsBlocked()}, tmp_path / "w.pt")
-    with pytest.raises(SourceError, match=r"\(posix\.system\) besides weights, and unpickling it would run code"):
-        read_checkpoint(tmp_path / "w.pt")
+def test_an_averaged_model_is_read_with_its_counter(tmp_path):
+    average = AveragedModel(saved := network(seed=1), use_buffers=True)
+    average.update_parameters(saved)
+    for content in (average.state_dict(), {"model_ema": average.state_dict(), "epoch": 3}):
+        assert equal(loaded_weights(tmp_path / "w.pt", content), saved.state_dict())
 
 
-def test_a_web_page_is_no_checkpoint(tmp_path):
-    (tmp_path / "w.pt").write_text("<html>Not found</html>")
-    with pytest.raises(SourceError, match="damaged"):
-        read_checkpoint(tmp_path / "w.pt")
+def test_the_state_of_training_beside_the_weights_needs_no_word(tmp_path):
+    saved = network(seed=1).state_dict()
+    state = {"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}, "lr_scheduler": {"values": torch.ones(2)}}
+    assert equal(loaded_weights(tmp_path / "w.pt", saved | state), saved)
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_a_whole_network_or_arguments_beside_the_weights_are_refused_by_name(tmp_path, legacy):
-    path = tmp_path / "w.pt"
-    contents = {
-        "torch.nn.modules.linear.Linear": nn.Linear(2, 2),
-        "argparse.Namespace": {"state_dict": network().state_dict(), "args": argparse.Namespace(lr=0.1)},
-    }
-    for name, content in contents.items():
-        torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-        with pytest.raises(SourceError, match=re.escape(name)):
-            read_checkpoint(path)
+def test_a_lightning_checkpoint_with_a_loss_and_a_metric(tmp_path):
+    saved = network(seed=1).state_dict()
+    content = {
+        "epoch": 4, "pytorch-lightning_version": "2.5.0", "loops": {}, "callbacks": {}, "hyper_parameters": {"lr": 0.1},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}}],
+    }  # fmt: skip
+    state = prefixed(saved, "model.")
+    assert equal(loaded_weights(tmp_path / "w.ckpt", content | {"state_dict": state}), saved)
+    state |= {"criterion.weight": torch.ones(3), "accuracy.tp": torch.zeros(3)}
+    with pytest.warns(TransferscopeWarning, match=r"under state_dict\.model are taken, .*criterion.*accuracy"):
+        assert equal(loaded_weights(tmp_path / "w.ckpt", content | {"state_dict": state}), saved)
 
 
-def damaged_files(folder):
-    torch.save(network().state_dict(), folder / "whole.pt")
-    torch.save(network().state_dict(), folder / "legacy.pt", _use_new_zipfile_serialization=False)
-    safetensors.torch.save_file(network().state_dict(), folder / "whole.safetensors")
-    for name in ["whole.pt", "legacy.pt", "whole.safetensors"]:
-        content = (folder / name).read_bytes()
-        yield f"half-{name}", content[: len(content) // 2]
-        yield f"stub-{name}", content[:10]
-        yield f"empty-{name}", b""
-        yield f"text-{name}", b"hello, this is a page that says: file not found"
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("state_dict.module.encoder_q", "state_dict.module.encoder_k"),
+        ("teacher.backbone", "student.module.backbone"),
+        ("online_network", "target_network"),
+        ("base_encoder", "momentum_encoder"),
+        ("state_dict", "state_dict_ema"),
+        ("state_dict.model", "state_dict.ema_model.module"),
+        ("net", "swa_net"),
+    ],
+)
+def test_of_two_networks_the_one_by_convention_is_taken_and_the_other_by_its_key(tmp_path, first, second):
+    weights = pairs()
+    content = prefixed(weights["second"], f"{second}.") | prefixed(weights["first"], f"{first}.")
+    with pytest.warns(TransferscopeWarning, match=f"{first} is taken, not {second}; checkpoint_key: {second}"):
+        assert equal(loaded_weights(tmp_path / "w.pt", content), weights["first"])
+    assert equal(loaded_weights(tmp_path / "w.pt", content, key=second), weights["second"])
 
 
-def test_damaged_files_are_told_and_nothing_else_is_raised(tmp_path):
-    for name, content in damaged_files(tmp_path):
-        path = tmp_path / name
-        path.write_bytes(content)
-        with pytest.raises(SourceError, match=f"{name} is damaged or no checkpoint"):
-            read_checkpoint(path)
+def test_a_key_may_begin_within_the_names(tmp_path):
+    weights = pairs()
+    content = {"state_dict": prefixed(weights["first"], "module.a.") | prefixed(weights["second"], "module.b.")}
+    for key in ("module.b", "b", "b."):
+        assert equal(loaded_weights(tmp_path / "w.pt", content, key=key), weights["second"])
 
 
-@pytest.mark.parametrize("content", [{}, [torch.zeros(2)], torch.zeros(2), {"epoch": 3, "optimizer": {"lr": 1}}, 3])
-def test_files_without_named_tensors_say_what_they_hold(tmp_path, content):
-    torch.save(content, tmp_path / "w.pt")
-    kind = "epoch, optimizer" if isinstance(content, dict) and content else type(content).__name__
-    with pytest.raises(SourceError, match=f"must hold named tensors.*got .*{kind}"):
-        read_checkpoint(tmp_path / "w.pt")
+def test_two_networks_without_a_convention_are_asked_about(tmp_path):
+    weights = pairs()
+    content = {name: prefixed(state, "net.") for name, state in weights.items()}
+    with pytest.raises(SourceError, match=r"2 networks that fit, .*: first\.net, second\.net; say .*_key"):
+        loaded_weights(tmp_path / "w.pt", content)
+    for key, state in weights.items():
+        assert equal(loaded_weights(tmp_path / "w.pt", content, key=key), state)
+    with pytest.raises(SourceError, match=r"_key 'third'; the keys above most tensors are first, first\.net,"):
+        loaded_weights(tmp_path / "w.pt", content, key="third")
+    with pytest.raises(SourceError, match=r"'secnd' \(did you mean 'second'"):
+        loaded_weights(tmp_path / "w.pt", content, key="secnd")
 
 
-def test_missing_files_folders_and_other_suffixes(tmp_path):
-    torch.save({}, tmp_path / "weights.pt")
-    (tmp_path / "folder.pt").mkdir()
-    with pytest.raises(SourceError, match=r"no file .*weihgts\.pt \(did you mean 'weights\.pt'"):
-        read_checkpoint(tmp_path / "weihgts.pt")
-    with pytest.raises(SourceError, match=r"expected a file, got the folder"):
-        read_checkpoint(tmp_path / "folder.pt")
-    with pytest.raises(SourceError, match=r"must end in one of \.safetensors .*got \.npz"):
-        read_checkpoint(tmp_path / "weights.npz")
+def test_two_copies_of_one_network_are_one(tmp_path):
+    state = network(seed=1).state_dict()
+    assert equal(loaded_weights(tmp_path / "w.pt", prefixed(state, "a.") | prefixed(state, "b.")), state)
 
 
-def test_the_digest_is_that_of_the_bytes(tmp_path):
-    (tmp_path / "a.bin").write_bytes(b"abc" * 100_000)
-    assert file_digest(tmp_path / "a.bin") == hashlib.sha256(b"abc" * 100_000).hexdigest()
-    with pytest.raises(SourceError, match="no file"):
-        file_digest(tmp_path / "b.bin")
-    with pytest.raises(SourceError, match="cannot be read"):
-        file_digest(tmp_path)
+@pytest.mark.parametrize("prefix", ["", "module.encoder_q.", "backbone."])
+def test_a_classifier_may_be_missing_as_a_whole(tmp_path, prefix):
+    saved, loaded = network(seed=1).state_dict(), network(seed=2)
+    drawn = loaded[3].weight.clone()
+    body = {key: value for key, value in saved.items() if not key.startswith("3.")}
+    torch.save(prefixed(body, prefix) | {"projector.0.weight": torch.ones(2, 2)}, tmp_path / "w.pt")
+    with pytest.warns(TransferscopeWarning) as told:
+        assert load_checkpoint(loaded, tmp_path / "w.pt") == ["3.weight", "3.bias"]
+    assert equal(loaded.state_dict(), body)
+    assert torch.equal(loaded[3].weight, drawn)
+    told = " ".join(str(each.message) for each in told)
+    assert "has no classifier: 3.weight, 3.bias stay as they are drawn" in told
+    assert "projector" in told
+    torch.save(prefixed(body | {"3.weight": saved["3.weight"]}, prefix), tmp_path / "w.pt")
+    with pytest.raises(SourceError, match=r"1 are missing from the file \(3\.bias"):
+        load_checkpoint(loaded, tmp_path / "w.pt")
+
+
+def test_a_network_whose_own_names_have_a_prefix_that_the_file_lacks(tmp_path):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = timm.create_model("test_resnet", num_classes=0)
+            self.head = nn.Linear(96, 2)
+
+    saved = timm.create_model("test_resnet").state_dict()
+    with pytest.warns(TransferscopeWarning) as told:
+        loaded = loaded_weights(tmp_path / "w.pt", prefixed(saved, "module."), net=Wrapped())
+    assert len(told) == 2
+    assert "module.fc.weight, module.fc.bias are not taken" in str(told[0].message)
+    assert "no classifier: head.weight, head.bias" in str(told[1].message)
+    body = {key: value for key, value in saved.items() if not key.startswith("fc.")}
+    assert equal({key.removeprefix("backbone."): value for key, value in loaded.items()}, body)
+
+
+def test_a_deeper_network_is_none_with_parts_too_many(tmp_path):
+    deep, shallow = (nn.Sequential(*(nn.Linear(3, 3) for _ in range(depth))) for depth in (4, 3))
+    torch.save(deep.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(SourceError, match=r"2 are not in the network \(3\.weight") as raised:
+        load_checkpoint(shallow, tmp_path / "w.pt")
+    assert "kwargs" not in str(raised.value)
+    # ResNet-18 has no more names than ResNet-34, and in the same shapes.
+    torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "w.pt")
+    with pytest.raises(SourceError, match=r"80 are not in the network \(layer1\.2\.conv1\.weight"):
+        load_checkpoint(torchvision.models.resnet18(), tmp_path / "w.pt")
+
+
+def test_a_network_without_a_classifier_takes_a_file_with_one(tmp_path):
+    saved = timm.create_model("test_convnext")
+    loaded = timm.create_model("test_convnext", num_classes=0)
+    with pytest.warns(TransferscopeWarning, match=r"model\.head\.fc\.weight, model\.head\.fc\.bias are not taken"):
+        state = loaded_weights(tmp_path / "w.pt", {"model": saved.state_dict()}, net=loaded)
+    assert equal(saved.state_dict(), state)
+
+
+class Tied(nn.Module):
+    def __init__(self, tied=True):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+        if tied:
+            self.b.weight = self.a.weight
+
+
+def test_tied_weights_may_be_in_the_file_once(tmp_path):
+    saved = Tied()
+    safetensors.torch.save_model(saved, tmp_path / "w.safetensors")
+    load_checkpoint(loaded := Tied(), tmp_path / "w.safetensors")
+    assert_same_weights(loaded, saved)
+    state = {key: value for key, value in saved.state_dict().items() if key != "a.weight"}
+    safetensors.torch.save_file(prefixed(state, "net."), tmp_path / "w.safetensors")  # without a note of the other name
+    load_checkpoint(loaded := Tied(), tmp_path / "w.safetensors")
+    assert_same_weights(loaded, saved)
+    torch.save(Tied(tied=False).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(SourceError, match=r"2 share one tensor|1 share one tensor .*\(b\.weight\)"):
+        load_checkpoint(loaded, tmp_path / "w.pt")
+
+
+def test_wrappers_within_a_network(tmp_path):
+    saved = network(seed=1).state_dict()
+    content = {key.replace("0.", "0._orig_mod.").replace("3.", "3._checkpoint_wrapped_module."): value
+               for key, value in saved.items()}  # fmt: skip
+    assert equal(loaded_weights(tmp_path / "w.pt", content), saved)
+
+
+def test_another_architecture_shows_the_nearest_names_and_the_likely_prefix(tmp_path):
+    saved = network(seed=1).state_dict()
+    content = prefixed({key.replace("3.", "head."): value for key, value in saved.items() if key != "0.bias"}, "net.")
+    with pytest.raises(SourceError) as raised:
+        loaded_weights(tmp_path / "w.pt", content)
+    message = str(raised.value)
+    assert "3 are missing from the file (0.bias" in message
+    assert re.search(r"nearest names \(network ~ file\): .*3\.weight ~ head\.weight, 3\.bias ~ head\.bias", message)
+    assert "5 of its names are the network's under 'net.'" in message
+    assert "kwargs" not in message
+    with pytest.raises(SourceError, match=r"1 are not in the network \(x\.y.*; nearest names .* ~ x\.y.*; 0 of"):
+        loaded_weights(tmp_path / "w.pt", {"x.y": torch.ones(2)})
+
+
+def test_kwargs_are_blamed_when_only_shapes_differ(tmp_path):
+    with pytest.raises(SourceError, match=r"tensors under 'net\.': 7 differ .*check that model and kwargs are those"):
+        loaded_weights(tmp_path / "w.pt", prefixed(network(width=8).state_dict(), "net."))

@@ -13,9 +13,18 @@ import torchvision
 from torch import nn
 
 from transferscope.data.images import Transform
-from transferscope.errors import InputError, SourceError
-from transferscope.networks.loading import build_untrained, fingerprint, load_network, source_transform
+from transferscope.errors import InputError, SourceError, TransferscopeWarning
+from transferscope.networks.loading import (
+    architecture,
+    build_untrained,
+    fingerprint,
+    load_architecture,
+    load_network,
+    outline,
+    source_transform,
+)
 from transferscope.networks.zoo import load_zoo
+from transferscope.runtime.trained import untrained
 
 pytestmark = pytest.mark.bounds
 
@@ -282,6 +291,97 @@ def test_weights_that_no_file_gives_follow_the_seed(python_entry):
     assert torch.equal(torch.get_rng_state(), state)
     assert same_weights(first, again)
     assert not same_weights(first, other)
+
+
+@pytest.mark.parametrize("keys", [{"weights": "none"}, {"kwargs": {"pretrained": False}}])
+def test_random_weights_are_drawn_by_the_seed_and_are_no_predictions(keys, monkeypatch):
+    first, again, other = (load_network(timm_entry(**keys), seed=seed).module for seed in (1, 1, 2))
+    assert same_weights(first, again)
+    assert not same_weights(first, other)
+    assert same_weights(first, build_untrained(timm_entry(), seed=1))
+    assert untrained(first) == "the weights of the network are drawn at random"
+    torch_vision = load_network(entry(loader="torchvision", model="squeezenet1_1", weights="none"))
+    assert untrained(torch_vision.module)
+
+
+def test_both_ways_to_ask_for_random_weights_are_one_source():
+    said = [timm_entry(**keys) for keys in ({"weights": "none"}, {"kwargs": {"pretrained": False}})]
+    assert len({fingerprint(source) for source in said}) == 1
+    assert fingerprint(said[0]) != fingerprint(timm_entry())
+    assert len({architecture(source) for source in [*said, timm_entry()]}) == 1
+    assert architecture(said[0]) != architecture(timm_entry(kwargs={"num_classes": 3}))
+
+
+def test_a_factory_of_random_weights_is_run_as_it_is(python_entry):
+    source = python_entry(weights="none")
+    assert untrained(load_network(source, trust_code=True).module)
+    assert not untrained(load_network(python_entry(), trust_code=True).module)
+
+
+def test_a_classifier_that_nobody_has_trained_is_noted(tmp_path, monkeypatch):
+    saved = timm.create_model("test_resnet")
+    body = {key: value for key, value in saved.state_dict().items() if not key.startswith("fc.")}
+    torch.save(body, tmp_path / "body.pt")
+    torch.save(saved.state_dict(), tmp_path / "whole.pt")
+    with pytest.warns(TransferscopeWarning, match="has no classifier"):
+        network = load_network(timm_entry(checkpoint=str(tmp_path / "body.pt")))
+    assert "has no classifier" in untrained(network.module)
+    assert not untrained(load_network(timm_entry(checkpoint=str(tmp_path / "whole.pt"))).module)
+    # timm draws a classifier of another width than that of its own weights
+    create = timm.create_model
+    monkeypatch.setattr("timm.create_model", lambda model, pretrained, **kwargs: create(model, **kwargs))
+    assert "another width" in untrained(load_network(timm_entry(kwargs={"num_classes": 7})).module)
+    for classes in (0, 1000):
+        assert not untrained(load_network(timm_entry(kwargs={"num_classes": classes})).module)
+
+
+def test_an_architecture_that_timm_has_no_weights_for_is_told():
+    """That one is found among timm's names: which it is changes with its versions."""
+    listed = set(timm.list_models(pretrained=True))
+    known = {name.partition(".")[0] for name in listed}
+    model = next(name for name in timm.list_models("vit_*") if name not in known)
+    with pytest.raises(SourceError, match=f"timm has no weights for '{model}'; name a file .*`weights: none`"):
+        load_network(timm_entry(model=model))
+
+
+def test_a_checkpoint_key_picks_the_network_and_is_part_of_the_fingerprint(tmp_path):
+    first, second = (timm.create_model("test_resnet") for _ in range(2))
+    torch.save({"first": first.state_dict(), "second": second.state_dict()}, tmp_path / "w.pt")
+    sources = [timm_entry(checkpoint=str(tmp_path / "w.pt"), checkpoint_key=key) for key in ("first", "second")]
+    for source, saved in zip(sources, (first, second), strict=True):
+        assert same_weights(load_network(source).module, saved)
+    assert len({fingerprint(source) for source in sources}) == 2
+
+
+def test_the_settings_of_an_adapter_are_part_of_the_fingerprint(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"weights")
+    source = timm_entry(checkpoint=str(tmp_path / "w.pt"))
+    before = fingerprint(source)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert fingerprint(source) != before
+
+
+def test_an_architecture_is_loaded_without_its_weights(monkeypatch, tmp_path):
+    source = timm_entry(checkpoint=str(tmp_path / "missing.pt"))
+    network = load_architecture(source)
+    assert network.transform == source_transform(source)
+    assert same_weights(network.module, build_untrained(source, seed=0))
+
+
+def test_an_outline_has_names_and_shapes_and_no_memory(monkeypatch):
+    source = timm_entry(weights="none")
+    module = outline(source)
+    assert {value.device.type for value in module.state_dict().values()} == {"meta"}
+    built = build_untrained(source, seed=0).state_dict()
+    assert {key: value.shape for key, value in module.state_dict().items()} == {k: v.shape for k, v in built.items()}
+    create = timm.create_model
+
+    def computing(*args, **kwargs):
+        torch.ones(()).item()  # which has no value without memory
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr("timm.create_model", computing)
+    assert {value.device.type for value in outline(source).state_dict().values()} == {"cpu"}
 
 
 def zoo_folder(folder, factory=FACTORY, beside="X = 1\n", weights=b"weights"):

@@ -450,3 +450,36 @@ def test_reading_a_zoo_imports_no_framework(write):
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_where_the_weights_come_from(write):
+    entries = ("weights: none", "kwargs: {pretrained: false}", "checkpoint: c.pt, checkpoint_key: teacher")
+    lines = [
+        f"  - {{name: {name}, loader: timm, model: test_vit, {entry}}}"
+        for name, entry in zip("abc", entries, strict=True)
+    ]
+    zoo = load_zoo(write("\n".join(["version: 1", "sources:", *lines])))
+    assert [source.is_random for source in zoo] == [True, True, False]
+    assert zoo["c"].checkpoint_key == "teacher"
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (
+            "weights: none, checkpoint: a.pt",
+            "weights: none asks for weights drawn at random, and checkpoint",
+        ),
+        ("kwargs: {pretrained: false}, checkpoint: a.pt", "kwargs.pretrained: false asks for weights drawn at random"),
+        ("kwargs: {pretrained: true}", "kwargs.pretrained: is the default: remove it"),
+        ("weights:", "weights: is empty: write none as a word"),
+        ("weights: imagenet", "weights: expected none, for weights drawn at random; got 'imagenet'"),
+        ("checkpoint_key: teacher", "checkpoint_key: says where in a checkpoint the network lies: add the checkpoint"),
+        ("checkpoint: a.pt, checkpoint_key: 3", "checkpoint_key: expected the keys, joined with dots"),
+    ],
+)
+def test_where_the_weights_cannot_come_from(write, keys, says):
+    path = write(f"version: 1\nsources:\n  - {{name: a, loader: timm, model: test_vit, {keys}}}\n")
+    with pytest.raises(InputError) as raised:
+        load_zoo(path)
+    assert f"sources[0] (a).{says}" in str(raised.value)

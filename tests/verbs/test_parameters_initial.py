@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from transferscope.errors import InputError, SourceError
-from transferscope.networks.checkpoints import read_checkpoint
+from transferscope.networks.checkpoint_files import read_checkpoint
 from transferscope.networks.zoo import load_zoo
 from transferscope.verbs.parameters.initial import initial_weights
 

@@ -27,6 +27,7 @@ from transferscope.runtime.progress import Report, silent
 from transferscope.runtime.rows import Part, read_rows, write_rows
 from transferscope.runtime.seeding import seeded
 from transferscope.runtime.store import Store, digest
+from transferscope.runtime.trained import untrained
 from transferscope.runtime.version import __version__
 
 REDUCTION: Literal["mean"] = "mean"
@@ -209,7 +210,9 @@ class _Outputs:
     """
 
     def __init__(self, net: nn.Module, traced: Trace) -> None:
-        self.lacking = "" if classifiers(traced) else "the network ends in no classifier of its own"
+        self.lacking = untrained(net)
+        if not self.lacking and not classifiers(traced):
+            self.lacking = "the network ends in no classifier of its own"
         self._net = net
         self._way = traced.output.way
         self._parts: list[torch.Tensor] = []

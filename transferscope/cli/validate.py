@@ -1,5 +1,7 @@
 """`transferscope validate`: every problem of a zoo file at once, without running a network."""
 
+import logging
+
 import click
 
 from transferscope.cli import completion, options
@@ -18,15 +20,24 @@ On what `transferscope demo -o demo` makes:
   transferscope validate demo/zoo.yaml""",
 )
 @click.argument("zoo", metavar="ZOO.yaml", shell_complete=completion.files)
-@options.together(options.quiet, options.verbose)
+@options.together(options.trust_code, options.quiet, options.verbose)
 @click.pass_context
-def command(ctx: click.Context, zoo: str, quiet: bool, verbose: bool) -> None:
-    """Check a zoo file: keys, values, model names, and whether its files exist. Nothing is run."""
+def command(ctx: click.Context, zoo: str, trust_code: bool, quiet: bool, verbose: bool) -> None:
+    """Check a zoo file: keys, values, model names, whether its files exist and whether checkpoints fit.
+
+    No network is run and nothing downloaded. Whether a checkpoint fits what a factory returns is checked with
+    --trust-code.
+    """
     options.set_up_messages(quiet, verbose)
-    from transferscope.networks.zoo import check_files, load_zoo
+    from transferscope.networks.checking import check_sources
+    from transferscope.networks.zoo import load_zoo
 
     entries = load_zoo(zoo)
-    problems = check_files(entries)
+    problems, unchecked = check_sources(entries, trust_code=trust_code)
+    if unchecked:
+        logging.getLogger("transferscope").info(
+            "Not checked is whether checkpoints fit %s: factories only run with --trust-code", ", ".join(unchecked)
+        )
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
     if problems:

@@ -1,29 +1,28 @@
 """A zoo entry → a ready network with its transform: timm, torchvision, or a factory of one's own."""
 
-import ast
 import hashlib
-import importlib.util
 import inspect
 import json
 import math
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from transferscope.data.images import Transform
-from transferscope.errors import InputError, SourceError, near
-from transferscope.networks.checkpoints import file_digest, load_checkpoint
+from transferscope.errors import InputError, SourceError
+from transferscope.networks import adapters
+from transferscope.networks.checkpoint_files import file_digest
+from transferscope.networks.checkpoints import load_checkpoint
+from transferscope.networks.factories import code_digests, from_factory, said
 from transferscope.networks.lookup import unknown_model
 from transferscope.networks.zoo import Source
-from transferscope.runtime.lookup import missing_file
 from transferscope.runtime.seeding import contained, seeded
+from transferscope.runtime.trained import mark_untrained
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -80,10 +79,50 @@ def load_network(source: Source, *, trust_code: bool = False, seed: int = 0) -> 
     """
     check_trust(source, trust_code)
     with _blamed_on(source):
-        module = _build(source, pretrained=source.checkpoint is None, seed=seed)
-        if source.checkpoint is not None:
-            load_checkpoint(module, source.checkpoint)
+        module = _build(source, pretrained=source.checkpoint is None and not source.is_random, seed=seed)
+        if source.is_random:
+            mark_untrained(module, "the weights of the network are drawn at random")
+        elif source.checkpoint is not None:
+            if load_checkpoint(module, source.checkpoint, source.checkpoint_key):
+                mark_untrained(module, "the checkpoint has no classifier, and that of the network is drawn at random")
+        elif source.loader == "timm" and _has_classifier_of_its_own(module):
+            mark_untrained(module, "the classifier is of another width than timm's and is drawn at random")
         return Network(source.name, module, _transform(source, module), source, seed)
+
+
+def load_architecture(source: Source, *, trust_code: bool = False, seed: int = 0) -> Network:
+    """Build a source network with freshly drawn weights, whatever its own: nothing is downloaded, no checkpoint read.
+
+    Raises
+    ------
+    InputError, SourceError
+        As for `load_network`.
+    """
+    module = build_untrained(source, seed=seed, trust_code=trust_code)
+    with _blamed_on(source):
+        return Network(source.name, module, _transform(source, module), source, seed)
+
+
+def outline(source: Source, *, trust_code: bool = False) -> nn.Module:
+    """Build a source's architecture without memory for its weights where that can be: names and shapes are right.
+
+    Raises
+    ------
+    InputError, SourceError
+        As for `load_network`; also when its transform is not known, or timm has no weights for it.
+    """
+    if source.loader == "python":
+        return build_untrained(source, seed=0, trust_code=trust_code)
+    try:
+        with contained(), torch.device("meta"):
+            module = _from_library(source, pretrained=False)
+    except Exception:  # some constructors compute with values
+        module = build_untrained(source, seed=0)
+    with _blamed_on(source):
+        _transform(source, module)
+        if source.loader == "timm" and source.checkpoint is None and not source.is_random:
+            _check_timm_has_weights(str(source.model))
+    return module
 
 
 def build_untrained(source: Source, *, seed: int, trust_code: bool = False) -> nn.Module:
@@ -116,8 +155,9 @@ def source_transform(source: Source) -> Transform:
 def fingerprint(source: Source) -> str:
     """Return a SHA-256 of all that determines a source network's activations, without building it.
 
-    That is: loader, model, kwargs, transform, the bytes of the checkpoint, the bytes of the factory file and
-    of the files beside it that it imports, the function, and the versions of torch and the library (of timm
+    That is: loader, model, kwargs, transform, the bytes of the checkpoint, its key and the settings of an adapter
+    beside it, whether weights are random, the bytes of the factory file and of the files beside it that it imports,
+    the function, and the versions of torch and the library (of timm
     and torchvision both for a factory). Neither names nor places of files count. Weights that a factory reads
     by itself go unseen: give them as ``checkpoint``.
 
@@ -131,14 +171,34 @@ def fingerprint(source: Source) -> str:
         facts = {
             "loader": source.loader,
             "model": source.model,
-            "kwargs": source.kwargs,
+            "kwargs": _library_kwargs(source),
             "transform": source.transform.model_dump(),
             "checkpoint": file_digest(source.checkpoint) if source.checkpoint else None,
-            "factory": _code_digests(source.factory_parts[0]) if source.factory else None,
+            "factory": code_digests(source.factory_parts[0]) if source.factory else None,
             "function": source.factory_parts[1] if source.factory else None,
             "versions": {name: version(name) for name in ["torch", *libraries]},
         }
+        # What few sources have is left out of the others, whose fingerprints stay as they were.
+        config = adapters.config_beside(source.checkpoint) if source.checkpoint else None
+        more = {
+            "checkpoint_key": source.checkpoint_key,
+            "weights": "none" if source.is_random else None,
+            "adapter_config": file_digest(config) if config else None,
+        }
+        facts |= {key: value for key, value in more.items() if value is not None}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def architecture(source: Source) -> str:
+    """Return the fingerprint of a source without its weights: that of all sources which differ in nothing else.
+
+    Raises
+    ------
+    SourceError
+        As `fingerprint`.
+    """
+    update = {"checkpoint": None, "checkpoint_key": None, "weights": None, "kwargs": _library_kwargs(source)}
+    return fingerprint(source.model_copy(update=update))
 
 
 def identity(source: Source, seed: int = 0) -> list[Any]:
@@ -171,24 +231,44 @@ def _blamed_on(source: Source) -> Iterator[None]:
         raise
     except Exception as error:
         raise SourceError(
-            f"source {source.name!r}: {_said(error)}; check its entry, its model and kwargs above all"
+            f"source {source.name!r}: {said(error)}; check its entry, its model and kwargs above all"
         ) from error
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _build(source: Source, *, pretrained: bool, seed: int) -> nn.Module:
     with contained(), seeded(seed):
-        module = _from_factory(source) if source.loader == "python" else _from_library(source, pretrained)
+        module = from_factory(source) if source.loader == "python" else _from_library(source, pretrained)
     return module.cpu().float().eval()
 
 
+def _library_kwargs(source: Source) -> dict[str, Any]:
+    """Return the arguments of the constructor, without timm's own way to ask for random weights."""
+    return {key: value for key, value in source.kwargs.items() if not (source.loader == "timm" and key == "pretrained")}
+
+
+def _has_classifier_of_its_own(module: nn.Module) -> bool:
+    """Whether timm has drawn the classifier of a pretrained network, for another number of classes was asked for."""
+    config = getattr(module, "pretrained_cfg", None) or {}
+    classes = getattr(module, "num_classes", None)
+    return bool(classes) and config.get("num_classes", classes) != classes
+
+
+def _check_timm_has_weights(model: str) -> None:
+    import timm
+
+    config = None if ":" in model else timm.get_pretrained_cfg(model)
+    if config is not None and not config.has_weights:
+        raise SourceError(
+            f"timm has no weights for {model!r}; name a file as `checkpoint`, or say `weights: none` for random ones"
+        )
+
+
 def _from_library(source: Source, pretrained: bool) -> nn.Module:
-    model, kwargs = str(source.model), dict[str, Any](source.kwargs)
+    model, kwargs = str(source.model), _library_kwargs(source)
     if problem := unknown_model(source.loader, model):
         raise SourceError(problem)
+    if pretrained and source.loader == "timm":
+        _check_timm_has_weights(model)
     try:
         if source.loader == "timm":
             import timm
@@ -205,9 +285,9 @@ def _from_library(source: Source, pretrained: bool) -> nn.Module:
         raise
     except Exception as error:
         if pretrained and _is_download(error):
-            text = f"the weights of {model!r} could not be downloaded ({_said(error)})"
+            text = f"the weights of {model!r} could not be downloaded ({said(error)})"
             raise SourceError(f"{text}; connect to the internet, or name a local file as its `checkpoint`") from error
-        text = f"{source.loader} cannot build {model!r} with kwargs {source.kwargs} ({_said(error)})"
+        text = f"{source.loader} cannot build {model!r} with kwargs {source.kwargs} ({said(error)})"
         raise SourceError(f"{text}; correct model or kwargs") from error
 
 
@@ -217,87 +297,6 @@ def _is_download(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _from_factory(source: Source) -> nn.Module:
-    path, name = source.factory_parts
-    try:
-        code = path.read_bytes()
-    except FileNotFoundError as error:
-        raise SourceError(missing_file(path)) from error
-    except OSError as error:
-        raise SourceError(f"factory {path} cannot be read: {error.strerror}") from error
-    with _importing_beside(path):
-        try:
-            namespace = _module(path, code)
-            factory = getattr(namespace, name, None)
-            if not callable(factory):
-                functions = [key for key, value in vars(namespace).items() if callable(value)]
-                raise SourceError(f"factory {path} has no function {name!r}{near(name, functions)}")
-            module = factory(**source.kwargs)
-        except (SourceError, MemoryError):
-            raise
-        except (Exception, SystemExit) as error:
-            text = f"factory {path}:{name} with kwargs {source.kwargs} failed ({_said(error)})"
-            raise SourceError(f"{text}; correct it or its kwargs") from error
-    if not isinstance(module, nn.Module):
-        raise SourceError(f"factory {path}:{name} must return a torch.nn.Module, got {type(module).__name__}")
-    return module
-
-
-def _module(path: Path, code: bytes) -> ModuleType:
-    """Import a file under a name of its own, from these very bytes: a stale byte code cache never counts."""
-    name = f"transferscope_factory_{hashlib.sha256(bytes(path.absolute()) + code).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # the suffix is .py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up there
-    try:
-        exec(compile(code, path, "exec"), vars(module))
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-@contextmanager
-def _importing_beside(path: Path) -> Iterator[None]:
-    """Let a factory import the files beside it, hidden from other factories with files of the same name."""
-    folder = path.absolute().parent
-    before = set(sys.modules)
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-        for name in set(sys.modules) - before:
-            module, root = sys.modules[name], folder / name.partition(".")[0]
-            places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", [])]
-            # Only what was found through this folder: libraries in a virtual environment below it stay.
-            if any(Path(place).is_relative_to(root) or Path(place) == root.with_suffix(".py") for place in places):
-                del sys.modules[name]
-
-
-def _code_digests(factory: Path) -> list[str]:
-    """Digest the factory file, then what it imports from its folder, directly or not, by path."""
-    digests: dict[Path, str] = {}
-    waiting = [factory]
-    while waiting:
-        path = waiting.pop()
-        if path in digests:
-            continue
-        digests[path] = file_digest(path)
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):
-            continue  # running it will tell
-        for node in ast.walk(tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            for name in names:
-                beside = factory.parent / name.partition(".")[0]
-                waiting += [file for file in (beside.with_suffix(".py"), *beside.glob("**/*.py")) if file.is_file()]
-    return [digests.pop(factory), *(digest for _, digest in sorted(digests.items()))]
 
 
 def _transform(source: Source, module: nn.Module | None) -> Transform:

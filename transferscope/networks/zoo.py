@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from transferscope.errors import InputError, near
+from transferscope.networks.consistency import PATHS, contradictions, is_random, repeated_names, wrong_order
 from transferscope.networks.located_yaml import Lines, Location, Problem, line_of, read_yaml
 from transferscope.networks.lookup import missing_function, unknown_model
 from transferscope.runtime.lookup import missing_file
@@ -23,19 +24,6 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 SCRATCH = "scratch"
 COMPACT, OWN = "compact", "own"
 """What `reference` can be beside a source, which therefore has another name."""
-
-# The keys that hold paths, with what goes without them.
-_PATHS = {
-    "checkpoint": "for the library's own weights",
-    "initial": "to redraw the weights that the source was trained from",
-    "images": "to go without the distance between source and target",
-}
-
-# Weights that came in through these would escape both weights_only reading and the fingerprint.
-_WEIGHT_ARGUMENTS = {
-    "timm": ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
-    "torchvision": ("weights", "weights_backbone"),
-}
 
 
 def _usable_name(name: str) -> str:
@@ -81,7 +69,8 @@ class Source(BaseModel):
 
     Relative paths start at the zoo file when `load_zoo` made the entry, else at the working directory. A
     `factory` runs code, so its network is only built with ``trust_code=True``. Without a `checkpoint` the
-    weights are the library's own (downloaded), or whatever the factory returns. The `initial` weights and the
+    weights are the library's own (downloaded), or whatever the factory returns; with `weights` none (or
+    timm's own ``kwargs: {pretrained: false}``) they are drawn by the seed. The `initial` weights and the
     `images` of the source say where it comes from; what it computes does not depend on them.
     """
 
@@ -97,6 +86,11 @@ class Source(BaseModel):
         default=None, description="file.py:function, the file relative to the zoo file"
     )
     checkpoint: Path | None = Field(default=None, description="a path relative to the zoo file")
+    checkpoint_key: _Text | None = Field(
+        default=None, description="the keys, joined with dots, under which the network lies in the checkpoint, as text"
+    )
+    """For a checkpoint of several networks: keys of mappings, or what the names of its tensors begin with."""
+    weights: Literal["none"] | None = Field(default=None, description="none, for weights drawn at random")
     initial: Path | None = Field(default=None, description="a path relative to the zoo file")
     """A checkpoint of the weights that the source was trained from; parameter transferability starts there."""
     images: Path | None = Field(default=None, description="the path of a folder, relative to the zoo file")
@@ -115,9 +109,14 @@ class Source(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Source":
-        if problems := list(_contradictions(self.model_dump(exclude_unset=True))):
+        if problems := list(contradictions(self.model_dump(exclude_unset=True))):
             raise ValueError("; ".join(f"{'.'.join(map(str, key))} {text}" for key, text in problems))
         return self
+
+    @property
+    def is_random(self) -> bool:
+        """Whether its weights are drawn at random on purpose; of a factory, whether what it returns is."""
+        return is_random(self.loader, self.weights, self.kwargs)
 
     @property
     def factory_parts(self) -> tuple[Path, str]:
@@ -146,7 +145,7 @@ class Zoo(BaseModel):
     def _consistent(self) -> "Zoo":
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"source names must be unique, got {self.names}")
-        if problems := list(_wrong_order(self.order, self.names)):
+        if problems := list(wrong_order(self.order, self.names)):
             raise ValueError("; ".join(f"order: {text}" for _, text in problems))
         return self
 
@@ -159,6 +158,10 @@ class Zoo(BaseModel):
     def names(self) -> list[str]:
         """The names of the sources, in order."""
         return [source.name for source in self.sources]
+
+    def located(self, where: Location, text: str) -> str:
+        """Prefix what is said of a key with its place: ``file:line: sources[1] (name).key: text``."""
+        return _located(where, text, self._path, self._lines, self.names)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -208,9 +211,9 @@ def load_zoo(zoo: "str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | 
     names = [entry.get("name") if isinstance(entry, Mapping) else getattr(entry, "name", None) for entry in entries]
     for index, entry in enumerate(entries):
         if isinstance(entry, Mapping):
-            problems += [(("sources", index, *key), text) for key, text in _contradictions(entry)]
-    problems += _repeated_names(names)
-    problems += _wrong_order(raw.get("order") if isinstance(raw, Mapping) else None, names)
+            problems += [(("sources", index, *key), text) for key, text in contradictions(entry)]
+    problems += repeated_names(names)
+    problems += wrong_order(raw.get("order") if isinstance(raw, Mapping) else None, names)
     folder = path.absolute().parent if path else Path.cwd()
     if problems:
         problems += _missing_from(entries, folder)
@@ -237,11 +240,11 @@ def _rows(table: Any) -> Any:
 
 def check_files(zoo: Zoo) -> list[str]:
     """Return a message, with its line, for each file, folder or library model that is not there; load nothing."""
-    problems = [problem for index, source in enumerate(zoo.sources) for problem in _missing(index, source)]
-    return [_located(where, text, zoo.path, zoo._lines, zoo.names) for where, text in problems]
+    problems = [problem for index, source in enumerate(zoo.sources) for problem in missing(index, source)]
+    return [zoo.located(where, text) for where, text in problems]
 
 
-def _missing(index: int, source: Source) -> Iterator[Problem]:
+def missing(index: int, source: Source) -> Iterator[Problem]:
     """Find what a valid entry names and what is not there."""
     for key, path in (("checkpoint", source.checkpoint), ("initial", source.initial)):
         if path and not path.is_file():
@@ -271,46 +274,16 @@ def _missing_from(entries: Sequence[Any], folder: Path) -> Iterator[Problem]:
             source = Source.model_validate(entry)
         except ValidationError:
             continue
-        yield from _missing(index, _anchored(source, folder))
+        yield from missing(index, _anchored(source, folder))
 
 
 def _anchored(source: Source, folder: Path) -> Source:
-    paths = {key: getattr(source, key) for key in _PATHS}
+    paths = {key: getattr(source, key) for key in PATHS}
     update: dict[str, Any] = {key: folder / path.expanduser() for key, path in paths.items() if path is not None}
     if source.factory is not None:
         file, function = source.factory_parts
         update["factory"] = f"{folder / file.expanduser()}:{function}"
     return source.model_copy(update=update)
-
-
-def _contradictions(entry: Mapping[Any, Any]) -> Iterator[Problem]:
-    """Problems between the keys of one entry, each at its key; tolerant of keys that are wrong themselves."""
-    loader, model, kwargs, transform = (entry.get(key) for key in ("loader", "model", "kwargs", "transform"))
-    options = transform if isinstance(transform, Mapping) else {}
-    for key, without in _PATHS.items():
-        if key in entry and entry[key] in (None, ""):
-            yield (key,), f"is empty: give a path, or leave the key out {without}"
-    if loader in ("timm", "torchvision"):
-        if model is None:
-            yield ("model",), f"is missing: with loader {loader} it names the architecture"
-        if loader == "timm" and str(model).startswith("local-dir:"):
-            yield ("model",), "cannot be a folder: name the architecture, and its weights as checkpoint"
-        if entry.get("factory") is not None:
-            yield ("factory",), f"does not go with loader {loader}: remove it, or use loader python"
-        for argument in _WEIGHT_ARGUMENTS[loader]:
-            if isinstance(kwargs, Mapping) and argument in kwargs:
-                yield ("kwargs", argument), "chooses weights: remove it and use checkpoint instead"
-    if loader == "python":
-        if entry.get("factory") is None:
-            yield ("factory",), "is missing: with loader python it says file.py:function"
-        if model is not None:
-            yield ("model",), "does not go with loader python: give what the factory needs as kwargs"
-        if options.get("size") is None:
-            yield ("transform", "size"), "is missing: a factory does not say how large its images are; add it"
-    size, resize = options.get("size"), options.get("resize")
-    if isinstance(size, int) and isinstance(resize, int) and resize < size:
-        text = f"expected at least {size}, the size that is cut out of the resized image; got {resize}"
-        yield ("transform", "resize"), text
 
 
 def _field_problems(raw: Any) -> list[Problem]:
@@ -354,22 +327,6 @@ def _mismatch(raw: Any, where: Location) -> str:
         raw = raw[key]
     came = "nothing" if raw is None else repr(raw)
     return f"expected {expected}; got {came if len(came) <= 80 else came[:77] + '...'}"
-
-
-def _repeated_names(names: Sequence[Any]) -> Iterator[Problem]:
-    for index, name in enumerate(names):
-        first = names.index(name)
-        if isinstance(name, str) and first != index:
-            yield ("sources", index, "name"), f"{name!r} is already taken by sources[{first}]; choose another"
-
-
-def _wrong_order(order: Any, names: Sequence[Any]) -> Iterator[Problem]:
-    order = list(order) if isinstance(order, list | tuple) else []
-    for index, name in enumerate(order):
-        if name not in names:
-            yield ("order", index), f"no source is called {name!r}{near(name, map(str, names))}; correct or remove it"
-        elif order.index(name) != index:
-            yield ("order", index), f"{name!r} comes twice, first as order[{order.index(name)}]; remove one"
 
 
 def _located(where: Location, text: str, path: Path | None, lines: Lines, names: Sequence[Any]) -> str:

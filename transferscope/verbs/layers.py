@@ -18,6 +18,8 @@ def list_layers(
 ) -> pd.DataFrame:
     """List where a source can be captured: a row per stage with the size of the network cut there.
 
+    Its weights do not matter: they are drawn at random, nothing is downloaded and no checkpoint is read.
+
     Parameters
     ----------
     source : str
@@ -39,7 +41,7 @@ def list_layers(
     InputError, SourceError
         When the zoo, the source or its layers are not as expected.
     """
-    network = loading.load_network(load_zoo(zoo)[source], trust_code=trust_code)
+    network = loading.load_architecture(load_zoo(zoo)[source], trust_code=trust_code)
     sample = network.transform.blank()
     try:
         return _layer_table(network, sample, everything)

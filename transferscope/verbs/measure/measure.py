@@ -209,7 +209,7 @@ def _twins(runs: Iterable[Run], sources: Zoo) -> dict[Run, list[Run]]:
     for run in runs:
         if PROTOCOLS[run.protocol].depths != "none":
             continue
-        architecture = loading.fingerprint(sources[run.source].model_copy(update={"checkpoint": None}))
+        architecture = loading.architecture(sources[run.source])
         key = architecture, run.samples_per_class, run.seed
         if key in first:
             twins.setdefault(first[key], []).append(run)

@@ -11,7 +11,7 @@ from torch import nn
 from transferscope.arrays import backend
 from transferscope.arrays.displacement import Displacement, displacement
 from transferscope.errors import InputError, near
-from transferscope.networks.checkpoints import without_prefix
+from transferscope.networks.matching import without_prefix
 from transferscope.results.labelled import parameter_array
 from transferscope.results.parameters import PAPER
 from transferscope.verbs.parameters.weights import blocks, find_classifier, weights_of

@@ -14,7 +14,7 @@ from transferscope.data.splits import draw
 from transferscope.data.target import Target
 from transferscope.errors import InputError, SourceError
 from transferscope.networks import loading
-from transferscope.networks.checkpoints import file_digest
+from transferscope.networks.checkpoint_files import file_digest
 from transferscope.networks.loading import Network
 from transferscope.networks.zoo import Source
 from transferscope.protocols.cutting.cut import cut

@@ -13,7 +13,7 @@ from transferscope.activations.features import LayerFeatures
 from transferscope.activations.selecting import Layers
 from transferscope.data.images import Transform
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.networks import checkpoints, loading
+from transferscope.networks import checkpoint_files, checkpoints, loading
 from transferscope.networks.compact import CompactResNet
 from transferscope.networks.zoo import COMPACT, OWN, Source
 from transferscope.protocols import scratch
@@ -27,6 +27,7 @@ from transferscope.runtime.version import __version__
 from transferscope.verbs.bench import Bench
 
 _VERSION = 2
+_FIRST = "stem.0.weight"
 """Of how references are trained; those of another version in the cache are left alone."""
 
 
@@ -126,7 +127,7 @@ class ReferenceMaker:
         transform = scratch.compact_transform(self.bench.probe)
         if self.kind not in (COMPACT, OWN):
             path = Path(self.kind)
-            identity = ["compact checkpoint", checkpoints.file_digest(path), asdict(transform)]
+            identity = ["compact checkpoint", checkpoint_files.file_digest(path), asdict(transform)]
             return ReferenceNetwork(
                 path.name, lambda: (_read_compact(path, transform), transform), ["given", identity], "auto"
             )
@@ -144,7 +145,7 @@ class ReferenceMaker:
             f"{source.name}'s own architecture",
             lambda: self._own(source),
             # Sources that differ in their weights alone share one network.
-            ["own", loading.fingerprint(source.model_copy(update={"checkpoint": None}))],
+            ["own", loading.architecture(source)],
             source.layers,
             report,
         )
@@ -210,9 +211,10 @@ def _seeded_compact(classes: int, transform: Transform, seed: int) -> CompactRes
 
 def _read_compact(path: Path, transform: Transform) -> nn.Module:
     """Load a checkpoint of the compact network, whose width and classes its own tensors tell."""
-    weights = checkpoints.read_checkpoint(path)
+    weights = checkpoint_files.read_checkpoint(path)
+    prefix = next((name.removesuffix(_FIRST) for name in weights if name.endswith(_FIRST)), "")
     try:
-        width, classes = len(weights["stem.0.weight"]), len(weights["head.weight"])
+        width, classes = len(weights[prefix + _FIRST]), len(weights[f"{prefix}head.weight"])
     except KeyError as error:
         raise InputError(
             f"Expected `reference` {path} to hold the weights of transferscope.networks.CompactResNet, but "

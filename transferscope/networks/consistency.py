@@ -1,0 +1,96 @@
+"""What goes together in a zoo file: problems between keys that are right by themselves, each at its key."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from transferscope.errors import near
+from transferscope.networks.located_yaml import Problem
+
+PATHS = {
+    "checkpoint": "for the library's own weights",
+    "initial": "to redraw the weights that the source was trained from",
+    "images": "to go without the distance between source and target",
+}
+"""The keys that hold paths, with what goes without them."""
+
+# Weights that came in through these would escape both weights_only reading and the fingerprint.
+_WEIGHT_ARGUMENTS = {
+    "timm": ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
+    "torchvision": ("weights", "weights_backbone"),
+}
+
+
+def contradictions(entry: Mapping[Any, Any]) -> Iterator[Problem]:
+    """Yield the problems between the keys of one entry; tolerant of keys that are wrong themselves."""
+    loader, model, kwargs, transform = (entry.get(key) for key in ("loader", "model", "kwargs", "transform"))
+    options = transform if isinstance(transform, Mapping) else {}
+    given = kwargs if isinstance(kwargs, Mapping) else {}
+    for key, without in PATHS.items():
+        if key in entry and entry[key] in (None, ""):
+            yield (key,), f"is empty: give a path, or leave the key out {without}"
+    yield from _weights(entry, given)
+    if loader in ("timm", "torchvision"):
+        if model is None:
+            yield ("model",), f"is missing: with loader {loader} it names the architecture"
+        if loader == "timm" and str(model).startswith("local-dir:"):
+            yield ("model",), "cannot be a folder: name the architecture, and its weights as checkpoint"
+        if entry.get("factory") is not None:
+            yield ("factory",), f"does not go with loader {loader}: remove it, or use loader python"
+        for argument in _WEIGHT_ARGUMENTS[loader]:
+            value = given.get(argument)
+            if argument in given and not (argument == "pretrained" and value is False):
+                yield ("kwargs", argument), _instead_of(argument, value)
+    if loader == "python":
+        if entry.get("factory") is None:
+            yield ("factory",), "is missing: with loader python it says file.py:function"
+        if model is not None:
+            yield ("model",), "does not go with loader python: give what the factory needs as kwargs"
+        if options.get("size") is None:
+            yield ("transform", "size"), "is missing: a factory does not say how large its images are; add it"
+    size, resize = options.get("size"), options.get("resize")
+    if isinstance(size, int) and isinstance(resize, int) and resize < size:
+        text = f"expected at least {size}, the size that is cut out of the resized image; got {resize}"
+        yield ("transform", "resize"), text
+
+
+def is_random(loader: Any, weights: Any, kwargs: Mapping[Any, Any]) -> bool:
+    """Whether an entry asks for weights drawn at random: by `weights: none`, or as timm says it."""
+    return weights == "none" or (loader == "timm" and kwargs.get("pretrained") is False)
+
+
+def _weights(entry: Mapping[Any, Any], kwargs: Mapping[Any, Any]) -> Iterator[Problem]:
+    """Problems of where an entry says that its weights come from."""
+    loader, weights, checkpoint = (entry.get(key) for key in ("loader", "weights", "checkpoint"))
+    if "weights" in entry and weights is None:
+        yield ("weights",), "is empty: write none as a word for random weights, or leave the key out"
+    if checkpoint and is_random(loader, weights, kwargs):
+        where, what = (("weights",), "none") if weights == "none" else (("kwargs", "pretrained"), "false")
+        yield where, f"{what} asks for weights drawn at random, and checkpoint names others: remove one of the two"
+    if "checkpoint_key" in entry and not checkpoint:
+        yield ("checkpoint_key",), "says where in a checkpoint the network lies: add the checkpoint, or remove it"
+
+
+def _instead_of(argument: str, value: Any) -> str:
+    if argument == "pretrained" and value is True:
+        return "is the default: remove it and use checkpoint for other weights, or say false for random ones"
+    if value is None and argument == "weights":
+        return "chooses weights: remove it; beside kwargs, weights: none gives random ones"
+    return "chooses weights: remove it and use checkpoint instead"
+
+
+def repeated_names(names: Sequence[Any]) -> Iterator[Problem]:
+    """Yield a problem for each source whose name another has before it."""
+    for index, name in enumerate(names):
+        first = names.index(name)
+        if isinstance(name, str) and first != index:
+            yield ("sources", index, "name"), f"{name!r} is already taken by sources[{first}]; choose another"
+
+
+def wrong_order(order: Any, names: Sequence[Any]) -> Iterator[Problem]:
+    """Yield a problem for each name in `order` that no source has, or that comes twice."""
+    order = list(order) if isinstance(order, list | tuple) else []
+    for index, name in enumerate(order):
+        if name not in names:
+            yield ("order", index), f"no source is called {name!r}{near(name, map(str, names))}; correct or remove it"
+        elif order.index(name) != index:
+            yield ("order", index), f"{name!r} comes twice, first as order[{order.index(name)}]; remove one"
