@@ -262,7 +262,7 @@ def test_networks_are_left_in_their_modes_without_hooks(net_x, net_y, images):
 def test_nan_activations_name_the_layer(net_x, net_y, images, measure):
     with torch.no_grad():
         net_y[3].weight[0, 0, 0, 0] = torch.nan
-    with pytest.raises(CaptureError, match="layer '3' are NaN or infinite"):
+    with pytest.raises(CaptureError, match="layer '3' is NaN or infinite"):
         both(net_x, net_y, images, measure=measure)
 
 

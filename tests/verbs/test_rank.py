@@ -292,7 +292,7 @@ class TestFailures:
         errors = {failure.source: failure.error for failure in ranking.failed}
         assert set(errors) == {"missing", "nan", "raises", "hungry", "quits", "regroups", "typo"}
         assert "nowhere.safetensors" in errors["missing"]
-        assert "'blocks.2' are NaN or infinite" in errors["nan"]
+        assert "'blocks.2.bn1' is NaN or infinite" in errors["nan"]
         assert "factory went wrong" in errors["raises"]
         assert "--batch-size" in errors["hungry"]
         assert "SystemExit: 9" in errors["quits"]

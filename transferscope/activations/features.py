@@ -14,7 +14,7 @@ from torch import nn
 from transferscope.activations.calls import Trace
 from transferscope.activations.capture import collect, resolve_stages
 from transferscope.activations.outputs import tensor_at
-from transferscope.activations.repeatability import LOOKED_AT, repeatability
+from transferscope.activations.repeatability import LOOKED_AT, Repeatability, repeatability
 from transferscope.activations.selecting import Layers
 from transferscope.activations.stages import Stage, classifiers
 from transferscope.activations.tracing import trace
@@ -34,7 +34,8 @@ REDUCTION: Literal["mean"] = "mean"
 """Spatial means: the pooled features that a truncated network hands to its new head."""
 
 _VERSION = 3
-"""Goes up when what is kept of a network changes its meaning: since 3, axes of outputs are known and not guessed."""
+"""Goes up when what is kept of a network changes its meaning: since 3, axes of outputs are known and not guessed, and
+what a classifier that nobody trained puts out does not count."""
 _OUTPUTS = ".outputs"
 """Beside the layers in the cache; no layer is called so, for no module's name begins with a dot."""
 
@@ -151,7 +152,7 @@ def _run(
     traced = trace(net, sample)
     stages = {stage.layer: stage for stage in resolve_stages(net, layers, traced, cuts_only=True)}
     first, images = _looked_at(images)
-    nature = repeatability(net, first.to(device), list(stages), traced)
+    nature = Repeatability() if first is None else repeatability(net, first.to(device), list(stages), traced)
     if nature.random:
         images = _one_by_one(images, seeds, device)
     outputs = _Outputs(net, traced)
@@ -163,13 +164,13 @@ def _run(
     return {name: backend.to_numpy(array) for name, array in tensors.items()}, record | {"no_outputs": outputs.lacking}
 
 
-def _looked_at(batches: Iterable[torch.Tensor]) -> tuple[torch.Tensor, Iterable[torch.Tensor]]:
-    """Return the first few images, and all batches with these as they were."""
+def _looked_at(batches: Iterable[torch.Tensor]) -> tuple[torch.Tensor | None, Iterable[torch.Tensor]]:
+    """Return the first few images, if there are any, and all batches with these as they were."""
     waiting = iter(batches)
     first: list[torch.Tensor] = []
     while sum(map(len, first)) < LOOKED_AT and (batch := list(islice(waiting, 1))):
         first += batch
-    return torch.cat(first)[:LOOKED_AT], chain(first, waiting)
+    return torch.cat(first)[:LOOKED_AT] if first else None, chain(first, waiting)
 
 
 def _one_by_one(batches: Iterable[torch.Tensor], seeds: Sequence[int], device: torch.device) -> Iterator[torch.Tensor]:
