@@ -3,6 +3,7 @@
 Nothing is built or downloaded here. Every problem of a file is reported in one pass, each with its line.
 """
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,28 +52,32 @@ def _one_of(vocabulary: Any) -> str:
 # The descriptions are also what an error message says was expected.
 _Text = Annotated[str, Field(strict=True, min_length=1)]
 _FileName = Annotated[str, Field(strict=True, max_length=100, pattern=r"^[^\s/\\]([^/\\]*[^\s/\\])?$")]
+_Side = Annotated[int, Field(strict=True, gt=0)]
 _Pixels = Annotated[
-    Annotated[int, Field(strict=True, gt=0)] | None,
-    Field(description="a whole number of pixels above 0, without quotes"),
+    _Side | tuple[_Side, _Side] | None,
+    Field(description="a whole number of pixels above 0, without quotes, or a list of two: height, width"),
 ]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Positive = Annotated[_Number, Field(gt=0)]
-_Vector = tuple[_Number, _Number, _Number]
-_Scales = tuple[_Positive, _Positive, _Positive]
+_Vector = Annotated[tuple[_Number, ...], Field(min_length=1)]
+_Scales = Annotated[tuple[_Positive, ...], Field(min_length=1)]
+
+
+_CHANNELS = "one for each channel (red, green, blue), or one for all"
 
 
 class TransformOptions(BaseModel):
     """How images are prepared; each key that is left out comes from the library's defaults.
 
-    But a `size` without a `resize` uses the whole shorter side, whatever the library would cut away.
+    But a `size` without a `resize` uses as much of the image as it can, whatever the library would cut away.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: _Pixels = None
     resize: _Pixels = None
-    mean: _Vector | None = Field(default=None, description="a list of three numbers: red, green, blue")
-    std: _Scales | None = Field(default=None, description="a list of three numbers above 0: red, green, blue")
+    mean: _Vector | None = Field(default=None, description=f"a list of numbers, {_CHANNELS}")
+    std: _Scales | None = Field(default=None, description=f"a list of numbers above 0, {_CHANNELS}")
     interpolation: Interpolation | None = Field(default=None, description=_one_of(Interpolation))
 
 
@@ -308,9 +313,20 @@ def _contradictions(entry: Mapping[Any, Any]) -> Iterator[Problem]:
         if options.get("size") is None:
             yield ("transform", "size"), "is missing: a factory does not say how large its images are; add it"
     size, resize = options.get("size"), options.get("resize")
-    if isinstance(size, int) and isinstance(resize, int) and resize < size:
+    lengths = {len(options[key]) for key in ("mean", "std") if isinstance(options.get(key), list | tuple)} - {1}
+    if len(lengths) > 1:
+        yield ("transform", "std"), f"expected as many numbers as mean has, {len(options['mean'])}, or one for all"
+    sides = zip(_sides(resize), _sides(size), strict=True)
+    if any(resized < cropped for resized, cropped in sides):
         text = f"expected at least {size}, the size that is cut out of the resized image; got {resize}"
         yield ("transform", "resize"), text
+
+
+def _sides(size: Any) -> tuple[float, float]:
+    """Return height and width; of what is no size, which its own field tells, such as contradict nothing."""
+    if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) for side in size):
+        return size[0], size[1]
+    return (size, size) if isinstance(size, int) else (math.nan, math.nan)
 
 
 def _field_problems(raw: Any) -> list[Problem]:
