@@ -168,7 +168,7 @@ EXPECTED = [
     (7, "sources[0] (a).size", "belongs under transform"),
     (8, "sources[1] (scratch).name", "not 'scratch'.*got 'scratch'"),
     (8, "sources[1] (scratch).model", "is missing"),
-    (11, "sources[1] (scratch).transform.size", "whole number of pixels above 0, without quotes; got '96'"),
+    (11, "sources[1] (scratch).transform.size", r"whole number of pixels above 0, or .*, without quotes; got '96'"),
     (12, "sources[1] (scratch).transform.mean", r"numbers, one for each channel.*or one for all; got \[\]"),
     (13, "sources[1] (scratch).transform.std", r"numbers above 0, one for each.*got \[0.5, 0.5, 0\]"),
     (14, "sources[1] (scratch).transform.interpolatoin", "did you mean 'interpolation'"),

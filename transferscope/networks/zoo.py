@@ -55,7 +55,7 @@ _FileName = Annotated[str, Field(strict=True, max_length=100, pattern=r"^[^\s/\\
 _Side = Annotated[int, Field(strict=True, gt=0)]
 _Pixels = Annotated[
     _Side | tuple[_Side, _Side] | None,
-    Field(description="a whole number of pixels above 0, without quotes, or a list of two: height, width"),
+    Field(description="a whole number of pixels above 0, or a list of two (height, width), without quotes"),
 ]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Positive = Annotated[_Number, Field(gt=0)]
@@ -313,7 +313,7 @@ def _contradictions(entry: Mapping[Any, Any]) -> Iterator[Problem]:
         if options.get("size") is None:
             yield ("transform", "size"), "is missing: a factory does not say how large its images are; add it"
     size, resize = options.get("size"), options.get("resize")
-    lengths = {len(options[key]) for key in ("mean", "std") if isinstance(options.get(key), list | tuple)} - {1}
+    lengths = {len(options[key]) for key in ("mean", "std") if isinstance(options.get(key), list | tuple)} - {0, 1}
     if len(lengths) > 1:
         yield ("transform", "std"), f"expected as many numbers as mean has, {len(options['mean'])}, or one for all"
     sides = zip(_sides(resize), _sides(size), strict=True)
