@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from image_files import png16, tiff
 from PIL import Image
 
 from transferscope.data.arrays import array_rgb
@@ -210,6 +211,8 @@ def test_damaged_bytes_never_raise_anything_else():
         PNG,
         saved(Image.new("RGB", (32, 32)), "TIFF"),
         saved(Image.new("P", (32, 32)), "GIF"),
+        tiff(np.full((16, 16, 5), 7, "<u2"), compress=True),
+        png16(np.full((16, 16, 3), 7)),
     ):
         for _ in range(60):
             damaged = bytearray(original)

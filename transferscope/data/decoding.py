@@ -23,19 +23,25 @@ def opened(data: bytes) -> Iterator[ImageFile | None]:
     if not data:
         raise InputError("the file is empty")
     try:
-        try:
-            image: ImageFile | None = Image.open(io.BytesIO(data))
-        except UnidentifiedImageError:
-            if not tiff.is_tiff(data):
-                raise
-            image = None
-        yield image
+        yield _by_pillow(data)
     except UnidentifiedImageError as error:  # Pillow's own message holds a memory address
         raise InputError("it is no image in a format that Pillow knows") from error
     except (MemoryError, InputError):  # the first says something about the machine, not about the file
         raise
     except Exception as error:  # decoders fed with damaged bytes raise nearly anything
         raise InputError(str(error) or type(error).__name__) from error
+
+
+def _by_pillow(data: bytes) -> ImageFile | None:
+    is_tiff = tiff.is_tiff(data)
+    if is_tiff and tiff.read_tags(data).get(tiff.BANDS, 1) > 4:
+        return None  # of each such file Pillow would log an error
+    try:
+        return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        if is_tiff:
+            return None
+        raise
 
 
 @dataclass(frozen=True)

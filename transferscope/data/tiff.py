@@ -27,6 +27,8 @@ _STRIPS, _STRIP_BYTES, _STRIP_ROWS = 273, 279, 278
 _TILES, _TILE_BYTES, _TILE_WIDTH, _TILE_HEIGHT = 324, 325, 322, 323
 _PREDICTOR, _FILL_ORDER = 317, 266
 _NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
+_DENSEST = {_NONE: 1, _PACKBITS: 64, _LZW: 3000, _DEFLATE: 1040, _OLD_DEFLATE: 1040}
+"""Most bytes that one byte can stand for."""
 _KINDS = {1: "u", 2: "i", 3: "f"}
 
 
@@ -76,8 +78,13 @@ def read_values(data: bytes) -> np.ndarray:
             f"{tags.get(PHOTOMETRIC)}, bits {tags.get(BITS)}); save it without compression, or as PNG"
         )
     width, height, bands = tags[WIDTH], tags[HEIGHT], tags.get(BANDS, 1)
-    if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
-        raise InputError(f"its {width * height} pixels are over Pillow's limit against decompression bombs")
+    # Pillow's limit is for pixels of up to four bands.
+    most = math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+    if width * height > most or width * height * bands > 4 * most:
+        raise InputError(f"its {width} x {height} pixels are over Pillow's limit against decompression bombs")
+    # A damaged header asks for far more than any compression of so few bytes can hold.
+    if width * height * bands * dtype.itemsize > len(data) * _DENSEST.get(compression, math.inf):
+        raise InputError(f"its {len(data)} bytes cannot hold {width} x {height} pixels")
     tiled = _TILES in tags
     across, along = (tags[_TILE_WIDTH], tags[_TILE_HEIGHT]) if tiled else (width, tags.get(_STRIP_ROWS, height))
     rows_of_blocks, blocks_in_row = math.ceil(height / along), math.ceil(width / across)
