@@ -7,14 +7,22 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from image_files import png16, tiff
 from PIL import Image
 
-from transferscope.data.images import Transform, array_rgb, check_header, decode_rgb, image_rgb, read_bytes
+from transferscope.data.arrays import array_rgb
+from transferscope.data.decoding import look_at
+from transferscope.data.images import Transform, image_rgb, read_bytes
+from transferscope.data.reading import Reading
 from transferscope.errors import InputError
 
 pytestmark = pytest.mark.bounds
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+FULL = (0, 65535)
+"""The range of 16 bits, which a single image of few values does not tell."""
+decode_rgb = Reading().decode
 
 
 def saved(image, kind, **options):
@@ -65,7 +73,7 @@ def row(mode, *pixels):
     ids=["rgb", "l", "1", "la", "rgba", "rgb-key", "l-key", "i16-key", "cmyk"],
 )
 def test_modes_become_rgb(data, expected):
-    assert colours(decode_rgb(data)) == expected
+    assert colours(Reading(FULL).decode(data)) == expected
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
@@ -203,6 +211,8 @@ def test_damaged_bytes_never_raise_anything_else():
         PNG,
         saved(Image.new("RGB", (32, 32)), "TIFF"),
         saved(Image.new("P", (32, 32)), "GIF"),
+        tiff(np.full((16, 16, 5), 7, "<u2"), compress=True),
+        png16(np.full((16, 16, 3), 7)),
     ):
         for _ in range(60):
             damaged = bytearray(original)
@@ -225,15 +235,15 @@ def test_a_missing_file_is_named(tmp_path):
 def test_decompression_bombs_are_refused(monkeypatch):
     data = saved(Image.new("L", (64, 64)), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    for read in (decode_rgb, check_header):
+    for read in (decode_rgb, look_at):
         with pytest.raises(InputError, match="bomb"):
             read(data)
 
 
-def test_check_header_sees_the_beginning_only():
-    check_header(JPEG[: len(JPEG) // 2])
+def test_a_look_sees_the_beginning_only():
+    look_at(JPEG[: len(JPEG) // 2])
     with pytest.raises(InputError, match="no image"):
-        check_header(b"hello")
+        look_at(b"hello")
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])
@@ -329,6 +339,56 @@ def test_transform_equals_torchvision(width, height, size, resize, interpolation
     torch.testing.assert_close(result, reference(image), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "size", "resize"),
+    [
+        (128, 128, (32, 128), None),
+        (300, 40, (32, 128), None),
+        (101, 77, (64, 32), (71, 35)),
+        (31, 17, (32, 40), (36, 45)),
+        (77, 101, (48, 96), (96, 96)),
+    ],
+)
+def test_transform_of_another_shape_equals_that_of_timm(width, height, size, resize):
+    from timm.data.transforms import ResizeKeepRatio
+    from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
+
+    # as timm.data.create_transform puts them together; equal sides of the box are torchvision's shorter side
+    box = resize or size
+    first = Resize(box[0]) if box[0] == box[1] else ResizeKeepRatio(box, interpolation="bilinear")
+    reference = Compose([first, CenterCrop(size), ToTensor(), Normalize(*HALF)])
+    image = noise(width, height)
+    result = Transform(size, *HALF, resize=resize)(image)
+    assert result.shape == (3, *size)
+    torch.testing.assert_close(result, reference(image), rtol=0, atol=1e-6)
+
+
+def test_transform_of_a_square_is_the_same_however_it_is_written():
+    assert Transform([32, 32], *HALF, resize=(40, 40)) == Transform(32, *HALF, resize=40)
+    assert Transform([32, 64], *HALF).size == (32, 64)
+    assert Transform([32, 64], *HALF).shape == (3, 32, 64)
+    assert Transform(32, (0.5,), (0.5,)).blank().shape == (1, 1, 32, 32)
+
+
+def test_transform_of_one_channel_is_grey_by_the_weights_of_itu_r_601():
+    red, green, blue = 200, 100, 50
+    result = Transform(2, (0.0,), (1.0,))(Image.new("RGB", (4, 4), (red, green, blue)))
+    assert result.shape == (1, 2, 2)
+    assert result[0, 0, 0].item() * 255 == pytest.approx(0.299 * red + 0.587 * green + 0.114 * blue, abs=0.51)
+
+
+def test_transform_of_many_channels_takes_each_band_as_it_would_a_grey_image():
+    bands = np.random.default_rng(0).integers(0, 256, (20, 30, 5), dtype=np.uint8)
+    result = Transform((8, 12), (0.1, 0.2, 0.3, 0.4, 0.5), (0.5,) * 5)(bands)
+    assert result.shape == (5, 8, 12)
+    for band in range(5):
+        grey = Transform((8, 12), ((band + 1) / 10,), (0.5,))(Image.fromarray(bands[..., band].copy()))
+        torch.testing.assert_close(result[band], grey[0])
+    for channels, image in ((4, bands), (3, bands), (4, Image.new("RGB", (9, 9)))):
+        with pytest.raises(InputError, match=rf"takes images of {channels} channels.*--bands"):
+            Transform(8, (0.5,) * channels, (0.5,) * channels)(image)
+
+
 def test_transform_by_hand_and_of_other_modes():
     result = Transform(2, (0.5, 0.25, 0.0), (0.5, 0.25, 2.0))(Image.new("RGB", (4, 4), (255, 0, 51)))
     assert result[:, 0, 0].tolist() == pytest.approx([1.0, -1.0, 0.1])
@@ -349,9 +409,14 @@ def test_transform_is_a_value():
         ({"size": 32.0}, "size must be"),
         ({"size": True}, "size must be"),
         ({"resize": 31}, "at least size = 32"),
-        ({"mean": (0.5, 0.5)}, "mean must be three numbers"),
-        ({"mean": 0.5}, "mean must be three numbers"),
-        ({"mean": "abc"}, "mean must be three numbers"),
+        ({"size": (32, 64, 3)}, "size must be .* two, .height, width., but got"),
+        ({"size": (32, 0)}, "size must be"),
+        ({"size": (32, 64), "resize": 63}, r"at least size = \(32, 64\)"),
+        ({"size": (32, 64), "resize": (64, 32)}, r"at least size = \(32, 64\)"),
+        ({"mean": (0.5, 0.5)}, "mean and std must be equally many numbers"),
+        ({"mean": 0.5}, "mean must be a list of numbers"),
+        ({"mean": "abc"}, "mean must be a list of numbers"),
+        ({"mean": ()}, "mean must be a list of numbers"),
         ({"std": (0.5, 0.0, 0.5)}, "std must be above 0"),
         ({"std": (0.5, float("nan"), 0.5)}, "std must be finite"),
         ({"interpolation": "cubic"}, "one of nearest, bilinear, bicubic, lanczos"),

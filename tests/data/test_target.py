@@ -13,8 +13,8 @@ from image_folders import png, write
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from transferscope.data import samples
 from transferscope.data import target as target_module
+from transferscope.data.reading import Reading
 from transferscope.data.target import load_target
 from transferscope.errors import InputError, TransferscopeWarning
 
@@ -115,8 +115,8 @@ def test_a_probe_holds_the_images_its_indices_say():
 def test_a_probe_decodes_each_image_once_within_its_budget(tmp_path, monkeypatch):
     write(tmp_path, "a*5", "b*5")
     reads = []
-    decode = samples.decode_rgb
-    monkeypatch.setattr(samples, "decode_rgb", lambda content: reads.append(1) or decode(content))
+    decode = Reading.decode
+    monkeypatch.setattr(Reading, "decode", lambda reading, content: reads.append(1) or decode(reading, content))
     probe = load_target(tmp_path).probe(10)
     assert len(reads) == 10
     first = [probe.image(i).tobytes() for i in range(10)]

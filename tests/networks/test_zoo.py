@@ -137,7 +137,7 @@ sources:
     loader: timm
     transform:
       size: "96"
-      mean: [0.5, 0.5]
+      mean: []
       std: [0.5, 0.5, 0]
       interpolatoin: bicubic
     kwargs: {pretrained: true}
@@ -168,9 +168,9 @@ EXPECTED = [
     (7, "sources[0] (a).size", "belongs under transform"),
     (8, "sources[1] (scratch).name", "not 'scratch'.*got 'scratch'"),
     (8, "sources[1] (scratch).model", "is missing"),
-    (11, "sources[1] (scratch).transform.size", "whole number of pixels above 0, without quotes; got '96'"),
-    (12, "sources[1] (scratch).transform.mean", r"three numbers.*got \[0.5, 0.5\]"),
-    (13, "sources[1] (scratch).transform.std", r"three numbers above 0.*got \[0.5, 0.5, 0\]"),
+    (11, "sources[1] (scratch).transform.size", r"whole number of pixels above 0, or .*, without quotes; got '96'"),
+    (12, "sources[1] (scratch).transform.mean", r"numbers, one for each channel.*or one for all; got \[\]"),
+    (13, "sources[1] (scratch).transform.std", r"numbers above 0, one for each.*got \[0.5, 0.5, 0\]"),
     (14, "sources[1] (scratch).transform.interpolatoin", "did you mean 'interpolation'"),
     (15, "sources[1] (scratch).kwargs.pretrained", "remove it and use checkpoint"),
     (16, "sources[1] (scratch).layers", r"at least one layer name or glob; got \[\]"),
@@ -241,7 +241,10 @@ def test_factories_that_are_not_file_and_function(factory):
         ("mean", 0.5),
         ("mean", [0.5, "0.5", 0.5]),
         ("mean", [0, 0, float("nan")]),
-        ("std", [0.1] * 4),
+        ("mean", []),
+        ("std", [0.1, 0.0, 0.1]),
+        ("size", [32, 64, 3]),
+        ("size", [32, 0]),
         ("interpolation", "cubic"),
     ],
 )

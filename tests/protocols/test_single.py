@@ -772,7 +772,7 @@ def test_gradients_that_are_not_finite_are_a_source_error():
 
 @pytest.mark.parametrize(("size", "stem_stride"), [(32, 1), (64, 2)])
 def test_the_compact_network_has_one_inner_resolution_for_both_sizes(size, stem_stride):
-    net = scratch.compact_network(7, size).eval()
+    net = scratch.compact_network(7, Transform(size, (0.5,) * 3, (0.25,) * 3)).eval()
     assert net.stem[0].stride == (stem_stride, stem_stride)
     with torch.no_grad():
         inner = net.blocks(net.stem(torch.zeros(2, 3, size, size)))

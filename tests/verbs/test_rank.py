@@ -198,7 +198,7 @@ class TestRank:
         ],
     )
     def test_unknown_choices_are_errors_before_anything_is_trained(self, digits, two, option, message, monkeypatch):
-        monkeypatch.setattr("transferscope.verbs.bench.load_target", None)
+        monkeypatch.setattr("transferscope.verbs.request.load_target", None)
         with pytest.raises(InputError, match=message):
             rank(digits, two, **option)
 

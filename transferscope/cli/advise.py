@@ -22,6 +22,7 @@ On what `transferscope demo -o demo` makes:
   transferscope advise --target demo/target --sources demo/zoo.yaml --trust-code --shots 16""",
 )
 @options.target
+@options.reading
 @options.sources
 @click.option(
     "--source", metavar="NAME", shell_complete=completion.sources(),

@@ -24,6 +24,7 @@ On what `transferscope demo -o demo` makes:
 @click.argument("x", metavar="A", shell_complete=completion.sources("scratch"))
 @click.argument("y", metavar="B", shell_complete=completion.sources("scratch"))
 @options.target
+@options.reading
 @options.sources
 @click.option(
     "--measure", "measures", multiple=True, default=["linear_cka"], show_default=True, metavar="NAME",

@@ -28,6 +28,7 @@ On what `transferscope demo -o demo` makes:
   transferscope measure --target demo/target --sources demo/zoo.yaml --trust-code --samples-per-class 5""",
 )
 @options.target
+@options.reading
 @options.sources
 @click.option(
     "--protocols", default="truncate,toptuning,fne", show_default=True, metavar="NAME[,NAME...]",

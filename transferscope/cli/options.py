@@ -49,6 +49,37 @@ class Command(click.Command):
                     formatter.write_dl(lines)
 
 
+class Numbers(click.ParamType):
+    """Numbers with commas between them, as many as the example has, or with `any_count` one at least."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float], example: str, *, any_count: bool = False) -> None:
+        self._kind, self._example, self._any_count = kind, example, any_count
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a tuple of numbers."""
+        if not isinstance(value, str):
+            return value
+        try:
+            numbers = tuple(self._kind(part) for part in value.split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or not (self._any_count or len(numbers) == self._example.count(",") + 1):
+            self.fail(f"expected numbers with commas like {self._example}, but got {value!r}", param, ctx)
+        return numbers
+
+
+value_range = click.option(
+    "--value-range", type=Numbers(float, "0,4095"), metavar="LOW,HIGH",
+    help="Values that become black and white, in images of more than 8 bits a value, with a sign or floating-point: "
+    "0,4095 for 12 bits, -1000,400 for a window of CT. By default all images together tell.",
+)  # fmt: skip
+bands = click.option(
+    "--bands", type=Numbers(int, "3,2,1", any_count=True), metavar="N[,N...]",
+    help="Bands of the images to show, counted from 1, three for red, green and blue: 4,3,2 shows near infrared in "
+    "red. By default the first three.",
+)  # fmt: skip
 target = click.option(
     "--target", required=True, metavar="FOLDER", shell_complete=completion.folders,
     help="Labelled images: a sub-folder for each class.",
@@ -116,6 +147,8 @@ def together(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+reading = together(value_range, bands)
+"""Of how the images of targets become numbers."""
 running = together(device, batch_size, seed, trust_code)
 """Of verbs that run networks."""
 printing = together(output_format, quiet, verbose)
@@ -172,8 +205,12 @@ def command_line(ctx: click.Context) -> str:
             words += option
         else:
             for each in value if param.multiple else [value]:
-                words += [*option, str(each)]
+                words += [*option, _typed(each)]
     return shlex.join(words)
+
+
+def _typed(value: Any) -> str:
+    return ",".join(f"{each:.15g}" for each in value) if isinstance(value, tuple) else str(value)
 
 
 def console() -> "Console":

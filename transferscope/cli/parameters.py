@@ -26,6 +26,7 @@ On what `transferscope demo -o demo` makes:
     "--target", "targets", required=True, multiple=True, metavar="FOLDER", shell_complete=completion.folders,
     help="Labelled images: a sub-folder for each class; may be given several times.",
 )  # fmt: skip
+@options.reading
 @options.sources
 @options.samples_per_class("all")
 @options.seeds(1)

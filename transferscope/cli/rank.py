@@ -30,6 +30,7 @@ On what `transferscope demo -o demo` makes:
   transferscope rank --target demo/target --sources demo/zoo.yaml --trust-code --shots 16""",
 )
 @options.target
+@options.reading
 @options.sources
 @options.samples
 @click.option(

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from transferscope.data.images import Transform
+from transferscope.data.notes import BROKEN_LIMIT
 from transferscope.data.splits import draw
-from transferscope.data.target import BROKEN_LIMIT, Target
+from transferscope.data.target import Target
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.runtime.checks import ALL, Size
 from transferscope.runtime.progress import Report, silent
@@ -29,7 +30,7 @@ class Bank:
         self.transform = transform
         self._target = target
         self._place: dict[int, int] = {}
-        self._pixels = torch.empty((0, 3, transform.size, transform.size), dtype=torch.uint8)
+        self._pixels = torch.empty((0, *transform.shape), dtype=torch.uint8)
 
     def add(self, indices: Iterable[int], report: Report = silent) -> dict[int, str]:
         """Decode the images that are not here yet; return those that cannot be decoded, each with the reason."""
@@ -38,17 +39,19 @@ class Bank:
         broken: dict[int, str] = {}
         for done, index in enumerate(wanted, 1):
             try:
-                decoded.append(self.transform.pixels(self._target.image(index)))
-                self._place[index] = len(self._pixels) + len(decoded) - 1
+                image = self._target.image(index)
             except InputError as error:
                 broken[index] = str(error)
+            else:
+                decoded.append(self.transform.pixels(image))
+                self._place[index] = len(self._pixels) + len(decoded) - 1
             report(done, len(wanted))
         if decoded:
             self._pixels = torch.cat([self._pixels, torch.stack(decoded)])
         return broken
 
     def images(self, indices: np.ndarray) -> torch.Tensor:
-        """Return images (n, 3, size, size), float32 and normalised, in the order of `indices`."""
+        """Return images (n, channels, height, width), float32 and normalised, in the order of `indices`."""
         return self.transform.normalize(self._pixels[[self._place[int(index)] for index in indices]])
 
     def batches(self, indices: np.ndarray, batch_size: int, report: Report = silent) -> Iterator[torch.Tensor]:

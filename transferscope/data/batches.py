@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from transferscope.data.images import Transform
+from transferscope.data.items import image_of
 from transferscope.data.target import Target
 from transferscope.errors import InputError
 from transferscope.runtime.progress import Report, silent
@@ -27,7 +28,8 @@ def image_pairs(
     Parameters
     ----------
     images : torch.Tensor, DataLoader, Dataset or Target
-        A tensor (n_samples, C, H, W), a loader or a dataset of such images, or a target.
+        A tensor (n_samples, C, H, W), a loader or a dataset of such images, or a target. Of batches and items that are
+        tuples the first is taken, of dicts what is called ``image``, ``img`` or ``pixel_values``.
     batch_size : int
         Images at a time, where `images` is not a loader.
     transforms : pair of Transform
@@ -98,18 +100,17 @@ def _cat(pairs: list[Pair]) -> Pair:
 
 
 def _tensor(item: Any) -> torch.Tensor:
-    if isinstance(item, (tuple, list)):
-        item = item[0]
-    if not isinstance(item, torch.Tensor):
+    image = image_of(item, "an item of `images`")
+    if not isinstance(image, torch.Tensor):
         raise InputError(
-            f"Expected `images` to give tensors, alone or first in a tuple, but got {type(item).__name__}; add a "
-            "transform that makes tensors"
+            "Expected `images` to give tensors, alone, first in a tuple or in a dict, but got "
+            f"{type(image).__name__}; add a transform that makes tensors"
         )
-    return item
+    return image
 
 
 def batches(target: Target, transform: Transform, batch_size: int, report: Report = silent) -> Iterator[torch.Tensor]:
-    """Yield the images of `target`, in order, as tensors (n, 3, size, size) of `batch_size` images at most."""
+    """Yield the images of `target`, in order, as tensors (n, channels, height, width), `batch_size` images at most."""
     for start in range(0, target.n_samples, batch_size):
         stop = min(start + batch_size, target.n_samples)
         yield torch.stack([transform(target.image(i)) for i in range(start, stop)])

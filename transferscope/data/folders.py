@@ -8,7 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.data.samples import SUFFIXES, Samples, from_files, label_array
+from transferscope.data.foreign import Foreign
+from transferscope.data.labels import label_array
+from transferscope.data.reading import Reading
+from transferscope.data.samples import SUFFIXES, Samples, from_files
 from transferscope.errors import InputError, near
 from transferscope.runtime.progress import Report, silent
 
@@ -17,14 +20,14 @@ SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "eval"), "test"),
 }
-"""Folder names (in lower case) that stand for a split of the data and not for a class."""
+"""Folder names (in lower case) that stand for a split of the data, where all folders beside them do too."""
 
 _LAYOUT = "it must hold one sub-folder of images per class"
 
 _Parts = tuple[str, ...]  # a path below the target folder
 
 
-def from_folder(root: Path, report: Report = silent) -> Samples:
+def from_folder(root: Path, report: Report = silent, reading: Reading | None = None) -> Samples:
     """Find and read the images of a folder; see :func:`transferscope.data.target.load_target`."""
     if not root.exists():
         raise InputError(f"target folder {root} does not exist; give a folder with one sub-folder of images per class")
@@ -33,13 +36,18 @@ def from_folder(root: Path, report: Report = silent) -> Samples:
         raise InputError(f"target {root} is a file, not a folder{unpack}")
     folders: list[_Parts] = []
     files: list[_Parts] = []
-    for parts, is_folder in _walk(root, (), [root.resolve()]):
+    foreign = Foreign(root)
+    for parts, is_folder in _walk(root, (), [root.resolve()], foreign):
         (folders if is_folder else files).append(parts)
     images = [parts for parts in files if Path(parts[-1]).suffix.lower() in SUFFIXES]
     if not images:
         raise InputError(_without_images(root, folders, files))
-    use_splits = _has_splits(images)
-    places = [_split_and_class(parts[:-1], use_splits) for parts in images]
+    splits = _split_folders(images)
+    # An empty test beside a train that is a split is no class.
+    splits |= {
+        parts for parts in folders if parts[-1].lower() in SPLITS and any(split[:-1] == parts[:-1] for split in splits)
+    }
+    places = [_split_and_class(parts[:-1], splits) for parts in images]
     inside = [index for index, (_, name) in enumerate(places) if name is not None]
     if not inside:
         raise InputError(
@@ -52,14 +60,15 @@ def from_folder(root: Path, report: Report = silent) -> Samples:
         [str(places[index][1]) for index in inside],
         [places[index][0] for index in inside],
         report,
+        reading,
     )
     holding = {parts[:depth] for parts in images for depth in range(1, len(parts))}
     empty = [parts for parts in folders if parts not in holding]
-    announced = {name for parts in empty if (name := _split_and_class(parts, use_splits)[1]) is not None}
+    announced = {name for parts in empty if (name := _split_and_class(parts, splits)[1]) is not None}
     samples.empty = sorted(announced - set(samples.labels))
     loose = [parts for parts, (_, name) in zip(images, places, strict=True) if name is None]
     image_set = set(images)
-    others = [parts for parts in files if parts not in image_set and _split_and_class(parts[:-1], use_splits)[1]]
+    others = [parts for parts in files if parts not in image_set and _split_and_class(parts[:-1], splits)[1]]
     if loose:
         samples.notes.append(
             f"{len(loose)} image files of {root} lie in no class folder and are ignored, such as "
@@ -70,11 +79,12 @@ def from_folder(root: Path, report: Report = silent) -> Samples:
             f"{len(others)} files in the class folders of {root} are no images by their extension and are "
             f"ignored, such as {'/'.join(others[0])}"
         )
+    samples.notes += [*foreign.notes(), *_beside_splits(root, images, splits)]
     samples.one_class_hint = _one_class_hint(root, [images[index] for index in inside])
     return samples
 
 
-def from_table(table: pd.DataFrame, report: Report = silent) -> Samples:
+def from_table(table: pd.DataFrame, report: Report = silent, reading: Reading | None = None) -> Samples:
     """Read the image files that a table lists; see :func:`transferscope.data.target.load_target`."""
     for column in ("path", "label"):
         if column not in table:
@@ -104,7 +114,7 @@ def from_table(table: pd.DataFrame, report: Report = silent) -> Samples:
     split = (
         [_split(row, value) for row, value in enumerate(table["split"])] if "split" in table else [None] * len(names)
     )
-    return from_files(paths, names, labels, split)
+    return from_files(paths, names, labels, split, report, reading)
 
 
 def _split(row: int, value: Any) -> str | None:
@@ -117,8 +127,8 @@ def _split(row: int, value: Any) -> str | None:
     )
 
 
-def _walk(folder: Path, above: _Parts, roots: list[Path]) -> Iterator[tuple[_Parts, bool]]:
-    """Yield (path below the root, is it a folder) in sorted order, without hidden names.
+def _walk(folder: Path, above: _Parts, roots: list[Path], foreign: Foreign) -> Iterator[tuple[_Parts, bool]]:
+    """Yield (path below the root, is it a folder) in sorted order, without what is foreign, which is counted.
 
     `roots` are the real folders being walked: the target and each linked folder. A link that leads into one
     of them, or to a folder around one, would show images twice or never end; it is skipped.
@@ -129,7 +139,7 @@ def _walk(folder: Path, above: _Parts, roots: list[Path]) -> Iterator[tuple[_Par
         raise InputError(f"folder {folder} cannot be read: {error.strerror or error}") from error
     for entry in entries:
         parts = (*above, entry.name)
-        if entry.name.startswith("."):
+        if foreign.takes(entry):
             continue
         if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
             if entry.is_symlink():
@@ -138,28 +148,51 @@ def _walk(folder: Path, above: _Parts, roots: list[Path]) -> Iterator[tuple[_Par
                     continue
                 roots.append(real)
             yield parts, True
-            yield from _walk(Path(entry.path), parts, roots)
+            yield from _walk(Path(entry.path), parts, roots, foreign)
         elif entry.is_symlink() or entry.is_file():  # no pipes or devices: reading them may never end
             yield parts, False
 
 
-def _split_and_class(folders: _Parts, use_splits: bool = True) -> tuple[str | None, str | None]:
+def _split_folders(images: list[_Parts]) -> frozenset[_Parts]:
+    """Return the folders that stand for splits: those of which all folders beside them have names of splits too.
+
+    Only folders with images count. So bus, ship and train are three classes, and train and test are splits; of classes
+    that are themselves called so, below a split, those beside them tell.
+    """
+    beside: dict[_Parts, set[str]] = {}
+    for parts in images:
+        for depth in range(len(parts) - 1):
+            beside.setdefault(parts[:depth], set()).add(parts[depth])
+    return frozenset(
+        (*above, name)
+        for above, names in beside.items()
+        if all(each.lower() in SPLITS for each in names)
+        for name in names
+    )
+
+
+def _split_and_class(folders: _Parts, splits: frozenset[_Parts]) -> tuple[str | None, str | None]:
     """Return the split and the class that the folders above an image name."""
-    places = [place for place, name in enumerate(folders) if use_splits and name.lower() in SPLITS]
+    places = [place for place in range(len(folders)) if folders[: place + 1] in splits]
     if not places:
         return None, _readable(folders[0]) if folders else None
-    below = folders[places[0] + 1 :]
-    # data/train/cat and cat/train both show cats; below train/, a folder train is what the images show
-    rest = [name for part in (below, folders) for name in part if name.lower() not in SPLITS] or below
-    return SPLITS[folders[places[0]].lower()], _readable(rest[0]) if rest else None
+    below = range(places[0] + 1, len(folders))
+    # data/train/cat and cat/train both show cats; below train/, a single folder train is what the images show
+    rest = [place for part in (below, range(len(folders))) for place in part if place not in places] or list(below)
+    return SPLITS[folders[places[0]].lower()], _readable(folders[rest[0]]) if rest else None
 
 
-def _has_splits(images: list[_Parts]) -> bool:
-    """Tell whether split names mean splits: not where they stand beside classes and hold no class folders."""
-    places = [_split_and_class(parts[:-1]) for parts in images]
-    inside_split = any(split is not None and name is not None for split, name in places)
-    beside_split = any(split is None and name is not None for split, name in places)
-    return inside_split or not beside_split
+def _beside_splits(root: Path, images: list[_Parts], splits: frozenset[_Parts]) -> list[str]:
+    """Say so where what looks like splits are classes, for the folders beside them."""
+    top = sorted({parts[0] for parts in images if len(parts) > 1})
+    named = [name for name in top if name.lower() in SPLITS and (name,) not in splits]
+    if len({SPLITS[name.lower()] for name in named}) < 2:
+        return []
+    others = [name for name in top if name not in named]
+    return [
+        f"{', '.join(named)} of {root} count as classes, for beside them stand folders that are no splits, such as "
+        f"{others[0]}; move those away if they are splits"
+    ]
 
 
 def _readable(name: str) -> str:
@@ -181,7 +214,9 @@ def _without_images(root: Path, folders: list[_Parts], files: list[_Parts]) -> s
 def _one_class_hint(root: Path, images: list[_Parts]) -> str:
     """Say which folder to give instead, where the only class folder itself holds several class folders."""
     outer = images[0][0]
-    inner = {name for parts in images if (name := _split_and_class(parts[1:-1])[1]) is not None}
+    inside = [parts[1:] for parts in images]
+    splits = _split_folders(inside)
+    inner = {name for parts in inside if (name := _split_and_class(parts[:-1], splits)[1]) is not None}
     if any(parts[0] != outer for parts in images) or len(inner) < 2:
         return ""
     return f"{root / outer} holds {len(inner)} folders with images: give that folder instead"

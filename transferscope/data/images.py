@@ -5,15 +5,13 @@ import io
 import logging
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from transferscope.errors import InputError, is_whole
 
@@ -34,7 +32,7 @@ _UPRIGHT = {
 }
 
 # Room for the rounding of float32 pixels; anything further outside [0, 1] is another scale.
-_FLOAT_SLACK = 1e-5
+FLOAT_SLACK = 1e-5
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -43,46 +41,6 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
-
-
-def check_header(data: bytes) -> None:
-    """Raise `InputError` (the reason alone) unless the bytes begin as an image that Pillow can open.
-
-    Pixels are not decoded, so damage behind the header goes unseen: cheap enough for every file of a folder.
-    """
-    with _decoding(data), Image.open(io.BytesIO(data)):
-        pass
-
-
-def decode_rgb(data: bytes) -> Image.Image:
-    """Decode the bytes of an image file of any common kind, as :func:`image_rgb` converts it, without metadata.
-
-    Of an animation the first frame counts.
-
-    Raises
-    ------
-    InputError
-        With the reason alone: it cannot be decoded, or is larger than Pillow's limit against decompression bombs.
-    """
-    with _decoding(data):
-        image = Image.open(io.BytesIO(data))
-        image.load()
-    return image_rgb(image)
-
-
-@contextmanager
-def _decoding(data: bytes) -> Iterator[None]:
-    """Turn whatever a decoder raises into an `InputError` with a readable reason."""
-    if not data:
-        raise InputError("the file is empty")
-    try:
-        yield
-    except UnidentifiedImageError as error:  # Pillow's own message holds a memory address
-        raise InputError("it is no image in a format that Pillow knows") from error
-    except MemoryError:  # says something about the machine, not about the file
-        raise
-    except Exception as error:  # decoders fed with damaged bytes raise nearly anything
-        raise InputError(str(error) or type(error).__name__) from error
 
 
 def image_rgb(image: Image.Image) -> Image.Image:
@@ -113,7 +71,7 @@ def image_rgb(image: Image.Image) -> Image.Image:
         Greys lie outside the ranges above, or the mode cannot be converted.
     """
     image.load()
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _wide_grey(image)
     try:
@@ -131,7 +89,8 @@ def image_rgb(image: Image.Image) -> Image.Image:
     return rgb
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """Return how the camera was held, as EXIF counts it: 1 for upright, also where nothing readable says so."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception as error:  # the EXIF parser raises nearly anything on damaged blocks; the pixels are sound
@@ -144,20 +103,21 @@ def _wide_grey(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     if image.mode == "F":
-        if not (low >= -_FLOAT_SLACK and high <= 255):  # NaN fails too
+        if not (low >= -FLOAT_SLACK and high <= 255):  # NaN fails too
             raise InputError(f"floating-point greys must lie in [0, 1] or [0, 255], but go from {low} to {high}")
-        grey = np.rint(np.clip(values, 0, None) * (255.0 if high <= 1 + _FLOAT_SLACK else 1.0)).clip(max=255)
+        grey = np.rint(np.clip(values, 0, None) * (255.0 if high <= 1 + FLOAT_SLACK else 1.0)).clip(max=255)
     else:
         if low < 0 or high > 65535:
             raise InputError(f"greys must lie in the 16-bit range [0, 65535], but go from {low} to {high}")
-        grey = _from_16_bit(values)
+        grey = from_16_bit(values)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey[values == transparent] = 255
     return Image.fromarray(grey.astype(np.uint8))
 
 
-def _from_16_bit(values: np.ndarray) -> np.ndarray:
+def from_16_bit(values: np.ndarray) -> np.ndarray:
+    """Bring 0 to 65535 to 0 to 255, rounded."""
     # 65535 = 257 · 255; 128 rounds to the nearest
     return (values.astype(np.int64) + 128) // 257
 
@@ -170,97 +130,30 @@ def thumbnail(image: Image.Image, side: int = 64) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def array_rgb(array: np.ndarray | torch.Tensor) -> Image.Image:
-    """Convert one image given as an array to 8-bit RGB.
-
-    Parameters
-    ----------
-    array
-        Shape (H, W), (H, W, C) or (C, H, W) with C in 1 (grey), 3 (RGB), 4 (RGB and alpha); dtype uint8,
-        uint16 (divided by 257), bool (black and white) or floating point in [0, 1].
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode ``RGB``; alpha is composited on white.
-
-    Raises
-    ------
-    InputError
-        The shape is none of these or could be two of them, the dtype is another one, or floats leave [0, 1].
-    """
-    pixels = _pixels(_channels_last(as_numpy(array)))
-    if pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    return image_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
-
-
-def as_numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Return a NumPy array or a tensor (of any device) as a NumPy array; float types stay floats."""
-    if isinstance(array, torch.Tensor):
-        array = array.detach().cpu()
-        # NumPy has no bfloat16
-        return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
-    if isinstance(array, np.ndarray):
-        return array
-    raise InputError(f"expected a NumPy array or a torch tensor, but got {type(array).__name__}")
-
-
-def _channels_last(array: np.ndarray) -> np.ndarray:
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        raise InputError(
-            f"one image must have shape (H, W), (H, W, C) or (C, H, W), none of them 0, but got {array.shape}"
-        )
-    if array.ndim == 2:
-        return array[:, :, None]
-    first, last = (array.shape[axis] in (1, 3, 4) for axis in (0, 2))
-    if first and last:
-        raise InputError(
-            f"an image of shape {array.shape} could be (C, H, W) or (H, W, C); crop or pad it to more pixels"
-        )
-    if not first and not last:
-        raise InputError(f"an image of shape {array.shape} has no channel axis of length 1, 3 or 4, first or last")
-    return array.transpose(1, 2, 0) if first else array
-
-
-def _pixels(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * 255
-    if array.dtype == np.uint16:
-        return _from_16_bit(array).astype(np.uint8)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise InputError(
-            f"pixels must be uint8, uint16, bool or floats in [0, 1], but are {array.dtype}; "
-            "if they lie in [0, 255], convert them to uint8"
-        )
-    low, high = array.min(), array.max()
-    if not (low >= -_FLOAT_SLACK and high <= 1 + _FLOAT_SLACK):  # NaN fails too
-        raise InputError(
-            f"floating-point pixels must lie in [0, 1], but go from {low:.4g} to {high:.4g}; "
-            "pass images before normalisation (each network normalises them itself), or as uint8"
-        )
-    return np.rint(array.clip(0, 1).astype(np.float64) * 255).astype(np.uint8)
+Size = int | tuple[int, int]
+"""The side of a square, or height and width, in pixels."""
 
 
 @dataclass(frozen=True)
 class Transform:
-    """From an image to a network's input: resize the shorter side, crop the centre, normalise.
+    """From an image to a network's input: resize until it covers a box, crop the centre, normalise.
 
-    Equal to ``Resize(resize)``, ``CenterCrop(size)``, ``ToTensor()``, ``Normalize(mean, std)`` of torchvision
-    on PIL images (antialiased), without needing torchvision.
+    The aspect ratio is kept. With square sizes this is equal to ``Resize(resize)``, ``CenterCrop(size)``,
+    ``ToTensor()``, ``Normalize(mean, std)`` of torchvision on PIL images (antialiased), with others to timm's
+    evaluation transform, which has ``ResizeKeepRatio(resize)`` in place of the first.
 
     Parameters
     ----------
     size
-        Height and width of the result, in pixels.
+        Side of the result, or its (height, width), in pixels.
     mean, std
-        Per channel (red, green, blue), in units of [0, 1] intensities.
+        A number for each channel (red, green, blue), in units of [0, 1] intensities. As many channels there are: for
+        one the image becomes grey (ITU-R 601), for others than one or three it has to have as many bands.
     interpolation
         Of the resize.
     resize
-        Length of the shorter side before the central crop, at least `size`; None means `size` itself.
+        The box that the resized image just covers before the central crop, in no direction smaller than `size`: its
+        side (then the length of the image's shorter side), or its (height, width); None means `size` itself.
 
     Raises
     ------
@@ -268,25 +161,29 @@ class Transform:
         A value is not of the kind described.
     """
 
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    size: Size
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     interpolation: Interpolation = "bilinear"
-    resize: int | None = None
+    resize: Size | None = None
 
     def __post_init__(self) -> None:
-        if not _is_length(self.size):
-            raise InputError(f"transform size must be a whole number of pixels above 0, but got {self.size!r}")
-        if self.resize is not None and not (_is_length(self.resize) and self.resize >= self.size):
-            raise InputError(
-                f"transform resize must be None or a whole number of at least size = {self.size}, "
-                f"as the crop is taken from the resized image, but got {self.resize!r}"
-            )
-        for name in ("size", "resize"):
-            # As Python's own, for transforms are part of what names a result in the cache.
-            object.__setattr__(self, name, None if getattr(self, name) is None else int(getattr(self, name)))
+        # As Python's own, for transforms are part of what names a result in the cache.
+        object.__setattr__(self, "size", _size("size", self.size))
+        if self.resize is not None:
+            object.__setattr__(self, "resize", _size("resize", self.resize))
+            if min(resized - cropped for resized, cropped in zip(_box(self.resize), _box(self.size), strict=True)) < 0:
+                raise InputError(
+                    f"transform resize must be None or at least size = {self.size}, "
+                    f"as the crop is taken from the resized image, but got {self.resize!r}"
+                )
         for name in ("mean", "std"):
-            object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        if len(self.mean) != len(self.std):
+            raise InputError(
+                "transform mean and std must be equally many numbers, one for each channel, but are "
+                f"{self.mean} and {self.std}"
+            )
         if min(self.std) <= 0:
             raise InputError(f"transform std must be above 0 in every channel, but got {self.std}")
         if self.interpolation not in get_args(Interpolation):
@@ -296,45 +193,98 @@ class Transform:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of what this gives."""
-        return 3, self.size, self.size
+        return len(self.mean), *_box(self.size)
 
     def blank(self, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return a batch of one image, all zero, of the shape that this gives: what a network can be looked at with."""
         return torch.zeros(1, *self.shape, device=device, dtype=dtype)
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Return the image as a tensor (3, size, size), float32, normalised."""
+    def __call__(self, image: Image.Image | np.ndarray) -> torch.Tensor:
+        """Return the image as a tensor (channels, height, width), float32, normalised."""
         return self.normalize(self.pixels(image))
 
-    def pixels(self, image: Image.Image) -> torch.Tensor:
-        """Return the resized and cropped image as a tensor (3, size, size), uint8."""
+    def pixels(self, image: Image.Image | np.ndarray) -> torch.Tensor:
+        """Return the resized and cropped image as a tensor (channels, height, width), uint8.
+
+        Raises
+        ------
+        InputError
+            An array (height, width, bands) has other bands than there are channels, or an RGB image has too few.
+        """
+        layers = [self._cropped(layer) for layer in self._layers(image)]
+        stacked = np.concatenate([np.atleast_3d(np.asarray(layer)) for layer in layers], axis=2)
+        return torch.from_numpy(stacked).permute(2, 0, 1).contiguous()
+
+    def _layers(self, image: Image.Image | np.ndarray) -> list[Image.Image]:
+        """Return an RGB or grey image, or one for each band."""
+        channels = len(self.mean)
+        if isinstance(image, np.ndarray):
+            if image.shape[2] != channels:
+                raise InputError(
+                    f"the network takes images of {channels} channel{'s' * (channels > 1)}, but these have "
+                    f"{image.shape[2]} bands; choose as many with --bands (in Python bands=)"
+                )
+            return [Image.fromarray(np.ascontiguousarray(image[..., band])) for band in range(channels)]
+        if channels not in (1, 3):
+            raise InputError(
+                f"the network takes images of {channels} channels, but these are shown in red, green and blue; choose "
+                "as many bands with --bands (in Python bands=)"
+            )
         if image.mode != "RGB":
             image = image_rgb(image)
-        width, height = image.size
-        shorter = self.resize or self.size
-        # the longer side is cut to whole pixels as torchvision does
-        wide = shorter if width <= height else int(shorter * width / height)
-        high = shorter if height <= width else int(shorter * height / width)
-        resized = image.resize((wide, high), Image.Resampling[self.interpolation.upper()])
-        left, top = round((wide - self.size) / 2), round((high - self.size) / 2)
-        cropped = resized.crop((left, top, left + self.size, top + self.size))
-        return torch.from_numpy(np.array(cropped)).permute(2, 0, 1).contiguous()
+        return [image if channels == 3 else image.convert("L")]
+
+    def _cropped(self, image: Image.Image) -> Image.Image:
+        height, width = _box(self.size)
+        resized = image.resize(self._resized(*image.size), Image.Resampling[self.interpolation.upper()])
+        left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
+        return resized.crop((left, top, left + width, top + height))
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Return width and height of the resized image."""
+        high, wide = _box(self.resize or self.size)
+        if high == wide:
+            # the longer side is cut to whole pixels as torchvision does
+            return (
+                high if width <= height else int(high * width / height),
+                high if height <= width else int(high * height / width),
+            )
+        ratio = min(height / high, width / wide)  # and rounded as timm does
+        return round(width / ratio), round(height / ratio)
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Turn uint8 pixels (..., 3, size, size) into a network's input, float32, on the same device."""
-        mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (self.mean, self.std))
+        """Turn uint8 pixels (..., channels, height, width) into a network's input, float32, on the same device."""
+        mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return pixels.float().div_(255).sub_(mean).div_(std)
 
 
-def _is_length(value: object) -> bool:
-    return is_whole(value, 1)
+def _box(size: Size) -> tuple[int, int]:
+    """Return height and width."""
+    return size if isinstance(size, tuple) else (size, size)
 
 
-def _three_numbers(name: str, values: object) -> tuple[float, float, float]:
+def _size(name: str, value: object) -> Size:
+    """Return a side as an int, two different ones as a tuple of ints."""
+    if is_whole(value, 1):
+        return int(value)
+    sides = tuple(value) if isinstance(value, tuple | list) else ()
+    if len(sides) != 2 or not all(is_whole(side, 1) for side in sides):
+        raise InputError(
+            f"transform {name} must be a whole number of pixels above 0, or two, [height, width], but got {value!r}"
+        )
+    height, width = (int(side) for side in sides)
+    return height if height == width else (height, width)
+
+
+def _numbers(name: str, values: object) -> tuple[float, ...]:
     try:
-        red, green, blue = (float(value) for value in values)  # type: ignore[attr-defined]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"transform {name} must be three numbers (red, green, blue), but got {values!r}") from error
-    if not all(math.isfinite(value) for value in (red, green, blue)):
+        numbers = tuple(float(value) for value in values)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or isinstance(values, str):
+        raise InputError(
+            f"transform {name} must be a list of numbers, one for each channel (red, green, blue), but got {values!r}"
+        )
+    if not all(math.isfinite(value) for value in numbers):
         raise InputError(f"transform {name} must be finite, but got {values!r}")
-    return red, green, blue
+    return numbers

@@ -1,17 +1,20 @@
 """Files, arrays and datasets as raw labelled samples, each read once: what a target is built from."""
 
 import hashlib
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from PIL import Image
 
-from transferscope.data.images import array_rgb, as_numpy, check_header, decode_rgb, image_rgb, read_bytes
+from transferscope.data.arrays import as_numpy, has_hidden_pixels, read_array
+from transferscope.data.decoding import Look
+from transferscope.data.images import read_bytes
+from transferscope.data.labels import WANTED, label_array
+from transferscope.data.rasters import Picture, Raster, as_picture
+from transferscope.data.reading import Reading, Survey
 from transferscope.errors import InputError
 from transferscope.runtime.progress import Report, silent
 
@@ -19,14 +22,12 @@ _ENDINGS = "jpg jpeg jpe jfif png bmp gif tif tiff webp ppm pgm pbm pnm jp2 avif
 SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split(" "))
 """File names that end so (in any case) are images."""
 
-_LABELS_WANTED = "labels must be whole numbers, bools or strings, one for each image"
-
 
 class Pictures(Protocol):
     """Images by place; the implementations can be pickled, for workers in other processes."""
 
-    def read(self, place: int) -> Image.Image:
-        """Decode one image to RGB; `InputError` or `OSError` when it is broken."""
+    def read(self, place: int) -> Picture:
+        """Decode one image to 8 bits; `InputError` or `OSError` when it is broken."""
 
     def where(self, place: int) -> str:
         """Say what to call an image in a message."""
@@ -47,6 +48,8 @@ class Samples:
     """Further things to warn of."""
     one_class_hint: str = ""
     """What to do if only one class is there."""
+    reading: Reading = field(default_factory=Reading)
+    """How their numbers became 8 bits."""
 
 
 def digest(*parts: bytes) -> bytes:
@@ -58,17 +61,20 @@ def digest(*parts: bytes) -> bytes:
     return state.digest()
 
 
-def _rgb_digest(image: Image.Image) -> bytes:
-    return digest(repr(image.size).encode(), image.tobytes())
+def picture_digest(image: Picture) -> bytes:
+    """Return the SHA-256 of an image's pixels."""
+    size = image.size if isinstance(image, Image.Image) else image.shape
+    return digest(repr(size).encode(), image.tobytes())
 
 
 @dataclass(frozen=True)
 class _Files:
     paths: tuple[Path, ...]
     names: tuple[str, ...]
+    reading: Reading
 
-    def read(self, place: int) -> Image.Image:
-        return decode_rgb(read_bytes(self.paths[place]))
+    def read(self, place: int) -> Picture:
+        return self.reading.decode(read_bytes(self.paths[place]))
 
     def where(self, place: int) -> str:
         return self.names[place]
@@ -80,37 +86,55 @@ def from_files(
     labels: Sequence[str],
     split: Sequence[str | None],
     report: Report = silent,
+    reading: Reading | None = None,
 ) -> Samples:
-    """Read each file once, for its digest and a look at its header; broken ones are set aside by `names`."""
+    """Read each file once, for its digest and a look at its header; broken ones are set aside by `names`.
+
+    Those of more than 8 bits a value are decoded too where `reading` does not say what range they have.
+    """
     sound: list[int] = []
     digests: list[bytes] = []
+    looks: list[Look] = []
     broken: list[tuple[str, str]] = []
+    survey = Survey(reading or Reading())
     for place, path in enumerate(paths):
         report(place, len(paths))
         try:
             data = read_bytes(path)
-            check_header(data)
+            looks.append(survey.file(names[place], data))
         except InputError as error:
             broken.append((names[place], str(error)))
             continue
         sound.append(place)
         digests.append(digest(data))
-    files = _Files(tuple(paths[place] for place in sound), tuple(names[place] for place in sound))
-    return Samples(files, [labels[place] for place in sound], digests, [split[place] for place in sound], broken)
+    settled, notes = survey.settled()
+    # What makes another picture of the same bytes is part of what it is.
+    tags = [settled.tag(look) for look in looks]
+    digests = [digest(content, tag) if tag else content for content, tag in zip(digests, tags, strict=True)]
+    files = _Files(tuple(paths[place] for place in sound), tuple(names[place] for place in sound), settled)
+    return Samples(
+        files,
+        [labels[place] for place in sound],
+        digests,
+        [split[place] for place in sound],
+        broken,
+        notes=notes,
+        reading=settled,
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class _Pixels:
-    pixels: np.ndarray  # (N, H, W, 3) uint8
+    pixels: np.ndarray  # (N, H, W, bands) uint8
 
-    def read(self, place: int) -> Image.Image:
-        return Image.fromarray(self.pixels[place])
+    def read(self, place: int) -> Picture:
+        return as_picture(self.pixels[place])
 
     def where(self, place: int) -> str:
         return f"image {place}"
 
 
-def from_arrays(pair: tuple[Any, ...]) -> Samples:
+def from_arrays(pair: tuple[Any, ...], reading: Reading | None = None) -> Samples:
     """Copy a pair (images, labels) of arrays or tensors; see :func:`transferscope.data.target.load_target`."""
     if len(pair) != 2:
         raise InputError(f"a target of arrays is a pair (images, labels), but got {len(pair)} values")
@@ -121,125 +145,23 @@ def from_arrays(pair: tuple[Any, ...]) -> Samples:
         )
     values = label_array(pair[1])
     if len(values) != len(images):
-        raise InputError(f"{_LABELS_WANTED}, but there are {len(images)} images and {len(values)} labels")
-    first = array_rgb(images[0])
-    pixels = np.empty((len(images), first.height, first.width, 3), dtype=np.uint8)
-    digests = []
+        raise InputError(f"{WANTED}, but there are {len(images)} images and {len(values)} labels")
+    asked = reading or Reading()
+    survey = Survey(asked)
     for index, array in enumerate(images):
         try:
-            image = array_rgb(array)
+            hides = asked.bands is None and has_hidden_pixels(array)
+            survey.item(f"image {index}", read_array(array, asked), hides)
         except InputError as error:
             raise InputError(f"image {index}: {error}") from error
-        pixels[index] = np.asarray(image)
-        digests.append(_rgb_digest(image))
-    return Samples(_Pixels(pixels), values.tolist(), digests, [None] * len(images))
-
-
-def label_array(labels: Any) -> np.ndarray:
-    """Return labels (n_samples,) as an array of whole numbers, bools or strings; `InputError` when they are not."""
-    values = as_numpy(labels) if isinstance(labels, torch.Tensor) else np.asarray(labels)
-    if values.dtype == object and all(isinstance(value, str) for value in values.flat):
-        values = values.astype(str)
-    if values.ndim != 1 or values.dtype.kind not in "biuU":
-        raise InputError(f"{_LABELS_WANTED}, but got {values.dtype} of shape {values.shape}")
-    return values
-
-
-@dataclass(frozen=True, eq=False)
-class _Items:
-    dataset: Any
-    items: tuple[int, ...]
-
-    def read(self, place: int) -> Image.Image:
-        return _item(self.dataset, self.items[place])[0]
-
-    def where(self, place: int) -> str:
-        return f"item {self.items[place]}"
-
-
-def from_dataset(dataset: Any, report: Report = silent) -> Samples:
-    """Read a map dataset of (image, label) pairs once; see :func:`transferscope.data.target.load_target`."""
-    names = _class_names(dataset)
-    files: Any = getattr(dataset, "samples", None)
-    if names and getattr(dataset, "target_transform", None) is None and _are_image_files(files):
-        root = getattr(dataset, "root", None) or os.sep
-        paths = [Path(path) for path, _ in files]
-        shown = [os.path.relpath(path, root) for path in paths]
-        samples = from_files(paths, shown, _named([label for _, label in files], names), [None] * len(paths), report)
-    else:
-        samples = _from_items(dataset, names, report)
-    present = set(samples.labels)
-    samples.empty = [name for name in names if name not in present]
-    return samples
-
-
-def _from_items(dataset: Any, names: Sequence[str], report: Report) -> Samples:
-    items: list[int] = []
-    labels: list[Any] = []
-    digests: list[bytes] = []
-    broken: list[tuple[str, str]] = []
-    for index in range(len(dataset)):
-        report(index, len(dataset))
-        try:
-            image, label = _item(dataset, index)
-        except OSError as error:  # what PIL raises for a damaged file; anything else is the dataset's own fault
-            broken.append((f"item {index}", str(error)))
-            continue
-        items.append(index)
-        labels.append(label)
-        digests.append(_rgb_digest(image))
-    for index, first_digest in list(zip(items, digests, strict=True))[:4]:
-        if _rgb_digest(_item(dataset, index)[0]) != first_digest:
-            raise InputError(
-                f"item {index} of the dataset is a different image each time; remove its random "
-                "transforms, as every network must see the same images"
-            )
-    values = label_array(labels).tolist() if labels else []
-    return Samples(_Items(dataset, tuple(items)), _named(values, names), digests, [None] * len(items), broken)
-
-
-def _item(dataset: Any, index: int) -> tuple[Image.Image, Any]:
-    item = dataset[index]
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise InputError(f"dataset[{index}] must be a pair (image, label), but is a {type(item).__name__}")
-    image, label = item
-    try:
-        rgb = image_rgb(image) if isinstance(image, Image.Image) else array_rgb(image)
-    except InputError as error:
-        raise InputError(f"the image of dataset[{index}]: {error}") from error
-    scalar = as_numpy(label) if isinstance(label, torch.Tensor) else np.asarray(label)
-    if scalar.size != 1:
-        raise InputError(f"{_LABELS_WANTED}, but dataset[{index}] has a label of shape {scalar.shape}")
-    return rgb, scalar.item()
-
-
-def _are_image_files(samples: Any) -> bool:
-    return isinstance(samples, list) and all(
-        isinstance(sample, tuple)
-        and len(sample) == 2
-        and isinstance(sample[0], str | os.PathLike)
-        and Path(sample[0]).suffix.lower() in SUFFIXES
-        for sample in samples
+    settled, notes = survey.settled()
+    pixels: list[np.ndarray] = []
+    digests = []
+    for array in images:
+        read = read_array(array, asked)
+        picture = settled.picture(read) if isinstance(read, Raster) else read
+        pixels.append(np.asarray(picture))
+        digests.append(picture_digest(picture))
+    return Samples(
+        _Pixels(np.stack(pixels)), values.tolist(), digests, [None] * len(images), notes=notes, reading=settled
     )
-
-
-def _class_names(dataset: Any) -> list[str]:
-    """Return the names in `classes`, also those behind a `Subset`; equal names get numbers."""
-    classes = getattr(dataset, "classes", None)
-    if classes is None:
-        return _class_names(dataset.dataset) if hasattr(dataset, "dataset") else []
-    # ImageNet has tuples of synonyms
-    names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in classes]
-    return [name if names.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(names)]
-
-
-def _named(labels: Iterable[Any], names: Sequence[str]) -> list[Any]:
-    """Replace whole-number labels by the names at these places, if there are names."""
-    values = list(labels)
-    if not names or any(isinstance(value, str) for value in values):
-        return values
-    if values and not (min(values) >= 0 and max(values) < len(names)):
-        raise InputError(
-            f"the dataset's labels go from {min(values)} to {max(values)}, but it names {len(names)} classes"
-        )
-    return [names[value] for value in values]

@@ -17,9 +17,13 @@ import pandas as pd
 from PIL import Image
 
 from transferscope.arrays.strata import apportion
+from transferscope.data.datasets import from_dataset
 from transferscope.data.folders import from_folder, from_table
 from transferscope.data.images import thumbnail
-from transferscope.data.samples import Pictures, Samples, digest, from_arrays, from_dataset
+from transferscope.data.notes import broken_note, listed, thin_class_notes
+from transferscope.data.rasters import Picture
+from transferscope.data.reading import Reading
+from transferscope.data.samples import Pictures, Samples, digest, from_arrays
 from transferscope.errors import InputError, TransferscopeWarning, is_whole
 from transferscope.runtime.progress import Report, Reporter
 
@@ -27,9 +31,6 @@ log = logging.getLogger(__name__)
 
 KEPT_BYTES = 512 * 2**20
 """A probe set keeps decoded images in memory up to this many bytes and decodes the others whenever asked."""
-
-BROKEN_LIMIT = 0.05
-"""More broken images than this share of those checked are an error."""
 
 _ROWS, _THUMBNAILS = 20, 8
 """Of how many classes a notebook shows the counts and an image."""
@@ -56,6 +57,8 @@ class Target:
         images of ``full`` that are not in ``probe`` are
         ``full.subset(np.setdiff1d(np.arange(len(full)), probe.indices))``; those may still prove broken when
         decoded, which a `probe` of them sorts out.
+    reading : Reading
+        The range of values and the bands that all its images are shown with.
     """
 
     name: str
@@ -67,7 +70,8 @@ class Target:
     _digests: np.ndarray  # (n_samples, 32), the SHA-256 of each image
     _pictures: Pictures
     _places: np.ndarray  # (n_samples,), place of each image in the pictures
-    _kept: Mapping[int, Image.Image] = field(default_factory=dict)  # decoded images by place
+    reading: Reading = field(default_factory=Reading)
+    _kept: Mapping[int, Picture] = field(default_factory=dict)  # decoded images by place
 
     def __post_init__(self) -> None:
         for name in ("labels", "indices", "_digests", "_places"):
@@ -96,7 +100,9 @@ class Target:
         for label, name in enumerate(self.classes[:_THUMBNAILS]):
             for index in np.flatnonzero(self.labels == label)[:1]:
                 with suppress(InputError):  # broken
-                    pictures[name] = thumbnail(self.image(index))
+                    image = self.image(index)
+                    if isinstance(image, Image.Image):
+                        pictures[name] = thumbnail(image)
         return pictures
 
     @property
@@ -117,8 +123,10 @@ class Target:
         state.update(np.concatenate([self._digests, labels], axis=1).tobytes())
         return state.hexdigest()
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Picture:
         """Return one image as 8-bit RGB, in its own size; a new object that the caller may change.
+
+        With bands that are neither one nor three it is an array (height, width, bands) uint8.
 
         Raises
         ------
@@ -204,7 +212,7 @@ class Target:
         random = np.random.default_rng(seed)
         chosen: list[int] = []
         broken: list[tuple[str, str]] = []
-        decoded: dict[int, Image.Image] = {}
+        decoded: dict[int, Picture] = {}
         room = KEPT_BYTES
         with Reporter(progress).bar("decoding images") as report:
             for label, count in enumerate(wanted):
@@ -214,18 +222,19 @@ class Target:
                         break
                     place = int(self._places[index])
                     try:
-                        image = self._kept.get(place) or self._pictures.read(place)
+                        image = self._kept[place] if place in self._kept else self._pictures.read(place)
                     except (InputError, OSError) as error:
                         broken.append((self._pictures.where(place), str(error)))
                         continue
                     chosen.append(int(index))
                     report(len(chosen), int(wanted.sum()))
-                    size = 4 * image.width * image.height  # Pillow holds RGB in 4 bytes a pixel
+                    # Pillow holds RGB in 4 bytes a pixel
+                    size = image.nbytes if isinstance(image, np.ndarray) else 4 * image.width * image.height
                     if size <= room:
                         decoded[place] = image
                         room -= size
         if broken:
-            note = _broken_message(self.name, broken, len(chosen) + len(broken))
+            note = broken_note(self.name, broken, len(chosen) + len(broken))
             warnings.warn(note, TransferscopeWarning, stacklevel=2)
         drawn = self.subset(random.permutation(np.array(chosen, dtype=np.int64)))
         return replace(drawn, broken=(*self.broken, *broken), _kept=decoded)
@@ -249,18 +258,14 @@ def _allocate(available: np.ndarray, samples: int) -> np.ndarray:
     return apportion(available, total=samples, least=2)
 
 
-def _broken_message(name: str, broken: Sequence[tuple[str, str]], checked: int) -> str:
-    """Say what was skipped; raise `InputError` when it is more than `BROKEN_LIMIT`."""
-    listed = ", ".join(f"{where} ({reason})" for where, reason in broken[:5]) + (", …" if len(broken) > 5 else "")
-    if len(broken) > BROKEN_LIMIT * checked:
-        raise InputError(
-            f"target {name!r}: {len(broken)} of {checked} images are broken, over {BROKEN_LIMIT:.0%}: "
-            f"{listed}; repair or remove them"
-        )
-    return f"target {name!r}: {len(broken)} of {checked} images are broken and skipped: {listed}"
-
-
-def load_target(source: Any, *, name: str | None = None, progress: bool = False) -> Target:
+def load_target(
+    source: Any,
+    *,
+    name: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    bands: Sequence[int] | None = None,
+    progress: bool = False,
+) -> Target:
     """Load the images that a network is to be transferred to.
 
     Parameters
@@ -269,21 +274,33 @@ def load_target(source: Any, *, name: str | None = None, progress: bool = False)
         One of
 
         - a folder with a sub-folder per class, searched recursively in sorted order. Folders called train,
-          training, val, valid, validation, dev, test, testing or eval (in any case, at any depth) are splits;
-          the class is the first other folder. Where no split folder holds class folders, but there are
-          classes beside it (``bus/ car/ train/``), these names are classes too. Hidden names are ignored.
-          A linked folder is followed unless its images are found without it;
+          training, val, valid, validation, dev, test, testing or eval (in any case, at any depth) are splits where
+          all folders with images beside them are called so too; the class is the first other folder. So ``train/
+          test/`` are splits, and ``bus/ ship/ train/`` three classes. Hidden names and what other programs leave
+          (``@eaDir``, ``__MACOSX``, ``Thumbs.db`` and the like) are left out and counted. A linked folder is
+          followed unless its images are found without it;
         - a DataFrame with columns `path` and `label`, and `split` if there are any (named as such folders are, or
           missing): a row an image file, relative paths start at the working directory;
-        - a map dataset as torchvision's: ``len(dataset)``, and ``dataset[i]`` a pair of an image (PIL, array
-          or tensor, not normalised nor randomly altered) and a label; ``dataset.classes`` names whole-number
-          labels. Datasets like ``ImageFolder`` (with ``samples``) are read from their files, untransformed;
+        - a map dataset as torchvision's or Hugging Face's: ``len(dataset)``, and ``dataset[i]`` a tuple that begins
+          with an image (PIL, array or tensor, not normalised nor randomly altered) and a label, or a dict with one of
+          ``image``, ``img``, ``pixel_values`` and one of ``label``, ``labels``, ``target``, ``targets``, ``class``.
+          ``dataset.classes``, or the names of the label in ``dataset.features``, name whole-number labels. Datasets
+          like ``ImageFolder`` (with ``samples``) are read from their files, untransformed;
         - a pair (images, labels) of NumPy arrays or torch tensors: images (N, H, W), (N, H, W, C) or
-          (N, C, H, W) with C in 1, 3, 4, as :func:`transferscope.data.images.array_rgb` takes them; labels (N,)
-          whole numbers, bools or strings;
+          (N, C, H, W) with C in 1 (grey), 3 (RGB), 4 (RGB and alpha), any C with `bands`; bools, whole numbers or
+          floats in [0, 1], of any range with `value_range`; labels (N,) whole numbers, bools or strings;
         - a `Target`, which is returned.
     name
         For people; default: the folder's name, the dataset's type, ``"table"`` or ``"arrays"``.
+    value_range
+        (low, high): the values that become black and white, in all images whose values are not 8 bits without a sign;
+        what is outside is clipped. By default all these images together tell: of whole numbers from 0 the fewest of 8,
+        10, 12, 14 or 16 bits that hold them; of floats in [0, 1] that, and in [0, 255] that if they exceed 127; of
+        others, such as signed ones, what leaves out 0.1 % at each end. Images of 8 bits stay as they are.
+    bands
+        Numbers of the bands to show, counted from 1: three for red, green and blue, one for grey, any other number for
+        networks that take as many channels. By default the colours, with transparency on white; transparent is what the
+        file declares so (or the fourth channel of an array), of other bands the first three are taken.
     progress
         Whether to draw a progress bar on stderr when it is a terminal.
 
@@ -301,7 +318,8 @@ def load_target(source: Any, *, name: str | None = None, progress: bool = False)
     Warns
     -----
     TransferscopeWarning
-        Broken images, other files, empty classes were skipped; a class has one image only.
+        Broken images, other files, empty classes were skipped; a class has one image only; the range of values or the
+        bands were chosen by the images.
 
     Examples
     --------
@@ -312,29 +330,35 @@ def load_target(source: Any, *, name: str | None = None, progress: bool = False)
     >>> target.subset([0, 2]).labels.tolist()
     [0, 1]
     """
+    reading = Reading(value_range, bands)
     if isinstance(source, Target):
+        if reading.contradicts(source.reading):
+            raise InputError(
+                "value_range and bands say how images are read, but those of this target were read already; give "
+                "them to the load_target that made it"
+            )
         return source if name is None else replace(source, name=name)
     with Reporter(progress).bar("reading images") as report:
-        loaded, default = _load(source, report)
+        loaded, default = _load(source, report, reading)
     target, notes = _build(loaded, name or default)
     for note in notes:
         warnings.warn(note, TransferscopeWarning, stacklevel=2)
     return target
 
 
-def _load(source: Any, report: Report) -> tuple[Samples, str]:
+def _load(source: Any, report: Report, reading: Reading) -> tuple[Samples, str]:
     """Return the images of anything but a target, and what to call them."""
     if isinstance(source, str | os.PathLike):
         # A name that is not UTF-8 could not be printed or written into a result.
         name = os.fsencode(Path(source).resolve().name).decode("utf-8", "replace")
-        return from_folder(Path(source), report), name
+        return from_folder(Path(source), report, reading), name
     if isinstance(source, pd.DataFrame):
-        return from_table(source, report), "table"
+        return from_table(source, report, reading), "table"
     if isinstance(source, tuple):
-        return from_arrays(source), "arrays"
+        return from_arrays(source, reading), "arrays"
     kind = type(source).__name__
     if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, Mapping):
-        return from_dataset(source, report), kind
+        return from_dataset(source, report, reading), kind
     raise InputError(
         "the target must be a folder, a DataFrame of paths and labels, a dataset with __len__ and __getitem__, a pair "
         f"(images, labels) or a Target, but is a {kind}; of a DataLoader pass its dataset"
@@ -346,10 +370,10 @@ def _build(samples: Samples, name: str) -> tuple[Target, list[str]]:
     checked = len(samples.labels) + len(samples.broken)
     if not checked:
         raise InputError(f"target {name!r} has no images")
-    notes = [_broken_message(name, samples.broken, checked)] if samples.broken else []
+    notes = [broken_note(name, samples.broken, checked)] if samples.broken else []
     notes += samples.notes
     if samples.empty:
-        notes.append(f"target {name!r}: without any image, these classes are dropped: {_listed(samples.empty)}")
+        notes.append(f"target {name!r}: without any image, these classes are dropped: {listed(samples.empty)}")
     values: list[Any] = sorted(set(samples.labels))
     if len(values) < 2:
         hint = samples.one_class_hint or "at least two are needed, each in a folder (or with a label) of its own"
@@ -365,26 +389,7 @@ def _build(samples: Samples, name: str) -> tuple[Target, list[str]]:
         _digests=np.frombuffer(b"".join(samples.digests), dtype=np.uint8).reshape(-1, 32),
         _pictures=samples.pictures,
         _places=np.arange(len(samples.labels)),
+        reading=samples.reading,
     )
-    return target, notes + _thin_classes(target)
-
-
-def _thin_classes(target: Target) -> list[str]:
     counts = np.bincount(target.labels[target._pool()], minlength=len(target.classes))
-    none, one = ([name for name, count in zip(target.classes, counts, strict=True) if count == few] for few in (0, 1))
-    notes = []
-    if none:
-        notes.append(
-            f"target {target.name!r}: without a training image, these classes are missing from every probe "
-            f"set: {_listed(none)}"
-        )
-    if one:
-        notes.append(
-            f"target {target.name!r}: with a single image to draw from, these classes can never be predicted "
-            f"leave-one-out, so that each such image counts as wrong: {_listed(one)}"
-        )
-    return notes
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return target, notes + thin_class_notes(target.name, target.classes, counts)

@@ -39,11 +39,14 @@ class CompactResNet(nn.Module):
         Channels of the stem and of the first two blocks.
     stem_stride : int
         1 for images of about 32 px, 2 for about 64 px.
+    channels : int
+        Of the images.
     """
 
-    def __init__(self, classes: int, *, width: int = WIDTH, stem_stride: int = 1) -> None:
+    def __init__(self, classes: int, *, width: int = WIDTH, stem_stride: int = 1, channels: int = 3) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, stem_stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        first = nn.Conv2d(channels, width, 3, stem_stride, 1, bias=False)
+        self.stem = nn.Sequential(first, nn.BatchNorm2d(width), nn.ReLU())
         widths = [width, width, 2 * width, 2 * width, 4 * width, 4 * width]
         strides = [1, 1, 2, 1, 2, 1]
         self.blocks = nn.Sequential(
@@ -53,5 +56,5 @@ class CompactResNet(nn.Module):
         self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images (n, 3, h, w) to logits (n, classes)."""
+        """Map images (n, channels, h, w) to logits (n, classes)."""
         return self.head(self.pool(self.blocks(self.stem(x))))

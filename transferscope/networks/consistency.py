@@ -1,5 +1,6 @@
 """What goes together in a zoo file: problems between keys that are right by themselves, each at its key."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -48,9 +49,20 @@ def contradictions(entry: Mapping[Any, Any]) -> Iterator[Problem]:
         if options.get("size") is None:
             yield ("transform", "size"), "is missing: a factory does not say how large its images are; add it"
     size, resize = options.get("size"), options.get("resize")
-    if isinstance(size, int) and isinstance(resize, int) and resize < size:
+    lengths = {len(options[key]) for key in ("mean", "std") if isinstance(options.get(key), list | tuple)} - {0, 1}
+    if len(lengths) > 1:
+        yield ("transform", "std"), f"expected as many numbers as mean has, {len(options['mean'])}, or one for all"
+    sides = zip(_sides(resize), _sides(size), strict=True)
+    if any(resized < cropped for resized, cropped in sides):
         text = f"expected at least {size}, the size that is cut out of the resized image; got {resize}"
         yield ("transform", "resize"), text
+
+
+def _sides(size: Any) -> tuple[float, float]:
+    """Return height and width; of what is no size, which its own field tells, such as contradict nothing."""
+    if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) for side in size):
+        return size[0], size[1]
+    return (size, size) if isinstance(size, int) else (math.nan, math.nan)
 
 
 def is_random(loader: Any, weights: Any, kwargs: Mapping[Any, Any]) -> bool:

@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +18,11 @@ from transferscope.networks import adapters
 from transferscope.networks.checkpoint_files import file_digest
 from transferscope.networks.checkpoints import load_checkpoint
 from transferscope.networks.factories import code_digests, from_factory, said
+from transferscope.networks.inputs import resolve_transform
 from transferscope.networks.lookup import unknown_model
 from transferscope.networks.zoo import Source
 from transferscope.runtime.seeding import contained, seeded
 from transferscope.runtime.trained import mark_untrained
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # What libraries for downloads raise beside OSError comes from these modules, whatever number ends their names: which
 # one the model hub downloads by has changed from requests over httpx to httpx2.
@@ -87,7 +84,7 @@ def load_network(source: Source, *, trust_code: bool = False, seed: int = 0) -> 
                 mark_untrained(module, "the checkpoint has no classifier, and that of the network is drawn at random")
         elif source.loader == "timm" and _has_classifier_of_its_own(module):
             mark_untrained(module, "the classifier is of another width than timm's and is drawn at random")
-        return Network(source.name, module, _transform(source, module), source, seed)
+        return Network(source.name, module, resolve_transform(source, module), source, seed)
 
 
 def load_architecture(source: Source, *, trust_code: bool = False, seed: int = 0) -> Network:
@@ -100,7 +97,7 @@ def load_architecture(source: Source, *, trust_code: bool = False, seed: int = 0
     """
     module = build_untrained(source, seed=seed, trust_code=trust_code)
     with _blamed_on(source):
-        return Network(source.name, module, _transform(source, module), source, seed)
+        return Network(source.name, module, resolve_transform(source, module), source, seed)
 
 
 def outline(source: Source, *, trust_code: bool = False) -> nn.Module:
@@ -119,7 +116,7 @@ def outline(source: Source, *, trust_code: bool = False) -> nn.Module:
     except Exception:  # some constructors compute with values
         module = build_untrained(source, seed=0)
     with _blamed_on(source):
-        _transform(source, module)
+        resolve_transform(source, module)
         if source.loader == "timm" and source.checkpoint is None and not source.is_random:
             _check_timm_has_weights(str(source.model))
     return module
@@ -140,8 +137,16 @@ def build_untrained(source: Source, *, seed: int, trust_code: bool = False) -> n
         return _build(source, pretrained=False, seed=seed)
 
 
-def source_transform(source: Source) -> Transform:
+def source_transform(source: Source, module: nn.Module | None = None) -> Transform:
     """Return the transform of a source without loading its weights, running a factory or downloading weights.
+
+    Parameters
+    ----------
+    source
+        An entry of a zoo.
+    module
+        Its network where it is built already, whatever its weights; else a factory's is taken to see three channels,
+        or as many as the mean of its transform has numbers.
 
     Raises
     ------
@@ -149,7 +154,9 @@ def source_transform(source: Source) -> Transform:
         The library does not know the architecture, or does not say how its images are prepared.
     """
     with _blamed_on(source):
-        return _transform(source, _build(source, pretrained=False, seed=0) if source.loader == "timm" else None)
+        if module is None and source.loader == "timm":
+            module = _build(source, pretrained=False, seed=0)
+        return resolve_transform(source, module)
 
 
 def fingerprint(source: Source) -> str:
@@ -297,46 +304,3 @@ def _is_download(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _transform(source: Source, module: nn.Module | None) -> Transform:
-    given = source.transform.model_dump(exclude_none=True)
-    options = _library_options(source, module)
-    if "size" in given:
-        # Of a size of one's own the whole shorter side is used, unless a resize goes with it.
-        options.pop("resize", None)
-    options |= given
-    missing = [key for key in ("size", "mean", "std") if options.get(key) is None]
-    if missing:
-        raise SourceError(
-            f"{source.loader} does not say how images are prepared for {source.model!r}; "
-            f"give {', '.join(missing)} under transform:"
-        )
-    return Transform(**options)
-
-
-def _library_options(source: Source, module: nn.Module | None) -> dict[str, Any]:
-    if source.loader == "timm":
-        import timm
-
-        config = timm.data.resolve_model_data_config(module)
-        size = source.kwargs.get("img_size", config["input_size"][-1])
-        # crop_pct above 1 pads the image in timm; here the whole shorter side is used instead. Its other crop
-        # modes, squash and border, become the central crop too.
-        resize = max(size, math.floor(size / config["crop_pct"])) if isinstance(size, int) else None
-        return {"size": size, "resize": resize} | {key: config[key] for key in ("mean", "std", "interpolation")}
-    if source.loader == "torchvision":
-        import torchvision
-
-        preset = torchvision.models.get_model_weights(source.model).DEFAULT.transforms()
-        crop, resize = (getattr(preset, key, None) for key in ("crop_size", "resize_size"))
-        interpolation = getattr(preset, "interpolation", None)
-        options = {
-            "size": crop and crop[-1],
-            "resize": resize and resize[-1],
-            "mean": getattr(preset, "mean", None),
-            "std": getattr(preset, "std", None),
-            "interpolation": interpolation and interpolation.value,
-        }
-        return {key: value for key, value in options.items() if value is not None}
-    return {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}

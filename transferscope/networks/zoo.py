@@ -39,28 +39,32 @@ def _one_of(vocabulary: Any) -> str:
 # The descriptions are also what an error message says was expected.
 _Text = Annotated[str, Field(strict=True, min_length=1)]
 _FileName = Annotated[str, Field(strict=True, max_length=100, pattern=r"^[^\s/\\]([^/\\]*[^\s/\\])?$")]
+_Side = Annotated[int, Field(strict=True, gt=0)]
 _Pixels = Annotated[
-    Annotated[int, Field(strict=True, gt=0)] | None,
-    Field(description="a whole number of pixels above 0, without quotes"),
+    _Side | tuple[_Side, _Side] | None,
+    Field(description="a whole number of pixels above 0, or a list of two (height, width), without quotes"),
 ]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Positive = Annotated[_Number, Field(gt=0)]
-_Vector = tuple[_Number, _Number, _Number]
-_Scales = tuple[_Positive, _Positive, _Positive]
+_Vector = Annotated[tuple[_Number, ...], Field(min_length=1)]
+_Scales = Annotated[tuple[_Positive, ...], Field(min_length=1)]
+
+
+_CHANNELS = "one for each channel (red, green, blue), or one for all"
 
 
 class TransformOptions(BaseModel):
     """How images are prepared; each key that is left out comes from the library's defaults.
 
-    But a `size` without a `resize` uses the whole shorter side, whatever the library would cut away.
+    But a `size` without a `resize` uses as much of the image as it can, whatever the library would cut away.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: _Pixels = None
     resize: _Pixels = None
-    mean: _Vector | None = Field(default=None, description="a list of three numbers: red, green, blue")
-    std: _Scales | None = Field(default=None, description="a list of three numbers above 0: red, green, blue")
+    mean: _Vector | None = Field(default=None, description=f"a list of numbers, {_CHANNELS}")
+    std: _Scales | None = Field(default=None, description=f"a list of numbers above 0, {_CHANNELS}")
     interpolation: Interpolation | None = Field(default=None, description=_one_of(Interpolation))
 
 

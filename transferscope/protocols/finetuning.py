@@ -65,7 +65,7 @@ class Lesson:
     Attributes
     ----------
     images
-        (n_samples, 3, size, size) float32, normalised.
+        (n_samples, channels, height, width) float32, normalised.
     labels
         (n_samples,) int64.
     validation

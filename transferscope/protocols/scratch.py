@@ -87,14 +87,15 @@ def _stratified(labels: np.ndarray, amount: float, seed: int) -> np.ndarray:
 
 
 def load_images(target: Target, transform: Transform) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the images of `target` that can be decoded, (n_samples, 3, size, size), and their labels."""
+    """Return the images of `target` that can be decoded, (n_samples, channels, height, width), and their labels."""
     images, labels, broken = [], [], []
     for i, label in enumerate(target.labels.tolist()):
         try:
-            images.append(transform(target.image(i)))
+            image = target.image(i)
         except InputError as error:
             broken.append(str(error))
             continue
+        images.append(transform(image))
         labels.append(label)
     if not images:
         raise InputError(f"Expected {target.name} to hold images that can be decoded, but all of them are broken")
@@ -109,15 +110,21 @@ def load_images(target: Target, transform: Transform) -> tuple[torch.Tensor, tor
 
 
 def compact_transform(probe: Target) -> Transform:
-    """Choose the image side for the compact network: 32 px for small images, 64 px for others."""
-    sides = [min(probe.image(i).size) for i in range(min(probe.n_samples, 50))]
+    """Choose the image side for the compact network: 32 px for small images, 64 px for others; all their bands."""
+    shapes = [
+        image.shape if isinstance(image, np.ndarray) else (image.height, image.width, 3)
+        for image in map(probe.image, range(min(probe.n_samples, 50)))
+    ]
+    sides = [min(height, width) for height, width, _ in shapes]
     size = SMALL if np.median(sides) < (SMALL + LARGE) / 2 else LARGE
-    return Transform(size=size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    channels = shapes[0][2]
+    return Transform(size=size, mean=(0.5,) * channels, std=(0.25,) * channels)
 
 
-def compact_network(classes: int, size: int, *, width: int = WIDTH) -> CompactResNet:
-    """Return the untrained compact network for images of `size` pixels."""
-    return CompactResNet(classes, width=width, stem_stride=max(1, size // SMALL))
+def compact_network(classes: int, transform: Transform, *, width: int = WIDTH) -> CompactResNet:
+    """Return the untrained compact network for images as `transform` gives them."""
+    channels, *sides = transform.shape
+    return CompactResNet(classes, width=width, stem_stride=max(1, min(sides) // SMALL), channels=channels)
 
 
 def with_head(net: nn.Module, classes: int, transform: Transform, seed: int) -> nn.Module:

@@ -12,7 +12,7 @@ from transferscope.activations.features import LayerFeatures, layer_features
 from transferscope.activations.selecting import Layers
 from transferscope.arrays import backend
 from transferscope.data.images import Transform
-from transferscope.data.target import Target, load_target
+from transferscope.data.target import Target
 from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo, load_zoo
 from transferscope.results.summary import TargetSummary
@@ -66,7 +66,7 @@ class Bench:
         for source in request.sources_of(zoo):
             # Before anything is trained, not after.
             loading.check_trust(source, request.trust_code)
-        target = load_target(request.target, progress=request.progress)
+        target = request.load(request.target)
         probe = target.probe(request.probe_size(len(target.classes)), request.seed, progress=request.progress)
         clock.lap("data")
         return cls(
@@ -80,6 +80,11 @@ class Bench:
             Reporter(request.progress),
             clock=clock,
         )
+
+    @property
+    def n_sound(self) -> int:
+        """The number of images of the target, without those that were found broken when the probe was decoded."""
+        return len(self.target) - (len(self.probe.broken) - len(self.target.broken))
 
     def summary(self) -> TargetSummary:
         """Return what a result says of the target."""

@@ -1,13 +1,19 @@
 """What a verb is asked, as one frozen record: the command line and Python make it, the answer is made from it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
 from transferscope.arrays import backend
+from transferscope.data.reading import Reading
+from transferscope.data.target import Target, load_target
+from transferscope.data.value_range import Range
 from transferscope.errors import InputError, check_whole
 from transferscope.networks.zoo import Source, Zoo
 from transferscope.protocols.scratch import reference_recipe
+
+_READING = ("value_range", "bands")
+"""How images are read: settings of a request where they are given, for else the images tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,9 @@ class Request:
     seed: int = 0
     progress: bool = True
     trust_code: bool = False
+    value_range: Range | None = None
+    bands: Sequence[int] | None = None
+    """Once made: a tuple."""
 
     _apart: ClassVar[frozenset[str]] = frozenset({"target", "targets", "zoo", "output", "progress", "trust_code"})
     """Fields that are no settings: the data, which has hashes, and what decides nothing."""
@@ -40,6 +49,18 @@ class Request:
             seed=check_whole("seed", self.seed, 0),
         )
         backend.resolve_device(self.device)
+        reading = Reading(self.value_range, self.bands)
+        self._settle(value_range=reading.value_range, bands=reading.bands)
+
+    def load(self, target: Any) -> Target:
+        """Load a target as the request says that its images are read.
+
+        Raises
+        ------
+        InputError
+            As `load_target`.
+        """
+        return load_target(target, value_range=self.value_range, bands=self.bands, progress=self.progress)
 
     def _settle(self, **values: Any) -> None:
         """Replace values by what they stand for."""
@@ -48,7 +69,8 @@ class Request:
 
     def settings(self) -> Mapping[str, Any]:
         """Return the arguments that decide the answer beside images and networks, in plain values, by name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in self._apart}
+        apart = self._apart | {name for name in _READING if getattr(self, name) is None}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
         return {name: _plain(value) for name, value in values.items()} | {
             "device": str(backend.resolve_device(self.device))
         }

@@ -16,6 +16,7 @@ from pandas.api.types import is_numeric_dtype
 from transferscope import transferability
 from transferscope.arrays import backend
 from transferscope.errors import InputError
+from transferscope.runtime.checks import check_labelled
 from transferscope.runtime.lookup import missing_file
 
 FORMATS = (".npz", ".npy", ".nc")
@@ -37,6 +38,8 @@ def score(
         `sample` and `feature`; or a mapping from layer name to such.
     labels
         (n_samples,) integers, booleans or strings, at least two classes; a Series may be categorical, of anything.
+        -1 and -100 stand for missing labels in other libraries and are refused: leave such samples out, or name the
+        classes by strings.
     measures
         Names of `transferability.SCORES`, which says what each is; None for all that can be computed.
     source_probabilities
@@ -114,14 +117,14 @@ def _named(layer: Any, *arguments: Any) -> dict[str, float]:
 
 def _array(name: str, values: Any) -> Any:
     if isinstance(values, xr.DataArray):
-        return _transposed(f"`{name}`", values, _DIMS[name]).to_numpy()
+        values = _transposed(f"`{name}`", values, _DIMS[name]).to_numpy()
     if isinstance(values, pd.Series) and name == "labels":
         if values.hasnans:
             raise InputError(
                 f"Expected `labels` to name the class of every sample but {values.isna().sum()} of {len(values)} are "
                 "missing; drop these samples, from the features too"
             )
-        return (values.astype(str) if isinstance(values.dtype, pd.CategoricalDtype) else values).to_numpy()
+        values = (values.astype(str) if isinstance(values.dtype, pd.CategoricalDtype) else values).to_numpy()
     if isinstance(values, pd.DataFrame) and name != "labels":
         if others := [repr(column) for column, kind in values.dtypes.items() if not is_numeric_dtype(kind)]:
             raise InputError(
@@ -130,7 +133,10 @@ def _array(name: str, values: Any) -> Any:
         array = values.to_numpy()
         # Columns of different kinds, or of pandas' own, that know missing values.
         return values.to_numpy(np.float64, na_value=np.nan) if array.dtype == object else array
-    return backend.from_torch(values) if array_api_compat.is_torch_array(values) else values
+    array = backend.from_torch(values) if array_api_compat.is_torch_array(values) else values
+    if name == "labels":
+        check_labelled(np.asarray(array) if isinstance(array, list | tuple) else array, "samples")
+    return array
 
 
 def _transposed(what: str, array: xr.DataArray, dims: tuple[str, ...]) -> xr.DataArray:

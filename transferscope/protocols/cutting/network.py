@@ -36,8 +36,8 @@ class PooledHead(nn.Module):
 class CutNetwork(nn.Module):
     """A source network made ready for a target by `cut`, an ordinary network that maps images to logits.
 
-    Images (n, 3, size, size) are those of `transform`; logits are (n, classes). The frozen part needs no gradients and
-    stays in evaluation mode whatever `train` says, so that its batch norms do not change.
+    Images (n, channels, height, width) are those of `transform`; logits are (n, classes). The frozen part needs no
+    gradients and stays in evaluation mode whatever `train` says, so that its batch norms do not change.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class CutNetwork(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (n, 3, size, size), as `transform` gives them, to logits (n, classes)."""
+        """Map images (n, channels, height, width), as `transform` gives them, to logits (n, classes)."""
         output = self.rest(images if self.prefix is None else self.prefix(images))
         logits = tensor_for(output, self._output)
         assert logits is not None  # seen when the head was replaced

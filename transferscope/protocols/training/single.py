@@ -42,8 +42,8 @@ def fit(
         On the device on which it is trained. Parameters that require no gradient are left as they are, and modules
         that have no others stay in evaluation mode, like those that the network's own `train` keeps there.
     images : torch.Tensor or CachedViews
-        (n_samples, 3, height, width), normalised; shifted anew in every epoch. Or what a frozen prefix made of views
-        of them, which is not. On a GPU they are kept in its memory where there is room for them.
+        (n_samples, channels, height, width), normalised; shifted anew in every epoch. Or what a frozen prefix made of
+        views of them, which is not. On a GPU they are kept in its memory where there is room for them.
     labels : torch.Tensor
         (n_samples,) int64.
     validation : tuple of torch.Tensor, optional
@@ -115,7 +115,7 @@ def relative_gradient_norms(
     net : torch.nn.Module
         Run in evaluation mode, so that batch norm keeps its averages; its mode is as before afterwards.
     images : torch.Tensor
-        (n_samples, 3, height, width), normalised; not shifted.
+        (n_samples, channels, height, width), normalised; not shifted.
     labels : torch.Tensor
         (n_samples,) int64.
     groups : mapping of str to sequence of str

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from transferscope.arrays import backend
+from transferscope.data.value_range import Range
 from transferscope.errors import SourceError, TransferscopeWarning, is_interrupt
 from transferscope.networks import loading
 from transferscope.networks.zoo import Zoo
@@ -49,6 +50,8 @@ def advise(
     recipe: Recipe | None = None,
     progress: bool = True,
     trust_code: bool = False,
+    value_range: Range | None = None,
+    bands: Sequence[int] | None = None,
 ) -> Advice:
     """Say which way to transfer a source to a target: a row for each way, with expected accuracy and cost.
 
@@ -70,7 +73,7 @@ def advise(
         Images of each class to train on; by default those of the target, as in `rank`.
     tolerance : float
         Accuracy that may be lost for the sake of cost, at least 0 and below 1.
-    device, samples, batch_size, seed, progress, trust_code
+    device, samples, batch_size, seed, progress, trust_code, value_range, bands
         As in `rank`.
     country : str
         Whose electricity is counted: an ISO 3166 alpha-3 code, or "world".

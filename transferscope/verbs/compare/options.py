@@ -11,7 +11,7 @@ from transferscope.arrays import backend
 from transferscope.data.batches import FEWEST
 from transferscope.data.images import Transform
 from transferscope.errors import InputError, check_whole, near
-from transferscope.networks.loading import IMAGENET_MEAN, IMAGENET_STD
+from transferscope.networks.inputs import IMAGENET_MEAN, IMAGENET_STD
 
 IMAGENET = Transform(size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 

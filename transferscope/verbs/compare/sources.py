@@ -13,6 +13,7 @@ from transferscope.activations.reductions import Reduction
 from transferscope.activations.selecting import Layers
 from transferscope.arrays import backend
 from transferscope.data.images import Transform
+from transferscope.data.value_range import Range
 from transferscope.errors import SourceError, TransferscopeError, is_interrupt
 from transferscope.networks.zoo import SCRATCH, Zoo
 from transferscope.protocols.training.recipe import Recipe
@@ -49,6 +50,8 @@ def compare_sources(
     seed: int = 0,
     progress: bool = True,
     trust_code: bool = False,
+    value_range: Range | None = None,
+    bands: Sequence[int] | None = None,
 ) -> Comparison:
     """Compare every layer of one network with every layer of another on the images of a target.
 
@@ -70,7 +73,7 @@ def compare_sources(
         As in `compare`.
     reference, recipe
         What "scratch" is, and how it is trained, as in `rank`; found in the cache where `rank` has trained it.
-    device, samples, batch_size, seed, progress, trust_code
+    device, samples, batch_size, seed, progress, trust_code, value_range, bands
         As in `rank`.
 
     Raises

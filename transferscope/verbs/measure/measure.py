@@ -12,7 +12,7 @@ from transferscope.arrays import backend
 from transferscope.data.bank import Bank, sound
 from transferscope.data.images import Transform
 from transferscope.data.splits import hold_out, sizes_within
-from transferscope.data.target import load_target
+from transferscope.data.value_range import Range
 from transferscope.errors import SourceError
 from transferscope.networks import loading
 from transferscope.networks.zoo import Zoo, load_zoo
@@ -54,6 +54,8 @@ def measure(
     seed: int = 0,
     progress: bool = True,
     trust_code: bool = False,
+    value_range: Range | None = None,
+    bands: Sequence[int] | None = None,
 ) -> Measurement:
     """Run real transfers over sources, protocols, depths and numbers of images; record what each gave and cost.
 
@@ -98,7 +100,7 @@ def measure(
         Whether runs that are recorded as failed are run again.
     country : str
         Whose electricity is counted: an ISO 3166 alpha-3 code, or "world".
-    device, batch_size, progress, trust_code
+    device, batch_size, progress, trust_code, value_range, bands
         As in `rank`.
     seed : int
         Decides which images are tested on, and weights of a source that no file gives.
@@ -129,7 +131,7 @@ def prepare(request: MeasureRequest) -> Grid:
     seeds, jobs = request.seeds, request.jobs
     for source in sources:
         loading.check_trust(source, request.trust_code)
-    images = load_target(request.target, progress=request.progress)
+    images = request.load(request.target)
     pool, test = hold_out(images, most=request.test_samples, seed=request.seed)
     reporter = Reporter(request.progress)
     with reporter.bar("loading networks") as report:

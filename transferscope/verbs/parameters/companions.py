@@ -143,7 +143,7 @@ def representation_similarity(
         Paths of modules. A name that is no module, or one that does not fire, is no error: groups of one's own
         have no activations.
     images : torch.Tensor
-        (n_samples, 3, height, width), normalised; at least 4.
+        (n_samples, channels, height, width), normalised; at least 4.
     batch_size : int
         Images in one forward pass, at least 4.
     device : str

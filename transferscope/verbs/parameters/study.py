@@ -15,6 +15,7 @@ from transferscope.data.bank import Bank, sound
 from transferscope.data.images import Transform
 from transferscope.data.splits import hold_out, sizes_within
 from transferscope.data.target import Target, load_target
+from transferscope.data.value_range import Range
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo, load_zoo
@@ -53,6 +54,8 @@ def measure(
     seed: int = 0,
     progress: bool = True,
     trust_code: bool = False,
+    value_range: Range | None = None,
+    bands: Sequence[int] | None = None,
 ) -> ParameterTransfer:
     """Fine-tune each source on each target and measure the transferability of each layer's parameters on the way.
 
@@ -93,7 +96,7 @@ def measure(
         What a layer is, as in `layerwise.transferability`.
     test_samples : int
         Most images of each target to measure the accuracy on.
-    device, batch_size, seed, progress, trust_code
+    device, batch_size, seed, progress, trust_code, value_range, bands
         As in `ts.measure`; `batch_size` is that of forward passes.
 
     Raises
@@ -119,7 +122,7 @@ def answer(request: ParametersRequest) -> ParameterTransfer:
     sources = load_zoo(request.zoo)
     for source in sources:
         loading.check_trust(source, request.trust_code)
-    targets = _targets(request.targets, request.progress)
+    targets = _targets(request)
     held = [_Images(target, request.test_samples, request.seed) for target in targets]
     source_images = {source.name: _own_images(source, request.progress) for source in sources}
     n_shown = min(_DOMAIN_IMAGES, *(len(images.pool) for images in held))
@@ -208,9 +211,10 @@ def _fine_tuned(
             )  # fmt: skip
 
 
-def _targets(given: Any, progress: bool) -> list[Target]:
+def _targets(request: ParametersRequest) -> list[Target]:
     """Load one target or a list of them."""
-    targets = [load_target(each, progress=progress) for each in (given if isinstance(given, list) else [given])]
+    given = request.targets if isinstance(request.targets, list) else [request.targets]
+    targets = [request.load(each) for each in given]
     names = [target.name for target in targets]
     if not targets or len(set(names)) != len(names):
         raise InputError(

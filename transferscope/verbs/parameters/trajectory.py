@@ -83,8 +83,8 @@ def follow(
         Weights that the source was trained from, at least one draw; on any device, in any floating-point type. Not the
         tensors of `net` itself, which change.
     images : torch.Tensor
-        (n_samples, 3, height, width), normalised. The loss is taken on the first `LOSS_IMAGES`, so their classes should
-        take turns.
+        (n_samples, channels, height, width), normalised. The loss is taken on the first `LOSS_IMAGES`, so their classes
+        should take turns.
     labels : torch.Tensor
         (n_samples,) int64.
     classes : int

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from transferscope.data.value_range import Range
 from transferscope.errors import noted_warnings
 from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo
@@ -39,6 +40,8 @@ def rank(
     reference: str = "compact",
     recipe: Recipe | None = None,
     trust_code: bool = False,
+    value_range: Range | None = None,
+    bands: Sequence[int] | None = None,
     protocol: str = "any",
     shots: int | None = None,
     objective: str = "accuracy",
@@ -82,6 +85,8 @@ def rank(
         How the reference is trained.
     trust_code : bool
         Whether factories of `loader: python` may be run.
+    value_range, bands
+        How images are read, as `load_target` says: by default as they tell.
     protocol : str
         "truncate" (a linear head on frozen features, the network ends at the cut), "reinit" (what follows the cut is
         drawn anew and trained, what is kept stays frozen), "finetune" (the same, all of it trained) or "any": the
@@ -163,7 +168,7 @@ def _labelled(
 def _expected(scores: xr.Dataset, bench: Bench, request: RankRequest) -> xr.Dataset:
     """Add the accuracies that are expected of transfers trained on as many images as were asked for."""
     if request.shots is None:
-        n_samples = max(min(len(bench.target), most_samples(scores)), bench.probe.n_samples)
+        n_samples = max(min(bench.n_sound, most_samples(scores)), bench.probe.n_samples)
     else:
         n_samples = request.shots * len(bench.target.classes)
     predictions = expected_accuracies(scores, n_samples).sel(protocol=list(request.protocols))

@@ -152,7 +152,7 @@ class ReferenceMaker:
 
     def _own(self, source: Source) -> tuple[nn.Module, Transform]:
         net = loading.build_untrained(source, seed=self.bench.seed, trust_code=self.bench.trust_code)
-        transform = loading.source_transform(source)
+        transform = loading.source_transform(source, net)
         return scratch.with_head(net, len(self.bench.target.classes), transform, self.bench.seed), transform
 
     def _trained(
@@ -206,7 +206,7 @@ class ReferenceMaker:
 
 def _seeded_compact(classes: int, transform: Transform, seed: int) -> CompactResNet:
     with seeded(seed):
-        return scratch.compact_network(classes, transform.size)
+        return scratch.compact_network(classes, transform)
 
 
 def _read_compact(path: Path, transform: Transform) -> nn.Module:
@@ -220,6 +220,6 @@ def _read_compact(path: Path, transform: Transform) -> nn.Module:
             f"Expected `reference` {path} to hold the weights of transferscope.networks.CompactResNet, but "
             f"{error} is missing; put another network into the zoo and pass its name"
         ) from error
-    net = scratch.compact_network(classes, transform.size, width=width)
+    net = scratch.compact_network(classes, transform, width=width)
     checkpoints.load_checkpoint(net, path)
     return net.eval()
