@@ -428,6 +428,7 @@ def test_the_jackknife_of_other_measures_is_of_the_size_of_the_exact_one(net_x, 
     np.testing.assert_allclose(cells.standard_error, cka.standard_error(), rtol=0.5)
 
 
+@pytest.mark.filterwarnings("ignore:.*depends on the other images of its batch")  # noise does
 @pytest.mark.parametrize("measure", ["linear_cka", "svcca", "information_imbalance"])
 @pytest.mark.parametrize("estimator", ["minibatch", "exact"])
 def test_permutations_tell_a_network_from_noise(net_x, images, measure, estimator):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import transferscope as ts
-from transferscope.activations import timing
+from transferscope.activations import features, timing
+from transferscope.activations.repeatability import Repeatability
 from transferscope.data.images import Transform
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.verbs.advise import costs
@@ -45,6 +46,8 @@ def house(home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(costs, "_SECONDS", 0.0)
     monkeypatch.setattr(timing, "_SECONDS", 0.0)
+    # Four of the images run twice more, to see whether a network gives the same again.
+    monkeypatch.setattr(features, "repeatability", lambda *_: Repeatability())
     train = Timer.training
 
     def training(*args):
