@@ -91,6 +91,11 @@ def layers(path: Path, source: str) -> list[dict[str, Any]]:
     return json.loads(said.stdout) if said.code == 0 else []
 
 
+def validated(path: Path) -> Said:
+    """Return what `validate` says, which reads checkpoints where they can be read."""
+    return command("validate", str(path), "--trust-code")
+
+
 def listed(path: Path, source: str) -> Said:
     """Return what `layers` says."""
     return command("layers", source, "--sources", str(path), "--trust-code", "--format", "json")
