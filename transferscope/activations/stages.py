@@ -20,7 +20,7 @@ class Stage:
 
     layer: str
     shape: tuple[int, ...]
-    params: int
+    params: float
     flops: float
 
 

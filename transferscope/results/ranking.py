@@ -231,7 +231,7 @@ def _recommendation(row: dict[str, Any]) -> Recommendation:
     lower, upper = map(_number, row["interval"])
     scores = {name: _number(score) for name, score in row["scores"].items()}
     more: dict[str, Any] = {"interval": (lower, upper), "scores": scores, "tied_with": tuple(row.get("tied_with", ()))}
-    more["flops"] = _number(row["flops"])
+    more |= {name: _number(row[name]) for name in ("params", "flops")}
     if "baselines" in row:
         more["baselines"] = {name: _number(value) for name, value in row["baselines"].items()}
     return Recommendation(**{**row, **more})
