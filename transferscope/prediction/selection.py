@@ -17,6 +17,7 @@ from transferscope.prediction.covariates import CUT_PROTOCOLS
 from transferscope.prediction.expected import accuracy_interval, raised
 from transferscope.prediction.ties import TIE, beats_unpaired, is_tie
 from transferscope.results.cuts import cut_table
+from transferscope.results.left_out import left_out, sentences
 from transferscope.results.recommendation import LEVEL, Recommendation
 
 PROTOCOLS = (*CUT_PROTOCOLS, "any")
@@ -140,9 +141,11 @@ def recommend(
     """
     value = OBJECTIVES[_known("objective", objective, tuple(OBJECTIVES))]
     rows = cut_table(predictions)
+    reasons = sentences(left_out(predictions))
     for source in sorted(set(predictions["source"].to_numpy()) - set(rows["source"])):
+        why = f": {reasons[source]}" if source in reasons else ""
         warnings.warn(
-            f"Source {source} has no expected accuracy at any depth and is left out of the ranking",
+            f"Source {source} has no expected accuracy at any depth and is left out of the ranking{why}",
             TransferscopeWarning,
             stacklevel=2,
         )
@@ -157,7 +160,10 @@ def recommend(
         rows = pd.concat([rows, pd.DataFrame([scratch_row])], ignore_index=True)
         rows = rows.sort_values(["flops", "depth", "source"], kind="stable")
     if rows.empty:
-        raise SourceError("No source has an expected accuracy at any depth, and there is no scratch network to rank")
+        why = f". {'. '.join(reasons.values())}" if reasons else ""
+        raise SourceError(
+            f"No source has an expected accuracy at any depth, and there is no scratch network to rank{why}"
+        )
     rows["value"] = value(rows, predictions)
     # Stable, so that of equal values the cheaper one stays first.
     order = rows.sort_values("value", ascending=False, kind="stable").drop_duplicates("source").reset_index(drop=True)

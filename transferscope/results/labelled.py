@@ -58,6 +58,8 @@ _MEANINGS: dict[str, tuple[str | None, str, str]] = {
     "distance_to_source": ("1", "D(source, fine-tuned)", "Mean absolute difference of the weights."),
     "relative_change": ("1", "relative change", "Norm of the change of the weights over the norm of the source's."),
     "weights": ("1", "weight tensors", "How many make the layer."),
+    "impossible": (None, "not possible", "Why the source cannot be cut there for this protocol; empty where it can."),
+    "protocol": (None, "protocol", "How what is kept of the source is used, and the rest made."),
     "reason": (None, "reason", "Why T is infinite or unknown; empty where it is not."),
 }  # fmt: skip
 
@@ -78,6 +80,8 @@ class SourceScores:
     """Similarity measure to (depths, reference layers)."""
     standard_errors: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Score name to the shape of that score."""
+    impossible: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Protocol to the reason why the source cannot be adapted by it, depth by depth; empty where it can."""
 
 
 @cache
@@ -210,6 +214,11 @@ def to_dataset(
         },
         attrs={**attributes, **_provenance()},
     )
+    if protocols := [*units[0].impossible] if units else []:
+        reasons = [[unit.impossible[protocol] for protocol in protocols] for unit in units]
+        padded = _padded(reasons, "", (len(protocols), depths), object)
+        dataset = dataset.assign(impossible=(("source", "protocol", "depth"), padded))
+        dataset = dataset.assign_coords(protocol=np.array(protocols, dtype=object))
     return _described(dataset)
 
 

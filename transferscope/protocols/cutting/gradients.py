@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,17 @@ from transferscope.protocols.cutting.dividing import Suffix
 from transferscope.runtime.parameter_count import own_parameters
 
 
-def untrainable(net: nn.Module, inputs: Tensor, deciding: Collection[int], running: Collection[str]) -> str:
-    """Say why gradients do not reach all that decides what a network puts out; empty where they do.
+def hidden_weights(net: nn.Module, running: Collection[str]) -> str:
+    """Say which modules keep weights that no optimiser could step, of those at the paths `running`; empty for none."""
+    hidden = [path for path, module in net.named_modules() if path in running and _hides_weights(module)]
+    if not hidden:
+        return ""
+    named = _first_of(hidden, "layers")
+    return f"the weights of {named} are kept in a form that cannot be trained, as those of quantised layers are"
+
+
+def unreached(net: nn.Module, inputs: Tensor, deciding: Collection[int]) -> str:
+    """Say which weights gradients do not reach, of those that decide what a network puts out; empty for none.
 
     Parameters
     ----------
@@ -25,23 +35,11 @@ def untrainable(net: nn.Module, inputs: Tensor, deciding: Collection[int], runni
         (n_samples, ...).
     deciding : collection of int
         The ids of the parameters that decide what it puts out.
-    running : collection of str
-        Paths of the modules that have a part in it, in the whole network.
     """
-    whole = net.net if isinstance(net, Suffix) else net
-    if hidden := [path for path, module in whole.named_modules() if path in running and _hides_weights(module)]:
-        return (
-            f"{_first_of(hidden)} keeps its weights in a form that cannot be trained (quantised, say); use the "
-            "network as it was before that"
-        )
-    parameters = {
-        name: parameter
-        for name, parameter in whole.named_parameters()
-        if id(parameter) in deciding and _is_plain(parameter)
-    }
+    named = (net.net if isinstance(net, Suffix) else net).named_parameters()
+    parameters = {name: each for name, each in named if id(each) in deciding and _is_plain(each)}
     with _ready(net):
-        numbers = [tensor for _, tensor in tensors_in(net(inputs.clone())) if tensor.is_floating_point()]
-        if outputs := [tensor for tensor in numbers if tensor.requires_grad]:
+        if outputs := _differentiable(net, inputs):
             try:
                 # Not `autograd.grad`, which checkpoints do not take.
                 torch.autograd.backward(outputs, [torch.ones_like(each) for each in outputs])
@@ -50,7 +48,27 @@ def untrainable(net: nn.Module, inputs: Tensor, deciding: Collection[int], runni
         missing = {name: parameter for name, parameter in parameters.items() if parameter.grad is None}
     if not missing or not _matter(net, inputs, missing.values()):
         return ""
-    return f"no gradient reaches {_first_of(missing)} (no_grad or detach in a `forward`)"
+    return f"no gradient reaches {_first_of(missing, 'weights')}: no_grad or detach in a `forward`"
+
+
+def starts_anew(net: nn.Module, inputs: Tensor) -> bool:
+    """Whether a part of a network has gradients only where what it is given has: re-entrant checkpoints are such."""
+    with _ready(net):
+        waiting: list[Any] = [tensor.grad_fn for tensor in _differentiable(net, inputs)]
+        seen = {None}
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                if node.name().startswith("CheckpointFunction"):
+                    return True
+                seen.add(node)
+                waiting += [following for following, _ in node.next_functions]
+    return False
+
+
+def _differentiable(net: nn.Module, inputs: Tensor) -> list[Tensor]:
+    """Return the outputs that have a gradient."""
+    return [tensor for _, tensor in tensors_in(net(inputs.clone())) if tensor.requires_grad]
 
 
 def _matter(net: nn.Module, inputs: Tensor, parameters: Collection[nn.Parameter]) -> bool:
@@ -100,6 +118,6 @@ def _ready(net: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def _first_of(names: Iterable[str]) -> str:
+def _first_of(names: Iterable[str], kind: str) -> str:
     first, *others = names
-    return repr(first) + (f" (and {len(others)} more)" if others else "")
+    return repr(first) + (f" and {len(others)} more {kind}" if others else "")

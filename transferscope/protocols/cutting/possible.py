@@ -1,7 +1,7 @@
 """What a network can be adapted by: which protocols at which depths, and why not by the others."""
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
 import torch
@@ -13,26 +13,28 @@ from transferscope.activations.stages import classifiers
 from transferscope.activations.tracing import evaluating
 from transferscope.errors import SourceError, TransferscopeWarning
 from transferscope.networks.loading import Network, build_untrained
-from transferscope.protocols.cutting.anatomy import Dissection, copied
+from transferscope.protocols.cutting.anatomy import Anatomy, Dissection, copied
 from transferscope.protocols.cutting.dividing import prefix_keys, trial, trial_images
-from transferscope.protocols.cutting.gradients import untrainable
-from transferscope.protocols.cutting.places import PROTOCOLS, cuts, depths_of, trained_after
+from transferscope.protocols.cutting.gradients import hidden_weights, starts_anew, unreached
+from transferscope.protocols.cutting.places import PROTOCOLS, depths_of, trained_after
 
 Possible = dict[str, dict[int, str]]
 """Protocol to depth to why a network cannot be cut there for it; empty where it can."""
 
 
-def possible(network: Network, *, trust_code: bool = False) -> Possible:
+def possible(network: Network, layers: Sequence[str], *, trust_code: bool = False) -> Possible:
     """Try what `cut` would do by each protocol at each depth, short of copying and training anything.
 
-    Each depth costs a few forward passes and one backward pass of two images of noise. Architectures of a library are
-    taken to be the same with and without their weights; those of a factory are built once more, to see whether they
-    can be drawn anew.
+    That takes about a dozen forward passes of one image of noise. It is taken for granted that a network that can be
+    divided at its first, its middle and its last cut can be at the others, and that an architecture of a library is the
+    same with and without its weights; a factory is run once more, to see whether that can be drawn anew.
 
     Parameters
     ----------
     network : Network
         Left as it is, and where it is.
+    layers : sequence of str
+        What it can be cut after, as `cuts` or `resolve_stages` return them, from the input on.
     trust_code : bool
         As in `cut`.
 
@@ -41,46 +43,46 @@ def possible(network: Network, *, trust_code: bool = False) -> Possible:
     dict of str to dict of int to str
         For each of `places.PROTOCOLS` and each of its depths the reason; empty where it is possible. "truncate",
         which needs no more than the features, always is.
-
-    Raises
-    ------
-    CaptureError, SourceError
-        When the network has no place to be cut at.
     """
-    net = network.module
+    net, names = network.module, ["", *layers]
     sample = network.transform.blank(device=next((each.device for each in net.parameters()), torch.device("cpu")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TransferscopeWarning)  # said when the features were computed
-        layers = ["", *(place.layer for place in cuts(net, network.source.layers, sample))]
-        attempt = _Attempt(net, sample)
+        attempt = _Attempt(net, sample, layers)
         fresh = None
         if network.source.loader == "python":
             fresh = build_untrained(network.source, seed=network.seed, trust_code=trust_code)
-        found: Possible = {"truncate": dict.fromkeys(depths_of("truncate", len(layers) - 1), "")}
+        found: Possible = {"truncate": dict.fromkeys(depths_of("truncate", len(layers)), "")}
         for protocol in PROTOCOLS[1:]:
-            found[protocol] = {
-                depth: attempt.reason(protocol, layers[depth], fresh) for depth in depths_of(protocol, len(layers) - 1)
-            }
+            depths = depths_of(protocol, len(layers))
+            found[protocol] = {depth: attempt.reason(protocol, names[depth], fresh) for depth in depths}
     return found
 
 
 def check_trainable(net: nn.Module, sample: Tensor, after: str) -> None:
     """Raise SourceError unless gradients reach all that comes after a layer; the whole network where that is empty."""
-    if reason := _Attempt(net, sample).untrainable(after):
+    if reason := _Attempt(net, sample, [after]).untrainable(after):
         raise SourceError(f"{type(net).__name__} cannot be trained: {reason}; use the protocol 'truncate'")
 
 
 class _Attempt:
     """What is tried of one network; each thing once."""
 
-    def __init__(self, net: nn.Module, sample: Tensor) -> None:
+    def __init__(self, net: nn.Module, sample: Tensor, layers: Sequence[str]) -> None:
         self._net = net
         self._sample = sample
+        self._probed = {layers[0], layers[len(layers) // 2], layers[-1]}
         self._untrainable: dict[str, str] = {}
+        self._anatomies: dict[str, Anatomy] = {}
 
     @cached_property
     def _dissection(self) -> Dissection:
         return Dissection(self._net, self._sample)
+
+    def _anatomy(self, layer: str) -> Anatomy:
+        if layer not in self._anatomies:
+            self._anatomies[layer] = self._dissection.at(layer)
+        return self._anatomies[layer]
 
     @cached_property
     def _expected(self) -> Tensor:
@@ -89,13 +91,38 @@ class _Attempt:
         assert expected is not None  # the trace has seen one
         return expected
 
-    def reason(self, protocol: str, layer: str, fresh: nn.Module | None) -> str:
-        """Say why a protocol cannot be carried out with a cut after `layer`; nothing where it can."""
+    @cached_property
+    def _uncopied(self) -> str:
         try:
             copied(self._net, shared=True)
+        except SourceError as error:
+            return str(error)
+        return ""
+
+    @cached_property
+    def _alike(self) -> bool:
+        """Whether what follows one cut can be divided and trained as what follows any other."""
+        image = trial_images(self._sample)[:1]
+        if self.untrainable("") or starts_anew(self._net, image):
+            return False
+        try:
+            for layer in self._probed:
+                trial(self._net, self._anatomy(layer), self._sample, self._expected)
+        except SourceError:
+            return False
+        return True
+
+    def reason(self, protocol: str, layer: str, fresh: nn.Module | None) -> str:
+        """Say why a protocol cannot be carried out with a cut after `layer`; nothing where it can."""
+        part = trained_after(protocol, layer)
+        try:
+            if self._uncopied:
+                return self._uncopied
             if layer:
-                self._dissection.at(layer)
-            if untrainable := self.untrainable(trained_after(protocol, layer)):
+                anatomy = self._anatomy(layer)
+                if part and (hidden := hidden_weights(self._net, anatomy.running)):
+                    return hidden
+            if not (part and self._alike) and (untrainable := self.untrainable(part)):
                 return untrainable
             replaceable_heads(self._net, self._dissection.trace, "" if protocol == "surgical" else layer)
             if fresh is not None and protocol in ("reinit", "finetune", "scratch"):
@@ -107,18 +134,24 @@ class _Attempt:
     def untrainable(self, after: str) -> str:
         """Say why not all that comes after a layer (or all there is) can be trained; nothing where it can."""
         if after not in self._untrainable:
-            self._untrainable[after] = self._tried(after)
+            try:
+                self._untrainable[after] = self._tried(after)
+            except SourceError as error:
+                self._untrainable[after] = str(error)
         return self._untrainable[after]
 
     def _tried(self, after: str) -> str:
         net, calls = self._net, self._dissection.trace
         if not after:
-            running = {path for path, module in net.named_modules() if any(call.module is module for call in calls)}
-            deciding = calls.parameters_behind(calls.output.node)
-            return untrainable(net, trial_images(self._sample), deciding, running)
-        anatomy = self._dissection.at(after)
+            modules = {call.module for call in calls}
+            running = [path for path, module in net.named_modules() if module in modules]
+            image = trial_images(self._sample)[:1]
+            return hidden_weights(net, running) or unreached(net, image, calls.parameters_behind(calls.output.node))
+        anatomy = self._anatomy(after)
+        if hidden := hidden_weights(net, anatomy.running):
+            return hidden
         suffix, activation = trial(net, anatomy, self._sample, self._expected)
-        return untrainable(suffix, activation, anatomy.deciding, anatomy.running)
+        return unreached(suffix, activation, anatomy.deciding)
 
     def _check_redrawn(self, fresh: nn.Module, layer: str) -> None:
         try:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from transferscope.report.html.svg import svg
 from transferscope.report.terminal.counts import short_count
+from transferscope.results.left_out import sentences
 from transferscope.results.recommendation import LEVEL, Recommendation, how
 from transferscope.runtime.templates import render
 from transferscope.transferability import SCORES
@@ -70,6 +71,7 @@ def page(ranking: "Ranking", wide: Mapping[str, Figure], narrow: Mapping[str, Fi
     return render(
         "page.html",
         ranking=ranking,
+        left_out=sentences(ranking.left_out).values(),
         columns=answer_columns(ranking),
         scores=_score_columns(ranking),
         pareto=_pareto_columns(ranking),
