@@ -152,8 +152,8 @@ def test_no_verb_shows_a_network_no_images(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TransferscopeWarning)
         found = ts.parameters.measure(
-            pictures(), [entry], samples_per_class=(4,), epochs=1, seeds=1, test_samples=6, device="cpu", progress=False,
-            trust_code=True,
+            pictures(), [entry], samples_per_class=(4,), epochs=1, seeds=1, test_samples=6, device="cpu",
+            progress=False, trust_code=True,
         )  # fmt: skip
     assert not found.failed
 
