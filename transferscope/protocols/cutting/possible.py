@@ -25,7 +25,7 @@ Possible = dict[str, dict[int, str]]
 def possible(network: Network, layers: Sequence[str], *, trust_code: bool = False) -> Possible:
     """Try what `cut` would do by each protocol at each depth, short of copying and training anything.
 
-    That takes about a dozen forward passes of one image of noise. It is taken for granted that a network that can be
+    That takes about a dozen forward passes of two images of noise. It is taken for granted that a network that can be
     divided at its first, its middle and its last cut can be at the others, and that an architecture of a library is the
     same with and without its weights; a factory is run once more, to see whether that can be drawn anew.
 
@@ -102,8 +102,7 @@ class _Attempt:
     @cached_property
     def _alike(self) -> bool:
         """Whether what follows one cut can be divided and trained as what follows any other."""
-        image = trial_images(self._sample)[:1]
-        if self.untrainable("") or starts_anew(self._net, image):
+        if self.untrainable("") or starts_anew(self._net, trial_images(self._sample)):
             return False
         try:
             for layer in self._probed:
@@ -145,8 +144,8 @@ class _Attempt:
         if not after:
             modules = {call.module for call in calls}
             running = [path for path, module in net.named_modules() if module in modules]
-            image = trial_images(self._sample)[:1]
-            return hidden_weights(net, running) or unreached(net, image, calls.parameters_behind(calls.output.node))
+            deciding = calls.parameters_behind(calls.output.node)
+            return hidden_weights(net, running) or unreached(net, trial_images(self._sample), deciding)
         anatomy = self._anatomy(after)
         if hidden := hidden_weights(net, anatomy.running):
             return hidden
