@@ -547,7 +547,7 @@ class TestFailures:
             assert set(failed[name]) == {""}
         assert (table.loc["first"]["status"] == "done").all()
         assert len(result.failed_runs) == 6
-        assert caplog.text.count("two lines") == 1, "said once, not for every run"
+        assert caplog.text.count("two lines") == 2, "once for each number of images, not for every run"
         # Features that cannot be computed are tried once; each training run is tried.
         calls = Path("calls.txt").read_text(encoding="utf-8").split()
         # One and two images show how a network works, four whether it gives the same again.
