@@ -177,10 +177,24 @@ def test_unknown_flops_never_win(objective):
     if objective == "accuracy":
         assert order == ["unknown", "known", "scratch", "poor"]
     else:
-        behind = ["poor", "unknown", "scratch"] if objective == "accuracy-per-joule" else ["unknown", "scratch", "poor"]
-        assert order == ["known", *behind]
+        assert order == ["known", "poor", "unknown", "scratch"]
     assert [pick.source for pick in picks if math.isnan(pick.flops)] == ["unknown", "scratch"]
     assert {type(pick.flops) for pick in picks if not math.isnan(pick.flops)} == {int}
+
+
+@pytest.mark.parametrize("objective", ["latency", "accuracy-per-joule"])
+def test_unknown_parameters_never_win_either(objective):
+    predictions = predictions_of({"unknown": [0.8], "known": [0.5]}, flops={"unknown": [1], "known": [50]})
+    predictions["params"] = predictions["params"].astype(float).where(predictions["source"] != "unknown")
+    picks = recommend(predictions, [], scratch_with(0.3, flops=100), objective=objective)
+    assert [pick.source for pick in picks] == ["known", "scratch", "unknown"]
+    assert math.isnan(picks[-1].params)
+
+
+@pytest.mark.parametrize("objective", ["latency", "accuracy-per-joule"])
+def test_where_nothing_is_known_accuracy_decides(objective):
+    picks = ranked({"a": [0.6], "b": [0.7]}, objective=objective, flops={"a": [math.nan], "b": [math.nan]})
+    assert [pick.source for pick in picks] == ["b", "a"]
 
 
 def test_the_whole_network_is_unknown_where_a_part_of_it_is():

@@ -151,7 +151,7 @@ class TestAdvise:
         assert [way.protocol for way in found.ways] == WAYS[:3]
         assert [each.source for each in found.left_out] == WAYS[3:]
         assert all("linear classifier" in each.error for each in found.left_out)
-        assert "full fine-tuning of headless failed" in caplog.text
+        assert "from scratch of headless failed" in caplog.text
 
     @pytest.mark.parametrize(
         ("options", "said"),

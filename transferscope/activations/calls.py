@@ -24,9 +24,9 @@ class Call:
     """Whether everything later depends on the input only through this output."""
     node: Node | None
     """Where the output stands in the graph of data: two calls with the same node return the same values."""
-    params: int
+    params: float
     """Parameters of the network cut after this call: those that its output depends on. Of a call that is no cut, those
-    of all modules entered so far."""
+    of all modules entered so far. An integer, NaN when unknown."""
     flops: float
     """Floating-point operations so far for one sample (a multiply-add counts as two): an integer, NaN when unknown."""
     way: Way = ()

@@ -14,10 +14,11 @@ from transferscope.activations.layout import Layout, usual
 from transferscope.activations.outputs import named, tensor_at, tensors_in
 from transferscope.activations.reductions import LayoutReduction, Reduction, reducer
 from transferscope.activations.selecting import Layers, check_fired, listed, path_of, select_layers
-from transferscope.activations.stages import Stage, is_compiled, natural_stages, unwrapped
+from transferscope.activations.stages import Stage, natural_stages
 from transferscope.activations.tracing import numbered, trace, watching
 from transferscope.arrays import backend
 from transferscope.errors import CaptureError, TransferscopeWarning
+from transferscope.runtime.wrappers import is_compiled, unwrapped
 
 
 class Activations(Mapping[str, torch.Tensor]):

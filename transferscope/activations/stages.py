@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from transferscope.activations.calls import Call, Trace
 from transferscope.activations.dataflow import Node
@@ -21,33 +20,11 @@ class Stage:
 
     layer: str
     shape: tuple[int, ...]
-    params: int
+    params: float
     flops: float
 
 
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
-
-
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-
-
-def unwrapped(net: nn.Module) -> nn.Module:
-    """Return the network inside any wrappers: those for several processes or GPUs, for averages, and a compiled one's.
-
-    Its layers have the names that they have without a wrapper.
-    """
-    while True:
-        if isinstance(net, _WRAPPERS):
-            net = net.module
-        elif is_compiled(net):
-            (net,) = net.children()
-        else:
-            return net
-
-
-def is_compiled(net: nn.Module) -> bool:
-    """Whether `torch.compile` returned this, whose class has no public name: a module around the `_orig_mod` given."""
-    return [name for name, _ in net.named_children()] == ["_orig_mod"]
 
 
 def natural_stages(net: nn.Module, calls: Trace) -> list[Stage]:

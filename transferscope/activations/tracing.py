@@ -21,6 +21,7 @@ from transferscope.activations.dataflow import Dataflow, Node
 from transferscope.activations.layout import layout_of, usual
 from transferscope.activations.outputs import Way, named, tensor_at, tensors_in
 from transferscope.runtime.flops import FlopCounter
+from transferscope.runtime.parameter_count import ParameterCounter
 from transferscope.runtime.seeding import seeded
 
 
@@ -74,7 +75,9 @@ class _Seen:
     shape: tuple[int, ...]
     node: Node | None
     axes: Any
-    params: int
+    params: float
+    hidden: float
+    """Of the modules entered so far, the weights that are no parameters for torch, so that no graph tells of them."""
     flops: float
 
 
@@ -124,7 +127,7 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> Trace:
                 shape=tuple(size for place, size in enumerate(shape) if place != layout.samples),
                 is_cut=each.node in cuts,
                 node=each.node,
-                params=params_by_node.get(each.node, each.params),
+                params=params_by_node[each.node] + each.hidden if each.node in params_by_node else each.params,
                 flops=each.flops,
                 way=each.way,
                 layout=layout,
@@ -139,14 +142,10 @@ def _watched(
     net: nn.Module, sample: torch.Tensor, others: Sequence[Any], kwargs: Any
 ) -> tuple[list[_Seen], Dataflow, Any, dict[str, str]]:
     """Run `net` and return its calls, the graph of data, its output, and the layers that return no tensor."""
-    entered: dict[int, int] = {}
+    parameters = ParameterCounter(net)
     seen: list[_Seen] = []
     without_tensor: dict[str, str] = {}
     counter = FlopCounter()
-
-    def enter(_path: str, module: nn.Module) -> None:
-        for parameter in module.parameters(recurse=False):
-            entered[id(parameter)] = parameter.numel()
 
     def leave(layer: str, module: nn.Module, output: Any) -> None:
         way, tensor, equals = _deepest(output, flow)
@@ -154,15 +153,16 @@ def _watched(
             without_tensor[layer] = type(output).__name__
         else:
             # The node is read now: a later in-place operation gives the tensor another one.
-            node, axes, params = flow.node(tensor), flow.axes(tensor), sum(entered.values())
+            node, axes, params = flow.node(tensor), flow.axes(tensor), (parameters.total, parameters.hidden)
             shape, flops = tuple(tensor.shape), counter.total / len(sample)
             flops = int(flops) if flops.is_integer() else flops
-            seen.append(_Seen(layer, module, way, equals, shape, node, axes, params, flops))
+            seen.append(_Seen(layer, module, way, equals, shape, node, axes, *params, flops))
 
     sample = sample.clone()  # which the network may change in place
     flow = Dataflow(net, sample)
-    with _hooked(net, enter, leave), counter, flow:
+    with _hooked(net, parameters.enter, leave), counter, flow:
         output = net(sample, *others, **kwargs)
+    parameters.warn_of_unknown()
     return seen, flow, output, without_tensor
 
 

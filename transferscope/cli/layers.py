@@ -59,7 +59,7 @@ def command(
 
 
 def _known(value: Any) -> Any:
-    """Return a value of the table for JSON: FLOPs are NaN where they are unknown, and floats beside those."""
+    """Return a value of the table for JSON: what is unknown is NaN, and integers beside it floats."""
     if isinstance(value, float):
         return None if math.isnan(value) else int(value)
     return value

@@ -23,6 +23,7 @@ from transferscope.networks.lookup import unknown_model
 from transferscope.networks.zoo import Source
 from transferscope.runtime.seeding import contained, seeded
 from transferscope.runtime.trained import mark_untrained
+from transferscope.runtime.wrappers import plain
 
 # What libraries for downloads raise beside OSError comes from these modules, whatever number ends their names: which
 # one the model hub downloads by has changed from requests over httpx to httpx2.
@@ -38,7 +39,7 @@ class Network:
     name
         Of its source.
     module
-        In evaluation mode, on the CPU, in float32.
+        In evaluation mode, on the CPU, in float32, without wrappers; all its parameters require gradients.
     transform
         From an image to the network's input.
     source
@@ -245,7 +246,7 @@ def _blamed_on(source: Source) -> Iterator[None]:
 def _build(source: Source, *, pretrained: bool, seed: int) -> nn.Module:
     with contained(), seeded(seed):
         module = from_factory(source) if source.loader == "python" else _from_library(source, pretrained)
-    return module.cpu().float().eval()
+    return plain(module).cpu().float().eval()
 
 
 def _library_kwargs(source: Source) -> dict[str, Any]:

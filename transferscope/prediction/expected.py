@@ -44,7 +44,8 @@ def expected_accuracies(scores: xr.Dataset, samples: int, calibration: Calibrati
     scores : xarray.Dataset
         Over (source, depth): `layer` ("" where a source has no such depth), `depth_fraction` and the scores in
         `scores.NEEDED`; attributes n_samples (images they were computed on), classes and, if a network was trained from
-        scratch on these images, scratch_accuracy and scratch_held_out.
+        scratch on these images, scratch_accuracy and scratch_held_out. Where there is `impossible`, over protocols too,
+        nothing is expected of what it gives a reason against.
     samples : int
         Images that the transfer is trained on.
     calibration : Calibration, optional
@@ -92,6 +93,9 @@ def expected_accuracies(scores: xr.Dataset, samples: int, calibration: Calibrati
     for name in _COLUMNS:
         values = np.full(shape, np.nan)
         values[tuple(places)] = table[name]
+        if "impossible" in scores:
+            reasons = scores["impossible"].sel(protocol=list(CUT_PROTOCOLS)).transpose("source", "depth", "protocol")
+            values[reasons.to_numpy() != ""] = np.nan
         long_name, description = _MEANINGS[name]
         attrs = {"long_name": long_name, "units": "1", "description": description}
         variables[name] = (("source", "depth", "protocol"), values, attrs)

@@ -17,6 +17,7 @@ from transferscope.prediction.covariates import CUT_PROTOCOLS
 from transferscope.prediction.expected import accuracy_interval, raised
 from transferscope.prediction.ties import TIE, beats_unpaired, is_tie
 from transferscope.results.cuts import cut_table
+from transferscope.results.left_out import left_out, sentences
 from transferscope.results.recommendation import LEVEL, Recommendation
 
 PROTOCOLS = (*CUT_PROTOCOLS, "any")
@@ -33,7 +34,7 @@ class ScratchCandidate:
     accuracy: float
     n_held_out: int
     depths: int
-    params: int
+    params: float
     flops: float
 
 
@@ -54,19 +55,28 @@ def _accuracy(rows: pd.DataFrame, _predictions: xr.Dataset) -> pd.Series:
 
 def _per_joule(rows: pd.DataFrame, predictions: xr.Dataset) -> pd.Series:
     above = rows["expected_accuracy"] - predictions.attrs.get("largest_class", 0.0)
-    values = above / rows["flops"].clip(lower=1)
-    # Behind all whose FLOPs are known, whatever these are, by accuracy.
-    behind = (values.min() if values.notna().any() else 0.0) - 1
-    return values.fillna(behind - (1 - rows["expected_accuracy"]))
+    return _unknown_last((above / rows["flops"].clip(lower=1)).where(_counted(rows)), rows)
 
 
 def _latency(rows: pd.DataFrame, predictions: xr.Dataset) -> pd.Series:
     """Rank what cannot be told apart from the best by FLOPs, then accuracy; the rest behind it by accuracy."""
-    best = rows["expected_accuracy"].max()
-    tied = _better(rows["expected_accuracy"], best, predictions) >= TIE[0]
-    # What is unknown may be any number, so that it comes last.
+    accuracies = rows["expected_accuracy"].where(_counted(rows))
+    if accuracies.isna().all():
+        return rows["expected_accuracy"]
+    tied = _better(accuracies, accuracies.max(), predictions) >= TIE[0]
     cheapness = -rows["flops"].rank(method="dense", na_option="bottom") + len(rows)
-    return rows["expected_accuracy"] + cheapness.where(tied, -1)
+    return _unknown_last(accuracies + cheapness.where(tied, -1), rows)
+
+
+def _counted(rows: pd.DataFrame) -> pd.Series:
+    """Whether everything that a network computes with is counted: of what is not, nobody knows that it is cheap."""
+    return rows["flops"].notna() & rows["params"].notna()
+
+
+def _unknown_last(values: pd.Series, rows: pd.DataFrame) -> pd.Series:
+    """Put rows without a value behind all others, whatever their values are, by accuracy."""
+    behind = (values.min() if values.notna().any() else 0.0) - 1
+    return values.fillna(behind - (1 - rows["expected_accuracy"]))
 
 
 OBJECTIVES: Mapping[str, Callable[[pd.DataFrame, xr.Dataset], pd.Series]] = {
@@ -76,7 +86,8 @@ OBJECTIVES: Mapping[str, Callable[[pd.DataFrame, xr.Dataset], pd.Series]] = {
 }
 """What to rank by, from rows of `cut_table`: highest first. Accuracy per joule is the expected accuracy above that of
 always guessing the largest class, over the FLOPs of one image, which the joules go with; latency takes the fewest FLOPs
-among all that cannot be told apart from the most accurate. Unknown FLOPs come behind all known ones."""
+among all that cannot be told apart from the most accurate. Networks with unknown FLOPs or parameters come behind all
+others."""
 
 
 def _better(one: float | pd.Series, other: float, predictions: xr.Dataset) -> np.ndarray:
@@ -130,9 +141,11 @@ def recommend(
     """
     value = OBJECTIVES[_known("objective", objective, tuple(OBJECTIVES))]
     rows = cut_table(predictions)
+    reasons = sentences(left_out(predictions))
     for source in sorted(set(predictions["source"].to_numpy()) - set(rows["source"])):
+        why = f": {reasons[source]}" if source in reasons else ""
         warnings.warn(
-            f"Source {source} has no expected accuracy at any depth and is left out of the ranking",
+            f"Source {source} has no expected accuracy at any depth and is left out of the ranking{why}",
             TransferscopeWarning,
             stacklevel=2,
         )
@@ -147,7 +160,10 @@ def recommend(
         rows = pd.concat([rows, pd.DataFrame([scratch_row])], ignore_index=True)
         rows = rows.sort_values(["flops", "depth", "source"], kind="stable")
     if rows.empty:
-        raise SourceError("No source has an expected accuracy at any depth, and there is no scratch network to rank")
+        why = f". {'. '.join(reasons.values())}" if reasons else ""
+        raise SourceError(
+            f"No source has an expected accuracy at any depth, and there is no scratch network to rank{why}"
+        )
     rows["value"] = value(rows, predictions)
     # Stable, so that of equal values the cheaper one stays first.
     order = rows.sort_values("value", ascending=False, kind="stable").drop_duplicates("source").reset_index(drop=True)
@@ -188,7 +204,7 @@ def _recommendation(
         protocol=str(row["protocol"]),
         expected_accuracy=float(row["expected_accuracy"]),
         interval=(float(row["lower"]), float(row["upper"])),
-        params=int(row["params"]),
+        params=math.nan if pd.isna(row["params"]) else int(row["params"]),
         flops=math.nan if pd.isna(row["flops"]) else int(row["flops"]),
         scores={} if cut is None else {name: float(cut[name]) for name in score_names},
         baselines={} if cut is None else {name: float(cut[name]) for name in baseline_names},

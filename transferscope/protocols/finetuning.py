@@ -244,25 +244,27 @@ class _Prepared:
 def _prepare(
     net: CutNetwork, lesson: Lesson, recipe: Recipe, seed: int, device: torch.device, meter: RunMeter
 ) -> _Prepared:
-    chosen = np.zeros(0, dtype=np.int64) if lesson.validation is None else lesson.validation
-    others = np.setdiff1d(np.arange(len(lesson.labels)), chosen)
-    train, held = torch.from_numpy(others), torch.from_numpy(chosen)
+    held = lesson.validation
+    others = np.setdiff1d(np.arange(len(lesson.labels)), [] if held is None else held)
+    train = torch.from_numpy(others)
     inputs: torch.Tensor | CachedViews = lesson.images[train]
-    held_images = lesson.images[held]
+    validation = None if held is None else (lesson.images[held], lesson.labels[held])
     prefix, trained = net.divided()
     if prefix is not None:
         views = recipe.kept_views(len(train))
         if views * len(train) * _bytes_of_one(prefix, lesson.images[:1].to(device)) > KEPT_BYTES:
             trained = net
         else:
+            n_seen = views * len(train)
             with meter.phase("features"):
                 seen = _prefixed(prefix, lesson.images[train], views, recipe, seed, device)
                 inputs = CachedViews(torch.stack(list(seen)))
-                held_images = _through(prefix, held_images, device)
-            meter.add_flops(prefix.flops * (views * len(train) + len(held)))
+                if validation is not None:
+                    n_seen += len(validation[1])
+                    validation = _through(prefix, validation[0], device), validation[1]
+            meter.add_flops(prefix.flops * n_seen)
     return _Prepared(
-        trained, inputs, lesson.labels[train],
-        (held_images, lesson.labels[held]) if len(held) else None,
+        trained, inputs, lesson.labels[train], validation,
         _surgical_rates(net, lesson, train, device, meter) if net.protocol == "surgical" else None,
     )  # fmt: skip
 
@@ -293,10 +295,11 @@ def _prefixed(
 
 
 def _through(prefix: nn.Module, images: torch.Tensor, device: torch.device, batch_size: int = 64) -> torch.Tensor:
+    """Return what a frozen prefix makes of at least one image: not every network takes none."""
     with torch.inference_mode():
         parts = [prefix(batch.to(device)) for batch in images.split(batch_size)]
     # Tensors made in inference mode may not enter autograd.
-    return torch.cat(parts).clone() if parts else images
+    return torch.cat(parts).clone()
 
 
 def _surgical_rates(

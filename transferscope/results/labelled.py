@@ -36,7 +36,7 @@ _MEANINGS: dict[str, tuple[str | None, str, str]] = {
     "reference_layer": ("1", "layer of the scratch network", "Its place, 1 for the first."),
     "reference_layer_name": (None, "layer of the scratch network", "Its name (`named_modules()` path)."),
     "layer": (None, "cut after", "Layer after which the source is cut at this depth (`named_modules()` path)."),
-    "params": ("1", "parameters", "Parameters of the source up to the cut."),
+    "params": ("1", "parameters", "Parameters of the source up to the cut; NaN: unknown."),
     "flops": ("1", "FLOPs per image", "Per image up to the cut (a multiply-add counts as two); NaN: unknown."),
     "linear_cka": ("1", "linear CKA", "Debiased, with each layer of the network trained from scratch on the target."),
     "svcca": ("1", "SVCCA", "Of 0.99 of the variance, with each layer of the scratch network."),
@@ -58,6 +58,8 @@ _MEANINGS: dict[str, tuple[str | None, str, str]] = {
     "distance_to_source": ("1", "D(source, fine-tuned)", "Mean absolute difference of the weights."),
     "relative_change": ("1", "relative change", "Norm of the change of the weights over the norm of the source's."),
     "weights": ("1", "weight tensors", "How many make the layer."),
+    "impossible": (None, "not possible", "Why the source cannot be cut there for this protocol; empty where it can."),
+    "protocol": (None, "protocol", "How what is kept of the source is used, and the rest made."),
     "reason": (None, "reason", "Why T is infinite or unknown; empty where it is not."),
 }  # fmt: skip
 
@@ -78,6 +80,8 @@ class SourceScores:
     """Similarity measure to (depths, reference layers)."""
     standard_errors: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Score name to the shape of that score."""
+    impossible: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Protocol to the reason why the source cannot be adapted by it, depth by depth; empty where it can."""
 
 
 @cache
@@ -170,7 +174,7 @@ def to_dataset(
 ) -> xr.Dataset:
     """Join the scores of all sources over (source, depth).
 
-    Sources with fewer stages than the deepest one are padded: NaN scores, an empty layer name, -1 parameters, NaN
+    Sources with fewer stages than the deepest one are padded: NaN scores, an empty layer name, NaN parameters and
     FLOPs; these are NaN where they are unknown, too. Scores of the source's own predictions (LEEP, NCE) have no depth:
     they are variables over source alone. Similarities carry the layers of the scratch network as a third dimension, by
     position: with a reference per source their names differ, so `reference_layer_name` (source, reference_layer) holds
@@ -188,7 +192,7 @@ def to_dataset(
     depths = max((len(unit.stages) for unit in units), default=0)
     widths = max((len(unit.reference_layers) for unit in units), default=0)
     over_depths, scores_of_sources = _variables(units, depths)
-    params = np.array([unit.stages[-1].params for unit in units], np.int64)
+    params = np.array([unit.stages[-1].params for unit in units], np.float64)
     over_sources = {"network_params": params, **(baselines or {}), **scores_of_sources}
     similarities = {
         name: _padded([unit.similarities[name] for unit in units], np.nan, (depths, widths)) for name in SIMILARITIES
@@ -210,6 +214,11 @@ def to_dataset(
         },
         attrs={**attributes, **_provenance()},
     )
+    if protocols := [*units[0].impossible] if units else []:
+        reasons = [[unit.impossible[protocol] for protocol in protocols] for unit in units]
+        padded = _padded(reasons, "", (len(protocols), depths), object)
+        dataset = dataset.assign(impossible=(("source", "protocol", "depth"), padded))
+        dataset = dataset.assign_coords(protocol=np.array(protocols, dtype=object))
     return _described(dataset)
 
 
@@ -218,7 +227,7 @@ def _variables(units: Sequence[SourceScores], depths: int) -> tuple[dict[str, np
     shares = [np.arange(1, len(unit.stages) + 1) / len(unit.stages) for unit in units]
     over_depths = {
         "layer": _padded([[stage.layer for stage in unit.stages] for unit in units], "", (depths,), object),
-        "params": _padded([[stage.params for stage in unit.stages] for unit in units], -1, (depths,), np.int64),
+        "params": _padded([[stage.params for stage in unit.stages] for unit in units], np.nan, (depths,)),
         "flops": _padded([[stage.flops for stage in unit.stages] for unit in units], np.nan, (depths,)),
         "depth_fraction": _padded(shares, np.nan, (depths,)),
     }

@@ -15,6 +15,7 @@ from transferscope.results.agreement import Agreement, agreement
 from transferscope.results.cuts import cut_table
 from transferscope.results.files import DIGITS, netcdf, prepare_folder, rounded, write_together
 from transferscope.results.labelled import BASELINES, read_netcdf, score_names
+from transferscope.results.left_out import LeftOut, left_out
 from transferscope.results.recommendation import Recommendation, how
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.runtime.failures import Failure
@@ -88,6 +89,11 @@ class Ranking:
         rows = self.cuts
         return rows[rows["pareto"]].drop(columns="pareto").reset_index(drop=True)
 
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What nothing is expected of, since the sources cannot be adapted so, and why."""
+        return left_out(self.scores)
+
     def accuracy_at_last_layer(self, pick: Recommendation) -> float:
         """Return the expected accuracy of the same source and protocol with all layers kept; NaN for scratch."""
         if pick.layer is None:
@@ -106,7 +112,7 @@ class Ranking:
             return f"Train from scratch: {why} (accuracy {accuracy})."
         text = f"Start from {best.source}, {how(best)}: expected accuracy {accuracy}"
         last = self.accuracy_at_last_layer(best)
-        gains = best.depth < best.depths and f"{last:.3f}" != f"{best.expected_accuracy:.3f}"
+        gains = best.depth < best.depths and last == last and f"{last:.3f}" != f"{best.expected_accuracy:.3f}"
         return text + (f", against {last:.3f} when it is kept to its last layer." if gains else ".")
 
     @property
@@ -150,6 +156,7 @@ class Ranking:
             "expected_for": self.expected_for,
             "reference": None if self.reference is None else asdict(self.reference),
             "ranking": [{**asdict(pick), "interval": list(pick.interval)} for pick in self.recommendations],
+            "left_out": [{**asdict(entry), "depths": list(entry.depths)} for entry in self.left_out],
             "failed": [asdict(failure) for failure in self.failed],
             "agreement": asdict(self.agreement),
             "provenance": None if self.provenance is None else self.provenance.to_dict(),
@@ -231,7 +238,7 @@ def _recommendation(row: dict[str, Any]) -> Recommendation:
     lower, upper = map(_number, row["interval"])
     scores = {name: _number(score) for name, score in row["scores"].items()}
     more: dict[str, Any] = {"interval": (lower, upper), "scores": scores, "tied_with": tuple(row.get("tied_with", ()))}
-    more["flops"] = _number(row["flops"])
+    more |= {name: _number(row[name]) for name in ("params", "flops")}
     if "baselines" in row:
         more["baselines"] = {name: _number(value) for name, value in row["baselines"].items()}
     return Recommendation(**{**row, **more})

@@ -22,8 +22,8 @@ class Recommendation:
     expected_accuracy: float
     interval: tuple[float, float]
     """80 % interval: of measured transfers of other targets, or of the number of held-out images (from scratch)."""
-    params: int
-    """Parameters of the network that comes out: up to the cut for truncate, else all."""
+    params: float
+    """Parameters of the network that comes out: up to the cut for truncate, else all. An integer, NaN when unknown."""
     flops: float
     """Floating-point operations per image of that network, its head apart: an integer, NaN when unknown."""
     scores: dict[str, float] = field(default_factory=dict)

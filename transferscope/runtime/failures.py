@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from transferscope.errors import TransferscopeError, is_interrupt
+from transferscope.runtime.failing_layer import failing_layer
 
 logger = logging.getLogger("transferscope")
 
@@ -34,10 +35,13 @@ def failure(name: str, error: BaseException, batch_size: int, what: str = "") ->
 
 
 def describe(name: str, error: BaseException, batch_size: int) -> str:
-    """Say in one sentence what went wrong with a source."""
+    """Say in one sentence what went wrong with a source: the layer it happened in and what that was given, if any."""
     if isinstance(error, TransferscopeError):
         return str(error).removeprefix(f"source {name!r}: ")
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
         return f"Out of memory at batch size {batch_size}; try a smaller one with --batch-size"
-    return f"{type(error).__name__}: {text}; check that the network takes images of the size in its `transform`"
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if (layer := failing_layer(error)) is None:
+        return said
+    return f"{layer}: {said}" + (f"; {layer.mismatch}" if layer.mismatch else "")

@@ -1,7 +1,7 @@
 """What a verb works with: the images and networks that a request names, and where and how they run."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,14 @@ from transferscope.arrays import backend
 from transferscope.data.images import Transform
 from transferscope.data.target import Target
 from transferscope.networks import loading
+from transferscope.networks.loading import Network
 from transferscope.networks.zoo import Source, Zoo, load_zoo
+from transferscope.protocols.cutting.possible import Possible
 from transferscope.results.summary import TargetSummary
 from transferscope.runtime.progress import Report, Reporter
 from transferscope.runtime.store import Store
 from transferscope.verbs.features import source_features
+from transferscope.verbs.possible import possible_protocols
 from transferscope.verbs.request import ProbeRequest
 
 
@@ -51,6 +54,7 @@ class Bench:
     reporter: Reporter
     store: Store = field(default_factory=Store)
     clock: Clock = field(default_factory=Clock)
+    _loaded: dict[str, Network] = field(default_factory=dict)
 
     @classmethod
     def set_up(cls, request: ProbeRequest) -> "Bench":
@@ -92,8 +96,26 @@ class Bench:
 
     def load(self, source: Source) -> tuple[nn.Module, Transform]:
         """Return the network of a source, in evaluation mode, and its transform."""
-        network = loading.load_network(source, seed=self.seed, trust_code=self.trust_code)
+        network = self.network(source)
         return network.module, network.transform
+
+    def network(self, source: Source) -> Network:
+        """Return the network of a source; that of the source that was asked for last is kept."""
+        if source.name not in self._loaded:
+            self._loaded.clear()
+            self._loaded[source.name] = loading.load_network(source, seed=self.seed, trust_code=self.trust_code)
+        return self._loaded[source.name]
+
+    def possible(self, source: Source, layers: Sequence[str]) -> Possible:
+        """Return what a source can be adapted by, cut after these layers, see `possible_protocols`."""
+        return possible_protocols(
+            source,
+            lambda: self.network(source),
+            layers,
+            seed=self.seed,
+            trust_code=self.trust_code,
+            store=self.store,
+        )
 
     def source_features(self, source: Source, report: Report) -> LayerFeatures:
         """Return the features of every stage of a source on the probe."""
@@ -106,6 +128,7 @@ class Bench:
             device=self.device,
             batch_size=self.batch_size,
             report=report,
+            load=lambda: self.network(source),
         )
 
     def features(

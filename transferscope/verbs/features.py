@@ -27,6 +27,7 @@ def source_features(
     batch_size: int,
     report: Report = silent,
     prepare: Callable[[np.ndarray], Iterable[torch.Tensor]] | None = None,
+    load: Callable[[], Network] | None = None,
 ) -> LayerFeatures:
     """Return the features of a source on `images`, at its layers; what the cache knows is not computed again.
 
@@ -40,6 +41,8 @@ def source_features(
         As in `loading.load_network`; a network has been loaded with its own.
     store, device, batch_size, report, prepare
         As in `layer_features`.
+    load : callable, optional
+        Loads the entry's network, in place of `loading.load_network`.
 
     Raises
     ------
@@ -51,9 +54,10 @@ def source_features(
     entry, drawn_by = (source.source, source.seed) if isinstance(source, Network) else (source, seed)
 
     def build() -> tuple[nn.Module, Transform]:
-        network = (
-            source if isinstance(source, Network) else loading.load_network(source, seed=seed, trust_code=trust_code)
-        )
+        if isinstance(source, Network):
+            network = source
+        else:
+            network = loading.load_network(source, seed=seed, trust_code=trust_code) if load is None else load()
         return network.module, network.transform
 
     return layer_features(

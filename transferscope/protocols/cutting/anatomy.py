@@ -35,6 +35,10 @@ class Anatomy:
     """Keys of tensors that either side may read, whichever they belong to."""
     outputs: dict[str, list[Any]]
     """By path: what the outermost modules that only run before the cut return for one image, call by call."""
+    running: set[str]
+    """Paths of the modules that run after the cut, before it too or not."""
+    deciding: set[int]
+    """The ids of the parameters that, after the cut, decide what the network puts out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +51,59 @@ class _Run:
     output: Any
 
 
+class Dissection:
+    """Forward passes of one sample, from which it is told what belongs to which side of any cut.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+    sample : torch.Tensor
+        An input of it, (n_samples, ...), of which one is run.
+    """
+
+    def __init__(self, net: nn.Module, sample: Tensor) -> None:
+        self.net = net
+        self.trace = trace(net, sample)
+        self._runs = _runs(net, sample)
+
+    def at(self, layer: str, *, detached: bool = False) -> Anatomy:
+        """Say what belongs to which side of the cut after `layer`; arguments and errors are those of `dissect`."""
+        net, calls, runs = self.net, self.trace, self._runs
+        cut = _find(net, layer, calls, detached)
+        path = next(path for path, module in net.named_modules() if module is cut.module)
+        number = int(cut.layer[len(path) + 1 :] or 1)
+        sides = _sides(net, runs, moment=runs[cut.module][number - 1].end)
+        done = {module for module in runs if sides[module] == "before"}
+        hidden = sum(bool(done.intersection(run.within)) for run in runs[cut.module][:number])
+        before = calls.parameters_behind(cut.node)
+        after = calls.parameters_behind(calls.output.node, up_to=cut.node)
+        running = {path for path, module in net.named_modules() if module in runs and module not in done}
+        anatomy = Anatomy(cut, calls.output.way, path, number, number - hidden, set(), set(), set(), {}, running, after)
+        for key, module, _, tensor in tensors_of(net):
+            side = sides[module]
+            if isinstance(tensor, nn.Parameter):
+                # A detached graph does not show what a module that is still running owns for which side.
+                in_prefix = side == "before" or id(tensor) in before or (side == "both" and not cut.is_cut)
+                in_suffix = side == "after" or id(tensor) in after or (side == "never" and id(tensor) not in before)
+            else:
+                ids = {id(parameter) for parameter in module.parameters(recurse=False)}
+                in_prefix = side in ("before", "both") or (side == "never" and (not ids or bool(ids & before)))
+                in_suffix = side != "before"
+            if in_prefix:
+                anatomy.prefix.add(key)
+            if in_suffix:
+                anatomy.suffix.add(key)
+            if side in ("both", "never"):
+                anatomy.shared.add(key)
+        for name, module in net.named_modules():
+            outermost = [run.output for run in runs.get(module, []) if not done.intersection(run.within)]
+            if module in done and outermost:
+                anatomy.outputs[name] = outermost
+        return anatomy
+
+
 def dissect(net: nn.Module, layer: str, sample: Tensor, *, detached: bool = False) -> Anatomy:
-    """Find out what belongs to which side of the cut after `layer`, from two forward passes of one sample.
+    """Find out what belongs to which side of the cut after `layer`, from a few forward passes of one sample.
 
     With `detached`, a network that shows no cut at all is taken too: then `suffix` means nothing.
 
@@ -57,38 +112,7 @@ def dissect(net: nn.Module, layer: str, sample: Tensor, *, detached: bool = Fals
     CaptureError
         When the forward pass runs through no such layer, or other paths lead around it.
     """
-    calls = trace(net, sample)
-    cut = _find(net, layer, calls, detached)
-    runs = _runs(net, sample)
-    path = next(path for path, module in net.named_modules() if module is cut.module)
-    number = int(cut.layer[len(path) + 1 :] or 1)
-    sides = _sides(net, runs, moment=runs[cut.module][number - 1].end)
-    done = {module for module in runs if sides[module] == "before"}
-    hidden = sum(bool(done.intersection(run.within)) for run in runs[cut.module][:number])
-    before = calls.parameters_behind(cut.node)
-    after = calls.parameters_behind(calls.output.node, up_to=cut.node)
-    anatomy = Anatomy(cut, calls.output.way, path, number, number - hidden, set(), set(), set(), {})
-    for key, module, _, tensor in tensors_of(net):
-        side = sides[module]
-        if isinstance(tensor, nn.Parameter):
-            # A detached graph does not show what a module that is still running owns for which side.
-            in_prefix = side == "before" or id(tensor) in before or (side == "both" and not cut.is_cut)
-            in_suffix = side == "after" or id(tensor) in after or (side == "never" and id(tensor) not in before)
-        else:
-            param_ids = {id(parameter) for parameter in module.parameters(recurse=False)}
-            in_prefix = side in ("before", "both") or (side == "never" and (not param_ids or bool(param_ids & before)))
-            in_suffix = side != "before"
-        if in_prefix:
-            anatomy.prefix.add(key)
-        if in_suffix:
-            anatomy.suffix.add(key)
-        if side in ("both", "never"):
-            anatomy.shared.add(key)
-    for name, module in net.named_modules():
-        outermost = [run.output for run in runs.get(module, []) if not done.intersection(run.within)]
-        if module in done and outermost:
-            anatomy.outputs[name] = outermost
-    return anatomy
+    return Dissection(net, sample).at(layer, detached=detached)
 
 
 def parameters_by_stage(net: nn.Module, layers: Sequence[str], sample: Tensor) -> dict[str, list[str]]:
@@ -111,13 +135,13 @@ def parameters_by_stage(net: nn.Module, layers: Sequence[str], sample: Tensor) -
     return names_by_layer
 
 
-def copied(net: nn.Module) -> nn.Module:
-    """Return a copy of `net` that shares nothing with it; SourceError when Python cannot copy it."""
+def copied(net: nn.Module, *, shared: bool = False) -> nn.Module:
+    """Return a copy of `net` that shares nothing with it, or else all its tensors; SourceError when it cannot be."""
     with evaluating(net):
         # What some networks keep between evaluations holds graphs, which cannot be copied; this makes them let go.
         net.train()
     try:
-        return copy.deepcopy(net)
+        return copy.deepcopy(net, {id(tensor): tensor for *_, tensor in tensors_of(net)} if shared else {})
     except Exception as error:  # whatever a module holds beside its weights
         raise SourceError(
             f"{type(net).__name__} cannot be copied ({type(error).__name__}: {str(error).partition('.')[0]}); if it "

@@ -1,16 +1,10 @@
 """A source network cut after one of its stages and made ready for a target: what is kept, frozen, drawn anew."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from transferscope.activations.capture import resolve_stages
 from transferscope.activations.outputs import Way
 from transferscope.activations.reductions import mean_over_positions
-from transferscope.activations.selecting import Layers
-from transferscope.activations.stages import classifiers
 from transferscope.activations.tracing import evaluating, trace
 from transferscope.errors import InputError, SourceError, check_whole, is_whole
 from transferscope.networks.loading import Network, build_untrained, load_network
@@ -18,29 +12,9 @@ from transferscope.networks.zoo import Source
 from transferscope.protocols.cutting.anatomy import copied
 from transferscope.protocols.cutting.dividing import Prefix, divide, prefix_keys, stopped
 from transferscope.protocols.cutting.network import CutNetwork, PooledHead
+from transferscope.protocols.cutting.places import PROTOCOLS, cuts, layer_at, trained_after
+from transferscope.protocols.cutting.possible import check_redrawn, check_trainable, replaceable_heads
 from transferscope.runtime.seeding import seeded
-
-PROTOCOLS = ("truncate", "reinit", "finetune", "scratch", "defrost", "surgical")
-"""Those of which something is trained by gradients: what `cut` makes networks for."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A place to cut a network, after its first `depth` stages."""
-
-    layer: str
-    """Name of the last stage that is kept."""
-    depth: int
-
-
-def cuts(net: nn.Module, layers: Layers, sample: Tensor) -> tuple[Cut, ...]:
-    """Return the cuts of a network at depth 1, 2, …, from the input on.
-
-    Parameters and errors are those of `capture.resolve_stages`; layers that other paths lead around are left
-    out with a warning.
-    """
-    stages = resolve_stages(net, layers, sample, cuts_only=True)
-    return tuple(Cut(stage.layer, depth) for depth, stage in enumerate(stages, 1))
 
 
 def cut(
@@ -120,13 +94,14 @@ def cut(
     sample = network.transform.blank()
     try:
         places = cuts(net, network.source.layers, sample)
-        layer = _pick(places, depth, protocol)
+        layer = layer_at(places, depth, protocol)
         prefix: Prefix | None = None
         rest = net
         output: Way = ()
         if protocol == "truncate":
             prefix, rest = _truncated(net, layer, sample, int(classes), seed)
         else:
+            check_trainable(net, sample, trained_after(protocol, layer))
             if fresh is not None:
                 _redraw(net, fresh, prefix_keys(net, layer, sample) if layer else frozenset())
             output = _renew_head(net, int(classes), sample, seed, "" if protocol == "surgical" else layer)
@@ -141,21 +116,6 @@ def cut(
     )
 
 
-def _pick(places: Sequence[Cut], depth: int, protocol: str) -> str:
-    """Return the layer to cut after; nothing at depth 0."""
-    depths = len(places)
-    allowed = {"scratch": range(1), "defrost": range(depths + 1), "surgical": range(depths, depths + 1)}
-    wanted = allowed.get(protocol, range(1, depths + 1))
-    if not is_whole(depth) or depth not in wanted:
-        expected = f"from {wanted[0]} to {wanted[-1]}" if len(wanted) > 1 else f"{wanted[0]}"
-        listed = ", ".join(f"{place.depth} {place.layer}" for place in places)
-        raise InputError(
-            f"Expected `depth` to be {expected} for the protocol {protocol!r}, but got {depth!r}; the stages are "
-            f"{listed}"
-        )
-    return places[depth - 1].layer if depth else ""
-
-
 def _truncated(net: nn.Module, layer: str, sample: Tensor, classes: int, seed: int) -> tuple[Prefix, nn.Module]:
     prefix = stopped(net, layer, sample)
     with evaluating(prefix), torch.inference_mode():
@@ -166,33 +126,15 @@ def _truncated(net: nn.Module, layer: str, sample: Tensor, classes: int, seed: i
 
 def _redraw(net: nn.Module, fresh: nn.Module, kept_keys: frozenset[str]) -> None:
     """Give `net` the weights of `fresh`, but those of `kept_keys`."""
-    drawn: Mapping[str, Tensor] = fresh.state_dict()
-    wanted = {key: tensor for key, tensor in net.state_dict().items() if key not in kept_keys}
-    differing = [key for key, tensor in wanted.items() if key not in drawn or drawn[key].shape != tensor.shape]
-    if differing:
-        raise SourceError(
-            f"Built without its weights the architecture has other parameters than with them ({len(differing)}: "
-            f"{', '.join(differing[:3])}), so that they cannot be drawn anew; use 'truncate' or 'defrost'"
-        )
-    net.load_state_dict({key: drawn[key] for key in wanted}, strict=False)
+    check_redrawn(net, fresh, kept_keys)
+    drawn = fresh.state_dict()
+    net.load_state_dict({key: drawn[key] for key in net.state_dict() if key not in kept_keys}, strict=False)
 
 
 def _renew_head(net: nn.Module, classes: int, sample: Tensor, seed: int, layer: str) -> Way:
     """Replace the classifier of `net`, which has to come after the cut at `layer`; return the way to its logits."""
     traced = trace(net, sample)
-    heads = classifiers(traced)
-    if not heads:
-        raise SourceError(
-            f"Expected {type(net).__name__} to end in a linear classifier (or several, of equal width), which can be "
-            f"replaced by one with {classes} outputs, but found none; use the protocol 'truncate'"
-        )
-    names = [each.layer for each in traced]
-    if layer and names.index(layer) >= names.index(heads[0].layer):
-        raise SourceError(
-            f"The classifier {heads[0].layer!r} belongs to what is kept up to {layer!r}, so that nothing is left to be "
-            "trained; choose a smaller depth, or the protocol 'truncate'"
-        )
-    for place, head in enumerate(heads):
+    for place, head in enumerate(replaceable_heads(net, traced, layer)):
         with seeded(seed + place):
             new = _as_wide(head.module, classes)
         for path, module in list(net.named_modules(remove_duplicate=False)):

@@ -182,11 +182,44 @@ def divide(net: nn.Module, layer: str, sample: Tensor) -> tuple[Prefix, Suffix]:
     """
     with torch.inference_mode(False):
         anatomy = dissect(net, layer, sample)
-        prefix, rest = _stopped(net, anatomy), copied(net)
-        _strip(rest, anatomy.suffix, anatomy.shared)
-        suffix = Suffix(rest, anatomy, sample[:1])
-        _check(net, prefix, suffix, layer, sample)
+        prefix, suffix = _stopped(net, anatomy), _continued(copied(net), anatomy, sample)
+        images = trial_images(sample)
+        with evaluating(net), evaluating(prefix), torch.no_grad():
+            expected, activation = tensor_at(net(images), suffix.output), prefix(images)
+        assert expected is not None  # the trace has followed it to the input
+        _check(suffix, layer, activation, expected)
     return prefix, suffix
+
+
+def trial(net: nn.Module, anatomy: Anatomy, sample: Tensor, expected: Tensor) -> tuple[Suffix, Tensor]:
+    """Return the suffix that `divide` returns, but of the very parameters of `net`, and what it takes: to try things.
+
+    Parameters
+    ----------
+    net, sample
+        As in `divide`.
+    anatomy : Anatomy
+        Of the cut.
+    expected : torch.Tensor
+        What the network makes of `trial_images`.
+
+    Raises
+    ------
+    SourceError
+        As `divide`.
+    """
+    with torch.inference_mode(False):
+        prefix = Prefix(copied(net, shared=True), anatomy.path, anatomy.call, anatomy.cut)
+        suffix = _continued(copied(net, shared=True), anatomy, sample)
+        with evaluating(prefix), torch.no_grad():
+            activation = prefix(trial_images(sample))
+        _check(suffix, anatomy.cut.layer, activation, expected)
+    return suffix, activation
+
+
+def trial_images(sample: Tensor) -> Tensor:
+    """Return two images of noise like those of `sample` (n_samples, ...), always the same: suffixes are made of one."""
+    return torch.randn(2, *sample.shape[1:], generator=torch.Generator().manual_seed(0)).to(sample)
 
 
 def stopped(net: nn.Module, layer: str, sample: Tensor) -> Prefix:
@@ -249,18 +282,20 @@ def _strip(net: nn.Module, kept_keys: Set[str], constant: Set[str]) -> None:
                 module.track_running_stats = False  # type: ignore[assignment]
 
 
-def _check(net: nn.Module, prefix: Prefix, suffix: Suffix, layer: str, sample: Tensor) -> None:
-    draw = torch.Generator().manual_seed(0)
-    # Two, while the suffix was recorded with one.
-    images = torch.randn(2, *sample.shape[1:], generator=draw).to(sample)
-    with evaluating(net), evaluating(prefix), evaluating(suffix), torch.no_grad():
-        expected, activation = tensor_at(net(images), suffix.output), prefix(images)
-        assert expected is not None  # the trace has followed it to the input
+def _continued(rest: nn.Module, anatomy: Anatomy, sample: Tensor) -> Suffix:
+    """Make a suffix of a copy of the network."""
+    _strip(rest, anatomy.suffix, anatomy.shared)
+    return Suffix(rest, anatomy, sample[:1])
+
+
+def _check(suffix: Suffix, layer: str, activation: Tensor, expected: Tensor) -> None:
+    """Make sure that a suffix gives what the network gives, with `repeats` as it has to be for that."""
+    with evaluating(suffix), torch.no_grad():
         for suffix.repeats in (False, True):
             if not (problem := _problem(suffix, activation, expected)):
                 return
     raise SourceError(
-        f"{type(net).__name__} cannot be divided after {layer!r}: {problem}; cut elsewhere, or use the protocol "
+        f"{type(suffix.net).__name__} cannot be divided after {layer!r}: {problem}; cut elsewhere, or use the protocol "
         "'truncate', which needs nothing from after the cut"
     )
 

@@ -17,6 +17,7 @@ from transferscope.errors import InputError
 from transferscope.protocols.cutting.anatomy import parameters_by_stage
 from transferscope.protocols.cutting.dividing import Prefix
 from transferscope.runtime.flops import count_flops
+from transferscope.runtime.parameter_count import all_parameters
 from transferscope.runtime.store import write_atomically
 
 
@@ -114,9 +115,9 @@ class CutNetwork(nn.Module):
         return {layer: [f"rest.{name}" for name in names] for layer, names in names_by_layer.items()}
 
     @property
-    def params(self) -> int:
-        """Number of parameters, frozen ones included."""
-        return sum(parameter.numel() for parameter in self.parameters())
+    def params(self) -> float:
+        """Number of parameters, frozen ones included: an integer, NaN when unknown."""
+        return all_parameters(self)
 
     @property
     def flops(self) -> float:

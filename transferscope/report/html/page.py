@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from transferscope.report.html.svg import svg
 from transferscope.report.terminal.counts import short_count
+from transferscope.results.left_out import sentences
 from transferscope.results.recommendation import LEVEL, Recommendation, how
 from transferscope.runtime.templates import render
 from transferscope.transferability import SCORES
@@ -70,6 +71,7 @@ def page(ranking: "Ranking", wide: Mapping[str, Figure], narrow: Mapping[str, Fi
     return render(
         "page.html",
         ranking=ranking,
+        left_out=sentences(ranking.left_out).values(),
         columns=answer_columns(ranking),
         scores=_score_columns(ranking),
         pareto=_pareto_columns(ranking),
@@ -124,8 +126,8 @@ def answer_columns(ranking: "Ranking") -> list[Column]:
         _texts("cut after", [pick.layer or "" for pick in picks], "The last layer that is kept."),
         Column("depth", depths, [pick.depth / pick.depths for pick in picks], "Stages that are kept, of all stages."),
         _numbers("uncut", uncut, "Expected with all layers kept."),
-        _flops([pick.flops for pick in picks], "For one image, of the network that comes out."),
-        _counts("params", [pick.params for pick in picks], "Of the network that comes out."),
+        _costs("FLOPs", [pick.flops for pick in picks], "For one image, of the network that comes out."),
+        _costs("params", [pick.params for pick in picks], "Of the network that comes out."),
     ]  # fmt: skip
 
 
@@ -160,8 +162,8 @@ def _pareto_columns(ranking: "Ranking") -> list[Column]:
         _texts("protocol", list(rows["protocol"])),
         _texts("cut after", list(rows["layer"])),
         _numbers("accuracy", list(rows["expected_accuracy"])),
-        _flops(list(rows["flops"])),
-        _counts("params", list(rows["params"])),
+        _costs("FLOPs", list(rows["flops"])),
+        _costs("params", list(rows["params"])),
     ]
 
 
@@ -177,8 +179,9 @@ def _counts(header: str, values: Sequence[float], meaning: str = "") -> Column:
     return Column(header, [short_count(value) if value == value else "" for value in values], values, meaning)
 
 
-def _flops(values: Sequence[float], meaning: str = "") -> Column:
-    return Column("FLOPs", [short_count(value) for value in values], values, meaning)
+def _costs(header: str, values: Sequence[float], meaning: str = "") -> Column:
+    """Return counts of which one may be unknown; elsewhere an empty cell says that there is none."""
+    return Column(header, [short_count(value) for value in values], values, meaning)
 
 
 def _number(value: float) -> str:

@@ -11,6 +11,7 @@ from transferscope.report.terminal.columns import fitted, print_tables
 from transferscope.report.terminal.counts import short_count
 from transferscope.results.agreement import FEWEST
 from transferscope.results.labelled import BASELINES, SIMILARITIES
+from transferscope.results.left_out import sentences
 from transferscope.results.ranking import Ranking
 from transferscope.results.summary import Reference
 from transferscope.transferability import SCORES
@@ -141,6 +142,7 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
     ]
     if ranking.best.tied_with:
         lines[0] += " =: cannot be told apart from the first on these images (a probability within 0.1 to 0.9)."
+    lines += [f"Left out: {sentence}." for sentence in sentences(ranking.left_out).values()]
     if details:
         lines.append(_agreement_line(ranking))
     if reference is not None:

@@ -12,7 +12,6 @@ import numpy as np
 from transferscope.arrays import backend
 from transferscope.data.value_range import Range
 from transferscope.errors import SourceError, TransferscopeWarning, is_interrupt
-from transferscope.networks import loading
 from transferscope.networks.zoo import Zoo
 from transferscope.prediction.expected import expected_accuracies, most_samples
 from transferscope.protocols.heads.toptuning import ENOUGH
@@ -107,13 +106,13 @@ def answer(request: AdviseRequest) -> Advice:
             features = bench.source_features(bench.zoo[chosen], report)
         shifts = head_shifts(list(features.arrays.values()), bench.probe.labels, depths["truncate"], bench.seed)
         began = time.perf_counter()
-        network = loading.load_network(bench.zoo[chosen], seed=bench.seed, trust_code=bench.trust_code)
+        network = bench.network(bench.zoo[chosen])
         layers = [backend.to_numpy(array) for array in features.arrays.values()]
         timer = Timer(network, features.stages, layers, bench, meter)
         # With fewer images of a class, `measure` sets none aside to choose settings by.
         fewest = np.bincount(bench.target.labels).min() if request.shots is None else request.shots
         with bench.reporter.bar("costs") as report:
-            costs, left_out = _costs(timer, depths, fewest >= ENOUGH, report)
+            costs, untimed = _costs(timer, depths, fewest >= ENOUGH, report)
         spent = time.perf_counter() - began
     depths = {protocol: depth for protocol, depth in depths.items() if protocol in costs}
     accuracies = expected(scores, depths, shifts)
@@ -141,9 +140,15 @@ def answer(request: AdviseRequest) -> Advice:
         calibrated=bool(scores.attrs["calibrated"]),
         energy=meter.describe(),
         measured_seconds=spent,
-        left_out=left_out,
+        left_out=(*_impossible(ranking, chosen, depths), *untimed),
         failed=ranking.failed,
     )
+
+
+def _impossible(ranking: Ranking, source: str, depths: Mapping[str, int]) -> list[Failure]:
+    """Return the ways that the source cannot be adapted by at any depth, each with the reason."""
+    known = [entry for entry in ranking.left_out if entry.source == source and entry.protocol not in depths]
+    return [Failure(entry.protocol, entry.reason) for entry in known]
 
 
 def _costs(

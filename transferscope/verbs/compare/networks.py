@@ -19,7 +19,6 @@ from transferscope.activations.kept import KeptFeatures
 from transferscope.activations.reductions import CommonPositions, Reduction, map_side
 from transferscope.activations.repeatability import LOOKED_AT, repeatability
 from transferscope.activations.selecting import Layers
-from transferscope.activations.stages import unwrapped
 from transferscope.activations.tracing import trace
 from transferscope.arrays import backend
 from transferscope.data.batches import FEWEST, Pair, image_pairs
@@ -27,6 +26,7 @@ from transferscope.data.images import Transform
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 from transferscope.results import labelled
 from transferscope.runtime.progress import Report, silent
+from transferscope.runtime.wrappers import unwrapped
 from transferscope.similarity.uncertainty import Cells, linear_cka_cells, measure_cells, representations
 from transferscope.verbs.compare.options import IMAGENET, Estimator, Options
 

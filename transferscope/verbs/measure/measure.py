@@ -17,17 +17,19 @@ from transferscope.errors import SourceError
 from transferscope.networks import loading
 from transferscope.networks.zoo import Zoo, load_zoo
 from transferscope.protocols.finetuning import MIN_STEPS
+from transferscope.results.left_out import LeftOut, left_out_of, sentences
 from transferscope.results.measurement import Measurement
 from transferscope.runtime.checks import ALL, Size
 from transferscope.runtime.failures import Failure, failure, listed
 from transferscope.runtime.power import WORLD
 from transferscope.runtime.progress import Report, Reporter
-from transferscope.runtime.store import digest
+from transferscope.runtime.store import Store, digest
 from transferscope.verbs.measure.executor import Executor, Setup
 from transferscope.verbs.measure.grid import Grid
 from transferscope.verbs.measure.plan import PROTOCOLS, Depths, Run, plan
 from transferscope.verbs.measure.request import OUTPUT, PROTOCOLS_BY_DEFAULT, SIZES_BY_DEFAULT, MeasureRequest
 from transferscope.verbs.measure.settings import Settings
+from transferscope.verbs.possible import possible_protocols
 
 
 def measure(
@@ -135,7 +137,7 @@ def prepare(request: MeasureRequest) -> Grid:
     pool, test = hold_out(images, most=request.test_samples, seed=request.seed)
     reporter = Reporter(request.progress)
     with reporter.bar("loading networks") as report:
-        layers, transform, failed = _layers(sources, request, report)
+        layers, impossible, transform, failed = _layers(sources, request, report)
     bank = Bank(images, transform)
     with reporter.bar("reading images") as report:
         pool, test, drawn = sound(images, pool, test, request.samples_per_class, seeds, bank, report)
@@ -160,7 +162,13 @@ def prepare(request: MeasureRequest) -> Grid:
         threads=threads,
     )
     sizes = sizes_within(request.samples_per_class, images.labels[pool])
-    runs = plan(layers, request.protocols, sizes, target=images.name, seeds=seeds, depths=request.depths)
+    runs = plan(
+        layers, request.protocols, sizes,
+        target=images.name, seeds=seeds, depths=request.depths, impossible=impossible,
+    )  # fmt: skip
+    if not runs:
+        reasons = [" ".join(sentences(entries).values()) for entries in impossible.values()]
+        raise SourceError(f"Nothing is left to run. {'. '.join(reasons)}")
     settings = Settings(
         target=images.name,
         target_hash=images.hash,
@@ -183,9 +191,11 @@ def prepare(request: MeasureRequest) -> Grid:
 
 def _layers(
     sources: Zoo, request: MeasureRequest, report: Report
-) -> tuple[dict[str, tuple[str, ...]], Transform, tuple[Failure, ...]]:
-    """Return where each source can be cut, what the first one sees images by, and the sources that cannot be loaded."""
+) -> tuple[dict[str, tuple[str, ...]], dict[str, list[LeftOut]], Transform, tuple[Failure, ...]]:
+    """Return where each source can be cut, by what it cannot be adapted, a transform, and what cannot be loaded."""
     layers: dict[str, tuple[str, ...]] = {}
+    impossible: dict[str, list[LeftOut]] = {}
+    store, trains = Store(), any(PROTOCOLS[name].kind == "trained" for name in request.protocols)
     transforms: list[Transform] = []
     failed: list[Failure] = []
     for i, source in enumerate(sources):
@@ -199,9 +209,14 @@ def _layers(
             continue
         layers[source.name] = tuple(stage.layer for stage in stages)
         transforms.append(network.transform)
+        if trains:
+            possible = possible_protocols(
+                source, network, layers[source.name], seed=request.seed, trust_code=request.trust_code, store=store
+            )
+            impossible[source.name] = left_out_of(source.name, possible)
     if not layers:
         raise SourceError(f"No source could be loaded. {listed(failed)}")
-    return layers, transforms[0], tuple(failed)
+    return layers, impossible, transforms[0], tuple(failed)
 
 
 def _twins(runs: Iterable[Run], sources: Zoo) -> dict[Run, list[Run]]:

@@ -2,10 +2,12 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
 from transferscope.errors import InputError, TransferscopeWarning, near
+from transferscope.results.left_out import LeftOut, sentences
 from transferscope.runtime.checks import ALL
 
 Kind = Literal["features", "embedding", "trained"]
@@ -97,6 +99,7 @@ def plan(
     target: str,
     seeds: int,
     depths: Depths = ALL,
+    impossible: Mapping[str, Sequence[LeftOut]] = MappingProxyType({}),
 ) -> list[Run]:
     """List the runs of a grid.
 
@@ -120,6 +123,8 @@ def plan(
     depths : "all" or sequence of int
         Depths to run. Negative ones count from the end, -1 keeping all stages. 0 means something for ``defrost``
         alone; ``scratch``, ``surgical`` and ``fne``, which have no choice, are run at their own depth in any case.
+    impossible : mapping of str to sequence of LeftOut
+        For each source what it cannot be adapted by; those runs are left out.
 
     Raises
     ------
@@ -130,7 +135,7 @@ def plan(
     Warns
     -----
     TransferscopeWarning
-        Some of the sources do not have as many stages as a depth says.
+        Some of the sources do not have as many stages as a depth says, or cannot be adapted by a protocol.
     """
     known_protocols(protocols)
     for name, values in (("seeds", [seeds]), ("samples_per_class", sizes)):
@@ -150,6 +155,7 @@ def plan(
                 f"Expected `depths` to hold at least one above 0 for {protocol.name}, because a network cut at depth 0 "
                 "keeps nothing; add one, or use scratch"
             )
+    _leave_out(cuts, impossible)
     return [
         Run(source, target, protocol.name, depth, len(layers), layer, size, seed)
         for source, layers in sources.items()
@@ -160,6 +166,20 @@ def plan(
         if _is_trained(protocol.name) == trained
         for depth, layer in cuts[source, protocol.name]
     ]
+
+
+def _leave_out(cuts: dict[tuple[str, str], list[tuple[int, str]]], impossible: Mapping[str, Sequence[LeftOut]]) -> None:
+    """Take the cuts away at which a source cannot be adapted by a protocol, and warn of those that were asked for."""
+    for entries in impossible.values():
+        missed = []
+        for entry in entries:
+            asked = cuts.get((entry.source, entry.protocol), [])
+            if left := [cut for cut in asked if cut[0] in entry.depths]:
+                cuts[entry.source, entry.protocol] = [cut for cut in asked if cut not in left]
+                depths = tuple(depth for depth, _ in left)
+                missed.append(replace(entry, depths=depths, everywhere=len(left) == len(asked)))
+        for sentence in sentences(missed).values():
+            warnings.warn(f"{sentence}; these runs are left out", TransferscopeWarning, stacklevel=3)
 
 
 def group(runs: Sequence[Run], *, together: bool = False) -> list[tuple[Run, ...]]:

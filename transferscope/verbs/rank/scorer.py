@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from transferscope.activations.features import LayerFeatures
 from transferscope.errors import SourceError, TransferscopeWarning
 from transferscope.networks.zoo import OWN, Source
+from transferscope.prediction.covariates import CUT_PROTOCOLS
 from transferscope.results import labelled
 from transferscope.results.labelled import SourceScores
 from transferscope.runtime.failures import Failure, failure, listed
@@ -116,7 +118,10 @@ class Scorer:
         with self._bench.reporter.bar(f"{title}, scores") as report:
             unit = self._unit(source.name, features, reference, report)
         self._bench.clock.lap("scores")
-        return unit
+        possible = self._bench.possible(source, [stage.layer for stage in features.stages])
+        self._bench.clock.lap("protocols")
+        impossible = {protocol: tuple(possible[protocol].values()) for protocol in CUT_PROTOCOLS}
+        return replace(unit, impossible=impossible)
 
     def _unit(self, name: str, features: LayerFeatures, reference: TrainedReference, report: Report) -> SourceScores:
         labels = self._bench.probe.labels
