@@ -273,7 +273,7 @@ def test_a_dead_layer_is_nan_with_a_warning_and_a_broken_one_an_error():
         found = representation_similarity(before, after, ["stem"], images, batch_size=8, device="cpu")
     assert math.isnan(found["stem"])
     nn.init.constant_(after.stem[0].weight, math.nan)
-    with pytest.raises(CaptureError, match="layer 'stem.0' is NaN"):
+    with pytest.raises(CaptureError, match=r"layer 'stem\.0' is NaN"):
         representation_similarity(before, after, ["stem"], images, batch_size=8, device="cpu")
 
 
