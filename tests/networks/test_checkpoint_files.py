@@ -3,12 +3,15 @@
 import argparse
 import collections
 import datetime
+import gzip
 import hashlib
 import io
 import os
 import pathlib
 import pickle
 import re
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -55,9 +58,58 @@ def test_a_function_that_torch_blocks_is_refused_by_name_beside_weights(tmp_path
         read_checkpoint(tmp_path / "w.pt")
 
 
-def test_a_web_page_is_no_checkpoint(tmp_path):
-    (tmp_path / "w.pt").write_text("<html>Not found</html>")
-    with pytest.raises(SourceError, match="damaged"):
+def in_a_zip(content):
+    with zipfile.ZipFile(stream := io.BytesIO(), "w") as archive:
+        archive.writestr("inner.pth", content)
+    return stream.getvalue()
+
+
+def in_a_tar(content):
+    with tarfile.open(fileobj=(stream := io.BytesIO()), mode="w") as archive:
+        (info := tarfile.TarInfo("inner.pth")).size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("w.pt", lambda _: b"<html>Not found</html>", "is damaged or no checkpoint .*web page"),
+        ("w.pt", lambda _: b"", "is damaged or no checkpoint .*empty"),
+        ("w.safetensors", lambda _: b"", "is damaged or no checkpoint .*empty"),
+        (
+            "w.pt",
+            lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "is the pointer .*git lfs pull",
+        ),
+        ("w.safetensors", lambda _: b"version https://git-lfs.github.com/spec/v1\n", "is the pointer .*git lfs pull"),
+        ("w.pth", gzip.compress, "is an archive; unpack it"),
+        ("w.pth.tar", in_a_tar, "is an archive; unpack it"),
+        ("w.pth", in_a_zip, r"is an archive with inner\.pth; unpack it"),
+        ("w.safetensors", lambda content: content, r"is a file of torch\.save; let its name end in \.pt"),
+    ],
+)
+def test_what_is_no_checkpoint_is_called_by_what_it_is(tmp_path, name, change, message):
+    torch.save(network().state_dict(), stream := io.BytesIO())
+    (tmp_path / name).write_bytes(change(stream.getvalue()))
+    with pytest.raises(SourceError, match=f"{re.escape(name)} {message}"):
+        read_checkpoint(tmp_path / name)
+
+
+def test_a_file_of_safetensors_under_another_name_is_called_so(tmp_path):
+    safetensors.torch.save_file(network().state_dict(), tmp_path / "w.pth")
+    with pytest.raises(SourceError, match=r"is a file of safetensors; let its name end in \.safetensors"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+def test_networks_in_a_list_are_called_by_their_place(tmp_path):
+    torch.save([network().state_dict(), {"lr": 0.1}], tmp_path / "w.pt")
+    assert list(read_checkpoint(tmp_path / "w.pt")) == [f"0.{name}" for name in network().state_dict()]
+
+
+def test_weights_as_arrays_are_refused_as_such(tmp_path):
+    torch.save({name: tensor.numpy() for name, tensor in network().state_dict().items()}, tmp_path / "w.pt")
+    with pytest.raises(SourceError, match=r"must hold named tensors.*\(values of NumPy\)"):
         read_checkpoint(tmp_path / "w.pt")
 
 

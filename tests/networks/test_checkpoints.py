@@ -199,7 +199,8 @@ def test_an_averaged_model_is_read_with_its_counter(tmp_path):
 def test_the_state_of_training_beside_the_weights_needs_no_word(tmp_path):
     saved = network(seed=1).state_dict()
     state = {"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}, "lr_scheduler": {"values": torch.ones(2)}}
-    assert equal(loaded_weights(tmp_path / "w.pt", saved | state), saved)
+    best = {"best_acc1": torch.tensor(76.1)}
+    assert equal(loaded_weights(tmp_path / "w.pt", saved | state | best), saved)
 
 
 def test_a_lightning_checkpoint_with_a_loss_and_a_metric(tmp_path):
@@ -313,6 +314,67 @@ def test_a_network_without_a_classifier_takes_a_file_with_one(tmp_path):
     with pytest.warns(TransferscopeWarning, match=r"model\.head\.fc\.weight, model\.head\.fc\.bias are not taken"):
         state = loaded_weights(tmp_path / "w.pt", {"model": saved.state_dict()}, net=loaded)
     assert equal(saved.state_dict(), state)
+
+
+class Parts(nn.Module):
+    """What users build: an encoder, and a classifier beside it."""
+
+    def __init__(self, classes=3, seed=0):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+            self.head = nn.Linear(4, classes)
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_forward_module.module.", "_orig_mod."])
+@pytest.mark.parametrize("prefix", ["", "state_dict.model."])
+def test_a_classifier_beside_an_encoder_that_was_wrapped_alone(tmp_path, prefix, wrapper):
+    saved, loaded = Parts(seed=1), Parts(seed=2)
+    state = {
+        prefix + name.replace("backbone.", f"backbone.{wrapper}"): each for name, each in saved.state_dict().items()
+    }
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.warns(TransferscopeWarning, match=rf"the classifier is that beside .*: {prefix}head\.weight"):
+        assert load_checkpoint(loaded, tmp_path / "w.pt") == []
+    assert_same_weights(loaded, saved)
+
+
+def test_several_parts_of_a_network_that_were_wrapped_each(tmp_path):
+    class Two(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            self.left, self.right = network(seed=seed), network(seed=seed + 1)
+
+    saved, loaded = Two(1), Two(5)
+    state = {re.sub("^(left|right)", r"\1.module", name): tensor for name, tensor in saved.state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    load_checkpoint(loaded, tmp_path / "w.pt")
+    assert_same_weights(loaded, saved)
+
+
+def test_a_classifier_beside_the_backbone_that_it_belongs_to(tmp_path):
+    saved, loaded = timm.create_model("test_resnet", num_classes=3), timm.create_model("test_resnet", num_classes=3)
+    state = {name if name.startswith("fc.") else f"backbone.{name}": each for name, each in saved.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "w.pt")
+    text = r"the classifier is that beside state_dict\.backbone: state_dict\.fc\.weight, state_dict\.fc\.bias"
+    with pytest.warns(TransferscopeWarning, match=text) as told:
+        assert load_checkpoint(loaded, tmp_path / "w.pt") == []
+    assert len(told) == 1
+    assert_same_weights(loaded, saved)
+
+
+def test_a_classifier_of_another_width_beside_an_encoder_is_no_missing_one(tmp_path):
+    torch.save(Parts(classes=7).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(SourceError, match=r"head\.weight: network \(3, 4\) float32, file \(7, 4\).* of 7 outputs"):
+        load_checkpoint(Parts(), tmp_path / "w.pt")
+
+
+def test_a_part_of_weights_in_several_files_is_told_by_its_name(tmp_path):
+    some = dict(list(network().state_dict().items())[:3])
+    safetensors.torch.save_file(some, tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(SourceError, match="by its name it is one of 2 parts"):
+        load_checkpoint(network(), tmp_path / "model-00001-of-00002.safetensors")
 
 
 class Tied(nn.Module):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from transferscope.errors import SourceError
+from transferscope.networks.other_files import what_else
 from transferscope.runtime.lookup import missing_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt", ".pt.tar", ".pth.tar")
@@ -89,9 +90,9 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
             raise SourceError(f"checkpoint {path} holds two tensors that are called {name}; save it again with one")
         state[name] = tensor
     if not state:
-        filled = isinstance(content, Mapping) and content
-        what = f"a mapping with {', '.join(map(str, list(content)[:5]))}" if filled else type(content).__name__
-        raise SourceError(f"checkpoint {path} must hold named tensors, alone or in nested mappings; got {what}")
+        raise SourceError(
+            f"checkpoint {path} must hold named tensors, alone or in nested mappings; got {_kind(content)}"
+        )
     return state
 
 
@@ -107,16 +108,22 @@ def file_digest(path: Path) -> str:
 
 
 def _named(content: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(content, list | tuple):  # of tensors in lists nothing tells what they are
+        content = {index: item for index, item in enumerate(content) if not isinstance(item, Tensor)}
     if not isinstance(content, Mapping):
         return
     for key, value in content.items():
         if isinstance(value, Tensor):
             yield f"{prefix}{key}", value
-        elif isinstance(value, list | tuple):
-            for index, item in enumerate(value):
-                yield from _named(item, f"{prefix}{key}.{index}.")
         else:
             yield from _named(value, f"{prefix}{key}.")
+
+
+def _kind(content: Any) -> str:
+    if not isinstance(content, Mapping) or not content:
+        return type(content).__name__
+    arrays = any(isinstance(value, _Value) for value in content.values())
+    return f"a mapping with {', '.join(map(str, list(content)[:5]))}{' (values of NumPy)' if arrays else ''}"
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -188,6 +195,8 @@ def _refused(path: Path, why: str) -> SourceError:
 
 
 def _damaged(path: Path, error: Exception) -> SourceError:
+    if (other := what_else(path)) is not None:
+        return SourceError(f"checkpoint {path} {other}")
     # Of torch's paragraphs of advice the first sentence says what happened.
     text = str(error).strip().partition("\n")[0].partition(". ")[0]
     reason = f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -74,12 +74,20 @@ def find_weights(
     return match, said + more
 
 
-# What compiled, checkpointed and sharded parts of a network are called within it.
-_WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+# What compiled, checkpointed, sharded and distributed parts of a network are called within it.
+_WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
 
 
 def _without_wrappers(file: dict[str, Tensor]) -> dict[str, Tensor]:
-    plain = {".".join(part for part in name.split(".") if part not in _WRAPPERS): name for name in file}
+    # DistributedDataParallel calls what it holds `module`, which at the beginning of names is a prefix of all or none.
+    plain = {
+        ".".join(
+            part
+            for place, part in enumerate(name.split("."))
+            if part not in _WRAPPERS and not (part == "module" and place)
+        ): name
+        for name in file
+    }
     return {name: file[wrapped] for name, wrapped in plain.items()} if len(plain) == len(file) else file
 
 

@@ -15,7 +15,10 @@ SHOWN = 3
 # Of two networks that are trained together, the one that is kept by convention, and the other.
 _PAIRS = (("encoder_q", "encoder_k"), ("base", "momentum"), ("online", "target"), ("teacher", "student"))
 _AVERAGES = {"ema", "swa", "averaged", "average", "momentum", "shadow"}
-_TRAINING = re.compile(r"optim|sched|scaler|(^|\.)(amp|loops|callbacks|rng\w*|hyper_parameters|meters?)(\.|$)")
+_TRAINING = re.compile(
+    r"optim|sched|scaler"
+    r"|(^|\.)(amp|loops|callbacks|rng\w*|hyper_parameters|meters?|epoch|best_(acc|prec|loss|score|metric)\w*)(\.|$)"
+)
 
 
 def under_key(file: Mapping[str, Tensor], key: str, path: Path) -> dict[str, Tensor]:
@@ -74,7 +77,7 @@ def _left(taken: Match, fits: Iterable[Match], path: Path) -> list[str]:
     """Say what of a file is not taken, but for the state of its training, and what it lacks."""
     said = []
     prefix = taken.naming.prefix
-    elsewhere = {match.naming.in_file(name) for match in fits for name in match.taken}
+    elsewhere = {key for match in fits for key in match.places.values()}
     if unused := [key for key in taken.unused if key not in elsewhere and not _TRAINING.search(key)]:
         said.append(
             f"checkpoint {path.name}: {_some(unused)} {'is' if len(unused) == 1 else 'are'} not taken, for the network "
@@ -89,6 +92,11 @@ def _left(taken: Match, fits: Iterable[Match], path: Path) -> list[str]:
         said.append(
             f"checkpoint {path.name}: the weights under {prefix.rstrip('.')} are taken, those under "
             f"{_some(groups)} are not"
+        )
+    if taken.beside:
+        said.append(
+            f"checkpoint {path.name}: the classifier is that beside {prefix.rstrip('.')}: "
+            f"{_some(list(taken.beside.values()))}"
         )
     if taken.drawn:
         said.append(

@@ -25,6 +25,12 @@ class Naming:
         """Return what the file calls a tensor of the network."""
         return self.prefix + name.removeprefix(self.own)
 
+    @property
+    def above(self) -> list[str]:
+        """The prefixes around this one, the nearest first."""
+        parts = self.prefix.split(".")[:-1]
+        return ["".join(f"{part}." for part in parts[:depth]) for depth in reversed(range(len(parts)))]
+
 
 @dataclass(frozen=True)
 class Match:
@@ -35,15 +41,34 @@ class Match:
     file: Mapping[str, Tensor]
 
     @cached_property
+    def places(self) -> dict[str, str]:
+        """The file's names of what it gives, by the network's names."""
+        there = {name: self.naming.in_file(name) for name in self.expected.tensors}
+        return {name: key for name, key in there.items() if key in self.file} | self.beside
+
+    @cached_property
+    def beside(self) -> dict[str, str]:
+        """The file's names of the classifier where it lies not with the rest but around it: ``backbone.``, ``fc.``."""
+        names = [name for name in self.expected.tensors if name in self.expected.classifier]
+        if any(self.naming.in_file(name) in self.file for name in names):
+            return {}
+        for prefix in self.naming.above:
+            around = {name: prefix + name for name in names if prefix + name in self.file}
+            if len(around) == len(names) and all(
+                _alike(self.file[key], self.expected.tensors[name]) for name, key in around.items()
+            ):
+                return around
+        return {}
+
+    @cached_property
     def taken(self) -> dict[str, Tensor]:
         """The tensors that the file gives, by the network's names; those that share one are given by any of them."""
-        there = {name: self.naming.in_file(name) for name in self.expected.tensors}
-        found = {name: self.file[key] for name, key in there.items() if key in self.file}
+        found = {name: self.file[key] for name, key in self.places.items()}
         for group in self.expected.shared:
             given = next((found[name] for name in group if name in found), None)
             if given is not None:
                 found |= {name: given for name in group if name not in found}
-        return {name: found[name] for name in there if name in found}
+        return {name: found[name] for name in self.expected.tensors if name in found}
 
     @property
     def missing(self) -> list[str]:
@@ -134,7 +159,13 @@ def _votes(expected: Expected, file: Iterable[str]) -> Counter[Naming]:
         parts = key.split(".")
         for depth in range(len(parts)):
             stem, prefix = ".".join(parts[depth:]), "".join(f"{part}." for part in parts[:depth])
-            votes.update(Naming(prefix, own) for own, names in stems.items() if stem in names)
+            # Where both end alike, a shorter naming calls all but the classifier the same, and that by its name.
+            same_end = parts[depth - 1] if depth else None
+            votes.update(
+                Naming(prefix, own)
+                for own, names in stems.items()
+                if stem in names and own.split(".")[-2:-1] != [same_end]
+            )
     return votes
 
 

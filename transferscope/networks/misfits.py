@@ -1,6 +1,7 @@
 """Why a checkpoint does not fit a network, in words: what differs, the nearest names, the likely prefix."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from transferscope.networks.matching import Match, Naming, matches
 
 # Names in which near ones are looked for; more would take seconds.
 _SEARCHED = 400
+
+
+# How libraries number the parts that they save large networks in.
+_PART = re.compile(r"-\d+-of-(\d+)\.")
 
 
 def misfit(expected: Expected, file: Mapping[str, Tensor], path: Path) -> SourceError:
@@ -34,18 +39,21 @@ def misfit(expected: Expected, file: Mapping[str, Tensor], path: Path) -> Source
     counted = len([name for name in best.taken if not name.endswith(COUNTER)])
     if best.missing:
         text, under = f"{text}; {counted} of its names are the network's{under}", ""
-    return SourceError(
-        f"checkpoint {path} does not fit the network of {len(expected.tensors)} tensors{under}: {text}; {_advice(best)}"
-    )
+    network = f"the network of {len(expected.tensors)} tensors"
+    return SourceError(f"checkpoint {path} does not fit {network}{under}: {text}; {_advice(best, path)}")
 
 
-def _advice(best: Match) -> str:
+def _advice(best: Match, path: Path) -> str:
+    if best.missing and (part := _PART.search(path.name)) and int(part[1]) > 1:
+        return f"by its name it is one of {int(part[1])} parts: join their tensors in one file"
     if best.missing or best.deeper:
         if best.missing and best.naming.prefix:
             return "check that it holds the weights of this model, and if of several name one as checkpoint_key"
         return "check that it holds the weights of this model"
     if classes := _class_count(best):
-        return f"for a classifier of {classes} outputs give kwargs: {{num_classes: {classes}}}"
+        return (
+            f"build it with a classifier of {classes} outputs (timm, torchvision: kwargs: {{num_classes: {classes}}})"
+        )
     if best.torn and not best.differing:
         return "check that it holds the weights of this model"
     return "check that model and kwargs are those it was saved from"
