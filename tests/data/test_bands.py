@@ -144,7 +144,7 @@ def test_bands_of_arrays(first):
 
 
 def test_an_array_whose_axes_could_be_either_is_refused():
-    with pytest.raises(InputError, match="no channel axis"):
+    with pytest.raises(InputError, match=r"which axis .* counts its bands is not clear"):
         load_target((np.zeros((4, 8, 9, 8), np.uint8), LABELS), bands=(1, 2, 3))
 
 

@@ -119,6 +119,27 @@ def test_what_looks_like_splits_beside_other_folders_is_said(tmp_path):
         assert load_target(tmp_path).classes == ("test", "train", "unlabeled")
 
 
+def test_splits_of_some_images_alone_are_none_and_that_is_said(tmp_path):
+    write(tmp_path, "cat/train*2", "cat/test*2", "cat/extra*2", "dog/train*2", "dog/test*2")
+    with pytest.warns(
+        TransferscopeWarning, match="6 of 10 images of .* lie in no split, such as cat/extra/.* not count"
+    ):
+        target = load_target(tmp_path)
+    assert target.classes == ("cat", "dog")
+    assert set(target.split) == {None}
+
+
+@pytest.mark.parametrize("outer", [("fold1", "fold2"), ("test", "trainval"), ("art", "photo")])
+def test_class_folders_that_all_hold_the_same_folders_are_said(tmp_path, outer):
+    write(tmp_path, *(f"{each}/{name}*2" for each in outer for name in ("cat", "dog")))
+    text = (
+        f"{', '.join(outer)} of .* count as classes, .* folders of the same names, cat, dog; if those are the classes"
+    )
+    with pytest.warns(TransferscopeWarning, match=text) as told:
+        assert load_target(tmp_path).classes == outer
+    assert len(told) == 1
+
+
 def test_folders_without_images_are_nobodys_siblings(tmp_path):
     write(tmp_path, "train/a*2", "train/b*2", "test/a*2")
     (tmp_path / "docs").mkdir()

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -88,17 +89,42 @@ def test_values_outside_of_a_given_range_are_clipped_and_8_bit_images_stay(tmp_p
 
 def test_one_image_with_more_bits_widens_the_range_of_all_and_that_is_said(tmp_path):
     files = [png16(bits_of(scene, 10)) for scene in SCENES[:3]]
-    hot = bits_of(SCENES[3], 10)
-    hot[0, 0, 0] = 5000
-    with pytest.warns(TransferscopeWarning, match="14 bits are the fewest"):
-        assert target_of(tmp_path, [*files, png16(hot)]).reading.value_range == (0, 16383)
+    more = bits_of(SCENES[3], 10)
+    more[0, 0, 0] = 2000
+    with pytest.warns(TransferscopeWarning, match="12 bits are the fewest"):
+        assert target_of(tmp_path, [*files, png16(more)]).reading.value_range == (0, 4095)
+
+
+@pytest.mark.parametrize(
+    ("usual", "rare", "high", "why"),
+    [
+        (
+            900,
+            4095,
+            4095,
+            "12 bits are the fewest .*, 4095, but all except 0.1 % of them would fit into 10 bits: 0,1023",
+        ),
+        (9000, 65535, 65535, "16 bits are the fewest .*, but all except 0.1 % of them would fit into 14 bits: 0,16383"),
+        (3000, 65535, 4095, "12 bits hold all except 0.1 % of them, and 16 bits would .*, 65535, too: 0,65535"),
+        (900, 16383, 1023, "10 bits hold all except 0.1 % of them, and 14 bits would .*, 16383, too: 0,16383"),
+    ],
+)
+def test_hot_pixels_do_not_make_all_others_black(usual, rare, high, why):
+    values = np.full(10**5, usual, np.uint16)
+    values[:3] = rare
+    spread = Spread()
+    spread.add(values)
+    value_range, said = spread.choose()
+    assert value_range == (0, high)
+    assert re.match(why, said)
+
+
+def test_a_file_that_says_how_high_its_values_go_is_believed_about_rare_ones():
     spread = Spread()
     values = np.full(10**5, 900, np.uint16)
-    values[:3] = 65535
-    spread.add(values)
-    value_range, why = spread.choose()
-    assert value_range == (0, 65535)
-    assert "all except 0.1 % of them would fit into 10 bits: 0,1023" in why
+    values[:3] = 16383
+    spread.add(values, declared=16383)
+    assert spread.choose()[0] == (0, 16383)
 
 
 def test_a_file_that_says_how_high_its_values_go_is_believed(tmp_path):

@@ -99,6 +99,11 @@ def _channels_last(array: np.ndarray, *, any_bands: bool = False) -> np.ndarray:
     first, last = (array.shape[axis] in (1, 3, 4) for axis in (0, 2))
     if any_bands and not (first or last):
         first, last = _shorter_axis(array.shape)
+        if not first and not last:
+            raise InputError(
+                f"which axis of an image of shape {array.shape} counts its bands is not clear: none is at most half as "
+                "long as the others; crop or pad it to more pixels"
+            )
     if first and last:
         raise InputError(
             f"an image of shape {array.shape} could be (C, H, W) or (H, W, C); crop or pad it to more pixels"

@@ -10,6 +10,7 @@ import pandas as pd
 
 from transferscope.data.foreign import Foreign
 from transferscope.data.labels import label_array
+from transferscope.data.notes import listed
 from transferscope.data.reading import Reading
 from transferscope.data.samples import SUFFIXES, Samples, from_files
 from transferscope.errors import InputError, near
@@ -54,6 +55,9 @@ def from_folder(root: Path, report: Report = silent, reading: Reading | None = N
             f"target folder {root} has {len(images)} images, but none in a class folder: {_LAYOUT}, "
             "and the classes are the folders' names"
         )
+    notes = _unsplit(root, [images[index] for index in inside], [places[index][0] for index in inside])
+    if notes:
+        places = [(None, name) for _, name in places]
     samples = from_files(
         [root.joinpath(*images[index]) for index in inside],
         ["/".join(images[index]) for index in inside],
@@ -79,7 +83,8 @@ def from_folder(root: Path, report: Report = silent, reading: Reading | None = N
             f"{len(others)} files in the class folders of {root} are no images by their extension and are "
             f"ignored, such as {'/'.join(others[0])}"
         )
-    samples.notes += [*foreign.notes(), *_beside_splits(root, images, splits)]
+    notes += [*_beside_splits(root, images, splits), *_alike_inside(root, images, splits)]
+    samples.notes += [*foreign.notes(), *notes]
     samples.one_class_hint = _one_class_hint(root, [images[index] for index in inside])
     return samples
 
@@ -180,6 +185,35 @@ def _split_and_class(folders: _Parts, splits: frozenset[_Parts]) -> tuple[str | 
     # data/train/cat and cat/train both show cats; below train/, a single folder train is what the images show
     rest = [place for part in (below, range(len(folders))) for place in part if place not in places] or list(below)
     return SPLITS[folders[places[0]].lower()], _readable(folders[rest[0]]) if rest else None
+
+
+def _unsplit(root: Path, images: list[_Parts], split: list[str | None]) -> list[str]:
+    """Say so where only some images lie in splits: training images of some classes alone would lose the others."""
+    without = [parts for parts, each in zip(images, split, strict=True) if each is None]
+    if len(without) in (0, len(images)):
+        return []
+    within = next(parts for parts, each in zip(images, split, strict=True) if each is not None)
+    return [
+        f"{len(without)} of {len(images)} images of {root} lie in no split, such as {'/'.join(without[0])}, so that "
+        f"those of the others, such as {'/'.join(within)}, do not count; move all images into splits to use them"
+    ]
+
+
+def _alike_inside(root: Path, images: list[_Parts], splits: frozenset[_Parts]) -> list[str]:
+    """Say so where all class folders hold folders of the same names, as folds and domains hold those of the classes."""
+    inside: dict[str, set[str]] = {}
+    for parts in images:
+        if len(parts) == 2 or splits:
+            return []
+        if len(parts) > 2:
+            inside.setdefault(parts[0], set()).add(parts[1])
+    names = sorted(next(iter(inside.values())))
+    if len(inside) < 2 or len(names) < 2 or any(each != set(names) for each in inside.values()):
+        return []
+    return [
+        f"{listed(sorted(inside))} of {root} count as classes, and each of them holds folders of the same names, "
+        f"{listed(names)}; if those are the classes, give one of the outer folders, or a table of paths and labels"
+    ]
 
 
 def _beside_splits(root: Path, images: list[_Parts], splits: frozenset[_Parts]) -> list[str]:

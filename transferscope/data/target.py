@@ -276,9 +276,9 @@ def load_target(
         - a folder with a sub-folder per class, searched recursively in sorted order. Folders called train,
           training, val, valid, validation, dev, test, testing or eval (in any case, at any depth) are splits where
           all folders with images beside them are called so too; the class is the first other folder. So ``train/
-          test/`` are splits, and ``bus/ ship/ train/`` three classes. Hidden names and what other programs leave
-          (``@eaDir``, ``__MACOSX``, ``Thumbs.db`` and the like) are left out and counted. A linked folder is
-          followed unless its images are found without it;
+          test/`` are splits, and ``bus/ ship/ train/`` three classes; where only some images lie in splits, none count.
+          Hidden names and what other programs leave (``@eaDir``, ``__MACOSX``, ``Thumbs.db`` and the like) are left
+          out and counted. A linked folder is followed unless its images are found without it;
         - a DataFrame with columns `path` and `label`, and `split` if there are any (named as such folders are, or
           missing): a row an image file, relative paths start at the working directory;
         - a map dataset as torchvision's or Hugging Face's: ``len(dataset)``, and ``dataset[i]`` a tuple that begins
@@ -295,8 +295,9 @@ def load_target(
     value_range
         (low, high): the values that become black and white, in all images whose values are not 8 bits without a sign;
         what is outside is clipped. By default all these images together tell: of whole numbers from 0 the fewest of 8,
-        10, 12, 14 or 16 bits that hold them; of floats in [0, 1] that, and in [0, 255] that if they exceed 127; of
-        others, such as signed ones, what leaves out 0.1 % at each end. Images of 8 bits stay as they are.
+        10, 12, 14 or 16 bits that hold them (or all but 0.1 %, where those need four bits more); of floats in [0, 1]
+        that, and in [0, 255] that if they exceed 127; of others, such as signed ones, what leaves out 0.1 % at each
+        end. Images of 8 bits stay as they are.
     bands
         Numbers of the bands to show, counted from 1: three for red, green and blue, one for grey, any other number for
         networks that take as many channels. By default the colours, with transparency on white; transparent is what the

@@ -18,6 +18,9 @@ _DEPTHS = (8, 10, 12, 14, 16)
 _LEFT_OUT = 0.1
 """Percent of the values at each end that a range of signed or floating-point values leaves out: padding, hot pixels."""
 
+_DARK = 4
+"""Bits too many at which rare values are left out of unsigned ones too: all others would have 16 grey levels."""
+
 _SAMPLE = 1024
 """Values of each image that are looked at for these."""
 
@@ -84,28 +87,32 @@ class Spread:
         """Return the range that the values tell, and why in words; no words where it is that of their type.
 
         - Floats in [0, 1]: that. Floats in [0, 255] that reach its upper half: that, as Pillow writes them.
-        - Whole numbers from 0 to 65535: from 0 to the largest of 8, 10, 12, 14 or 16 bits, the fewest that hold them.
+        - Whole numbers from 0 to 65535: from 0 to the largest of 8, 10, 12, 14 or 16 bits, the fewest that hold them;
+          or that hold all but 0.1 %, where the rest would leave these 16 grey levels or fewer.
         - All else: what leaves out 0.1 % at each end.
         """
         low, high = (self._low, self._high) if self._samples else (0.0, 1.0)
         if not self._integers and low >= -_SLACK and high <= 1 + _SLACK:
             return (0.0, 1.0), ""
         if self._whole and low >= 0 and high <= 65535:
-            bits = next(bits for bits in _DEPTHS if max(high, min(self._declared, 65535)) < 2**bits)
-            why = f"{bits} bits are the fewest that hold their maximum, {high:g}" if bits < 16 else ""
-            return (0.0, 2.0**bits - 1), why + self._far_above(bits)
+            return self._by_bits(high)
         if not self._integers and low >= 0 and 128 <= high <= 255:
             return (0.0, 255.0), f"their maximum is {high:g}"
         return self._window(low, high)
 
-    def _far_above(self, bits: int) -> str:
-        """Say so where fewer bits would hold nearly all values."""
+    def _by_bits(self, high: float) -> tuple[Range, str]:
+        """Return the range of the fewest bits that hold the values, or all but rare ones such as hot pixels."""
+        bits = next(bits for bits in _DEPTHS if max(high, min(self._declared, 65535)) < 2**bits)
+        why = f"{bits} bits are the fewest that hold their maximum, {high:g}" if bits < 16 else ""
         most = float(np.percentile(np.concatenate(self._samples), 100 - _LEFT_OUT))
-        fewer = next(bits for bits in _DEPTHS if most < 2**bits)
-        if fewer == bits:
-            return ""
-        before = ", but " if bits < 16 else "16 bits are the fewest that hold their maximum, but "
-        return f"{before}all except {_LEFT_OUT} % of them would fit into {fewer} bits: 0,{2**fewer - 1}"
+        fewer = next(bits for bits in _DEPTHS if max(most, min(self._declared, 65535)) < 2**bits)
+        if bits - fewer >= _DARK:
+            rest = f"{bits} bits would hold their maximum, {high:g}, too: 0,{2**bits - 1}"
+            return (0.0, 2.0**fewer - 1), f"{fewer} bits hold all except {_LEFT_OUT} % of them, and {rest}"
+        if fewer < bits:
+            why = f"{why or '16 bits are the fewest that hold their maximum'}, but all except {_LEFT_OUT} % of them"
+            why += f" would fit into {fewer} bits: 0,{2**fewer - 1}"
+        return (0.0, 2.0**bits - 1), why
 
     def _window(self, low: float, high: float) -> tuple[Range, str]:
         ends = np.percentile(np.concatenate(self._samples).astype(np.float64), [_LEFT_OUT, 100 - _LEFT_OUT])
