@@ -405,7 +405,7 @@ class TestOtherVerbs:
         assert run(["layers", "first", "--sources", str(zoo), "--trust-code"]) == 1
         err = capsys.readouterr().err
         assert "first" in err
-        assert "`transform`" in err
+        assert "it takes inputs of 7 features, not 16" in err
         assert "bug" not in err
 
     def test_layers_whose_flops_are_unknown(self, zoo, capsys, tmp_path):

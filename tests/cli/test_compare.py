@@ -262,8 +262,8 @@ class TestScratch:
         (["one", "two", "--measure", "rsa", "--standard-error", "--samples", "20"], 2, "at least 40 images"),
         (["one", "scratch", "--reference", "nothing"], 2, "`reference`"),
         (["gone", "one"], 1, "source 'gone'"),
-        (["one", "broken"], 1, "source 'broken': RuntimeError: the cable is out"),
-        (["one", "late"], 1, "one with late: RuntimeError: the cable is out"),
+        (["one", "broken"], 1, "source 'broken': Wide, given 1×3×16×16: RuntimeError: the cable is out"),
+        (["one", "late"], 1, "one with late: Wide, given 4×3×16×16: RuntimeError: the cable is out"),
         (["one", "stopped"], 130, "Interrupted"),
     ],
 )

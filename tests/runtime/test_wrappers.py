@@ -110,7 +110,7 @@ def test_adapters_are_merged(images):
     assert isinstance(net[1], Adapted)
     merged = plain(Model(net))
     assert [type(module) for module in merged] == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear]
-    torch.testing.assert_close(merged(images), expected)
+    torch.testing.assert_close(merged(images), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_adapters_that_cannot_be_merged_are_refused():

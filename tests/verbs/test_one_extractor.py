@@ -12,6 +12,7 @@ import transferscope as ts
 from transferscope.activations import features, timing
 from transferscope.activations.repeatability import Repeatability
 from transferscope.data.images import Transform
+from transferscope.protocols.cutting.dividing import trial_images
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.verbs.advise import costs
 from transferscope.verbs.advise.costs import Timer
@@ -122,7 +123,9 @@ NEVER = {source: [0] * 24 for source in SOURCES}
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_rank_then_advise_then_measure_run_each_image_through_each_source_once(house, target, seed):
-    black = digests(torch.zeros(1, 3, 16, 16))  # what stages, shapes and operations are found with
+    zeros = torch.zeros(1, 3, 16, 16)
+    # What stages, shapes and operations are found with, and by what a network can be adapted.
+    black = digests(torch.cat([zeros, trial_images(zeros)]))
     rank(target, seed=seed)
     assert passes(house, target) == (ONCE, set(black))
     advise(target, seed=seed)
