@@ -4,9 +4,10 @@ import torch
 import torchvision
 from torch import nn
 
+from transferscope.activations.capture import resolve_stages
 from transferscope.activations.stages import classifiers, natural_stages
 from transferscope.activations.tracing import trace
-from transferscope.errors import CaptureError
+from transferscope.errors import CaptureError, TransferscopeWarning
 from transferscope.networks.compact import CompactResNet
 
 pytestmark = pytest.mark.bounds
@@ -207,3 +208,75 @@ class TestClassifiers:
 
     def test_without_weights_there_is_none(self):
         assert classifiers(trace(nn.Sequential(nn.ReLU(), nn.Flatten()), torch.zeros(1, 3, 8, 8))) == ()
+
+
+class Windows(nn.Module):
+    """A transformer block that works on windows of 4 × 4 pixels as if each were an image."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.block = nn.TransformerEncoderLayer(width, 2, 16, dropout=0.0, batch_first=True)
+
+    def forward(self, x):
+        n, h, w, c = x.shape
+        x = x.view(n, h // 4, 4, w // 4, 4, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, c)
+        x = self.block(x)
+        return x.view(n, h // 4, w // 4, 4, 4, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
+
+
+class Windowed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4)
+        self.blocks = nn.Sequential(Windows(8), Windows(8))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x).permute(0, 2, 3, 1)).mean(dim=(1, 2)))
+
+
+class TestRegroupedImages:
+    def test_windows_are_no_cut_and_the_block_around_them_is(self):
+        net = Windowed().eval()
+        traced = trace(net, torch.zeros(1, 3, 32, 32))
+        assert [stage.layer for stage in natural_stages(net, traced)] == ["stem", "blocks.0", "blocks.1"]
+        inner = traced.find("blocks.0.block")
+        assert (inner.is_cut, inner.has_images) == (False, False)
+
+    def test_named_all_the_same_they_are_left_out(self):
+        net, sample = Windowed().eval(), torch.zeros(1, 3, 32, 32)
+        with pytest.warns(TransferscopeWarning, match=r"1 layers are left out.*regrouped.*blocks\.0\.block"):
+            stages = resolve_stages(net, ["stem", "blocks.0.block"], sample, cuts_only=True)
+        assert [stage.layer for stage in stages] == ["stem"]
+
+    def test_a_network_that_runs_two_views_of_each_image_has_no_stage(self):
+        class Views(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = CompactResNet(3)
+
+            def forward(self, x):
+                return self.net(torch.cat([x, x.flip(-1)])).view(2, len(x), -1).mean(dim=0)
+
+        with pytest.raises(CaptureError, match="for parts of the images only"):
+            natural_stages(Views(), trace(Views(), torch.zeros(1, 3, 32, 32)))
+
+
+def test_weights_that_are_computed_from_others_begin_a_stage_too():
+    def net(wrap):
+        torch.manual_seed(0)
+        layers = (
+            wrap(nn.Conv2d(3, 4, 3)),
+            nn.ReLU(),
+            wrap(nn.Conv2d(4, 6, 3)),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(864, 5),
+        )
+        return nn.Sequential(*layers).eval()
+
+    stages = lambda net: [s.layer for s in natural_stages(net, trace(net, torch.zeros(1, 3, 16, 16)))]  # noqa: E731
+    plain = stages(net(lambda layer: layer))
+    assert plain == ["1", "4"]
+    assert stages(net(nn.utils.parametrizations.spectral_norm)) == plain
+    assert stages(net(nn.utils.parametrizations.weight_norm)) == plain

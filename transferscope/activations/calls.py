@@ -21,7 +21,7 @@ class Call:
     shape: tuple[int, ...]
     """Shape of the output tensor, for one sample."""
     is_cut: bool
-    """Whether everything later depends on the input only through this output."""
+    """Whether everything later depends on the input only through this output, and that has a part for each image."""
     node: Node | None
     """Where the output stands in the graph of data: two calls with the same node return the same values."""
     params: float
@@ -37,6 +37,8 @@ class Call:
     """Whether what the network puts out depends on it."""
     equals: tuple[str, ...] = ()
     """Names of the tensors of its output that lie equally deep, where there are several."""
+    has_images: bool = True
+    """Whether it has an axis that counts images, as far as batches of two sizes told: windows of images have none."""
 
 
 class Trace(Sequence[Call]):

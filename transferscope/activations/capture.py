@@ -186,7 +186,8 @@ def resolve_stages(
         An input of the network, (n_samples, ...), whose first sample is run; or what `tracing.trace` found of it.
     cuts_only : bool
         Leave out, with a warning, the layers after which the network cannot be cut: those inside a residual block,
-        say. Where nothing tells (its output does not follow from its input), all are kept.
+        or whose rows are no images but windows of them, say. Where nothing tells (its output does not follow from its
+        input), all are kept.
 
     Raises
     ------
@@ -205,12 +206,12 @@ def resolve_stages(
         selected = [call for call in selected if call.is_cut]
         if not selected:
             raise CaptureError(
-                f"No network can be cut after {listed(inner)}: other paths lead around; name whole blocks, which "
-                "`transferscope layers` lists"
+                f"No network can be cut after {listed(inner)}: other paths lead around, or the images are regrouped "
+                "there (to windows, say); name whole blocks, which `transferscope layers` lists"
             )
         warnings.warn(
-            f"{len(inner)} layers are left out, since other paths lead around them and no network can be cut there: "
-            f"{listed(inner)}",
+            f"{len(inner)} layers are left out, since no network can be cut there (other paths lead around, or the "
+            f"images are regrouped, to windows, say): {listed(inner)}",
             TransferscopeWarning,
             stacklevel=2,
         )

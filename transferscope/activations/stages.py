@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from transferscope.activations.calls import Call, Trace
 from transferscope.activations.dataflow import Node
@@ -73,7 +74,8 @@ def natural_stages(net: nn.Module, calls: Trace) -> list[Stage]:
     if not stages:
         raise CaptureError(
             f"Found no natural stage in {type(net).__name__}: no module output is a place where it can be cut "
-            "(its layers may be called past torch's modules); name the layers explicitly instead of `layers='auto'`"
+            "(its layers may be called past torch's modules, or for parts of the images only); name the layers "
+            "explicitly instead of `layers='auto'`"
         )
     return [Stage(call.layer, call.shape, call.params, call.flops) for call in stages]
 
@@ -179,11 +181,13 @@ def _inside(layer: str, container: str) -> bool:
 
 def _is_composite(module: nn.Module) -> bool:
     """Whether a module with a forward of its own combines at least two modules that have parameters."""
-    if type(module) in _PLAIN_CONTAINERS:
+    if type(module) in _PLAIN_CONTAINERS or is_parametrized(module):
         return False
     owners = (m for m in module.modules() if m is not module and next(m.parameters(recurse=False), None) is not None)
     return sum(1 for _ in owners) >= 2
 
 
 def _has_weight(module: nn.Module) -> bool:
-    return any(p.ndim >= 2 for p in module.parameters(recurse=False))
+    # Those that are computed from others, as by a spectral norm, are in modules of their own.
+    computed = module.get_submodule("parametrizations").parameters() if is_parametrized(module) else ()
+    return any(p.ndim >= 2 for p in (*module.parameters(recurse=False), *computed))

@@ -1,8 +1,9 @@
 """One instrumented forward pass: what fires, in which order, where a network can be cut, what a prefix costs.
 
 A *cut* is a module output through which everything later depends on the input: remove what comes after it and
-nothing else is lost. Cuts are read off the graph of data, so residual connections, branches and concatenations are
-respected whatever the modules are called, and whether gradients flow or not.
+nothing else is lost. It has an axis that counts images: windows of an image as samples of their own are no cut. Cuts
+are read off the graph of data, so residual connections, branches and concatenations are respected whatever the modules
+are called, and whether gradients flow or not.
 """
 
 import warnings
@@ -115,6 +116,7 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> Trace:
     calls = []
     for each in seen:
         axis, shape = samples_axes.get(each.layer), shapes.get(each.layer, each.shape)
+        has_images = axis is not None or each.layer not in shapes
         if each.axes is None:
             layout = usual(len(shape))
         else:
@@ -125,7 +127,7 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> Trace:
                 layer=each.layer,
                 module=each.module,
                 shape=tuple(size for place, size in enumerate(shape) if place != layout.samples),
-                is_cut=each.node in cuts,
+                is_cut=each.node in cuts and has_images,
                 node=each.node,
                 params=params_by_node[each.node] + each.hidden if each.node in params_by_node else each.params,
                 flops=each.flops,
@@ -133,6 +135,7 @@ def trace(net: nn.Module, *args: Any, **kwargs: Any) -> Trace:
                 layout=layout,
                 leads_to_output=each.node in behind,
                 equals=each.equals,
+                has_images=has_images,
             )
         )
     return Trace(calls, flow, ends, detached_after=detached_after, without_tensor=without_tensor)
