@@ -1,5 +1,7 @@
 """Networks that are no function of one image are named, with the layer; those that draw numbers are seeded."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -31,14 +33,31 @@ class Net(nn.Module):
         self.noisy = Dropout(how == "dropout")
         self.neck = nn.BatchNorm1d(16, track_running_stats=False) if how == "neck" else nn.Identity()
         self.head = nn.Linear(16, 5)
+        self.generator, self.calls = torch.Generator(), 0
 
     def forward(self, x):
         x = self.noisy(self.norm(self.c2(torch.relu(self.c1(x)))))
         if self.how == "batch mean":
             x = x - x.mean(dim=0)
+        if self.how == "coin of Python" and random.random() < 0.5:
+            x = 2 * x
+        if self.how == "coin of NumPy" and np.random.rand() < 0.5:  # noqa: NPY002
+            x = 2 * x
+        if self.how == "coin" and torch.rand(()) < 0.5:
+            x = torch.cat([x, x], dim=2)
+        if self.how == "own generator":
+            x = x + torch.randn(x.shape, generator=self.generator)
+        if self.how == "unused numbers":
+            torch.rand(3)
         if self.how == "nan":
             x = x / 0 * 0
-        return self.head(self.neck(torch.relu(self.c3(x)).mean(dim=(2, 3))))
+        x = self.neck(torch.relu(self.c3(x)).mean(dim=(2, 3)))
+        if self.how == "counter":
+            self.calls += 1
+            x = x * self.calls
+        if self.how == "attention between images":
+            x = torch.softmax(x @ x.T, dim=1) @ x
+        return self.head(x)
 
 
 class Dropout(nn.Module):
@@ -63,17 +82,37 @@ def looked_at(net, n=4):
 @pytest.mark.parametrize(
     ("how", "random", "in_batch"),
     [
-        ("", "", ""),
-        ("dropout", "noisy", ""),
-        ("batch statistics", "", "norm"),
-        ("batch mean", "", "c3"),
-        ("neck", "", "neck"),  # which takes no lone image
+        ("", None, None),
+        ("dropout", "noisy", None),
+        ("batch statistics", None, "norm"),
+        ("batch mean", None, "c3"),
+        ("neck", None, "neck"),  # which takes no lone image
     ],
 )
 def test_the_first_layer_is_named(how, random, in_batch):
     found = looked_at(drawn(how))
     assert (found.random, found.in_batch) == (random, in_batch)
     assert (str(found) == "") == (how == "")
+
+
+@pytest.mark.parametrize("how", ["coin", "coin of Python", "coin of NumPy"])
+def test_a_draw_that_may_fall_the_same_way_is_found_for_what_it_is(how):
+    assert looked_at(drawn(how)).random == "c3"
+
+
+@pytest.mark.parametrize(("how", "layer"), [("own generator", "c3"), ("counter", "head")])
+def test_numbers_that_no_seed_decides_are_named(how, layer):
+    found = looked_at(drawn(how))
+    assert (found.changing, found.random, found.in_batch) == (layer, None, None)
+    assert f"first seen in layer {layer!r}, and no seed decides them" in str(found)
+
+
+def test_what_a_network_puts_out_is_looked_at_too():
+    assert looked_at(drawn("attention between images")).in_batch == "head"
+
+
+def test_numbers_that_are_drawn_and_not_used_are_no_matter():
+    assert str(looked_at(drawn("unused numbers"))) == ""
 
 
 def test_a_network_that_is_sound_is_run_on_eight_images():
@@ -97,11 +136,14 @@ def test_nan_names_the_layer_where_it_begins():
 
 def test_random_numbers_are_left_as_they_were():
     net = drawn("dropout")
-    torch.manual_seed(3)
-    expected = torch.rand(3)
-    torch.manual_seed(3)
+    draw = lambda: (torch.rand(3).tolist(), random.random(), np.random.rand())  # noqa: E731, NPY002
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    expected = draw()
+    torch.set_rng_state(states[0])
+    random.setstate(states[1])
+    np.random.set_state(states[2])  # noqa: NPY002
     looked_at(net)
-    assert torch.equal(torch.rand(3), expected)
+    assert draw() == expected
 
 
 @pytest.fixture

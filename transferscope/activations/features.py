@@ -153,7 +153,7 @@ def _run(
     stages = {stage.layer: stage for stage in resolve_stages(net, layers, traced, cuts_only=True)}
     first, images = _looked_at(images)
     nature = Repeatability() if first is None else repeatability(net, first.to(device), list(stages), traced)
-    if nature.random:
+    if nature.random is not None:
         images = _one_by_one(images, seeds, device)
     outputs = _Outputs(net, traced)
     with outputs.watched():
