@@ -18,6 +18,7 @@ TRANSFORM = Transform(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 FACTORY = """
 import pathlib
+import random
 
 import torch
 import torch.utils.checkpoint
@@ -70,6 +71,52 @@ class Reentrant(Plain):
     def forward(self, x):
         x = self.middle(self.stem(x))
         return self.head(self.pool(torch.utils.checkpoint.checkpoint(self.last, x, use_reentrant=True)))
+
+class ClassIndices(Plain):
+    def forward(self, x):
+        return super().forward(x).argmax(dim=1)
+
+class Answer:
+    def __init__(self, logits):
+        self.logits = logits
+
+class Object(Plain):
+    def forward(self, x):
+        return Answer(super().forward(x))
+
+class Inference(Plain):
+    def forward(self, x):
+        with torch.inference_mode():
+            x = self.stem(x)
+        return self.head(self.pool(self.last(self.middle(x))))
+
+class AllInference(Plain):
+    @torch.inference_mode()
+    def forward(self, x):
+        return super().forward(x)
+
+class NeverAlone(Plain):
+    def forward(self, x):
+        assert len(x) > 1
+        return super().forward(x)
+
+class Noisy(Plain):
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(self.pool(self.last(self.middle(x + torch.randn_like(x)))))
+
+class Coin(Plain):
+    def forward(self, x):
+        return super().forward(x.flip(2) if random.random() < 0.5 else x)
+
+class ChangesImages(Plain):
+    def forward(self, x):
+        return super().forward(x.sub_(0.5).mul_(2))
+
+class Spectral(Plain):
+    def __init__(self):
+        super().__init__()
+        torch.nn.utils.spectral_norm(self.middle[0])
 """
 
 
@@ -170,6 +217,43 @@ def test_behind_a_cut_a_reentrant_checkpoint_has_no_gradients(network):
     assert at(found, "finetune") == [1, 2, 3, 4]
     assert at(found, "reinit") == [1, 3, 4]
     assert found["reinit"][2].startswith("no gradient reaches 'last.0.weight'")
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("ClassIndices", "a tensor of torch.int64 (class indices, say)"),
+        ("Object", "Answer"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:What Object puts out does not follow")
+def test_what_has_no_gradient_cannot_be_trained_by(network, kind, what):
+    found, reason = tried(network(kind)), f"it puts out {what}, not a tensor of numbers that have gradients"
+    assert at(found, "truncate") == [1, 2, 3, 4]
+    assert {found[protocol][depth] for protocol in PROTOCOLS[1:] for depth in found[protocol]} == {reason}
+    as_cut_does(network(kind), found)
+
+
+def test_inference_mode_inside_leaves_what_comes_after_it(network):
+    found = tried(network("Inference"))
+    assert at(found, "finetune") == []
+    assert found["finetune"][1].startswith("its gradients cannot be computed (RuntimeError: Inference tensors")
+    assert at(found, "reinit") == [1, 2, 3, 4]
+    as_cut_does(network("Inference"), found)
+
+
+def test_a_head_is_trained_on_what_is_made_in_inference_mode(network):
+    net = cut(network("AllInference"), 4, "truncate", 3, trust_code=True)
+    net(torch.randn(4, 3, 16, 16)).sum().backward()
+
+
+@pytest.mark.parametrize("kind", ["NeverAlone", "Noisy", "Coin", "ChangesImages", "Spectral"])
+def test_neither_chance_nor_what_is_done_to_the_input_keeps_a_network_from_being_cut(network, kind):
+    odd = network(kind)
+    found = tried(odd)
+    as_cut_does(odd, found)
+    assert at(found, "finetune") == [1, 2, 3, 4]
+    assert kind == "NeverAlone" or at(found, "reinit") == [1, 2, 3, 4]
 
 
 @pytest.mark.filterwarnings(

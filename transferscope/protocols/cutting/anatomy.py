@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -140,8 +141,12 @@ def copied(net: nn.Module, *, shared: bool = False) -> nn.Module:
     with evaluating(net):
         # What some networks keep between evaluations holds graphs, which cannot be copied; this makes them let go.
         net.train()
+    kept = {id(tensor): tensor for *_, tensor in tensors_of(net)} if shared else {}
+    # Weights that are computed before each forward pass, as by torch.nn.utils.spectral_norm, hold graphs.
+    computed = (value for module in net.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    kept |= {id(tensor): tensor.detach().clone() for tensor in computed if not tensor.is_leaf}
     try:
-        return copy.deepcopy(net, {id(tensor): tensor for *_, tensor in tensors_of(net)} if shared else {})
+        return copy.deepcopy(net, kept)
     except Exception as error:  # whatever a module holds beside its weights
         raise SourceError(
             f"{type(net).__name__} cannot be copied ({type(error).__name__}: {str(error).partition('.')[0]}); if it "
@@ -174,13 +179,32 @@ def _find(net: nn.Module, layer: str, calls: Trace, detached: bool) -> Call:
     neighbours = [f"{call.layer!r} before it" for call in before[-1:]]
     neighbours += [f"{call.layer!r} after it" for call in after[:1]]
     raise CaptureError(
-        f"{type(net).__name__} cannot be cut after {layer!r}, since other paths lead around it; the nearest layers "
+        f"{type(net).__name__} cannot be cut after {layer!r}, since {_why_not(calls[index])}; the nearest layers "
         f"where it can be cut: {', '.join(neighbours)}"
     )
 
 
+def _why_not(call: Call) -> str:
+    """Say why a network cannot be cut after a call."""
+    return "other paths lead around it" if call.has_images else "its output is not one for each image"
+
+
 def _runs(net: nn.Module, sample: Tensor) -> dict[nn.Module, list[_Run]]:
     """Run `net` on one sample as `tracing.trace` does and return the calls of every module, by when they ended."""
+    one, two = sample[:1], sample[:1].repeat(2, *[1] * (sample.ndim - 1))
+    try:
+        # With gradients, since some modules skip their children without.
+        return _runs_of(net, one, gradients=True)
+    except Exception as error:
+        # Some networks (batch statistics of vectors, say) take no lone image, some (inference mode inside) none with
+        # gradients.
+        for images, gradients in ((two, True), (one, False), (two, False)):
+            with suppress(Exception):
+                return _runs_of(net, images, gradients=gradients)
+        raise error from None
+
+
+def _runs_of(net: nn.Module, images: Tensor, *, gradients: bool) -> dict[nn.Module, list[_Run]]:
     runs: dict[nn.Module, list[_Run]] = {}
     opened: list[tuple[nn.Module, int]] = []
     clock = count()
@@ -197,9 +221,8 @@ def _runs(net: nn.Module, sample: Tensor) -> dict[nn.Module, list[_Run]]:
     try:
         for module in net.modules():
             handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-        # With gradients, since some modules skip their children without.
-        with evaluating(net), torch.enable_grad():
-            net(sample[:1].detach().clone())
+        with evaluating(net), torch.set_grad_enabled(gradients):
+            net(images.detach().clone())
     finally:
         for handle in handles:
             handle.remove()

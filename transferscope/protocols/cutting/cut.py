@@ -10,7 +10,7 @@ from transferscope.errors import InputError, SourceError, check_whole, is_whole
 from transferscope.networks.loading import Network, build_untrained, load_network
 from transferscope.networks.zoo import Source
 from transferscope.protocols.cutting.anatomy import copied
-from transferscope.protocols.cutting.dividing import Prefix, divide, prefix_keys, stopped
+from transferscope.protocols.cutting.dividing import Prefix, divide, prefix_keys, stopped, trial_images
 from transferscope.protocols.cutting.network import CutNetwork, PooledHead
 from transferscope.protocols.cutting.places import PROTOCOLS, cuts, layer_at, trained_after
 from transferscope.protocols.cutting.possible import check_redrawn, check_trainable, replaceable_heads
@@ -119,7 +119,7 @@ def cut(
 def _truncated(net: nn.Module, layer: str, sample: Tensor, classes: int, seed: int) -> tuple[Prefix, nn.Module]:
     prefix = stopped(net, layer, sample)
     with evaluating(prefix), torch.inference_mode():
-        features = mean_over_positions(prefix(sample), prefix.layout).shape[1]
+        features = mean_over_positions(prefix(trial_images(sample)), prefix.layout).shape[1]
     with seeded(seed):
         return prefix, PooledHead(features, classes, prefix.layout)
 

@@ -18,6 +18,7 @@ from transferscope.activations.outputs import Way, tensor_at, tensor_for, with_t
 from transferscope.activations.tracing import evaluating
 from transferscope.errors import SourceError
 from transferscope.protocols.cutting.anatomy import Anatomy, copied, dissect, tensors_of
+from transferscope.runtime.seeding import seeded
 from transferscope.runtime.trees import flattened, rebuilt
 
 _TOLERANCE = 1e-4
@@ -105,10 +106,12 @@ class Prefix(nn.Module):
         """Map images to the output of the cut, (n, ...)."""
         self._at_cut.calls = 0
         try:
-            self.net(images)
+            self.net(images.clone())  # which the network may change in place
         except _Reached as reached:
             output = tensor_at(reached.output, self._at_cut.way)
             assert output is not None  # the trace has seen one
+            # What a network makes in inference mode of its own cannot be trained on.
+            output = output.clone() if output.is_inference() else output
             return self._at_cut.layout.images_first(output)
         raise SourceError(f"The forward pass of {type(self.net).__name__} did not come to the cut; cut elsewhere")
 
@@ -137,6 +140,8 @@ class Suffix(nn.Module):
             self.recorded.append(_Recorded(recorded))
             # As a plain attribute: the module keeps its class, its other attributes and its place.
             vars(module)["forward"] = self.recorded[-1]
+            # Nor does it compute its weights any more, as torch.nn.utils.spectral_norm does before each call.
+            module._forward_pre_hooks.clear()
         self._at_cut = _AtCut(anatomy.call_in_suffix, anatomy.cut.way, anatomy.cut.layout)
         net.get_submodule(anatomy.path).register_forward_hook(self._at_cut)
 
@@ -185,7 +190,11 @@ def divide(net: nn.Module, layer: str, sample: Tensor) -> tuple[Prefix, Suffix]:
         prefix, suffix = _stopped(net, anatomy), _continued(copied(net), anatomy, sample)
         images = trial_images(sample)
         with evaluating(net), evaluating(prefix), torch.no_grad():
-            expected, activation = tensor_at(net(images), suffix.output), prefix(images)
+            # Each from the same seed, so that chance before the cut or after it falls the same way.
+            with seeded(0, sample.device):
+                expected = tensor_at(net(images.clone()), suffix.output)
+            with seeded(0, sample.device):
+                activation = prefix(images)
         assert expected is not None  # the trace has followed it to the input
         _check(suffix, layer, activation, expected)
     return prefix, suffix
@@ -211,7 +220,7 @@ def trial(net: nn.Module, anatomy: Anatomy, sample: Tensor, expected: Tensor) ->
     with torch.inference_mode(False):
         prefix = Prefix(copied(net, shared=True), anatomy.path, anatomy.call, anatomy.cut)
         suffix = _continued(copied(net, shared=True), anatomy, sample)
-        with evaluating(prefix), torch.no_grad():
+        with evaluating(prefix), torch.no_grad(), seeded(0, sample.device):
             activation = prefix(trial_images(sample))
         _check(suffix, anatomy.cut.layer, activation, expected)
     return suffix, activation
@@ -302,7 +311,8 @@ def _check(suffix: Suffix, layer: str, activation: Tensor, expected: Tensor) -> 
 
 def _problem(suffix: Suffix, activation: Tensor, expected: Tensor) -> str | None:
     try:
-        output = suffix(activation)
+        with seeded(0, activation.device):
+            output = suffix(activation)
     except Exception as error:  # whatever the network makes of it
         return f"what comes after it does not run on that output alone ({type(error).__name__}: {error})"
     room = _TOLERANCE * float(expected.abs().max())

@@ -39,12 +39,12 @@ def unreached(net: nn.Module, inputs: Tensor, deciding: Collection[int]) -> str:
     named = (net.net if isinstance(net, Suffix) else net).named_parameters()
     parameters = {name: each for name, each in named if id(each) in deciding and _is_plain(each)}
     with _ready(net):
-        if outputs := _differentiable(net, inputs):
-            try:
+        try:
+            if outputs := _differentiable(net, inputs):
                 # Not `autograd.grad`, which checkpoints do not take.
                 torch.autograd.backward(outputs, [torch.ones_like(each) for each in outputs])
-            except Exception as error:  # whatever an operator makes of it
-                return f"its gradients cannot be computed ({type(error).__name__}: {' '.join(str(error).split())})"
+        except Exception as error:  # whatever an operator makes of it
+            return f"its gradients cannot be computed ({type(error).__name__}: {' '.join(str(error).split())})"
         missing = {name: parameter for name, parameter in parameters.items() if parameter.grad is None}
     if not missing or not _matter(net, inputs, missing.values()):
         return ""

@@ -17,6 +17,7 @@ from transferscope.protocols.cutting.anatomy import Anatomy, Dissection, copied
 from transferscope.protocols.cutting.dividing import prefix_keys, trial, trial_images
 from transferscope.protocols.cutting.gradients import hidden_weights, starts_anew, unreached
 from transferscope.protocols.cutting.places import PROTOCOLS, depths_of, trained_after
+from transferscope.runtime.seeding import seeded
 
 Possible = dict[str, dict[int, str]]
 """Protocol to depth to why a network cannot be cut there for it; empty where it can."""
@@ -86,9 +87,12 @@ class _Attempt:
 
     @cached_property
     def _expected(self) -> Tensor:
-        with evaluating(self._net), torch.no_grad():
-            expected = tensor_at(self._net(trial_images(self._sample)), self._dissection.trace.output.way)
-        assert expected is not None  # the trace has seen one
+        with evaluating(self._net), torch.no_grad(), seeded(0, self._sample.device):
+            output = self._net(trial_images(self._sample))
+        expected = tensor_at(output, self._dissection.trace.output.way)
+        if expected is None or not expected.is_floating_point():
+            what = type(output).__name__ if expected is None else f"a tensor of {expected.dtype} (class indices, say)"
+            raise SourceError(f"it puts out {what}, not a tensor of numbers that have gradients")
         return expected
 
     @cached_property
@@ -145,6 +149,7 @@ class _Attempt:
             modules = {call.module for call in calls}
             running = [path for path, module in net.named_modules() if module in modules]
             deciding = calls.parameters_behind(calls.output.node)
+            _ = self._expected  # raises where nothing that it puts out could be trained by
             return hidden_weights(net, running) or unreached(net, trial_images(self._sample), deciding)
         anatomy = self._anatomy(after)
         if hidden := hidden_weights(net, anatomy.running):

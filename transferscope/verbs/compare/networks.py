@@ -276,8 +276,9 @@ def _forward(sides: Sequence[_Side], batch: Pair, group: int) -> None:
             break  # hooks of both sides fired in the one pass
         for each in sides:
             each.grams.restart()
-        # A copy: a network that starts with an in-place operation must not change what the other one sees.
-        side.net(tensor.clone() if i == 0 else tensor)
+        # A copy: a network that starts with an in-place operation must change neither what the other one sees nor
+        # what it was called with.
+        side.net(tensor.clone())
     for side in sides:
         if list(side.activations) != side.names:
             raise CaptureError(
