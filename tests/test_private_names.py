@@ -12,6 +12,7 @@ from torch import nn
 
 from transferscope.arrays import backend
 from transferscope.errors import DeviceError
+from transferscope.protocols.cutting.dividing import _drop_pre_hooks
 from transferscope.runtime import power
 from transferscope.runtime.trees import flattened, rebuilt
 
@@ -61,6 +62,13 @@ def test_torch_takes_nested_outputs_apart_and_puts_them_together():
     leaves, structure = flattened(tree)
     assert [leaf for leaf in leaves if not isinstance(leaf, torch.Tensor)] == [2, None, "text"]
     assert rebuilt(list(range(len(leaves))), structure) == {"a": (0, [1, 2]), "b": 3}
+
+
+def test_torch_lets_what_runs_before_a_module_be_dropped():
+    layer = nn.utils.spectral_norm(nn.Linear(2, 2))
+    _drop_pre_hooks(layer)
+    layer.weight_orig = None
+    assert layer(torch.zeros(1, 2)).shape == (1, 2)
 
 
 def test_torch_tells_whether_a_module_is_hooked():

@@ -140,8 +140,7 @@ class Suffix(nn.Module):
             self.recorded.append(_Recorded(recorded))
             # As a plain attribute: the module keeps its class, its other attributes and its place.
             vars(module)["forward"] = self.recorded[-1]
-            # Nor does it compute its weights any more, as torch.nn.utils.spectral_norm does before each call.
-            module._forward_pre_hooks.clear()
+            _drop_pre_hooks(module)
         self._at_cut = _AtCut(anatomy.call_in_suffix, anatomy.cut.way, anatomy.cut.layout)
         net.get_submodule(anatomy.path).register_forward_hook(self._at_cut)
 
@@ -157,6 +156,11 @@ class Suffix(nn.Module):
             self._at_cut.activation = None
         assert output is not None  # `divide` has compared it
         return output
+
+
+def _drop_pre_hooks(module: nn.Module) -> None:
+    """Let a module no longer compute its weights before each call, as torch.nn.utils.spectral_norm has it do."""
+    module._forward_pre_hooks.clear()
 
 
 def divide(net: nn.Module, layer: str, sample: Tensor) -> tuple[Prefix, Suffix]:
