@@ -33,9 +33,9 @@ from transferscope.runtime.version import __version__
 REDUCTION: Literal["mean"] = "mean"
 """Spatial means: the pooled features that a truncated network hands to its new head."""
 
-_VERSION = 3
+_VERSION = 4
 """Goes up when what is kept of a network changes its meaning: since 3, axes of outputs are known and not guessed, and
-what a classifier that nobody trained puts out does not count."""
+what a classifier that nobody trained puts out does not count; since 4, windows of images are no stages."""
 _OUTPUTS = ".outputs"
 """Beside the layers in the cache; no layer is called so, for no module's name begins with a dot."""
 
