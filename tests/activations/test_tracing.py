@@ -421,6 +421,28 @@ def test_what_is_written_in_place_is_followed():
     assert calls["join"].params == 2 * (3 * 4 + 4)
 
 
+class Indices(nn.Module):
+    """Keeps what it made of the first image's size, in an attribute and in a buffer (as ConViT does)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.scale, self.head = nn.Conv2d(3, 4, 1), nn.Linear(1, 1), nn.Linear(4, 2)
+        self.kept = None
+        self.register_buffer("count", torch.zeros(1), persistent=False)
+
+    def forward(self, x):
+        if self.kept is None:
+            self.kept, self.count = torch.ones(1, 1), self.count + 1
+        return self.head(self.conv(x).mean(dim=(2, 3))) * self.scale(self.kept) * self.count
+
+
+def test_what_a_network_keeps_can_be_trained_with():
+    net = drawn(Indices)
+    captured(net, "conv", images(2))
+    net(images(2)).sum().backward()
+    assert net.scale.weight.grad is not None
+
+
 def test_a_trace_leaves_the_network_as_it_was():
     net = drawn(Hidden, "checkpoint")
     before = copy.deepcopy(net.state_dict())

@@ -74,8 +74,8 @@ def natural_stages(net: nn.Module, calls: Trace) -> list[Stage]:
     if not stages:
         raise CaptureError(
             f"Found no natural stage in {type(net).__name__}: no module output is a place where it can be cut "
-            "(its layers may be called past torch's modules, or for parts of the images only); name the layers "
-            "explicitly instead of `layers='auto'`"
+            "(branches may run side by side up to its end, or layers past torch's modules, or for parts of the images "
+            "only); name the layers explicitly instead of `layers='auto'`"
         )
     return [Stage(call.layer, call.shape, call.params, call.flops) for call in stages]
 

@@ -60,9 +60,19 @@ def watching(net: nn.Module) -> Iterator[None]:
             # What some networks keep between evaluations would be of no use to gradients: this makes them let go.
             net.train()
     finally:
+        _make_ordinary(net)
         for parameter in trainable:
             parameter.requires_grad_(True)
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _make_ordinary(net: nn.Module) -> None:
+    """Copy what modules keep from a pass without gradients (ConViT its indices): none could pass through it."""
+    for module in net.modules():
+        for kept in (vars(module), vars(module)["_buffers"]):
+            for name, value in kept.items():
+                if isinstance(value, torch.Tensor) and value.is_inference():
+                    kept[name] = value.clone()
 
 
 @dataclass(frozen=True, eq=False)
