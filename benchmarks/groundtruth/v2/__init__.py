@@ -1,0 +1,1 @@
+"""Ground truth v2: the networks people have, trained the way people train, see README.md."""
