@@ -85,11 +85,16 @@ def test_a_target_is_split_class_by_class_and_a_smaller_draw_is_part_of_a_larger
 
 
 def test_rates_rise_and_fall():
-    recipe = Recipe(steps=100, warm_up=0.1)
-    assert recipe.rate(0) == pytest.approx(0.1)
-    assert recipe.rate(9) == recipe.rate(10) == 1
-    assert recipe.rate(55) == pytest.approx(0.5)
-    assert 0 < recipe.rate(99) < 0.001
+    recipe = Recipe(warm_up=0.1)
+    assert recipe.rate(0, 100) == pytest.approx(0.1)
+    assert recipe.rate(9, 100) == recipe.rate(10, 100) == 1
+    assert recipe.rate(55, 100) == pytest.approx(0.5)
+    assert 0 < recipe.rate(99, 100) < 0.001
+
+
+def test_steps_are_epochs_within_limits():
+    recipe = Recipe(epochs=20, least_steps=300, most_steps=1000, batch_size=32)
+    assert [recipe.steps(n) for n in (10, 480, 800, 3440)] == [300, 300, 500, 1000]
 
 
 def test_crops_lie_within_the_image_and_half_are_mirrored():
@@ -126,7 +131,7 @@ def test_what_is_carried_over_is_told_from_what_is_new(folder, small):
 )
 def test_a_cell_is_trained_and_recorded_and_repeats(folder, small, tmp_path, protocol, share):
     cell = Cell(SMALL, "caltech-2", protocol, share, 5, 1)
-    first, again = (trainer(Path(), folder, Recipe(steps=30), "cpu").row(cell) for _ in range(2))
+    first, again = (trainer(Path(), folder, Recipe(epochs=1, least_steps=30), "cpu").row(cell) for _ in range(2))
     assert first["status"] == "done"
     assert (first["samples"], first["depths"], first["trials"]) == (10, 6, 1)
     assert first["accuracy"] == again["accuracy"] == 1
@@ -143,7 +148,9 @@ def test_a_cell_is_trained_and_recorded_and_repeats(folder, small, tmp_path, pro
 
 def test_head_only_protocols_are_one_and_the_same_transfer(folder, small):
     results = [
-        trainer(Path(), folder, Recipe(steps=3), "cpu").row(Cell(SMALL, "caltech-2", protocol, 1.0, 5, 0))
+        trainer(Path(), folder, Recipe(epochs=1, least_steps=3), "cpu").row(
+            Cell(SMALL, "caltech-2", protocol, 1.0, 5, 0)
+        )
         for protocol in ("reinit", "defrost")
     ]
     assert results[0]["accuracy"] == results[1]["accuracy"]

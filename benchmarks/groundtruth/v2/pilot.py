@@ -27,7 +27,7 @@ CELLS = (
     ("mobilenetv2-inat-bird", "caltech-10", 20, (("truncate", 1.0), ("reinit", 1.0), ("reinit", 0.5))),
 )
 CANDIDATES = {
-    f"{steps} steps, rate {rate}": Recipe(steps=steps, new_rate=rate)
+    f"{steps} steps, rate {rate}": Recipe(least_steps=steps, new_rate=rate)
     for steps, rate in ((300, 3e-3), (300, 1e-3), (300, 1e-2), (600, 3e-3))
 }
 

@@ -44,7 +44,7 @@ def append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def read(paths: Sequence[Path]) -> pd.DataFrame:
     """Return the runs of these tables, those that failed too; the empty layer at depth 0 is an empty string."""
-    tables = [pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in paths]
+    tables = [pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"layer": str}) for path in paths]
     if not tables:
         return pd.DataFrame(columns=[*COLUMNS, CPU_SECONDS, RECIPE])
     return pd.concat(tables, ignore_index=True).fillna({"layer": ""})

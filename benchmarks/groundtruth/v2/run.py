@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from transferscope.verbs.measure.lock import lock
 
 SHARES = {"trained": 0.7, "frozen": 0.2, "evidence": 0.1}
 """Of the time, for the streams that have something left."""
+PIECE_HOURS = 0.25
+"""What the longest piece of work takes on an idle machine: the next one is of the stream that stays behind with it."""
 
 
 def main() -> None:
@@ -57,13 +60,17 @@ def run(real: Path, device: str, only: str | None, end: float) -> None:
         streams = {only: streams[only]}
     while streams and time.monotonic() < end:
         spent = hours.spent()
-        name = min(streams, key=lambda stream: spent.get(stream, 0.0) / SHARES[stream])
+        name = min(streams, key=lambda stream: (spent.get(stream, 0.0) + PIECE_HOURS) / SHARES[stream])
         started = time.monotonic()
-        done = next(streams[name], None)
-        seconds = time.monotonic() - started
+        try:
+            done = next(streams[name], None)
+        except Exception:  # what stops one stream must not stop the others
+            traceback.print_exc()
+            done = None
         if done is None:
             del streams[name]
             continue
+        seconds = time.monotonic() - started
         hours.note(name, device if name == "trained" else "cpu", seconds)
         print(f"{time.strftime('%H:%M:%S')} {name}, {seconds:.0f} s: {done}", flush=True)
     os.close(held)

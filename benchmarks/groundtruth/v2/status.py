@@ -8,6 +8,8 @@ from groundtruth.v2.training import RECIPE
 REAL_CELLS = 300
 """Trained cells on real networks that are to be there first, a third of them with two draws."""
 
+CELL = ["source", "target", "protocol", "depth", "samples_per_class"]
+
 
 def text() -> str:
     """Return hours, counts and what is left."""
@@ -16,8 +18,7 @@ def text() -> str:
     left, units = trained.missing(), frozen.missing()
     made_up = {zoo.COMPACT, *(f"small-{name}" for name in zoo.SMALL)}
     real = runs[~runs["source"].isin(made_up)]
-    cell = ["source", "target", "protocol", "depth", "samples_per_class"]
-    draws = real.groupby(cell).size()
+    draws = real.groupby(CELL).size()
     n_cells, n_units = len(design.read()), len(frozen.units())
     lines = [
         f"Recipe {RECIPE.version}. Hours spent: "
@@ -28,6 +29,9 @@ def text() -> str:
         f"Frozen: {n_units - len(units)} of {n_units} pairs of source and target, {len(frozen.table())} runs.",
         f"Evidence: {len(seen.units()) - len(seen.missing())} of {len(seen.units())} targets and numbers of images.",
     ]
+    heads = frozen.table()
+    for name, each in (("trained", runs), ("frozen", heads[heads["status"] == "done"])):
+        lines += noise(name, each)
     if len(runs):
         seconds = runs["seconds"].mean()
         lines.append(f"A trained run takes {seconds:.0f} s on average, without testing.")
@@ -45,3 +49,17 @@ def text() -> str:
         following = left[0]
         lines.append(f"Trained, next: {following.source} on {following.target}, {following.protocol}")
     return "\n".join(lines)
+
+
+def noise(name: str, runs: pd.DataFrame) -> list[str]:
+    """Say how far draws of one cell lie apart, in a line; none where no cell has two."""
+    cells = runs.groupby([*CELL, "layer"])["accuracy"]
+    draws = cells.transform("size") > 1
+    if not draws.any():
+        return []
+    within = (runs["accuracy"] - cells.transform("mean"))[draws]
+    variance = (within**2).sum() / (len(within) - cells.ngroup()[draws].nunique())
+    return [
+        f"Noise, {name}: draws of one cell have a standard deviation of {variance**0.5:.3f}, "
+        f"{variance / runs['accuracy'].var():.1%} of the variance of all runs."
+    ]

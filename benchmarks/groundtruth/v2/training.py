@@ -23,7 +23,10 @@ class Recipe:
     """What all trained runs share; `pilot.csv` says what it was chosen among."""
 
     version: str = "1"
-    steps: int = 500
+    epochs: int = 20
+    least_steps: int = 600
+    most_steps: int = 1000
+    """Training takes so many epochs, but neither fewer nor more steps than these."""
     batch_size: int = 32
     """Less where there are fewer images."""
     new_rate: float = 3e-3
@@ -40,12 +43,17 @@ class Recipe:
     kept_bytes: int = 1536 * 2**20
     """Fewer where they would need more memory."""
 
-    def rate(self, step: int) -> float:
-        """Return the share of the learning rates that a step, from 0, is made at."""
-        warm = round(self.warm_up * self.steps)
+    def steps(self, n_samples: int) -> int:
+        """Return the number of steps with so many training images."""
+        wanted = -(-self.epochs * n_samples // min(self.batch_size, n_samples))
+        return min(max(wanted, self.least_steps), self.most_steps)
+
+    def rate(self, step: int, steps: int) -> float:
+        """Return the share of the learning rates that a step, from 0, of so many is made at."""
+        warm = round(self.warm_up * steps)
         if step < warm:
             return (step + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / (self.steps - warm)))
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
 
 
 RECIPE = Recipe()
@@ -99,10 +107,10 @@ def train(
             ).clone()
         meter.add_flops(prefix.flops * kept * len(images))
     optimiser = torch.optim.AdamW(_groups(rest, source, recipe), fused=True)
-    size = min(recipe.batch_size, len(images))
+    size, steps = min(recipe.batch_size, len(images)), recipe.steps(len(images))
     with meter.phase("training"), seeded(seed, device), deterministic_kernels():
         (net if prefix is None else rest).train()
-        for step, (epoch, chosen) in zip(range(recipe.steps), _batches(len(images), size, draw), strict=False):
+        for step, (epoch, chosen) in zip(range(steps), _batches(len(images), size, draw), strict=False):
             if views is None:
                 inputs = augmented(images[chosen], recipe, flips, draw)
             else:
@@ -110,7 +118,7 @@ def train(
             if inputs.ndim == 4:
                 inputs = inputs.contiguous(memory_format=memory_format)
             for group in optimiser.param_groups:
-                group["lr"] = group["initial_lr"] * recipe.rate(step)
+                group["lr"] = group["initial_lr"] * recipe.rate(step, steps)
             loss = nn.functional.cross_entropy(_logits(rest(inputs)), labels[chosen].to(device))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -120,7 +128,7 @@ def train(
         raise SourceError(f"Training diverged (loss {last})")
     example = images[:2] if views is None else views[0, :2]
     operations = count_flops(lambda: _logits(rest(example)).sum().backward()) / len(example)
-    meter.add_flops(operations * recipe.steps * size)
+    meter.add_flops(operations * steps * size)
 
 
 def augmented(images: Tensor, recipe: Recipe, flips: bool, draw: torch.Generator) -> Tensor:
@@ -156,7 +164,7 @@ def _kept_views(prefix: nn.Module, images: Tensor, recipe: Recipe) -> int:
     """Return how many views are kept: as often as an image comes, within the limits of the recipe."""
     with torch.inference_mode():
         size = prefix(images[:1]).nbytes * len(images)
-    comes = -(-recipe.steps * min(recipe.batch_size, len(images)) // len(images))
+    comes = -(-recipe.steps(len(images)) * min(recipe.batch_size, len(images)) // len(images))
     return max(1, min(comes, recipe.views, recipe.kept_bytes // size))
 
 
