@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from groundtruth.v2 import checks, design, rows, targets, zoo
+from groundtruth.v2 import checks, design, frozen, hours, rows, run, seen, targets, trained, zoo
 from groundtruth.v2.cells import trainer
 from groundtruth.v2.design import Cell
 from groundtruth.v2.training import Recipe, augmented, carried_over
@@ -162,3 +162,34 @@ def test_a_mean_difference_is_checked_within_its_noise():
     assert few.passed is None
     assert checks._compared("a", np.array([-0.01, 0.0, 0.01]), least=-0.02).passed
     assert not checks._compared("a", np.array([-0.1, -0.1, -0.11]), least=-0.02).passed
+
+
+def _broken():
+    yield "one"
+    raise ValueError("broken")
+
+
+def test_streams_take_turns_and_one_that_breaks_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(hours, "FILE", tmp_path / "hours.csv")
+    monkeypatch.setattr(trained, "FOLDER", tmp_path / "trained")
+    monkeypatch.setattr(trained, "work", lambda _real, _device: iter(["a", "b", "c"]))
+    monkeypatch.setattr(frozen, "work", lambda _real: _broken())
+    monkeypatch.setattr(seen, "work", lambda _real: iter(["d"]))
+    run.run(Path(), "cpu", None, np.inf)
+    assert sorted(line.split(": ")[-1] for line in capsys.readouterr().out.splitlines()) == ["a", "b", "c", "d", "one"]
+    assert pd.read_csv(hours.FILE)["stream"].value_counts().to_dict() == {"trained": 3, "frozen": 1, "evidence": 1}
+
+
+def test_what_is_missing_is_the_design_without_the_runs_of_this_recipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(trained, "FOLDER", tmp_path)
+    cells = design.read()
+    first = cells[0]
+    row = {
+        "source": first.source, "target": first.target, "protocol": first.protocol, "depth": first.depth(6),
+        "depths": 6, "layer": "", "samples_per_class": first.samples_per_class, "samples": 10, "seed": first.seed,
+        "status": "done",
+    }  # fmt: skip
+    rows.append(tmp_path / first.target / "runs.csv", [row | {rows.RECIPE: "another"}])
+    assert trained.missing() == cells
+    rows.append(tmp_path / first.target / "runs.csv", [row | {rows.RECIPE: "1"}])
+    assert trained.missing() == cells[1:]

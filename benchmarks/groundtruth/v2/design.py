@@ -138,5 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE.parents[1]))
+    sys.path.append(str(HERE.parents[1]))
     main()

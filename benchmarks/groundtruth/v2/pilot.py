@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path.append(str(HERE.parents[1]))
 from groundtruth.sources import real_data  # noqa: E402
 from groundtruth.v2 import rows  # noqa: E402
 from groundtruth.v2.cells import trainer  # noqa: E402

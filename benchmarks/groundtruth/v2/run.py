@@ -17,9 +17,10 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.append(str(Path(__file__).resolve().parents[2]))
 from groundtruth.sources import real_data
 from groundtruth.v2 import checks, frozen, hours, seen, status, trained
+from transferscope.errors import InputError
 from transferscope.verbs.measure.lock import lock
 
 SHARES = {"trained": 0.7, "frozen": 0.2, "evidence": 0.1}
@@ -52,7 +53,10 @@ def main() -> None:
 def run(real: Path, device: str, only: str | None, end: float) -> None:
     """Run what is missing of the streams by turns, until the time `end` (of `time.monotonic`)."""
     trained.FOLDER.mkdir(exist_ok=True)
-    held = lock(trained.FOLDER)
+    try:
+        held = lock(trained.FOLDER)
+    except InputError as error:
+        sys.exit(str(error))
     streams: dict[str, Iterator[str]] = {
         "trained": trained.work(real, device), "frozen": frozen.work(real), "evidence": seen.work(real),
     }  # fmt: skip

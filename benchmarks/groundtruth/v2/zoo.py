@@ -73,7 +73,7 @@ def compact() -> Entry:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE.parents[1]))
+    sys.path.append(str(HERE.parents[1]))
     from groundtruth.sources import real_data
 
     print(yaml.safe_dump({"version": 1, "sources": sources(real_data())}, sort_keys=False), end="")
