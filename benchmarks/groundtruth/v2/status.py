@@ -33,8 +33,8 @@ def text() -> str:
     for name, each in (("trained", runs), ("frozen", heads[heads["status"] == "done"])):
         lines += noise(name, each)
     if len(runs):
-        seconds = runs["seconds"].mean()
-        lines.append(f"A trained run takes {seconds:.0f} s on average, without testing.")
+        seconds = runs[rows.CPU_SECONDS].mean()
+        lines.append(f"A trained run takes {seconds:.0f} s of a processor on average, without testing.")
         lines.append("\nTrained runs by source and protocol\n")
         lines.append(pd.crosstab(runs["source"], runs["protocol"], margins=True).to_string())
         lines.append("\nTrained runs by target and images of each class\n")
