@@ -166,7 +166,20 @@ def summary(records: list[Record]) -> str:
         names = ", ".join(f"`{name}`" for name in dict.fromkeys(name for name, _ in members))
         cells = ", ".join(dict.fromkeys(column for _, column in members))
         lines += [f"- {found}, {cells}: {kind} ({names})"]
+    reasons = [f"- `{name}`: {why}" for name, why in REASONS.items() if any(r["architecture"] == name for r in records)]
+    lines += ["", "## Why", "", *reasons] if reasons else []
     return "\n".join(lines) + "\n"
+
+
+REASONS = {
+    "crossvit_tiny_240": "two branches of tokens run side by side until their two heads are averaged: at no place one "
+    "tensor carries all of the image, so that nothing can be cut there. Branches can be compared by name.",
+    "tnt_s_patch16_224": "the tokens of patches are added up from inner tokens, which are regrouped with the images: "
+    "where they lie in the image is not followed through that. Means, depths and protocols are right.",
+    "levit_128s": "of 64 px one token is left in the last stages, which has no grid. Means, depths and protocols are "
+    "right.",
+}
+"""Why what is not ok is not."""
 
 
 def kinds(records: list[Record]) -> dict[tuple[str, str], list[tuple[str, str]]]:
