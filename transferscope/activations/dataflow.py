@@ -156,8 +156,10 @@ class Dataflow(TorchDispatchMode):
         if any(self._from_images[source] for source in sources):
             axes = axis_rules.axes_after(operation, [() if each.is_nested else each.shape for each in made])
         changes = schema is not None and schema.is_mutable
+        # Dropout in evaluation mode is a copy in some versions of torch: it has the same values.
+        copy = operation.name == "clone" and len(sources) == 1
         for place, tensor in enumerate(made):
-            node = self._nodes[tensor] = self._new(sources)
+            node = self._nodes[tensor] = sources[0] if copy else self._new(sources)
             if axes:
                 self._axes[tensor] = axes[place]
             if changes or self._writer(tensor) is None:
