@@ -13,7 +13,8 @@ from transferscope.data.value_range import Range
 from transferscope.errors import noted_warnings
 from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo
-from transferscope.prediction.expected import expected_accuracies, most_samples
+from transferscope.prediction import expected
+from transferscope.prediction.belief import believe
 from transferscope.prediction.selection import ScratchCandidate, recommend
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.results import labelled
@@ -89,14 +90,14 @@ def rank(
         How images are read, as `load_target` says: by default as they tell.
     protocol : str
         "truncate" (a linear head on frozen features, the network ends at the cut), "reinit" (what follows the cut is
-        drawn anew and trained, what is kept stays frozen), "finetune" (the same, all of it trained) or "any": the
-        best of them for each source.
+        drawn anew and trained, what is kept stays frozen), "finetune" (the same, all of it trained), "defrost" (the
+        whole source is kept, frozen up to the cut, the rest trained) or "any": the best of them for each source.
     shots : int, optional
-        Images of each class that a transfer is expected to be trained on. By default all images of the target, or as
-        many as transfers were measured with. With fewer than the target has, the probe set is that small too.
+        Images of each class that a transfer is expected to be trained on. By default all images of the target. With
+        fewer than the target has, the probe set is that small too.
     objective : str
         "accuracy"; "accuracy-per-joule" of one prediction (accuracy above that of always guessing the largest class,
-        over FLOPs); or "latency": the fewest FLOPs of all that cannot be told apart from the most accurate.
+        over FLOPs); or "latency": the fewest FLOPs of all that are tied for best.
     mode : str
         "default", or "quick": similarities, and of the scores those alone that expected accuracies are made from.
 
@@ -121,9 +122,12 @@ def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
         reference = scorer.best_reference()
         scratch = _candidate(reference)
         scores = _labelled(units, bench, request, scratch)
-        predictions = _expected(scores, bench, request)
+        belief = believe(scores, _trained_on(bench, request))
+        predictions = expected.labelled(scores, belief).sel(protocol=list(request.protocols))
+        predictions = predictions.assign_attrs(objective=request.objective)
         picks = recommend(
             predictions,
+            belief,
             labelled.score_names(scores),
             scratch,
             [name for name in labelled.BASELINES if name in scores],
@@ -165,14 +169,11 @@ def _labelled(
     return labelled.to_dataset(units, attributes, _baselines(scored, bench.zoo.order))
 
 
-def _expected(scores: xr.Dataset, bench: Bench, request: RankRequest) -> xr.Dataset:
-    """Add the accuracies that are expected of transfers trained on as many images as were asked for."""
+def _trained_on(bench: Bench, request: RankRequest) -> int:
+    """Return how many images transfers are expected to be trained on."""
     if request.shots is None:
-        n_samples = max(min(bench.n_sound, most_samples(scores)), bench.probe.n_samples)
-    else:
-        n_samples = request.shots * len(bench.target.classes)
-    predictions = expected_accuracies(scores, n_samples).sel(protocol=list(request.protocols))
-    return predictions.assign_attrs(objective=request.objective)
+        return max(bench.n_sound, bench.probe.n_samples)
+    return request.shots * len(bench.target.classes)
 
 
 def _provenance(units: Sequence[labelled.SourceScores], bench: Bench, request: RankRequest) -> Provenance:
