@@ -1,10 +1,11 @@
 """Beliefs made on the spot, for the tests of what is chosen by them and of everything that shows it."""
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from transferscope.prediction.belief import Belief
 from transferscope.prediction.calibration import Calibration, Chosen
@@ -20,6 +21,11 @@ class FixedBelief(Belief):
 
     def posterior(self, rows):
         return rows["middle"].to_numpy(float), rows["spread"].to_numpy(float) ** 2
+
+    def expected(self, chosen=False):
+        half = NormalDist().inv_cdf(0.9) * self.rows["spread"]
+        ends = {"lower": expit(self.rows["middle"] - half), "upper": expit(self.rows["middle"] + half)}
+        return pd.DataFrame({"expected_accuracy": self.rows["p"]} | ends)
 
     def covariance(self, rows, others):
         keys = ["source", "depth", "protocol"]
