@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import weightedtau
 
-from prediction.truth import GROUP
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH
 
 UNIT = ["map", "target", "size"]
@@ -111,4 +110,3 @@ def regret(judged: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return judged.pivot_table("regret", "target", by, sort=False)
 
 
-__all__ = ["ELSEWHERE", "GROUP", "MEASURED", "QUESTIONS", "UNIT", "choosers", "elsewhere", "judge", "one_draw", "regret"]
