@@ -127,7 +127,7 @@ def test_an_observation_of_no_candidate_is_named():
     ("changes", "message"),
     [
         ({"accuracy": 1.2}, "`accuracy` to be between 0 and 1, but got 1.2"),
-        ({"protocol": "finetun"}, "`protocol` to be one of .*, but got 'finetun'; did you mean 'finetune'"),
+        ({"protocol": "finetun"}, "`protocol` to be one of .*, but got 'finetun' .did you mean 'finetune'"),
         ({"tested": 0}, "`tested` to be a whole number of at least 1"),
         ({"origin": "hearsay"}, "`origin` to be one of"),
     ],

@@ -21,7 +21,8 @@ def components():
 
 
 def at(table, protocol, depth, source="s0"):
-    return int(np.flatnonzero((table[["source", "depth", "protocol"]] == (source, depth, protocol)).all(axis=1))[0])
+    wanted = (table["source"] == source) & (table["depth"] == depth) & (table["protocol"] == protocol)
+    return int(np.flatnonzero(wanted)[0])
 
 
 def test_what_is_the_same_by_two_names_has_the_same_shares(rows):
