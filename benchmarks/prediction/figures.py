@@ -101,7 +101,7 @@ def _decisive(cells: pd.DataFrame) -> dict[str, float]:
 
 
 def _scratch(cells: pd.DataFrame) -> dict[str, float]:
-    """Return how often the best choice lies `GAP_TO_SCRATCH` from scratch, and is told apart from it, and wrongly so."""
+    """Return how often the choice lies `GAP_TO_SCRATCH` from scratch, and is told apart from it, and wrongly so."""
     counts = {"groups": 0, "differ": 0, "rightly": 0, "wrongly": 0}
     for _, group in cells.groupby(UNIT, sort=False):
         if group["beats_scratch"].isna().all():
@@ -138,5 +138,3 @@ def reliability(groups: Sequence[tuple[pd.DataFrame, Belief]]) -> pd.DataFrame:
     table["said"] = pd.cut(table["probability"], [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0], include_lowest=True)
     kept = table.groupby("said", observed=True)
     return kept.agg(statements=("true", "size"), probability=("probability", "mean"), true=("true", "mean"))
-
-

@@ -108,5 +108,3 @@ def one_draw(cells: pd.DataFrame, question: str) -> pd.DataFrame:
 def regret(judged: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Return the mean regret: a row a target, a column for each of `by`; cells of a target count alike."""
     return judged.pivot_table("regret", "target", by, sort=False)
-
-

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from prediction import reml, truth
-from prediction.calibrate import calibration, chosen_effect, beliefs, fitted, prepared
+from prediction import reml
+from prediction.calibrate import beliefs, calibration, chosen_effect, fitted, prepared
 from transferscope.prediction.calibration import Calibration, Chosen
 
 STEPS = 4
@@ -50,5 +50,3 @@ def from_maps(maps: Sequence[str], targets: Sequence[str]) -> dict[str, Calibrat
     rows = prepared(maps)
     found = fitted(rows)
     return {target: calibration(found, NOTHING, "", target) for target in targets}
-
-

@@ -180,5 +180,3 @@ def seen_scores(scores: list[str]) -> pd.DataFrame:
     keys = [*truth.GROUP, "source"]
     seen["network_params"] = seen.groupby(keys)["params"].transform("max")
     return seen[[*keys, "depth", "network_params", *scores]]
-
-

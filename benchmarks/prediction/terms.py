@@ -93,6 +93,4 @@ _VARIANCES: Mapping[str, tuple[float, ...]] = {
 
 def expected_components() -> dict[str, np.ndarray]:
     """Return what the covariance of each effect is expected to be, (5, 5)."""
-    return {
-        name: np.sqrt(np.outer(variances, variances)) * _TOGETHER for name, variances in _VARIANCES.items()
-    }
+    return {name: np.sqrt(np.outer(variances, variances)) * _TOGETHER for name, variances in _VARIANCES.items()}

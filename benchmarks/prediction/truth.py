@@ -82,7 +82,7 @@ def by_recipe(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def references(maps: Sequence[str] = MAPS) -> pd.DataFrame:
-    """Return the scratch network of each group as `rank` has it, as a measured cell with its noise: `reference` is 1."""
+    """Return the scratch network that `rank` has of each group, a measured cell with its noise: `reference` is 1."""
     found = []
     for name in maps:
         for (target, size), own in evidence(name).groupby(["target", "samples_per_class"], sort=False):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import scipy.stats
+from beliefs import some_scores
 from scipy.special import expit
 
-from beliefs import some_scores
 from transferscope.errors import InputError
 from transferscope.prediction.belief import Belief, expected_share, reference
 from transferscope.prediction.calibration import Calibration, Chosen, Term
@@ -18,7 +18,10 @@ CASE = Case(samples=200, probe=100, classes=4, scratch_accuracy=0.6, scratch_hel
 TERMS = (Term(("truncate", "finetune", "reinit", "scratch"), ()), Term(("truncate",), ("head",)))
 
 
-def known(chosen=Chosen(0.0, 1.0)):
+NOT_CHOSEN = Chosen(0.0, 1.0)
+
+
+def known(chosen=NOT_CHOSEN):
     rng = np.random.default_rng(2)
     roots = {name: 0.2 * rng.normal(size=(5, 5)) for name in EFFECTS}
     components = {name: root @ root.T for name, root in roots.items()}

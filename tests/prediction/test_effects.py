@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from beliefs import some_scores
+
 from transferscope.prediction.covariates import Case, candidates
 from transferscope.prediction.effects import BASES, EFFECTS, covariance, loadings, patterns, shares, variance
 

@@ -51,7 +51,9 @@ def test_nothing_is_expected_of_what_is_impossible():
     reasons = np.full((2, 3, len(CUT_PROTOCOLS)), "", dtype=object)
     reasons[1, 0, CUT_PROTOCOLS.index("reinit")] = "lies inside a residual connection"
     found = expected_accuracies(
-        scores().assign(impossible=(("source", "depth", "protocol"), reasons)).assign_coords(protocol=list(CUT_PROTOCOLS)),
+        scores()
+        .assign(impossible=(("source", "depth", "protocol"), reasons))
+        .assign_coords(protocol=list(CUT_PROTOCOLS)),
         40,
     )["expected_accuracy"].sel(source="three", depth=1)
     assert np.isnan(found.sel(protocol="reinit"))

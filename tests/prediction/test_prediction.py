@@ -13,6 +13,7 @@ from transferscope.prediction.calibration import Calibration, Chosen, Term, desi
 from transferscope.prediction.covariates import COVARIATES, RECIPES, Case, candidates, smooth
 from transferscope.prediction.effects import BASES, EFFECTS
 
+
 def table():
     """Two sources with two and three stages."""
     return pd.DataFrame(
@@ -194,7 +195,10 @@ def test_a_file_holds_the_whole_calibration(tmp_path):
         ({"more": 1}, "more: expected no such field, got 1"),
         ({"draw_noise": [0, 1]}, r"draw_noise.*expected two finite numbers, the first above 0, got 0"),
         ({"terms": []}, "terms: expected a list of terms with bases, factors and coefficient"),
-        ({"factor": [[1.0]]}, "factor: expected the lower triangle of a matrix with a row for each term, but they do not"),
+        (
+            {"factor": [[1.0]]},
+            "factor: expected the lower triangle of a matrix with a row for each term, but they do not",
+        ),
         ({"chosen": {"shift": 0.0, "scale": 0.0}}, "chosen.scale: expected a finite number above 0, got 0.0"),
         ({"components": {}}, "components: expected for each of target, size"),
     ],

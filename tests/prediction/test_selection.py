@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
+from beliefs import SPREAD, fixed_belief
 from scipy import stats
 
-from beliefs import SPREAD, fixed_belief
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.prediction.belief import Belief
 from transferscope.prediction.calibration import Chosen

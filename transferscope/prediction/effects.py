@@ -106,9 +106,7 @@ def variance(components: Mapping[str, np.ndarray], rows: pd.DataFrame) -> np.nda
     shares = dict.fromkeys(EFFECTS, cut) | dict.fromkeys(("target", "size", "cell"), np.ones(len(rows)))
     shares |= {"slope": cut * _centred(rows) ** 2, "growth": rows["log_more"].to_numpy(float) ** 2}
     mine = loadings(rows)
-    return sum(
-        (shares[name] * ((mine @ components[name]) * mine).sum(axis=1) for name in EFFECTS), np.zeros(len(rows))
-    )
+    return sum((shares[name] * ((mine @ components[name]) * mine).sum(axis=1) for name in EFFECTS), np.zeros(len(rows)))
 
 
 def covariance(
