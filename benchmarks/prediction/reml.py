@@ -21,7 +21,7 @@ Components = Mapping[str, np.ndarray]
 """Each of `EFFECTS` to its (5, 5) covariance."""
 BELIEVED = 6
 """How many targets the expected components count for."""
-STEPS = 30
+STEPS = 60
 _LOCAL = tuple(name for name in EFFECTS if name not in ACROSS)
 _TRIANGLE = torch.tril_indices(5, 5)
 _LEAST = 1e-6
