@@ -37,7 +37,7 @@ from transferscope.results.ranking import Ranking
 
 _MOST_BANDS = 3
 _MOST_ROWS = 40
-_MARKED = {"truncate": "o", "reinit": "s", "finetune": "^"}
+_MARKED = {"truncate": "o", "reinit": "s", "finetune": "^", "defrost": "D"}
 _SCRATCH: dict[str, Any] = {"color": "0.25", "linestyle": (0, (5, 2))}
 
 

@@ -41,9 +41,13 @@ def ranking_tables(ranking: Ranking, width: int) -> list[Table]:
         "depth": ["" if pick.layer is None else f"{pick.depth}/{pick.depths}" for pick in picks],
         "accuracy": [f"{pick.expected_accuracy:.3f}" for pick in picks],
         "80 % interval": [f"{pick.interval[0]:.3f}-{pick.interval[1]:.3f}" for pick in picks],
-        "uncut": ["" if pick.layer is None else f"{ranking.accuracy_at_last_layer(pick):.3f}" for pick in picks],
+        "uncut": [_known(ranking.accuracy_at_last_layer(pick)) for pick in picks],
     }
+    # A ranking of an earlier version does not say it.
+    said = any(pick.probability_best is not None for pick in picks)
+    best = ["" if pick.probability_best is None else f"{pick.probability_best:.2f}" for pick in picks]
     scores = {
+        **({"best": best} if said else {}),
         "FLOPs": [short_count(pick.flops) for pick in picks],
         "params": [short_count(pick.params) for pick in picks],
         **{
@@ -94,8 +98,8 @@ def _agreement_tables(ranking: Ranking, width: int) -> list[Table]:
     return _fitted(
         {"agrees with the accuracy": [f"{name} (baseline)" if name in BASELINES else name for name in rows]},
         {
-            "over sources": [_agreement(agreement.over_sources[name]) for name in rows],
-            "over depths": [_agreement(agreement.over_depths[name]) for name in rows],
+            "over sources": [_known(agreement.over_sources[name]) for name in rows],
+            "over depths": [_known(agreement.over_depths[name]) for name in rows],
         },
         width=width,
     )
@@ -105,7 +109,7 @@ def _baseline(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else short_count(value)
 
 
-def _agreement(value: float) -> str:
+def _known(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3f}"
 
 
@@ -139,8 +143,12 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
         "uncut: the same with all layers kept; FLOPs: per image; CKA, SVCCA: similarity to the scratch network at the "
         "cut."
     ]
+    if any(pick.protocol == "defrost" for pick in ranking.recommendations):
+        lines[0] += " defrost: nothing is cut off, stages up to there are frozen."
+    if ranking.best.probability_best is not None:
+        lines[0] += " best: probability that it is the best of all."
     if ranking.best.tied_with:
-        lines[0] += " =: tied with the first (better with a probability between 0.1 and 0.9)."
+        lines[0] += " =: tied with the first (either is better with a probability of at least 0.1)."
     lines += [f"Left out: {sentence}." for sentence in sentences(ranking.left_out).values()]
     if details:
         lines.append(_agreement_line(ranking))
