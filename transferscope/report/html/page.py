@@ -121,9 +121,9 @@ def answer_columns(ranking: "Ranking") -> list[Column]:
         Column("80 % interval", [f"{p.interval[0]:.3f}–{p.interval[1]:.3f}" for p in picks],
                [p.interval[1] - p.interval[0] for p in picks], "Sorted by its width."),
         _texts("protocol", [pick.protocol for pick in picks],
-               "truncate: a linear head on frozen features. reinit: what follows the cut is re-initialised and trained. "
-               "finetune: the same, all of it trained. defrost: the whole network, frozen up to there, the rest "
-               "trained."),
+               "truncate: a linear head on frozen features. reinit: what follows the cut is re-initialised and "
+               "trained. finetune: the same, all of it trained. defrost: the whole network, frozen up to there, the "
+               "rest trained."),
         _texts("cut after", [pick.layer or "" for pick in picks], "The last layer that is kept; of defrost, frozen."),
         Column("depth", depths, [pick.depth / pick.depths for pick in picks],
                "Stages that are kept, of all stages; of defrost, those that are frozen."),
