@@ -34,8 +34,8 @@ from transferscope.runtime.power import JOULES_PER_KWH
 from transferscope.runtime.progress import Report, silent
 from transferscope.runtime.store import Store, digest
 from transferscope.verbs.features import source_features
-from transferscope.verbs.measure.pace import Pace, pace
-from transferscope.verbs.measure.plan import PROTOCOLS, Run
+from transferscope.verbs.running.pace import Pace, pace
+from transferscope.verbs.running.run import PROTOCOLS, Run
 
 logger = logging.getLogger("transferscope")
 
