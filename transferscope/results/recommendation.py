@@ -32,6 +32,8 @@ class Recommendation:
     """What needs no look at the target: see `results.labelled.BASELINES`."""
     beats_next: float | None = None
     """Probability that it is really better than the next one in the ranking; None for the last."""
+    probability_best: float | None = None
+    """Probability that it is really the most accurate of all in the ranking."""
     tied_with: tuple[str, ...] = ()
     """Those that it cannot be told apart from: either is better with a probability of 0.1 at least."""
     reason: str = ""

@@ -50,8 +50,8 @@ class Meter:
 
     Parameters
     ----------
-    country : str
-        Whose electricity this is: an ISO 3166 alpha-3 code, or "world" for the world average.
+    country : str or None
+        Whose electricity this is: an ISO 3166 alpha-3 code, or "world" for the world average; None counts none.
     device : torch.device
         Where the work runs: its memory is watched, its kernels are waited for, its energy counts.
     workers : int
@@ -63,7 +63,7 @@ class Meter:
         When CodeCarbon has no data for this country, or `workers` is not positive.
     """
 
-    def __init__(self, country: str = WORLD, device: torch.device = CPU, workers: int = 1) -> None:
+    def __init__(self, country: str | None = WORLD, device: torch.device = CPU, workers: int = 1) -> None:
         workers = check_whole("workers", workers, 1)
         self.device = device
         self._made_from = (country, device, workers)
@@ -73,6 +73,9 @@ class Meter:
         self._intensity = CarbonIntensity(math.nan, "")
         self._power: PowerMeter | None = None
         self._kwh, self._seconds = 0.0, 0.0
+        if country is None:
+            self._lost = "they were not asked for"
+            return
         try:
             self._intensity = carbon_intensity(country)
         except InputError:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from transferscope.report.html.svg import svg
 from transferscope.report.terminal.counts import short_count
+from transferscope.results.files import short_cost
 from transferscope.results.left_out import sentences
 from transferscope.results.recommendation import LEVEL, Recommendation, how
 from transferscope.runtime.templates import render
@@ -29,7 +30,8 @@ _CAPTIONS = {
     ),
     "depth_curves": (
         "Accuracy over depth",
-        "The same as curves, with 80 % intervals; the dashed line is a network trained from scratch.",
+        "The same as curves, with 80 % intervals; the dashed line is a network trained from scratch. Diamonds are what "
+        "pilots measured, where there are any.",
     ),
     "pareto": (
         "Accuracy and cost",
@@ -74,6 +76,7 @@ def page(ranking: "Ranking", wide: Mapping[str, Figure], narrow: Mapping[str, Fi
         left_out=sentences(ranking.left_out).values(),
         columns=answer_columns(ranking),
         scores=_score_columns(ranking),
+        pilots=_pilot_columns(ranking),
         pareto=_pareto_columns(ranking),
         pictures=[
             {
@@ -120,6 +123,7 @@ def answer_columns(ranking: "Ranking") -> list[Column]:
                  f"Expected on new images after a transfer trained on {ranking.expected_for} images."),
         Column("80 % interval", [f"{p.interval[0]:.3f}–{p.interval[1]:.3f}" for p in picks],
                [p.interval[1] - p.interval[0] for p in picks], "Sorted by its width."),
+        *_best_columns(picks),
         _texts("protocol", [pick.protocol for pick in picks],
                "truncate: a linear head on frozen features. reinit: what follows the cut is drawn anew and trained. "
                "finetune: the same, all of it trained."),
@@ -128,6 +132,33 @@ def answer_columns(ranking: "Ranking") -> list[Column]:
         _numbers("uncut", uncut, "Expected with all layers kept."),
         _costs("FLOPs", [pick.flops for pick in picks], "For one image, of the network that comes out."),
         _costs("params", [pick.params for pick in picks], "Of the network that comes out."),
+    ]  # fmt: skip
+
+
+def _best_columns(picks: Sequence[Recommendation]) -> list[Column]:
+    values = [pick.probability_best for pick in picks]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return []
+    return [Column("best", [f"{value:.2f}" for value in known], known, "Probability of being the most accurate.")]
+
+
+def _pilot_columns(ranking: "Ranking") -> list[Column]:
+    """Return every pilot, in the order in which they were run; nothing where there are none."""
+    pilots = ranking.pilots
+    if not pilots:
+        return []
+    measured = [f"{pilot.accuracy:.3f} ± {pilot.standard_error:.3f}" for pilot in pilots]
+    return [
+        _texts("source", [pilot.source for pilot in pilots]),
+        _texts("protocol", [pilot.protocol for pilot in pilots]),
+        Column("depth", [str(pilot.depth) for pilot in pilots], [pilot.depth for pilot in pilots]),
+        Column("images", [str(pilot.samples) for pilot in pilots], [pilot.samples for pilot in pilots],
+               "Trained on."),
+        Column("accuracy", measured, [pilot.accuracy for pilot in pilots],
+               "On images that it was not trained on, with the standard error of so many images."),
+        Column("seconds", [short_cost(pilot.seconds) for pilot in pilots], [pilot.seconds for pilot in pilots],
+               "When it was run; later runs have it from the cache."),
     ]  # fmt: skip
 
 

@@ -141,7 +141,7 @@ def prepare(request: MeasureRequest) -> Grid:
         layers, impossible, transform, failed = _layers(sources, request, report)
     bank = Bank(images, transform)
     with reporter.bar("reading images") as report:
-        pool, test, drawn = sound(images, pool, test, request.samples_per_class, seeds, bank, report)
+        pool, test, drawn = sound(images, pool, test, request.samples_per_class, range(seeds), bank, report)
     threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else None
     setup = Setup(
         target=images,

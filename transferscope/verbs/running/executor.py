@@ -61,7 +61,7 @@ class Setup:
     early_stopping
         Whether trained protocols set validation images aside to stop by, also where no rate is to be chosen.
     country
-        Whose electricity is counted, see `footprint.Meter`.
+        Whose electricity is counted, see `footprint.Meter`; None for nobody's.
     states
         Folder of the files from which interrupted training goes on.
     seed
@@ -85,7 +85,7 @@ class Setup:
     device: str
     batch_size: int
     trust_code: bool
-    country: str
+    country: str | None
     states: Path
     seed: int = 0
     together: bool = False
