@@ -14,6 +14,11 @@ from transferscope.prediction.evidence import given_evidence, observations, read
 from transferscope.prediction.observation import Observation
 
 LAYERS = {"a": ("stem", "blocks.0", "blocks.1"), "b": ("conv1", "conv2")}
+CANDIDATES = {
+    ("", 0, "scratch"),
+    *((source, depth, protocol) for source, layers in LAYERS.items() for depth in range(1, len(layers) + 1)
+      for protocol in ("truncate", "reinit", "finetune", "defrost")),
+}  # fmt: skip
 FINGERPRINTS = {"a": "1111", "b": "2222"}
 PLAIN = {
     "source": "a", "target": "birds", "protocol": "finetune", "depth": 2, "depths": 3, "layer": "blocks.0",
@@ -44,7 +49,13 @@ def folder(tmp_path):
 
 
 def observed(*evidence, **more):
-    about = {"target": "birds", "target_hash": "abcd", "layers": LAYERS, "fingerprints": FINGERPRINTS}
+    about = {
+        "target": "birds",
+        "target_hash": "abcd",
+        "layers": LAYERS,
+        "candidates": CANDIDATES,
+        "fingerprints": FINGERPRINTS,
+    }
     return observations(read_evidence(evidence), **(about | more))
 
 
@@ -95,7 +106,8 @@ def test_what_is_of_no_use_is_named_in_one_warning_with_counts(folder):
     text = str(warning.message)
     assert text.startswith("12 of 13 rows of evidence are left out: ")
     for reason in (
-        "3 whose layer is not the one at that depth", "3 with numbers that cannot be", "2 that failed",
+        "2 whose layer is not the one at that depth", "1 that nothing is expected of",
+        "3 with numbers that cannot be", "2 that failed",
         "1 of a protocol that is no candidate, fne", "1 of a protocol that is no candidate, toptuning",
         "1 of a protocol that is no candidate, surgical", "1 of a source that is not ranked, c",
     ):  # fmt: skip
@@ -144,7 +156,7 @@ def test_images_tested_on_are_at_least_what_the_accuracies_are_shares_of(folder)
 
 def test_names_that_look_like_missing_values_are_names(folder):
     path = folder({"source": "NA", "target": "nan", "layer": "None"}, sources={})
-    (one,) = observed(path, layers={"NA": ("x", "None")}, target="nan")
+    (one,) = observed(path, layers={"NA": ("x", "None")}, candidates={("NA", 2, "finetune")}, target="nan")
     assert (one.source, one.depth) == ("NA", 2)
 
 

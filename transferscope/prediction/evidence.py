@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ from transferscope.prediction.observation import Observation
 
 TABLE, SETTINGS, RESULT = "runs.csv", "measure.json", "measurement.json"
 """What `measure` writes: the rows, beside them what they hold for, and at the end the result."""
-PROTOCOLS = ("truncate", "reinit", "finetune", "defrost", "scratch")
-"""What rows may be of."""
 _TEXTS = ("source", "target", "protocol", "layer", "status")
 _NUMBERS = ("depth", "samples", "accuracy")
 _MORE = ("seed", "samples_per_class", "seconds")
@@ -162,6 +160,7 @@ def observations(
     target: str,
     target_hash: str,
     layers: Mapping[str, Sequence[str]],
+    candidates: Collection[tuple[str, int, str]],
     fingerprints: Mapping[str, str],
 ) -> list[Observation]:
     """Return what tables tell of the candidates for a target; what is of no use is left out, and one warning says what.
@@ -177,6 +176,8 @@ def observations(
         The name of the target and the hash of its images and labels.
     layers : mapping of str to sequence of str
         For each source the layers that it can be cut after, from the input on.
+    candidates : collection of (str, int, str)
+        Source, depth and protocol of everything that something is expected of; the source of scratch is empty.
     fingerprints : mapping of str to str
         For each source, as `networks.loading.fingerprint`.
 
@@ -191,7 +192,7 @@ def observations(
     for table in tables:
         rows = table.rows
         total += len(rows)
-        for keep, why in _tests(table, target, target_hash, layers, fingerprints):
+        for keep, why in _tests(table, target, target_hash, layers, candidates, fingerprints):
             kept = keep(rows)
             for reason, count in why(rows[~kept]).value_counts().items():
                 lost[str(reason)] = lost.get(str(reason), 0) + int(count)
@@ -217,6 +218,7 @@ def _tests(
     target: str,
     target_hash: str,
     layers: Mapping[str, Sequence[str]],
+    candidates: Collection[tuple[str, int, str]],
     fingerprints: Mapping[str, str],
 ) -> Iterator[_Test]:
     def said(text: str) -> Callable[[pd.DataFrame], pd.Series]:
@@ -231,29 +233,31 @@ def _tests(
     else:
         yield lambda rows: rows["target"] == target, named("of another target, ", "target")
     yield lambda rows: rows["status"] == "done", said("that failed")
-    yield lambda rows: rows["protocol"].isin(PROTOCOLS), named("of a protocol that is no candidate, ", "protocol")
+    protocols = {protocol for _, _, protocol in candidates}
+    yield lambda rows: rows["protocol"].isin(protocols), named("of a protocol that is no candidate, ", "protocol")
     yield lambda rows: rows["source"].isin(list(layers)), named("of a source that is not ranked, ", "source")
     changed = [
         source for source, print_ in table.sources.items() if source in fingerprints and print_ != fingerprints[source]
     ]
     yield lambda rows: ~rows["source"].isin(changed), named("of another network by the name of ", "source")
     yield lambda rows: _at_its_layer(rows, layers), said("whose layer is not the one at that depth")
+    yield lambda rows: _expected(rows, candidates), said("that nothing is expected of")
     yield _possible, said("with numbers that cannot be")
 
 
+def _expected(rows: pd.DataFrame, candidates: Collection[tuple[str, int, str]]) -> pd.Series:
+    sources = rows["source"].where(rows["protocol"] != "scratch", "")
+    cells = zip(sources, rows["depth"], rows["protocol"], strict=True)
+    return pd.Series([cell in candidates for cell in cells], index=rows.index, dtype=bool)
+
+
 def _at_its_layer(rows: pd.DataFrame, layers: Mapping[str, Sequence[str]]) -> pd.Series:
+    """Whether each row names the layer that its source is cut after at its depth; at depth 0 there is none."""
+    places = {(source, depth): layer for source, names in layers.items() for depth, layer in enumerate(["", *names])}
+    cells = zip(rows["source"], rows["depth"], rows["layer"], strict=True)
     return pd.Series(
-        [
-            (depth == 0 and protocol == "scratch")
-            or (depth in range(1, len(layers[source]) + 1) and protocol != "scratch"
-                and layers[source][int(depth) - 1] == layer)
-            for source, protocol, depth, layer in zip(
-                rows["source"], rows["protocol"], rows["depth"], rows["layer"], strict=True
-            )
-        ],
-        index=rows.index,
-        dtype=bool,
-    )  # fmt: skip
+        [places.get((source, depth)) == layer for source, depth, layer in cells], index=rows.index, dtype=bool
+    )
 
 
 def _possible(rows: pd.DataFrame) -> pd.Series:

@@ -4,7 +4,7 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -157,7 +157,7 @@ class Pilots:
         candidates = zip(rows["source"], rows["depth"].astype(int), rows["protocol"], strict=True)
         return self._priced(
             [
-                Option(source, depth, protocol, count, tested, math.nan)
+                Option(source=source, depth=depth, protocol=protocol, samples=count, tested=tested, seconds=math.nan)
                 for source, depth, protocol in candidates
                 if source and protocol in self._protocols and self._is_possible(source, depth, protocol)
                 for count in samples
@@ -166,12 +166,12 @@ class Pilots:
 
     def _priced(self, options: Sequence[Option]) -> list[Option]:
         return [
-            Option(
-                each.source, each.depth, each.protocol, each.samples, each.tested,
-                self._costs.seconds(each.source, each.depth, each.protocol, each.samples, each.tested),
+            replace(
+                each,
+                seconds=self._costs.seconds(each.source, each.depth, each.protocol, each.samples, each.tested),
             )
             for each in options
-        ]  # fmt: skip
+        ]
 
     def _is_possible(self, source: str, depth: int, protocol: str) -> bool:
         if self._impossible is None or protocol not in self._impossible["protocol"].to_numpy():

@@ -14,7 +14,7 @@ from transferscope.data.value_range import Range
 from transferscope.errors import noted_warnings
 from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo
-from transferscope.prediction.belief import believe
+from transferscope.prediction.belief import Belief, believe
 from transferscope.prediction.evidence import Table, given_evidence, observations, read_evidence
 from transferscope.prediction.expected import expected_accuracies, most_samples
 from transferscope.prediction.observation import Observation
@@ -145,8 +145,9 @@ def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
         scores = _labelled(units, bench, request, scratch)
         stages = {unit.source: unit.stages for unit in units}
         n_samples = _n_samples(scores, bench, request)
-        known = _evidence(tables, stages, bench)
-        belief = believe(scores, n_samples, observations=known)
+        belief = believe(scores, n_samples)
+        known = _evidence(tables, stages, belief, bench)
+        belief = belief.given(known)
         tried, outlook = find_out(bench, request, scores, stages, belief, n_samples)
         pilots = as_results(tried)
         predictions = expected_accuracies(scores, n_samples, observations=(*known, *tried))
@@ -204,13 +205,16 @@ def _n_samples(scores: xr.Dataset, bench: Bench, request: RankRequest) -> int:
     return request.shots * len(bench.target.classes)
 
 
-def _evidence(tables: Sequence[Table], stages: Mapping[str, Sequence[Stage]], bench: Bench) -> list[Observation]:
+def _evidence(
+    tables: Sequence[Table], stages: Mapping[str, Sequence[Stage]], belief: Belief, bench: Bench
+) -> list[Observation]:
     """Return what was measured of this target with these sources."""
     return observations(
         tables,
         target=bench.target.name,
         target_hash=bench.target.hash,
         layers={source: [stage.layer for stage in of_source] for source, of_source in stages.items()},
+        candidates=set(belief.rows[["source", "depth", "protocol"]].itertuples(index=False, name=None)),
         fingerprints={source: loading.fingerprint(bench.zoo[source]) for source in stages},
     )
 
