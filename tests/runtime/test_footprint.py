@@ -388,8 +388,8 @@ def test_peak_memory_is_the_most_held_within_the_phases_of_a_run(meter):
     assert abs(peak(1, outside=200) - before) < 40e6
 
 
-def test_nobodys_electricity_is_not_counted_and_not_warned_of():
-    meter = Meter(None)
+def test_electricity_that_was_not_asked_for_is_not_counted_and_not_warned_of():
+    meter = Meter(energy=False)
     with meter.run() as run, run.phase("training"):
         pass
     footprint = run.footprint()

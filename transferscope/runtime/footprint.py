@@ -50,12 +50,14 @@ class Meter:
 
     Parameters
     ----------
-    country : str or None
-        Whose electricity this is: an ISO 3166 alpha-3 code, or "world" for the world average; None counts none.
+    country : str
+        Whose electricity this is: an ISO 3166 alpha-3 code, or "world" for the world average.
     device : torch.device
         Where the work runs: its memory is watched, its kernels are waited for, its energy counts.
     workers : int
         Processes that work side by side on this machine, each with a meter of its own.
+    energy : bool
+        Whether electricity is counted at all.
 
     Raises
     ------
@@ -63,17 +65,17 @@ class Meter:
         When CodeCarbon has no data for this country, or `workers` is not positive.
     """
 
-    def __init__(self, country: str | None = WORLD, device: torch.device = CPU, workers: int = 1) -> None:
+    def __init__(self, country: str = WORLD, device: torch.device = CPU, workers: int = 1, energy: bool = True) -> None:
         workers = check_whole("workers", workers, 1)
         self.device = device
-        self._made_from = (country, device, workers)
+        self._made_from = (country, device, workers, energy)
         self._workers = workers
         self._running = False
         self._lost = ""
         self._intensity = CarbonIntensity(math.nan, "")
         self._power: PowerMeter | None = None
         self._kwh, self._seconds = 0.0, 0.0
-        if country is None:
+        if not energy:
             self._lost = "they were not asked for"
             return
         try:

@@ -15,6 +15,7 @@ from transferscope.networks import loading
 from transferscope.prediction.observation import Observation
 from transferscope.prediction.pilots import Option
 from transferscope.protocols import finetuning
+from transferscope.runtime.power import WORLD
 from transferscope.runtime.store import digest
 from transferscope.runtime.version import __version__
 from transferscope.verbs.bench import Bench
@@ -134,7 +135,7 @@ class PilotRunner:
                 Setup(
                     target=self._images.target, zoo=bench.zoo, pool=pool, test=test, drawn=drawn,
                     recipes=self._recipes, learning_rates=(), early_stopping=False, device=str(bench.device),
-                    batch_size=bench.batch_size, trust_code=bench.trust_code, country=None,
+                    batch_size=bench.batch_size, trust_code=bench.trust_code, country=WORLD, energy=False,
                     states=self._state_folder(), seed=bench.seed,
                 ),
                 bank,

@@ -61,7 +61,7 @@ class Setup:
     early_stopping
         Whether trained protocols set validation images aside to stop by, also where no rate is to be chosen.
     country
-        Whose electricity is counted, see `footprint.Meter`; None for nobody's.
+        Whose electricity is counted, see `footprint.Meter`.
     states
         Folder of the files from which interrupted training goes on.
     seed
@@ -72,6 +72,8 @@ class Setup:
         Processes that share the machine.
     threads
         Of torch in each of several processes; None leaves them as they are.
+    energy
+        Whether electricity is counted at all.
     """
 
     target: Target
@@ -85,12 +87,13 @@ class Setup:
     device: str
     batch_size: int
     trust_code: bool
-    country: str | None
+    country: str
     states: Path
     seed: int = 0
     together: bool = False
     jobs: int = 1
     threads: int | None = None
+    energy: bool = True
 
     def drawn_by(self, run: Run) -> np.ndarray:
         """Return the indices into the target of the images that a run trains on."""
@@ -117,7 +120,7 @@ class Executor:
     def __init__(self, setup: Setup, *banks: Bank) -> None:
         self.setup = setup
         self.device = backend.resolve_device(setup.device)
-        self.meter = Meter(setup.country, device=self.device, workers=setup.jobs)
+        self.meter = Meter(setup.country, device=self.device, workers=setup.jobs, energy=setup.energy)
         self._store = Store()
         self._banks = {bank.transform: bank for bank in banks}
         self.network = lru_cache(maxsize=1)(self._load)
