@@ -48,11 +48,11 @@ On what `transferscope demo -o demo` makes:
 @click.option(
     "--objective", type=click.Choice(OBJECTIVES), default="accuracy", show_default=True,
     help="Rank by expected accuracy, by accuracy for the energy of a prediction, or take the fewest FLOPs of all that "
-    "cannot be told apart from the most accurate.",
+    "are tied for best.",
 )  # fmt: skip
 @click.option(
     "--mode", type=click.Choice(MODES), default="default", show_default=True,
-    help="quick: similarities, and of the scores those alone that expected accuracies are made from.",
+    help="quick: similarities, and only the scores that the prediction needs.",
 )  # fmt: skip
 @click.option(
     "--scores", multiple=True, metavar="NAME[,NAME...]|default|all",

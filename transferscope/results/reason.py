@@ -36,20 +36,26 @@ def reason(
         beaten = [each.source for each in below if each.source not in pick.tied_with]
         text += " Its accuracy was measured on images that it never saw"
         if samples > predictions.attrs["n_samples"]:
-            text += f" when it was trained on {predictions.attrs['n_samples']}; what more of them add is foretold"
+            text += f" when it was trained on {predictions.attrs['n_samples']}; the rest is extrapolated"
         text += "."
         if beaten:
             text += f" It is expected to be better than {_listed(beaten)}."
-    if pick.tied_with:
-        text += f" It cannot be told apart from {_listed(list(pick.tied_with))}."
-    return text
+    return text + _ties(pick)
+
+
+def _ties(pick: Recommendation) -> str:
+    level, open_ = list(pick.level_with), [each for each in pick.tied_with if each not in pick.level_with]
+    text = f" It is level with {_listed(level)}: the choice hardly matters for accuracy." if level else ""
+    if not open_:
+        return text
+    return text + f" Tied with {_listed(open_)}: which is better is not known from these images."
 
 
 def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
     here = predictions.sel(source=pick.source, depth=pick.depth)
     text = (
-        f"A linear head on its frozen features there gets {float(here['ridge']):.3f} of the "
-        f"{predictions.attrs['n_samples']} images looked at right, each left out"
+        f"A linear head on its frozen features has a leave-one-out accuracy of {float(here['ridge']):.1%} there, on "
+        f"{predictions.attrs['n_samples']} images"
     )
     similarity = float(here["linear_cka_to_scratch"])
     text += f" (similarity to the scratch network: CKA {similarity:.2f})." if similarity == similarity else "."

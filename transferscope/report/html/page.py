@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 _CAPTIONS = {
     "ranking": (
         "Expected accuracy",
-        "Each source at its best cut and protocol, with its 80 % interval. What cannot be told apart from the first is "
-        "marked.",
+        "Each source at its best cut and protocol, with its 80 % interval. What is tied with the first is marked.",
     ),
     "source_depth": (
         "Where to cut",
@@ -125,7 +124,7 @@ def answer_columns(ranking: "Ranking") -> list[Column]:
                [p.interval[1] - p.interval[0] for p in picks], "Sorted by its width."),
         *_best_columns(picks),
         _texts("protocol", [pick.protocol for pick in picks],
-               "truncate: a linear head on frozen features. reinit: what follows the cut is drawn anew and trained. "
+               "truncate: a linear head on frozen features. reinit: what follows the cut is re-initialised and trained. "
                "finetune: the same, all of it trained."),
         _texts("cut after", [pick.layer or "" for pick in picks], "The last layer that is kept."),
         Column("depth", depths, [pick.depth / pick.depths for pick in picks], "Stages that are kept, of all stages."),

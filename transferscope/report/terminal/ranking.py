@@ -148,7 +148,6 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
     `detailed`, every score is printed beside the baselines, and the reason of each recommendation.
     """
     target, reference = ranking.target, ranking.reference
-    origin = _SOURCE_OF_ACCURACY[bool(ranking.scores.attrs["calibrated"])]
     console.print(Text(ranking.verdict + "\n", style="bold"))
     console.print(Text(ranking.best.reason + "\n"))
     asked = any(name not in _SHOWN for pick in ranking.recommendations for name in pick.scores)
@@ -164,12 +163,12 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
             console.print(Text(f"{pick.source}: {pick.reason}\n"))
     lines = [
         f"Seen: {target.samples} images, {target.classes} classes of {target.name}. Accuracy: expected on new images "
-        f"after a transfer trained on {ranking.expected_for} images, {origin}; "
+        f"after a transfer trained on {ranking.expected_for} images, from transfers measured on other targets; "
         "uncut: the same with all layers kept; FLOPs: per image; CKA, SVCCA: similarity to the scratch network at the "
         "cut."
     ]
     if ranking.best.tied_with:
-        lines[0] += " =: cannot be told apart from the first on these images (a probability within 0.1 to 0.9)."
+        lines[0] += " =: tied with the first (better with a probability between 0.1 and 0.9)."
     if _best(ranking.recommendations):
         lines[0] += " best: probability of being the most accurate of these."
     if ranking.pilots:
@@ -185,12 +184,6 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
     if reference is not None:
         lines.append(_reference_line(reference))
     console.print(Text("\n".join(lines), style="dim"))
-
-
-_SOURCE_OF_ACCURACY = {
-    True: "from transfers measured on other targets",
-    False: "from scores of these images alone, as no target like it was measured",
-}
 
 
 def _agreement_line(ranking: Ranking) -> str:

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from transferscope.activations.stages import Stage
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.prediction.belief import Belief
 from transferscope.prediction.observation import Observation
-from transferscope.prediction.pilots import Option, choose_pilot, narrowing
+from transferscope.prediction.pilots import CONSIDERED, Option, best_first, choose_pilot, narrowing
 from transferscope.results.pilots import Outlook, Pilot
-from transferscope.transferability.standard_errors import posterior
 from transferscope.verbs.bench import Bench
 from transferscope.verbs.rank.pilot_costs import PilotCosts, Speeds
 from transferscope.verbs.rank.pilot_images import PilotImages
@@ -67,8 +67,8 @@ class Pilots:
         Where each source can be cut.
     protocols : sequence of str
         That are looked at.
-    n_samples : int
-        Images that the answer's transfers are trained on.
+    belief : Belief
+        In what the answer's transfers reach, before any pilot.
 
     Raises
     ------
@@ -82,22 +82,24 @@ class Pilots:
         scores: xr.Dataset,
         stages: Mapping[str, Sequence[Stage]],
         protocols: Sequence[str],
-        n_samples: int,
+        belief: Belief,
     ) -> None:
         self._bench = bench
-        self._images = PilotImages.of(bench, n_samples)
+        self._belief = belief
+        self._images = PilotImages.of(bench, belief.case.samples)
         self._stages = stages
-        self._impossible = scores.get("impossible")
-        self._protocols = protocols
+        self._among = _chosen_from(belief.rows, scores, protocols)
         flops = {source: [stage.flops for stage in of_source] for source, of_source in stages.items()}
         self._costs = PilotCosts(flops, bench.device.type)
 
-    def outlook(self, belief: Belief) -> Outlook:
-        """Return what pilots of `BUDGET_S` would bring; nothing is run."""
-        options = [option for option in self._options(belief) if option.seconds <= BUDGET_S]
-        return Outlook(BUDGET_S, *narrowing(belief, options, BUDGET_S))
+    def outlook(self) -> Outlook | None:
+        """Return what pilots of `BUDGET_S` would bring, None where there is nothing to choose; nothing is run."""
+        if not len(self._among):
+            return None
+        options = [option for option in self._options() if option.seconds <= BUDGET_S]
+        return Outlook(BUDGET_S, *narrowing(self._belief, options, BUDGET_S, self._among))
 
-    def run(self, belief: Belief, limits: Limits) -> list[Observation]:
+    def run(self, limits: Limits) -> list[Observation]:
         """Run pilots, the one first that is expected to help most for its time, until one of the `limits` is met.
 
         They also end when one source with one protocol is the best with probability `SURE`, and when no pilot is
@@ -108,20 +110,27 @@ class Pilots:
         Warns
         -----
         TransferscopeWarning
-            A pilot failed; or none fits into the time.
+            A pilot failed, the images cannot be read, or no pilot fits into the time.
         """
         runner = PilotRunner(self._bench, self._images, self._stages)
         timed = math.isfinite(limits.seconds)
         found: list[Observation] = []
         failed: set[tuple[str, str]] = set()
-        left = limits.seconds
-        while len(found) < limits.count and not _is_sure(belief):
-            options = [each for each in self._options(belief) if (each.source, each.protocol) not in failed]
+        begun: list[Option] = []
+        belief, left = self._belief, limits.seconds
+        while len(found) < limits.count and len(self._among) and not _is_sure(belief, self._among):
+            options = [
+                each
+                for each in self._options()
+                # The same again would be the same images, and find the same.
+                if (each.source, each.protocol) not in failed and replace(each, seconds=0.0) not in begun
+            ]
             option = self._choose(belief, options, left, runner.speeds if timed else None)
             if option is None:
                 if not found and not failed:
                     _warn_of_too_little_time(self._priced(options), left)
                 break
+            begun.append(replace(option, seconds=0.0))
             where = f"{option.source}, {option.protocol} at depth {option.depth}"
             try:
                 seen = runner.run(option, f"pilot {len(found) + 1}: {where}")
@@ -130,6 +139,9 @@ class Pilots:
                 text = f"The pilot of {where} failed and is left out: {error}"
                 warnings.warn(text, TransferscopeWarning, stacklevel=2)
                 continue
+            except InputError as error:  # the images cannot be read
+                warnings.warn(f"No pilot is run any more: {error}", TransferscopeWarning, stacklevel=2)
+                break
             logger.info("Pilot of %s, trained on %d images: accuracy %.3f", where, seen.samples, seen.accuracy)
             found.append(seen)
             belief = belief.given([seen])
@@ -140,7 +152,7 @@ class Pilots:
         """Return the pilot that is worth most for its time, of those that fit into what is `left` of it."""
         while options:
             fitting = [option for option in options if option.seconds <= left]
-            chosen = choose_pilot(belief, fitting) if fitting else None
+            chosen = choose_pilot(belief, fitting, self._among) if fitting else None
             if fitting and chosen is None:
                 return None
             option = min(options, key=lambda each: each.seconds) if chosen is None else fitting[chosen[0]]
@@ -149,17 +161,17 @@ class Pilots:
             options = self._priced(options)
         return None
 
-    def _options(self, belief: Belief) -> list[Option]:
+    def _options(self) -> list[Option]:
         """List every pilot that could be run, with what it would cost."""
         tested = len(self._images.test)
         samples = dict.fromkeys(self._images.samples(size) for size in self._images.sizes)
-        rows = belief.rows
+        rows = self._belief.rows.iloc[self._among]
         candidates = zip(rows["source"], rows["depth"].astype(int), rows["protocol"], strict=True)
         return self._priced(
             [
                 Option(source=source, depth=depth, protocol=protocol, samples=count, tested=tested, seconds=math.nan)
                 for source, depth, protocol in candidates
-                if source and protocol in self._protocols and self._is_possible(source, depth, protocol)
+                if source
                 for count in samples
             ]
         )
@@ -173,11 +185,6 @@ class Pilots:
             for each in options
         ]
 
-    def _is_possible(self, source: str, depth: int, protocol: str) -> bool:
-        if self._impossible is None or protocol not in self._impossible["protocol"].to_numpy():
-            return True
-        return not str(self._impossible.sel(source=source, depth=depth, protocol=protocol).item())
-
 
 def find_out(
     bench: Bench,
@@ -185,7 +192,6 @@ def find_out(
     scores: xr.Dataset,
     stages: Mapping[str, Sequence[Stage]],
     belief: Belief,
-    n_samples: int,
 ) -> tuple[list[Observation], Outlook | None]:
     """Run the pilots that were asked for; where none were, return what some would bring.
 
@@ -195,7 +201,7 @@ def find_out(
         Images and networks.
     request : RankRequest
         Which pilots, of which protocols.
-    scores, stages, n_samples
+    scores, stages
         As in `Pilots`.
     belief : Belief
         What is known without them.
@@ -205,14 +211,14 @@ def find_out(
         with warnings.catch_warnings():
             if not limits.count:
                 warnings.simplefilter("ignore", TransferscopeWarning)  # of images that nothing is done with
-            pilots = Pilots(bench, scores, stages, request.protocols, n_samples)
-        if not limits.count:
-            return [], pilots.outlook(belief)
-        found = pilots.run(belief, limits)
+            pilots = Pilots(bench, scores, stages, request.protocols, belief)
     except InputError as error:
         if limits.count:
             warnings.warn(f"No pilot is run: {error}", TransferscopeWarning, stacklevel=2)
         return [], None
+    if not limits.count:
+        return [], pilots.outlook()
+    found = pilots.run(limits)
     bench.clock.lap("pilots")
     return found, None
 
@@ -222,15 +228,30 @@ def as_results(observations: Sequence[Observation]) -> tuple[Pilot, ...]:
     return tuple(
         Pilot(
             each.source, each.depth, each.protocol, each.samples, each.accuracy,
-            float(np.sqrt(posterior(np.asarray(each.accuracy), each.tested)[1])), each.seconds,
+            each.standard_error, each.seconds,
         )
         for each in observations
     )  # fmt: skip
 
 
-def _is_sure(belief: Belief) -> bool:
+def _chosen_from(rows: pd.DataFrame, scores: xr.Dataset, protocols: Sequence[str]) -> np.ndarray:
+    """Return the places of the candidates that the answer is chosen from; scratch is one of them where it is ranked."""
+    impossible: set[tuple[str, int, str]] = set()
+    if "impossible" in scores:
+        reasons = scores["impossible"].to_series()
+        cells = reasons[reasons != ""].reset_index()
+        impossible = set(cells[["source", "depth", "protocol"]].itertuples(index=False, name=None))
+    cells = list(rows[["source", "depth", "protocol"]].itertuples(index=False, name=None))
+    scratch = "scratch_accuracy" in scores.attrs
+    return np.flatnonzero(
+        [scratch if not cell[0] else cell[2] in protocols and cell not in impossible for cell in cells]
+    )
+
+
+def _is_sure(belief: Belief, among: np.ndarray) -> bool:
     """Whether one source with one protocol, at whatever depth, is the best with probability `SURE`."""
-    rows = belief.rows[["source", "protocol"]].assign(probability=belief.probability_best())
+    best = best_first(belief, among)[:CONSIDERED]
+    rows = belief.rows.iloc[best][["source", "protocol"]].assign(probability=belief.probability_best(best))
     return bool(rows.groupby(["source", "protocol"])["probability"].sum().max() >= SURE)
 
 

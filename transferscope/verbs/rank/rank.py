@@ -14,9 +14,9 @@ from transferscope.data.value_range import Range
 from transferscope.errors import noted_warnings
 from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo
+from transferscope.prediction import expected
 from transferscope.prediction.belief import Belief, believe
 from transferscope.prediction.evidence import Table, given_evidence, observations, read_evidence
-from transferscope.prediction.expected import expected_accuracies, most_samples
 from transferscope.prediction.observation import Observation
 from transferscope.prediction.selection import ScratchCandidate, recommend
 from transferscope.protocols.training.recipe import Recipe
@@ -97,14 +97,14 @@ def rank(
         How images are read, as `load_target` says: by default as they tell.
     protocol : str
         "truncate" (a linear head on frozen features, the network ends at the cut), "reinit" (what follows the cut is
-        drawn anew and trained, what is kept stays frozen), "finetune" (the same, all of it trained) or "any": the
-        best of them for each source.
+        drawn anew and trained, what is kept stays frozen), "finetune" (the same, all of it trained), "defrost" (the
+        whole source is kept, frozen up to the cut, the rest trained) or "any": the best of them for each source.
     shots : int, optional
-        Images of each class that a transfer is expected to be trained on. By default all images of the target, or as
-        many as transfers were measured with. With fewer than the target has, the probe set is that small too.
+        Images of each class that a transfer is expected to be trained on. By default all images of the target. With
+        fewer than the target has, the probe set is that small too.
     objective : str
         "accuracy"; "accuracy-per-joule" of one prediction (accuracy above that of always guessing the largest class,
-        over FLOPs); or "latency": the fewest FLOPs of all that cannot be told apart from the most accurate.
+        over FLOPs); or "latency": the fewest FLOPs of all that are tied for best.
     mode : str
         "default", or "quick": similarities, and of the scores those alone that expected accuracies are made from.
     pilots : int or "auto"
@@ -144,17 +144,16 @@ def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
         scratch = _candidate(reference)
         scores = _labelled(units, bench, request, scratch)
         stages = {unit.source: unit.stages for unit in units}
-        n_samples = _n_samples(scores, bench, request)
-        belief = believe(scores, n_samples)
+        belief = believe(scores, _trained_on(bench, request))
         known = _evidence(tables, stages, belief, bench)
-        belief = belief.given(known)
-        tried, outlook = find_out(bench, request, scores, stages, belief, n_samples)
+        tried, outlook = find_out(bench, request, scores, stages, belief.given(known))
         pilots = as_results(tried)
-        predictions = expected_accuracies(scores, n_samples, observations=(*known, *tried))
-        predictions = predictions.sel(protocol=list(request.protocols))
+        belief = belief.given([*known, *tried])
+        predictions = expected.labelled(scores, belief).sel(protocol=list(request.protocols))
         predictions = predictions.assign_attrs(objective=request.objective, evidence=len(known))
         picks = recommend(
             predictions,
+            belief,
             labelled.score_names(scores),
             scratch,
             [name for name in labelled.BASELINES if name in scores],
@@ -198,10 +197,10 @@ def _labelled(
     return labelled.to_dataset(units, attributes, _baselines(scored, bench.zoo.order))
 
 
-def _n_samples(scores: xr.Dataset, bench: Bench, request: RankRequest) -> int:
-    """Return how many images the transfers are trained on that accuracies are expected of."""
+def _trained_on(bench: Bench, request: RankRequest) -> int:
+    """Return how many images transfers are expected to be trained on."""
     if request.shots is None:
-        return max(min(bench.n_sound, most_samples(scores)), bench.probe.n_samples)
+        return max(bench.n_sound, bench.probe.n_samples)
     return request.shots * len(bench.target.classes)
 
 
