@@ -38,9 +38,7 @@ class FixedBelief(Belief):
 
 def fixed_belief(ways, *, spread=SPREAD / np.sqrt(2), samples=50, classes=4):
     """Return the belief in accuracies: (source, depth, protocol) to a number; scratch's source is empty and comes last."""
-    rows = pd.DataFrame(
-        [(*way, accuracy) for way, accuracy in ways.items()], columns=["source", "depth", "protocol", "p"]
-    )
+    rows = pd.DataFrame([(*way, accuracy) for way, accuracy in ways.items()], columns=["source", "depth", "protocol", "p"])
     rows["middle"] = logit(rows["p"].clip(1e-6, 1 - 1e-6))
     rows = rows.assign(spread=spread, log_per_class=0.0)
     known = Calibration((), np.zeros(0), np.zeros((0, 0)), {}, (1e-12, 0.0), Chosen(0.0, 1.0), "made up")
