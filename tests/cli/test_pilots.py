@@ -59,7 +59,7 @@ def test_ctrl_c_in_one_ends_with_130(target, zoo, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("transferscope.verbs.rank.pilots.choose_pilot", lambda _belief, _options: (0, 1.0))
+    monkeypatch.setattr("transferscope.verbs.rank.pilots.choose_pilot", lambda *_: (0, 1.0))
     monkeypatch.setattr("transferscope.verbs.rank.pilots.SURE", 2.0)
     monkeypatch.setattr(Executor, "execute", interrupted)
     assert rank(target, zoo, "--pilots", "1") == 130

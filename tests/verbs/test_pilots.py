@@ -62,7 +62,7 @@ def in_order(monkeypatch):
     """Take the next option, whatever is believed, and never be sure: what is run does not depend on the model."""
     taken = set()
 
-    def choose(_belief, options):
+    def choose(_belief, options, _among):
         for place, option in enumerate(options):
             cell = option.source, option.depth, option.protocol
             if cell not in taken and option.protocol != "truncate":
@@ -87,14 +87,8 @@ def zoo(tmp_path):
 
 
 def rank(target, zoo, **options):
-    options = {
-        "device": "cpu",
-        "samples": 40,
-        "progress": False,
-        "recipe": Recipe(epochs=2),
-        "trust_code": True,
-    } | options
-    return ts.rank(target, zoo, **options)
+    usual = {"device": "cpu", "samples": 40, "progress": False, "recipe": Recipe(epochs=2), "trust_code": True}
+    return ts.rank(target, zoo, **(usual | options))
 
 
 @pytest.fixture
@@ -182,9 +176,7 @@ class TestRank:
         assert list(map(str, untimed)) == [str(dataclasses.replace(pilot, seconds=math.nan)) for pilot in first.pilots]
         assert second.table.equals(first.table)
 
-    def test_other_images_networks_recipes_and_seeds_are_other_pilots(
-        self, digits, zoo, executed, in_order, monkeypatch
-    ):
+    def test_other_images_networks_and_recipes_are_other_pilots(self, digits, zoo, executed, in_order, monkeypatch):
         def count(**options):
             in_order.clear()
             executed.clear()
@@ -279,7 +271,7 @@ class TestBudget:
         assert executed == []
 
     def test_sources_are_timed_once(self, digits, zoo, in_order, monkeypatch, home):
-        monkeypatch.setattr(module, "choose_pilot", lambda _belief, options: (0, 1.0))
+        monkeypatch.setattr(module, "choose_pilot", lambda *_: (0, 1.0))
         ranking = rank(digits, zoo, pilots=1, pilot_budget=1e3)
         assert len(ranking.pilots) == 1
         (kept,) = (home / "speed").rglob("*.safetensors")
@@ -394,11 +386,12 @@ class TestCosts:
 class TestEvidence:
     def test_what_was_measured_before_moves_what_is_expected_and_is_named(self, digits, zoo, tmp_path):
         ts.measure(
-            digits, zoo, tmp_path / "out", protocols=("truncate", "finetune", "fne"), samples_per_class=(10,),
+            digits, zoo, tmp_path / "out", protocols=("nearest_mean", "truncate", "finetune"), samples_per_class=(10,),
+            test_samples=100,
             depths=(-1,), seeds=2, epochs=1, min_steps=0, device="cpu", progress=False, trust_code=True,
         ).save(tmp_path / "out")  # fmt: skip
         before = rank(digits, zoo)
-        with pytest.warns(TransferscopeWarning, match="left out: 16 of a protocol that is no candidate, fne$"):
+        with pytest.warns(TransferscopeWarning, match="left out: 4 of a protocol that is no candidate, nearest_mean$"):
             after = rank(digits, zoo, evidence=tmp_path / "out" / "runs.csv")
         assert after.scores.attrs["evidence"] == 4
         runs = pd.read_csv(tmp_path / "out" / "runs.csv")
