@@ -36,10 +36,24 @@ class FixedBelief(Belief):
         return np.array(same) * rows["spread"].to_numpy(float)[:, None] ** 2
 
 
-def fixed_belief(ways, *, spread=SPREAD / np.sqrt(2), samples=50, classes=4):
-    """Return the belief in accuracies: (source, depth, protocol) to a number; scratch's source is empty and comes last."""
-    rows = pd.DataFrame([(*way, accuracy) for way, accuracy in ways.items()], columns=["source", "depth", "protocol", "p"])
+def fixed_belief(ways, *, spread=SPREAD / 2**0.5, samples=50, classes=4):
+    """Return the belief in accuracies: (source, depth, protocol) to a number; scratch comes last, its source empty."""
+    rows = pd.DataFrame(
+        [(*way, accuracy) for way, accuracy in ways.items()], columns=["source", "depth", "protocol", "p"]
+    )
     rows["middle"] = logit(rows["p"].clip(1e-6, 1 - 1e-6))
     rows = rows.assign(spread=spread, log_per_class=0.0)
     known = Calibration((), np.zeros(0), np.zeros((0, 0)), {}, (1e-12, 0.0), Chosen(0.0, 1.0), "made up")
     return FixedBelief(rows, Case(samples, samples, classes), known)
+
+
+def some_scores(sources=2, depths=3):
+    """Return scores of sources s0, s1 … with so many stages each, as `candidates` takes them."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"source": f"s{s}", "depth": d, "depth_fraction": d / depths, "logme": -0.5, "effective_rank": 4.0}
+        | {name: rng.uniform(0.2, 0.8) for name in ("knn", "nearest_mean", "ridge", "kernel_ridge", "alignment")}
+        for s in range(sources)
+        for d in range(1, depths + 1)
+    ]
+    return pd.DataFrame(rows)

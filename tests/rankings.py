@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-
 from beliefs import fixed_belief
+
 from transferscope.activations.stages import Stage
 from transferscope.prediction.selection import ScratchCandidate, recommend
 from transferscope.results import labelled
@@ -17,10 +17,11 @@ NAMES = ("linear_cka_to_scratch", "svcca_to_scratch", "logme", "hscore", "ridge"
 AWKWARD = ["大猫 ñandú", r"$\frac$", "a$b$c", "_hidden", "net[bold]", "[/red]", ":smile:", r"back\[slash]", "50 %{x}"]
 
 
-def make_ranking(ridge, *, scratch=0.5, n_samples=1000, more=None, errors=None, baselines=None, **changes):
+def make_ranking(ridge, *, others=None, scratch=0.5, n_samples=1000, more=None, errors=None, baselines=None, **changes):
     """Return the ranking of sources, truncated, with the given expected accuracies by depth.
 
-    `more` scores, standard `errors` and `baselines` come with it: name to a number for all.
+    Those by `others` come beside them: protocol to source to accuracies by depth, NaN where nothing is expected. `more`
+    scores, standard `errors` and `baselines` come with it: name to a number for all.
     """
     rng = np.random.default_rng(0)
     units = []
@@ -43,20 +44,22 @@ def make_ranking(ridge, *, scratch=0.5, n_samples=1000, more=None, errors=None, 
     known = {name: [value] * len(units) for name, value in (baselines or {}).items()}
     candidate = None if scratch is None else ScratchCandidate("compact", scratch, 200, 8, 77000, 5000000)
     scores = labelled.to_dataset(units, attributes, known)
+    protocols = {"truncate": ridge, **(others or {})}
     ways = {
-        (source, depth, "truncate"): accuracy
-        for source, accuracies in ridge.items()
+        (source, depth, protocol): accuracy
+        for protocol, sources in protocols.items()
+        for source, accuracies in sources.items()
         for depth, accuracy in enumerate(accuracies, 1)
         if np.isfinite(accuracy)
     }
     ways[("", 0, "scratch")] = 0.5 if scratch is None else scratch
     belief = fixed_belief(ways)
     ends = belief.expected()
-    expected = scores["ridge"].expand_dims(protocol=["truncate"], axis=2)
-    scores = scores.assign(expected_accuracy=expected, lower=expected.copy(), upper=expected.copy())
-    for i, (source, depth, _) in enumerate(list(ways)[:-1]):
+    nothing = scores["ridge"].expand_dims(protocol=list(protocols), axis=2) * np.nan
+    scores = scores.assign({name: nothing.copy() for name in ends})
+    for i, (source, depth, protocol) in enumerate(list(ways)[:-1]):
         for name in ends:
-            scores[name].loc[{"source": source, "depth": depth}] = ends[name].iloc[i]
+            scores[name].loc[{"source": source, "depth": depth, "protocol": protocol}] = ends[name].iloc[i]
     shown = [name for name in BASELINES if name in scores]
     ranking = Ranking(
         target=TargetSummary("shells", n_samples, 6, "0f" * 32),

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 
 from prediction import reml, truth
 from prediction.terms import TERMS
 from transferscope import prediction
-from transferscope.prediction.belief import Belief, reference
+from transferscope.prediction.belief import Belief, expected_share, reference
 from transferscope.prediction.calibration import Calibration, Chosen
 from transferscope.prediction.covariates import Case, candidates
 from transferscope.results.recommendation import LEVEL
@@ -82,13 +83,21 @@ def case_of(first: pd.Series, samples: int) -> Case:
 
 
 def chosen_effect(believed: pd.DataFrame, known: Calibration) -> Chosen:
-    """Return how the one chosen jointly differs from what is believed of it, on targets that were left out."""
+    """Return how the one chosen jointly differs from what is believed of it, on targets that were left out.
+
+    On average its accuracy is then as expected, and its interval holds it in 80 % of the cases; targets count alike.
+    """
     now = believed[believed["ahead"] == 0]
     picks = now.loc[now.groupby(UNIT)["expected_accuracy"].idxmax()]
     spread = picks["variance"].to_numpy() + known.draw_variance(picks["log_per_class"].to_numpy(float))
-    surprise = (picks["logit"] - picks["mean"]).to_numpy()
     weights = 1 / picks.groupby("target")["target"].transform("size").to_numpy()
-    shift = float(np.average(surprise / np.sqrt(spread), weights=weights) * np.sqrt(np.mean(spread)))
+    middle, reached_there = picks["mean"].to_numpy(), np.average(picks["accuracy"], weights=weights)
+
+    def too_high(shift: float) -> float:
+        return float(np.average(expected_share(middle + shift, spread), weights=weights) - reached_there)
+
+    shift = brentq(too_high, -2.0, 2.0)
+    surprise = (picks["logit"] - picks["mean"]).to_numpy()
     size = np.abs(surprise - shift) / np.sqrt(spread)
     order = np.argsort(size)
     reached = np.cumsum(weights[order]) / weights.sum()

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import weightedtau
 
-from prediction.truth import GROUP
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH
 
 UNIT = ["map", "target", "size"]
@@ -109,17 +108,3 @@ def one_draw(cells: pd.DataFrame, question: str) -> pd.DataFrame:
 def regret(judged: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Return the mean regret: a row a target, a column for each of `by`; cells of a target count alike."""
     return judged.pivot_table("regret", "target", by, sort=False)
-
-
-__all__ = [
-    "ELSEWHERE",
-    "GROUP",
-    "MEASURED",
-    "QUESTIONS",
-    "UNIT",
-    "choosers",
-    "elsewhere",
-    "judge",
-    "one_draw",
-    "regret",
-]

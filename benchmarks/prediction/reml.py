@@ -17,9 +17,11 @@ from prediction.terms import TERMS, expected_components, prior
 from transferscope.prediction.calibration import Term, design
 from transferscope.prediction.effects import ACROSS, EFFECTS, loadings, patterns
 
+Components = Mapping[str, np.ndarray]
+"""Each of `EFFECTS` to its (5, 5) covariance."""
 BELIEVED = 6
 """How many targets the expected components count for."""
-STEPS = 30
+STEPS = 60
 _LOCAL = tuple(name for name in EFFECTS if name not in ACROSS)
 _TRIANGLE = torch.tril_indices(5, 5)
 _LEAST = 1e-6
@@ -53,11 +55,11 @@ class Fitted:
     """Components, and what each target adds to the normal equations of the coefficients."""
 
     prior: Prior
-    components: Mapping[str, np.ndarray]
+    components: Components
     precision: torch.Tensor
     moments: Sequence[tuple[str, torch.Tensor]]
 
-    def coefficients(self, without: str | None = None, network: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+    def coefficients(self, without: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return mean (n_terms,) and lower Cholesky factor of the coefficients, without the runs of a target."""
         n_terms = len(self.prior.mean)
         total = sum(
@@ -76,7 +78,7 @@ def fit(
     noise: np.ndarray,
     weights: np.ndarray,
     terms: Sequence[Term] = TERMS,
-    components: Mapping[str, np.ndarray] | None = None,
+    components: Components | None = None,
     steps: int = STEPS,
 ) -> Fitted:
     """Fit components, unless they are given, and prepare the coefficients.

@@ -12,7 +12,7 @@ from groundtruth.v2 import rows as v2_rows
 from transferscope.prediction.belief import Belief, reference
 from transferscope.prediction.calibration import Calibration, Chosen
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH, Case, candidates, logit
-from transferscope.prediction.effects import loadings
+from transferscope.prediction.effects import shares
 
 TABLES = Path(__file__).parents[1] / "groundtruth"
 V1, V2 = ("small", "axes", "real"), "v2"
@@ -77,12 +77,12 @@ def load(maps: Sequence[str] = MAPS) -> pd.DataFrame:
 
 def by_recipe(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return candidates with the covariates that tell by which recipe the transfers of a map were trained."""
-    trained = (loadings(rows)[:, 0] < 1).astype(float)
+    trained = (shares(rows)[:, 0] < 1).astype(float)
     return rows.assign(short_schedule=trained * (name == "real"), two_rates=trained * (name == V2))
 
 
 def references(maps: Sequence[str] = MAPS) -> pd.DataFrame:
-    """Return the scratch network of each group as `rank` has it, as a measured cell with its noise: `reference` is 1."""
+    """Return the scratch network that `rank` has of each group, a measured cell with its noise: `reference` is 1."""
     found = []
     for name in maps:
         for (target, size), own in evidence(name).groupby(["target", "samples_per_class"], sort=False):

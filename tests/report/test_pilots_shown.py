@@ -62,15 +62,6 @@ def test_the_terminal_shows_them(tried, untried):
     assert "Evidence: 12 accuracies that were measured before." in printed(measured)
 
 
-def test_how_likely_each_is_the_best_has_a_column_where_it_is_known(tried):
-    assert " best " not in printed(tried)
-    picks = tuple(replace(pick, probability_best=0.25) for pick in tried.recommendations)
-    text = printed(replace(tried, recommendations=picks))
-    assert " best " in text
-    assert " 0.25 " in text
-    assert "best: probability of being the most accurate of these" in " ".join(text.split())
-
-
 def test_the_page_shows_them(tried, untried):
     def made(ranking):
         return page(ranking, plot.figures(ranking), plot.figures(ranking, context="paper"))
@@ -87,10 +78,10 @@ def test_the_page_shows_them(tried, untried):
     assert 'id="pilots"' not in made(make_ranking(RIDGE))
 
 
-def test_curves_have_a_diamond_for_each_at_its_share_of_the_depth(tried):
+def test_curves_have_a_star_for_each_at_its_share_of_the_depth(tried):
     ax = plot.depth_curves(tried)
-    diamonds = [line for line in ax.get_lines() if line.get_marker() == "D"]
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in diamonds] == [(2 / 3, 0.75), (1.0, 0.6667)]
+    stars = [line for line in ax.get_lines() if line.get_marker() == "*"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in stars] == [(2 / 3, 0.75), (1.0, 0.6667)]
     assert "measured by a pilot" in [text.get_text() for text in ax.get_legend().get_texts()]
     ax = plot.depth_curves(make_ranking(RIDGE))
     assert "measured by a pilot" not in [text.get_text() for text in ax.get_legend().get_texts()]

@@ -9,7 +9,7 @@ from transferscope.cli import completion, options
 from transferscope.cli.parsing import parse_count
 
 # Written out: what they come from would import torch.
-PROTOCOLS = ("truncate", "reinit", "finetune", "any")
+PROTOCOLS = ("truncate", "reinit", "finetune", "defrost", "any")
 OBJECTIVES = ("accuracy", "accuracy-per-joule", "latency")
 MODES = ("default", "quick")
 
@@ -39,7 +39,8 @@ On what `transferscope demo -o demo` makes:
 @click.option(
     "--protocol", type=click.Choice(PROTOCOLS), default="any", show_default=True,
     help="How the source is adapted: a linear head on frozen features of the cut network (truncate), what follows the "
-    "cut re-initialised and trained (reinit), all of it trained (finetune), or the best of these for each source.",
+    "cut re-initialised and trained (reinit), all of it trained (finetune), the whole network with its first stages "
+    "frozen (defrost), or the best of these for each source.",
 )  # fmt: skip
 @click.option(
     "--shots", type=click.IntRange(min=1), metavar="N",

@@ -191,9 +191,15 @@ class Belief:
         return np.sqrt(spread.clip(min=1e-9))
 
     @cached_property
-    def _root(self) -> np.ndarray:
+    def own_covariance(self) -> np.ndarray:
+        """Covariance of the observed logits for given coefficients: effects and noise, (n_observations, same)."""
         noise = self.noise(self.observations, [each.accuracy for each in self.observations])
-        return cholesky(self._prior(self.seen, self.seen) + np.diag(noise), lower=True)
+        return covariance(self.calibration.components, self.seen) + np.diag(noise)
+
+    @cached_property
+    def _root(self) -> np.ndarray:
+        spread = self.calibration.design(self.seen) @ self.calibration.factor
+        return cholesky(spread @ spread.T + self.own_covariance, lower=True)
 
     @cached_property
     def _surprise(self) -> np.ndarray:

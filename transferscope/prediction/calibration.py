@@ -19,7 +19,7 @@ import pandas as pd
 
 from transferscope.errors import InputError
 from transferscope.prediction.calibration_file import VERSION, read_calibration
-from transferscope.prediction.effects import BASES, EFFECTS, loadings
+from transferscope.prediction.effects import BASES, EFFECTS, shares
 
 _FILE = "calibration.json"
 _DIGITS = 6
@@ -115,7 +115,7 @@ class Calibration:
 
 def design(terms: Sequence[Term], rows: pd.DataFrame) -> np.ndarray:
     """Return the product of the factors of each term for each row of `candidates`, (n_rows, n_terms)."""
-    loaded = loadings(rows)
+    loaded = shares(rows)
     columns = {name: rows[name].to_numpy(float) for name in {name for term in terms for name in term.factors}}
     found = np.empty((len(rows), len(terms)))
     for i, term in enumerate(terms):

@@ -21,10 +21,10 @@ _WIDE, _NARROW = 0.3, 0.15
 """Differences of the depth, as shares, over which effects go together."""
 
 
-def loadings(rows: pd.DataFrame) -> np.ndarray:
-    """Return how much of the effects of each of `BASES` every candidate has, (n_rows, 5).
+def shares(rows: pd.DataFrame) -> np.ndarray:
+    """Return how much of the terms of each of `BASES` every candidate has, (n_rows, 5).
 
-    `reinit` with every stage kept is a linear head on frozen features, as `truncate` is, and has its effects. `defrost`
+    `reinit` with every stage kept is a linear head on frozen features, as `truncate` is, and has its terms. `defrost`
     of no stage is `finetune` of them all; of every stage it is `truncate`; between, it moves from one to the other with
     the square of the share that is frozen.
     """
@@ -38,6 +38,20 @@ def loadings(rows: pd.DataFrame) -> np.ndarray:
     defrost = protocol == "defrost"
     found[defrost, 0], found[defrost, 2] = frozen[defrost] ** 2, 1 - frozen[defrost] ** 2
     found[:, 4] = 4 * frozen * (1 - frozen)
+    return found
+
+
+def loadings(rows: pd.DataFrame) -> np.ndarray:
+    """Return how much of the effects of each of `BASES` every candidate has, (n_rows, 5).
+
+    As `shares`, but that `reinit` of few stages has those of `finetune`, since nearly all is trained, and of many those
+    of `truncate`; effects of its own are largest between.
+    """
+    found = shares(rows)
+    depth = rows["depth_fraction"].to_numpy(float)
+    reinit = found[:, 1] == 1
+    found[reinit, 0], found[reinit, 2] = depth[reinit] ** 2, 1 - depth[reinit] ** 2
+    found[reinit, 1] = 4 * depth[reinit] * (1 - depth[reinit])
     return found
 
 

@@ -153,7 +153,7 @@ def recommend(
     places = order["place"].to_numpy(int)
     # Of the first as seen by the other: the probability of a difference has two sides.
     better = np.array([belief.better(places, other) for other in places]).T
-    level = np.array([belief.within(places, other, NEGLIGIBLE) for other in places]).T >= TIE[1]
+    alike = np.array([belief.within(places, other, NEGLIGIBLE) for other in places]).T
     best = belief.probability_best(places)
     ends = belief.expected(chosen=True)
     picks = []
@@ -176,7 +176,7 @@ def recommend(
                 baselines=_values(predictions, row, baseline_names),
                 beats_next=float(better[i, i + 1]) if i + 1 < len(order) else None,
                 tied_with=tuple(str(order["source"][j]) for j in tied),
-                level_with=tuple(str(order["source"][j]) for j in tied if level[i, j]),
+                level_with=tuple(str(order["source"][j]) for j in tied if alike[i, j] >= TIE[1]),
                 probability_best=float(best[i]),
             )
         )

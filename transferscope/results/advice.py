@@ -214,6 +214,7 @@ def _how(way: Way) -> str:
         "fne": "the full-network embedding",
         "toptuning": f"top-tuning after {way.layer}",
         "reinit": f"partial fine-tuning, frozen up to {way.layer}",
+        "defrost": f"fine-tuning with its first stages frozen, up to {way.layer}",
     }.get(way.protocol, f"training {way.name}" if way.protocol == "scratch" else way.name)
 
 

@@ -64,7 +64,7 @@ class Ranking:
         for pick in self.recommendations:
             row = asdict(pick)
             scores, baselines, _ = row.pop("scores"), row.pop("baselines"), row.pop("reason")
-            row["tied_with"] = "; ".join(pick.tied_with)
+            row |= {name: "; ".join(row[name]) for name in ("tied_with", "level_with")}
             row["lower"], row["upper"] = row.pop("interval")
             row["accuracy_at_last_layer"] = self.accuracy_at_last_layer(pick)
             rows.append({**row, **scores, **baselines})
@@ -100,8 +100,11 @@ class Ranking:
         return left_out(self.scores)
 
     def accuracy_at_last_layer(self, pick: Recommendation) -> float:
-        """Return the expected accuracy of the same source and protocol with all layers kept; NaN for scratch."""
-        if pick.layer is None:
+        """Return the expected accuracy of the same source and protocol with all layers kept.
+
+        NaN where nothing is cut: from scratch, and by `defrost`.
+        """
+        if pick.layer is None or pick.protocol == "defrost":
             return math.nan
         expected = self.scores["expected_accuracy"]
         return float(expected.sel(source=pick.source, depth=pick.depths, protocol=pick.protocol))
@@ -131,9 +134,13 @@ class Ranking:
                 f"That is not clearly better than always guessing the largest class ({chance:.3f}): too few images to "
                 "choose by."
             )
-        if best.tied_with:
-            sentences.append(f"These images cannot tell it apart from: {', '.join(best.tied_with)}.")
-        elif others and best.beats_next is not None:
+        if best.level_with:
+            sentences.append(f"Level with {', '.join(best.level_with)}: the choice hardly matters for accuracy.")
+        if open_ := [name for name in best.tied_with if name not in best.level_with]:
+            sentences.append(f"Tied with {', '.join(open_)}: which is better is not known from these images.")
+        if best.tied_with and best.probability_best is not None:
+            sentences.append(f"It is the best of all with probability {best.probability_best:.2f}.")
+        elif not best.tied_with and others and best.beats_next is not None:
             sure = f"{best.beats_next:.2f}" if best.beats_next < 0.995 else "over 0.99"
             sentences.append(f"It is really more accurate than the next, {others[0].source}, with probability {sure}.")
         if best.layer is not None and any(pick.layer is None and pick.source in best.tied_with for pick in others):
@@ -251,7 +258,8 @@ def load_ranking(folder: str | Path) -> Ranking:
 def _recommendation(row: dict[str, Any]) -> Recommendation:
     lower, upper = map(_number, row["interval"])
     scores = {name: _number(score) for name, score in row["scores"].items()}
-    more: dict[str, Any] = {"interval": (lower, upper), "scores": scores, "tied_with": tuple(row.get("tied_with", ()))}
+    more: dict[str, Any] = {"interval": (lower, upper), "scores": scores}
+    more |= {name: tuple(row.get(name, ())) for name in ("tied_with", "level_with")}
     more |= {name: _number(row[name]) for name in ("params", "flops")}
     if "baselines" in row:
         more["baselines"] = {name: _number(value) for name, value in row["baselines"].items()}

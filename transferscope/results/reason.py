@@ -34,10 +34,7 @@ def reason(
     else:
         below = [each for each in picks if each.expected_accuracy < pick.expected_accuracy]
         beaten = [each.source for each in below if each.source not in pick.tied_with]
-        text += " Its accuracy was measured on images that it never saw"
-        if samples > predictions.attrs["n_samples"]:
-            text += f" when it was trained on {predictions.attrs['n_samples']}; the rest is extrapolated"
-        text += "."
+        text += _measured(predictions)
         if beaten:
             text += f" It is expected to be better than {_listed(beaten)}."
     return text + _ties(pick)
@@ -51,6 +48,14 @@ def _ties(pick: Recommendation) -> str:
     return text + f" Tied with {_listed(open_)}: which is better is not known from these images."
 
 
+def _measured(predictions: xr.Dataset) -> str:
+    about = predictions.attrs
+    trained_on = about["scratch_trained_on"]
+    text = f" Trained on {trained_on} images here, it reached {about['scratch_accuracy']:.3f} on "
+    text += f"{about['scratch_held_out']} that it never saw"
+    return text + ("; what more images add is extrapolated." if about["samples"] > trained_on else ".")
+
+
 def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
     here = predictions.sel(source=pick.source, depth=pick.depth)
     text = (
@@ -61,7 +66,7 @@ def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
     text += f" (similarity to the scratch network: CKA {similarity:.2f})." if similarity == similarity else "."
     rows = cut_table(predictions)
     rows = rows[rows["source"] == pick.source]
-    if pick.depth < pick.depths:
+    if pick.depth < pick.depths and pick.protocol != "defrost":
         last = rows[(rows["depth"] == pick.depths) & (rows["protocol"] == pick.protocol)]
         if len(last):
             text += f" Kept to its last layer, {last['expected_accuracy'].item():.3f} is expected;"
@@ -69,9 +74,10 @@ def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
     alternatives = []
     for protocol, cuts in others.groupby("protocol", sort=False):
         best = cuts.loc[cuts["expected_accuracy"].idxmax()]
-        alternatives.append(f"{best['expected_accuracy']:.3f} after {best['layer']} by {protocol}")
+        where = "frozen up to" if protocol == "defrost" else "after"
+        alternatives.append(f"{best['expected_accuracy']:.3f} {where} {best['layer']} by {protocol}")
     if alternatives:
-        text += f" {'at best' if text.endswith(';') else 'At best'} {' and '.join(alternatives)}."
+        text += f" {'at best' if text.endswith(';') else 'At best'} {_listed(alternatives)}."
     return text[:-1] + "." if text.endswith(";") else text
 
 

@@ -57,7 +57,8 @@ def how(pick: Recommendation) -> str:
         end = "a new head trained on it" if whole else "what follows re-initialised and trained"
         return f"{cut}, what is kept frozen, {end}"
     if pick.protocol == "defrost":
-        return f"kept whole, frozen up to {pick.layer} (depth {pick.depth} of {pick.depths}), the rest fine-tuned"
+        frozen = f"up to {pick.layer} (depth {pick.depth} of {pick.depths}), the rest fine-tuned"
+        return f"kept whole with a new head, {'all its stages frozen' if whole else f'frozen {frozen}'}"
     return (
         f"{cut}, fine-tuned with a new head" if whole else f"{cut}, what follows re-initialised, all of it fine-tuned"
     )

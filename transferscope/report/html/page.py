@@ -1,5 +1,6 @@
 """The ranking as one page of HTML that needs no server and no other file."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ _CAPTIONS = {
     ),
     "depth_curves": (
         "Accuracy over depth",
-        "The same as curves, with 80 % intervals; the dashed line is a network trained from scratch. Diamonds are what "
+        "The same as curves, with 80 % intervals; the dashed line is a network trained from scratch. Stars are what "
         "pilots measured, where there are any.",
     ),
     "pareto": (
@@ -114,32 +115,31 @@ def answer_columns(ranking: "Ranking") -> list[Column]:
     tied = ranking.best.tied_with
     uncut = [ranking.accuracy_at_last_layer(pick) for pick in picks]
     depths = ["" if pick.layer is None else f"{pick.depth}/{pick.depths}" for pick in picks]
-    return [
+    columns = [
         Column("#", [f"{p.rank}{'=' if p.source in tied else ''}" for p in picks], [p.rank for p in picks],
-               "Rank; =: these images cannot tell it apart from the first."),
+               "Rank; =: tied with the first."),
         _texts("source", [pick.source for pick in picks]),
         _numbers("accuracy", [pick.expected_accuracy for pick in picks],
                  f"Expected on new images after a transfer trained on {ranking.expected_for} images."),
         Column("80 % interval", [f"{p.interval[0]:.3f}–{p.interval[1]:.3f}" for p in picks],
                [p.interval[1] - p.interval[0] for p in picks], "Sorted by its width."),
-        *_best_columns(picks),
         _texts("protocol", [pick.protocol for pick in picks],
-               "truncate: a linear head on frozen features. reinit: what follows the cut is re-initialised and trained. "
-               "finetune: the same, all of it trained."),
-        _texts("cut after", [pick.layer or "" for pick in picks], "The last layer that is kept."),
-        Column("depth", depths, [pick.depth / pick.depths for pick in picks], "Stages that are kept, of all stages."),
+               "truncate: a linear head on frozen features. reinit: what follows the cut is re-initialised and "
+               "trained. finetune: the same, all of it trained. defrost: the whole network, frozen up to there, the "
+               "rest trained."),
+        _texts("cut after", [pick.layer or "" for pick in picks], "The last layer that is kept; of defrost, frozen."),
+        Column("depth", depths, [pick.depth / pick.depths for pick in picks],
+               "Stages that are kept, of all stages; of defrost, those that are frozen."),
         _numbers("uncut", uncut, "Expected with all layers kept."),
         _costs("FLOPs", [pick.flops for pick in picks], "For one image, of the network that comes out."),
         _costs("params", [pick.params for pick in picks], "Of the network that comes out."),
     ]  # fmt: skip
-
-
-def _best_columns(picks: Sequence[Recommendation]) -> list[Column]:
-    values = [pick.probability_best for pick in picks]
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return []
-    return [Column("best", [f"{value:.2f}" for value in known], known, "Probability of being the most accurate.")]
+    chances = [math.nan if pick.probability_best is None else pick.probability_best for pick in picks]
+    # A ranking of an earlier version does not say it.
+    if not all(map(math.isnan, chances)):
+        cells = ["" if math.isnan(chance) else f"{chance:.2f}" for chance in chances]
+        columns.insert(4, Column("best", cells, chances, "Probability that it is the best of all."))
+    return columns
 
 
 def _pilot_columns(ranking: "Ranking") -> list[Column]:

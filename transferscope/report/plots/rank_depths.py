@@ -38,8 +38,8 @@ from transferscope.results.ranking import Ranking
 
 _MOST_BANDS = 3
 _MOST_ROWS = 40
-_MARKED = {"truncate": "o", "reinit": "s", "finetune": "^"}
-_PILOT: dict[str, Any] = {"marker": "D", "linestyle": "none"}
+_MARKED = {"truncate": "o", "reinit": "s", "finetune": "^", "defrost": "D"}
+_PILOT: dict[str, Any] = {"marker": "*", "markersize": 11, "linestyle": "none"}
 _SCRATCH: dict[str, Any] = {"color": "0.25", "linestyle": (0, (5, 2))}
 
 
@@ -114,7 +114,7 @@ def depth_curves(ranking: Ranking, ax: Axes | None = None, *, context: Context =
     """Draw the expected accuracy of every source over the depth of the cut, with 80 % intervals.
 
     Each source is drawn by the protocol that is recommended for it, and a circle marks its recommended cut; training
-    from scratch is a dashed line with its interval. Diamonds are what pilots measured, by whichever protocol, with
+    from scratch is a dashed line with its interval. Stars are what pilots measured, by whichever protocol, with
     their standard errors. With more than three sources the first alone has its intervals; those after the tenth are
     grey.
 

@@ -32,7 +32,7 @@ from transferscope.results import labelled
 from transferscope.results.ranking import Ranking
 
 _MOST_PANELS = 4
-_WHITE = {"truncate": 0.0, "reinit": 0.6, "finetune": 1.0}
+_WHITE = {"truncate": 0.0, "reinit": 0.45, "defrost": 0.75, "finetune": 1.0}
 """How white the markers of each protocol are."""
 
 

@@ -1,7 +1,6 @@
 """The ranking as a table for the terminal."""
 
 import math
-from collections.abc import Sequence
 from functools import partial
 
 from rich.console import Console
@@ -15,7 +14,6 @@ from transferscope.results.files import short_cost
 from transferscope.results.labelled import BASELINES, SIMILARITIES
 from transferscope.results.left_out import sentences
 from transferscope.results.ranking import Ranking
-from transferscope.results.recommendation import Recommendation
 from transferscope.results.summary import Reference
 from transferscope.transferability import SCORES
 from transferscope.transferability.scores import DEFAULT_SCORES
@@ -44,10 +42,13 @@ def ranking_tables(ranking: Ranking, width: int) -> list[Table]:
         "depth": ["" if pick.layer is None else f"{pick.depth}/{pick.depths}" for pick in picks],
         "accuracy": [f"{pick.expected_accuracy:.3f}" for pick in picks],
         "80 % interval": [f"{pick.interval[0]:.3f}-{pick.interval[1]:.3f}" for pick in picks],
-        **_best(picks),
-        "uncut": ["" if pick.layer is None else f"{ranking.accuracy_at_last_layer(pick):.3f}" for pick in picks],
+        "uncut": [_known(ranking.accuracy_at_last_layer(pick)) for pick in picks],
     }
+    # A ranking of an earlier version does not say it.
+    said = any(pick.probability_best is not None for pick in picks)
+    best = ["" if pick.probability_best is None else f"{pick.probability_best:.2f}" for pick in picks]
     scores = {
+        **({"best": best} if said else {}),
         "FLOPs": [short_count(pick.flops) for pick in picks],
         "params": [short_count(pick.params) for pick in picks],
         **{
@@ -56,11 +57,6 @@ def ranking_tables(ranking: Ranking, width: int) -> list[Table]:
         },
     }
     return _fitted(names, answer, scores, width=width)
-
-
-def _best(picks: Sequence[Recommendation]) -> dict[str, list[str]]:
-    known = [pick.probability_best for pick in picks if pick.probability_best is not None]
-    return {"best": [f"{value:.2f}" for value in known]} if len(known) == len(picks) else {}
 
 
 def pareto_tables(ranking: Ranking, width: int) -> list[Table]:
@@ -119,8 +115,8 @@ def _agreement_tables(ranking: Ranking, width: int) -> list[Table]:
     return _fitted(
         {"agrees with the accuracy": [f"{name} (baseline)" if name in BASELINES else name for name in rows]},
         {
-            "over sources": [_agreement(agreement.over_sources[name]) for name in rows],
-            "over depths": [_agreement(agreement.over_depths[name]) for name in rows],
+            "over sources": [_known(agreement.over_sources[name]) for name in rows],
+            "over depths": [_known(agreement.over_depths[name]) for name in rows],
         },
         width=width,
     )
@@ -130,7 +126,7 @@ def _baseline(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else short_count(value)
 
 
-def _agreement(value: float) -> str:
+def _known(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3f}"
 
 
@@ -167,10 +163,12 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
         "uncut: the same with all layers kept; FLOPs: per image; CKA, SVCCA: similarity to the scratch network at the "
         "cut."
     ]
+    if any(pick.protocol == "defrost" for pick in ranking.recommendations):
+        lines[0] += " defrost: nothing is cut off, stages up to there are frozen."
+    if ranking.best.probability_best is not None:
+        lines[0] += " best: probability that it is the best of all."
     if ranking.best.tied_with:
-        lines[0] += " =: tied with the first (better with a probability between 0.1 and 0.9)."
-    if _best(ranking.recommendations):
-        lines[0] += " best: probability of being the most accurate of these."
+        lines[0] += " =: tied with the first (either is better with a probability of at least 0.1)."
     if ranking.pilots:
         lines.append(
             "Pilots: transfers that were really run, their accuracy on images that they were not trained on, with the "

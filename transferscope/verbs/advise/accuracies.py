@@ -1,4 +1,4 @@
-"""What each way to transfer one source is expected to reach: calibrated, or next to what is."""
+"""What each way to transfer one source is expected to reach: by the model of `rank`, or next to what it says."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -36,8 +36,8 @@ def choose_depths(scores: xr.Dataset) -> dict[str, int]:
     """
     depths = int((scores["layer"].to_numpy() != "").sum())
     ranges = {
-        "truncate": range(1, depths + 1), "reinit": range(1, depths), "finetune": range(depths, depths + 1),
-        "defrost": range(1, depths),
+        "truncate": range(1, depths + 1), "reinit": range(1, depths), "defrost": range(1, depths),
+        "finetune": range(depths, depths + 1),
     }  # fmt: skip
     best = {}
     for protocol, allowed in ranges.items():

@@ -57,8 +57,9 @@ def advise(
 
     The ways are those that Tormos et al. (2022, arXiv 2211.04347) and Alfano et al. (2022, arXiv 2209.07932) weigh
     against each other: a linear head, the full-network embedding and top-tuning on frozen features, partial and full
-    fine-tuning, and training from scratch. Accuracies are those of `rank`; of the embedding and of top-tuning, which
-    were not calibrated, that of a linear head, moved by what they have over it when images are left out. Costs come
+    fine-tuning, and training from scratch; and fine-tuning with the first stages frozen. Accuracies are those of
+    `rank`; of the embedding and of top-tuning, which its model does not have, that of a linear head, moved by what they
+    have over it when images are left out. Costs come
     from a few steps of each that are really run here, times the steps that `measure` would take.
 
     Parameters

@@ -142,7 +142,7 @@ def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
         units, failed = scorer.score_all()
         reference = scorer.best_reference()
         scratch = _candidate(reference)
-        scores = _labelled(units, bench, request, scratch)
+        scores = _labelled(units, bench, request, scratch, reference.network.n_train)
         stages = {unit.source: unit.stages for unit in units}
         belief = believe(scores, _trained_on(bench, request))
         known = _evidence(tables, stages, belief, bench)
@@ -176,7 +176,11 @@ def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
 
 
 def _labelled(
-    units: Sequence[labelled.SourceScores], bench: Bench, request: RankRequest, scratch: ScratchCandidate | None
+    units: Sequence[labelled.SourceScores],
+    bench: Bench,
+    request: RankRequest,
+    scratch: ScratchCandidate | None,
+    trained_on: int,
 ) -> xr.Dataset:
     """Return the scores of all sources over (source, depth), with what is known beside them."""
     target, probe = bench.target, bench.probe
@@ -192,7 +196,11 @@ def _labelled(
     if request.uncertainty:
         attributes["uncertainty"] = request.uncertainty
     if scratch is not None:
-        attributes |= {"scratch_accuracy": scratch.accuracy, "scratch_held_out": scratch.n_held_out}
+        attributes |= {
+            "scratch_accuracy": scratch.accuracy,
+            "scratch_held_out": scratch.n_held_out,
+            "scratch_trained_on": trained_on,
+        }
     scored = [bench.zoo[unit.source] for unit in units]
     return labelled.to_dataset(units, attributes, _baselines(scored, bench.zoo.order))
 
