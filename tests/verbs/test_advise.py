@@ -80,7 +80,7 @@ def advice(house, digits):
 
 class TestAdvise:
     def test_every_way_is_there_under_the_name_that_measure_has(self, advice):
-        from transferscope.verbs.measure.plan import PROTOCOLS
+        from transferscope.verbs.running.run import PROTOCOLS
 
         assert [way.protocol for way in advice.ways] == WAYS
         assert set(WAYS) <= set(PROTOCOLS)

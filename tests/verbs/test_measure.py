@@ -29,10 +29,10 @@ from transferscope.networks.compact import CompactResNet
 from transferscope.protocols import finetuning
 from transferscope.protocols.training import resuming
 from transferscope.verbs.measure import pool
-from transferscope.verbs.measure.executor import Executor
 from transferscope.verbs.measure.measure import prepare
-from transferscope.verbs.measure.plan import Run
 from transferscope.verbs.measure.request import MeasureRequest
+from transferscope.verbs.running.executor import Executor
+from transferscope.verbs.running.run import Run
 
 COLUMNS = [
     "source", "target", "protocol", "depth", "depths", "layer", "samples_per_class", "samples", "seed", "accuracy",
@@ -287,7 +287,7 @@ class TestTable:
             dummy = DummyClassifier(strategy="constant", constant=1).fit(features, labels)
             return HeadFit(dummy.predict, 3, None)
 
-        monkeypatch.setattr("transferscope.verbs.measure.executor.fit_head", guess)
+        monkeypatch.setattr("transferscope.verbs.running.executor.fit_head", guess)
         images, labels = noise(60)
         keep = np.flatnonzero((labels != 1) | (np.arange(60) % 2 == 0))  # half as many of class 1
         (row,) = measure(zoo[:1], target=(images[keep], labels[keep])).runs.to_dict("records")
@@ -662,9 +662,9 @@ class TestEstimate:
         assert planned(zoo, **options, jobs=2).estimate().table["runs"].sum() == 50
 
     def test_more_images_and_epochs_take_longer(self, zoo, monkeypatch):
-        from transferscope.verbs.measure import estimate
+        from transferscope.verbs.running import speed
 
-        monkeypatch.setattr(estimate._Rates, "_per_image", lambda *_: 1.0)
+        monkeypatch.setattr(speed.Speed, "_per_image", lambda *_: 1.0)
         few, many, long = (
             planned(zoo[:1], protocols=("scratch", "reinit"), **options).estimate().seconds
             for options in ({"samples_per_class": (2,)}, {"samples_per_class": (8,)}, {"epochs": 3})

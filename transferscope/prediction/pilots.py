@@ -36,7 +36,9 @@ class Option:
     seconds: float
 
 
-def choose_pilot(belief: Belief, options: Sequence[Option]) -> tuple[int, float] | None:
+def choose_pilot(
+    belief: Belief, options: Sequence[Option], among: np.ndarray | None = None
+) -> tuple[int, float] | None:
     """Return which option to measure next, and the accuracy that it is expected to gain per second.
 
     The knowledge gradient (Frazier, Powell and Dayanik 2009): how much higher the expected accuracy of the best choice
@@ -47,6 +49,8 @@ def choose_pilot(belief: Belief, options: Sequence[Option]) -> tuple[int, float]
     belief : Belief
     options : sequence of Option
         Each of a candidate in `belief`.
+    among : numpy.ndarray, optional
+        Places in `belief` of the candidates that will be chosen from; all by default.
 
     Returns
     -------
@@ -55,15 +59,15 @@ def choose_pilot(belief: Belief, options: Sequence[Option]) -> tuple[int, float]
     """
     if not options:
         return None
-    gains = expected_gains(belief, options)
+    gains = expected_gains(belief, options, among)
     rates = np.where(gains >= WORTH, gains / np.array([each.seconds for each in options]), -np.inf)
     best = int(rates.argmax())
     return (best, float(rates[best])) if np.isfinite(rates[best]) else None
 
 
-def expected_gains(belief: Belief, options: Sequence[Option]) -> np.ndarray:
+def expected_gains(belief: Belief, options: Sequence[Option], among: np.ndarray | None = None) -> np.ndarray:
     """Return how much accuracy each option is expected to gain by a better choice, (n_options,), at least 0."""
-    index = np.argsort(-belief.mean, kind="stable")[:CONSIDERED]
+    index = best_first(belief, among)[:CONSIDERED]
     mean, spread = belief.mean[index], belief.variance[index]
     rows = belief.rows_of(options)
     foretold, uncertain = belief.posterior(rows)
@@ -77,7 +81,9 @@ def expected_gains(belief: Belief, options: Sequence[Option]) -> np.ndarray:
     return (weights @ after.max(axis=1) - np.tensordot(weights, after, 1).max(axis=0)).clip(min=0)
 
 
-def narrowing(belief: Belief, options: Sequence[Option], seconds: float) -> tuple[float, float]:
+def narrowing(
+    belief: Belief, options: Sequence[Option], seconds: float, among: np.ndarray | None = None
+) -> tuple[float, float]:
     """Return half the width of the 80 % interval of the best candidate: now, and as expected after pilots.
 
     Parameters
@@ -86,21 +92,29 @@ def narrowing(belief: Belief, options: Sequence[Option], seconds: float) -> tupl
     options : sequence of Option
     seconds : float
         That pilots may take together; they are chosen one after the other, as if each measured what is expected.
+    among : numpy.ndarray, optional
+        As in `choose_pilot`.
     """
-    now, left, spent = _half_width(belief), list(options), 0.0
+    now, left, spent = _half_width(belief, among), list(options), 0.0
     while affordable := [each for each in left if spent + each.seconds <= seconds]:
-        chosen = choose_pilot(belief, affordable)
+        chosen = choose_pilot(belief, affordable, among)
         if chosen is None:
             break
         option = affordable[chosen[0]]
         left.remove(option)
         spent += option.seconds
         belief = belief.given([_as_foretold(belief, option)])
-    return now, _half_width(belief)
+    return now, _half_width(belief, among)
 
 
-def _half_width(belief: Belief) -> float:
-    ends = belief.expected(chosen=True).iloc[int(belief.mean.argmax())]
+def best_first(belief: Belief, among: np.ndarray | None) -> np.ndarray:
+    """Return the places of the candidates that are chosen from, the best first."""
+    places = np.arange(len(belief.mean)) if among is None else among
+    return places[np.argsort(-belief.mean[places], kind="stable")]
+
+
+def _half_width(belief: Belief, among: np.ndarray | None) -> float:
+    ends = belief.expected(chosen=True).iloc[int(best_first(belief, among)[0])]
     return float(ends["upper"] - ends["lower"]) / 2
 
 

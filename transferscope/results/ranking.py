@@ -16,6 +16,7 @@ from transferscope.results.cuts import cut_table
 from transferscope.results.files import DIGITS, netcdf, prepare_folder, rounded, write_together
 from transferscope.results.labelled import BASELINES, read_netcdf, score_names
 from transferscope.results.left_out import LeftOut, left_out
+from transferscope.results.pilots import Outlook, Pilot
 from transferscope.results.recommendation import Recommendation, how
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.runtime.failures import Failure
@@ -39,6 +40,10 @@ class Ranking:
     """How it was made; None for a file from before this was noted."""
     warnings: tuple[str, ...] = ()
     """What was warned of on the way."""
+    pilots: tuple[Pilot, ...] = ()
+    """The real transfers that were run to make the answer surer, in their order."""
+    outlook: Outlook | None = None
+    """What pilots would bring where none were run; None where they cannot be run."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds spent on each part of the run; not saved, so that equal runs give equal files."""
 
@@ -148,6 +153,11 @@ class Ranking:
         return f"{self.answer} {self.caveats}".rstrip()
 
     @property
+    def hint(self) -> str:
+        """What pilots would bring, in one sentence; empty where some were run, or would bring nothing."""
+        return "" if self.pilots or self.outlook is None else self.outlook.text
+
+    @property
     def agreement(self) -> Agreement:
         """How far each score and each baseline agrees with the predicted accuracy, over sources and over depths."""
         names = [name for name in score_names(self.scores) if not name.endswith("_standard_error")]
@@ -163,6 +173,8 @@ class Ranking:
             "expected_for": self.expected_for,
             "reference": None if self.reference is None else asdict(self.reference),
             "ranking": [{**asdict(pick), "interval": list(pick.interval)} for pick in self.recommendations],
+            "pilots": [asdict(pilot) for pilot in self.pilots],
+            "pilot_outlook": None if self.outlook is None else asdict(self.outlook),
             "left_out": [{**asdict(entry), "depths": list(entry.depths)} for entry in self.left_out],
             "failed": [asdict(failure) for failure in self.failed],
             "agreement": asdict(self.agreement),
@@ -229,6 +241,8 @@ def load_ranking(folder: str | Path) -> Ranking:
                 scores=scores,
                 failed=tuple(Failure(**row) for row in content["failed"]),
                 provenance=Provenance(**content["provenance"]) if content.get("provenance") else None,
+                pilots=tuple(Pilot(**row) for row in content.get("pilots", ())),
+                outlook=Outlook(**content["pilot_outlook"]) if content.get("pilot_outlook") else None,
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

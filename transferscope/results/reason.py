@@ -5,10 +5,13 @@ from collections.abc import Sequence
 import xarray as xr
 
 from transferscope.results.cuts import cut_table
+from transferscope.results.pilots import Pilot
 from transferscope.results.recommendation import Recommendation, how
 
 
-def reason(pick: Recommendation, picks: Sequence[Recommendation], predictions: xr.Dataset) -> str:
+def reason(
+    pick: Recommendation, picks: Sequence[Recommendation], predictions: xr.Dataset, pilots: Sequence[Pilot] = ()
+) -> str:
     """Return a paragraph on why `pick`, one of `picks`, stands where it does.
 
     Parameters
@@ -18,12 +21,15 @@ def reason(pick: Recommendation, picks: Sequence[Recommendation], predictions: x
         All of them, best first.
     predictions : xarray.Dataset
         What they were chosen from.
+    pilots : sequence of Pilot
+        Those that were run.
     """
     samples, classes = predictions.attrs["samples"], predictions.attrs["classes"]
     size = f"{samples} images ({samples / classes:.3g} a class)"
     text = f"Expected to reach {_number(pick)} when trained on {size}, {how(pick)}."
     if pick.layer is not None:
         text += " " + _evidence(pick, predictions)
+        text += _tried([pilot for pilot in pilots if pilot.source == pick.source])
         text += _against_scratch(pick, next((each for each in picks if each.layer is None), None))
     else:
         below = [each for each in picks if each.expected_accuracy < pick.expected_accuracy]
@@ -73,6 +79,17 @@ def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
     if alternatives:
         text += f" {'at best' if text.endswith(';') else 'At best'} {_listed(alternatives)}."
     return text[:-1] + "." if text.endswith(";") else text
+
+
+def _tried(pilots: Sequence[Pilot]) -> str:
+    if not pilots:
+        return ""
+    found = [
+        f"{pilot.accuracy:.3f} ± {pilot.standard_error:.3f} by {pilot.protocol} at depth {pilot.depth} "
+        f"({pilot.samples} images)"
+        for pilot in pilots
+    ]
+    return f" {'A pilot' if len(pilots) == 1 else 'Pilots'} of it reached {_listed(found)}."
 
 
 def _against_scratch(pick: Recommendation, scratch: Recommendation | None) -> str:

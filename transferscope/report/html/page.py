@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from transferscope.report.html.svg import svg
 from transferscope.report.terminal.counts import short_count
+from transferscope.results.files import short_cost
 from transferscope.results.left_out import sentences
 from transferscope.results.recommendation import LEVEL, Recommendation, how
 from transferscope.runtime.templates import render
@@ -29,7 +30,8 @@ _CAPTIONS = {
     ),
     "depth_curves": (
         "Accuracy over depth",
-        "The same as curves, with 80 % intervals; the dashed line is a network trained from scratch.",
+        "The same as curves, with 80 % intervals; the dashed line is a network trained from scratch. Stars are what "
+        "pilots measured, where there are any.",
     ),
     "pareto": (
         "Accuracy and cost",
@@ -74,6 +76,7 @@ def page(ranking: "Ranking", wide: Mapping[str, Figure], narrow: Mapping[str, Fi
         left_out=sentences(ranking.left_out).values(),
         columns=answer_columns(ranking),
         scores=_score_columns(ranking),
+        pilots=_pilot_columns(ranking),
         pareto=_pareto_columns(ranking),
         pictures=[
             {
@@ -137,6 +140,25 @@ def answer_columns(ranking: "Ranking") -> list[Column]:
         cells = ["" if math.isnan(chance) else f"{chance:.2f}" for chance in chances]
         columns.insert(4, Column("best", cells, chances, "Probability that it is the best of all."))
     return columns
+
+
+def _pilot_columns(ranking: "Ranking") -> list[Column]:
+    """Return every pilot, in the order in which they were run; nothing where there are none."""
+    pilots = ranking.pilots
+    if not pilots:
+        return []
+    measured = [f"{pilot.accuracy:.3f} ± {pilot.standard_error:.3f}" for pilot in pilots]
+    return [
+        _texts("source", [pilot.source for pilot in pilots]),
+        _texts("protocol", [pilot.protocol for pilot in pilots]),
+        Column("depth", [str(pilot.depth) for pilot in pilots], [pilot.depth for pilot in pilots]),
+        Column("images", [str(pilot.samples) for pilot in pilots], [pilot.samples for pilot in pilots],
+               "Trained on."),
+        Column("accuracy", measured, [pilot.accuracy for pilot in pilots],
+               "On images that it was not trained on, with the standard error of so many images."),
+        Column("seconds", [short_cost(pilot.seconds) for pilot in pilots], [pilot.seconds for pilot in pilots],
+               "When it was run; later runs have it from the cache."),
+    ]  # fmt: skip
 
 
 def _score_columns(ranking: "Ranking") -> list[Column]:
