@@ -9,7 +9,7 @@ import pandas as pd
 from groundtruth.maps import read_runs
 from groundtruth.v2 import rows as v2_rows
 
-from transferscope.prediction.belief import Belief, reference
+from transferscope.prediction.belief import OF_REFERENCE, Belief, reference
 from transferscope.prediction.calibration import Calibration, Chosen
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH, Case, candidates, logit
 from transferscope.prediction.effects import shares
@@ -97,7 +97,7 @@ def references(maps: Sequence[str] = MAPS) -> pd.DataFrame:
                 seen.assign(
                     map=name, target=target, samples_per_class=size, seen_per_class=size, ahead=0, draws=1,
                     accuracy=observed.accuracy, logit=logit(observed.accuracy, observed.tested),
-                    noise=belief.noise([observed], [observed.accuracy]), reference=1.0,
+                    noise=belief.noise([observed], [observed.accuracy]) + OF_REFERENCE, reference=1.0,
                 )
             )  # fmt: skip
     return pd.concat(found, ignore_index=True)

@@ -115,6 +115,16 @@ def test_an_expected_accuracy_is_the_mean_of_a_logistic_function():
         assert expected_share(np.array(middle), np.array(spread)) == pytest.approx(drawn, abs=0.005)
 
 
+def test_what_is_believed_from_scratch_is_of_the_very_network_that_was_measured():
+    measured = Observation(
+        source="", depth=0, protocol="scratch", samples=200, accuracy=0.9, tested=10**6, draws=10**6, origin="reference"
+    )
+    after = belief(measured)
+    assert expit(after.mean[-1]) == pytest.approx(0.9, abs=1e-3)
+    assert after.variance[-1] < 1e-4
+    assert after.variance[0] > 0.01
+
+
 def test_the_scratch_network_is_evidence_of_its_own():
     (found,) = reference(CASE)
     assert (found.origin, found.samples, found.tested, found.accuracy) == ("reference", 80, 20, 0.6)

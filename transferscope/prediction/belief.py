@@ -21,9 +21,9 @@ from transferscope.prediction.observation import Observation
 from transferscope.results.recommendation import LEVEL
 from transferscope.transferability.scores import NEEDED
 
-REFERENCE_NOISE = 0.03
-"""Variance, in squared logits, between the scratch network that `rank` trains and those of measured transfers, which
-have other architectures and recipes."""
+OF_REFERENCE = 0.03
+"""Variance, in squared logits, of how the scratch network that `rank` trains differs from those of measured transfers,
+which have other architectures and recipes. What is believed of training from scratch is of that very network."""
 _DRAWS, _SEED = 4000, 0
 """Of the posterior, for the probability of being best: its error is at most 0.008."""
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
@@ -108,6 +108,7 @@ class Belief:
         columns = known.design(rows)
         mean = columns @ known.coefficients
         spread = ((columns @ known.factor) ** 2).sum(axis=1) + variance(known.components, rows)
+        spread += OF_REFERENCE * _scratch(rows)
         if not self.observations:
             return mean, spread
         gain = self._gain(rows)
@@ -127,12 +128,7 @@ class Belief:
         shares = (np.asarray(accuracies) * tested + 0.5) / (tested + 1)
         draws = np.array([getattr(each, "draws", 1) for each in measured])
         sized = np.array([self.case.of_size(each.samples)["log_per_class"] for each in measured])
-        strange = [getattr(each, "origin", "") == "reference" for each in measured]
-        return (
-            self.calibration.draw_variance(sized) / draws
-            + 1 / ((tested + 1) * shares * (1 - shares))
-            + REFERENCE_NOISE * np.array(strange)
-        )
+        return self.calibration.draw_variance(sized) / draws + 1 / ((tested + 1) * shares * (1 - shares))
 
     def expected(self, chosen: bool = False) -> pd.DataFrame:
         """Return expected_accuracy, lower and upper of a transfer for each candidate: an 80 % interval.
@@ -194,7 +190,7 @@ class Belief:
     def own_covariance(self) -> np.ndarray:
         """Covariance of the observed logits for given coefficients: effects and noise, (n_observations, same)."""
         noise = self.noise(self.observations, [each.accuracy for each in self.observations])
-        return covariance(self.calibration.components, self.seen) + np.diag(noise)
+        return self._effects(self.seen, self.seen) + np.diag(noise)
 
     @cached_property
     def _root(self) -> np.ndarray:
@@ -213,7 +209,15 @@ class Belief:
     def _prior(self, rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
         known = self.calibration
         mine, theirs = (known.design(each) @ known.factor for each in (rows, others))
-        return mine @ theirs.T + covariance(known.components, rows, others)
+        return mine @ theirs.T + self._effects(rows, others)
+
+    def _effects(self, rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
+        ours = OF_REFERENCE * np.multiply.outer(_scratch(rows), _scratch(others))
+        return covariance(self.calibration.components, rows, others) + ours
+
+
+def _scratch(rows: pd.DataFrame) -> np.ndarray:
+    return (rows["protocol"] == SCRATCH).to_numpy(float)
 
 
 def expected_share(logits: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -234,7 +238,7 @@ def believe(
     scores : xarray.Dataset
         Over (source, depth): `layer` ("" where a source has no such depth), `depth_fraction` and the scores in
         `scores.NEEDED`; attributes n_samples (images they were computed on), classes and, if a network was trained from
-        scratch on these images, scratch_accuracy and scratch_held_out: this is an observation too.
+        scratch on these images, scratch_accuracy, scratch_held_out and scratch_trained_on: an observation too.
     samples : int
         Images that transfers are trained on.
     calibration : Calibration, optional
@@ -249,8 +253,10 @@ def believe(
     """
     check_whole("samples", samples, 1)
     about = scores.attrs
-    held_out = int(about.get("scratch_held_out", 0))
-    case = Case(samples, int(about["n_samples"]), int(about["classes"]), about.get("scratch_accuracy"), held_out)
+    held_out, trained_on = (int(about.get(f"scratch_{name}", 0)) for name in ("held_out", "trained_on"))
+    case = Case(
+        samples, int(about["n_samples"]), int(about["classes"]), about.get("scratch_accuracy"), held_out, trained_on
+    )
     table = scores[["layer", "depth_fraction", *NEEDED]].to_dataframe().reset_index()
     rows = candidates(table[table["layer"] != ""], case)
     return Belief(rows, case, calibration or load_calibration(), (*reference(case), *observations))
@@ -260,7 +266,7 @@ def reference(case: Case) -> tuple[Observation, ...]:
     """Return what the scratch network of a target is evidence of, trained on what was not held out; or nothing."""
     if case.scratch_accuracy is None:
         return ()
-    trained_on = max(case.probe - case.scratch_held_out, case.classes)
+    trained_on = case.scratch_trained_on or max(case.probe - case.scratch_held_out, case.classes)
     return (
         Observation(
             source="", depth=0, protocol=SCRATCH, samples=trained_on, accuracy=float(case.scratch_accuracy),

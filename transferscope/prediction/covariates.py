@@ -73,6 +73,8 @@ class Case:
         Held-out accuracy of a network trained from scratch on the probe; None if there is none.
     scratch_held_out : int
         Images that it was measured on.
+    scratch_trained_on : int
+        Images that it was trained on; 0 for those of the probe that were not held out.
     """
 
     samples: int
@@ -80,9 +82,10 @@ class Case:
     classes: int
     scratch_accuracy: float | None = None
     scratch_held_out: int = 0
+    scratch_trained_on: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("samples", 1), ("probe", 2), ("classes", 2), ("scratch_held_out", 0)):
+        for name, least in (("samples", 1), ("probe", 2), ("classes", 2), ("scratch_held_out", 0), ("scratch_trained_on", 0)):
             check_whole(name, getattr(self, name), least)
         if (self.scratch_accuracy is None) != (self.scratch_held_out == 0):
             raise InputError(

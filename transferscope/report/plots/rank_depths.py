@@ -100,7 +100,9 @@ def source_depth(
                 markerfacecolor="white", markeredgecolor="black", label=f"recommended cut · {name}",
             )  # fmt: skip
             hover(handles[-1], [says_pick(pick) for pick in picks])
-        label(ax, x="layer after which the source is cut" if layers else "depth of the cut (stages kept)", y="")
+        frozen = "defrost" in {protocols[source] for source in shown}
+        where = f"layer after which the source is cut{' (defrost: frozen)' * frozen}"
+        label(ax, x=where if layers else f"depth of the cut (stages kept{'; defrost: frozen' * frozen})", y="")
         place: dict[str, Any] = {
             "loc": "lower right",
             "bbox_to_anchor": (1.0, 1.0),
@@ -168,7 +170,8 @@ def depth_curves(ranking: Ranking, ax: Axes | None = None, *, context: Context =
         ax.set_xlim(0, 1.03)
         ax.grid(axis="y", **GRID)
         ax.set_axisbelow(True)
-        label(ax, x="depth of the cut (share of the stages kept)", y="expected accuracy")
+        frozen = "; defrost: frozen" * ("defrost" in protocols.values())
+        label(ax, x=f"depth of the cut (share of the stages kept{frozen})", y="expected accuracy")
         sns.despine(ax=ax)
         explain(ax, lines, below=context == "paper")
     return ax
