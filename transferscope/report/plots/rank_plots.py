@@ -42,8 +42,8 @@ def pareto(ranking: Ranking, ax: Axes | None = None, *, context: Context = "note
     """Draw the expected accuracy of every cut against the FLOPs of the network that comes out.
 
     A line joins the rings around what is worth its FLOPs: nothing that is as cheap is more accurate. Colour and marker
-    tell the source, the filling and the edge of the marker the protocol. Sources after the tenth are grey. Cuts whose FLOPs are
-    unknown are left out.
+    tell the source, the filling and the edge of the marker the protocol. Sources after the tenth are grey. Cuts whose
+    FLOPs are unknown are left out.
 
     Parameters
     ----------
