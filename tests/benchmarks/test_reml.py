@@ -12,6 +12,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from beliefs import some_scores
 from prediction import reml
 from prediction.terms import expected_components
+
 from transferscope.prediction.calibration import Term, design
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH, Case, candidates
 from transferscope.prediction.effects import BASES, covariance

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from beliefs import some_scores
+
 from transferscope.errors import InputError
 from transferscope.prediction.belief import Belief
 from transferscope.prediction.calibration import load_calibration

@@ -77,6 +77,11 @@ On what `transferscope demo -o demo` makes:
     help="What `transferscope measure` has measured of this target before. May be given several times.",
 )  # fmt: skip
 @click.option(
+    "--calibration", metavar="FILE", shell_complete=completion.files,
+    help="What accuracies are expected by, as `transferscope.calibrate` makes it from measured transfers of one's own. "
+    "By default from those of other targets that this version knows.",
+)  # fmt: skip
+@click.option(
     "--uncertainty", type=click.IntRange(min=2), metavar="DRAWS",
     help="Standard errors of all scores, from this many draws of the images; 20 say enough. Each draw takes as long as "
     "the scores themselves.",

@@ -20,6 +20,7 @@ import pandas as pd
 from transferscope.errors import InputError
 from transferscope.prediction.calibration_file import VERSION, read_calibration
 from transferscope.prediction.effects import BASES, EFFECTS, shares
+from transferscope.results.files import prepare_folder, write_together
 
 _FILE = "calibration.json"
 _DIGITS = 6
@@ -94,6 +95,18 @@ class Calibration:
     def draw_variance(self, log_per_class: np.ndarray) -> np.ndarray:
         """Return how much one draw of the images trained on varies, in squared logits, of the shape given."""
         return self.draw_noise[0] * np.exp(-self.draw_noise[1] * log_per_class)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file that `load_calibration` reads, and `rank` takes; whole or not at all.
+
+        Raises
+        ------
+        InputError
+            When it cannot be written.
+        """
+        path = Path(path)
+        (written,) = write_together(prepare_folder(path.parent), {path.name: self.to_json().encode()})
+        return written
 
     def to_json(self) -> str:
         """Return the text of the file that `load_calibration` reads."""

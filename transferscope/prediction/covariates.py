@@ -85,7 +85,13 @@ class Case:
     scratch_trained_on: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("samples", 1), ("probe", 2), ("classes", 2), ("scratch_held_out", 0), ("scratch_trained_on", 0)):
+        for name, least in (
+            ("samples", 1),
+            ("probe", 2),
+            ("classes", 2),
+            ("scratch_held_out", 0),
+            ("scratch_trained_on", 0),
+        ):
             check_whole(name, getattr(self, name), least)
         if (self.scratch_accuracy is None) != (self.scratch_held_out == 0):
             raise InputError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import xarray as xr
+from scipy.special import expit, logit
 
 from transferscope.errors import InputError
 from transferscope.results import saving
@@ -102,12 +103,15 @@ class Ranking:
     def accuracy_at_last_layer(self, pick: Recommendation) -> float:
         """Return the expected accuracy of the same source and protocol with all layers kept.
 
-        NaN where nothing is cut: from scratch, and by `defrost`.
+        NaN where nothing is cut: from scratch, and by `defrost`. Corrected as that of the pick is, which was chosen.
         """
         if pick.layer is None or pick.protocol == "defrost":
             return math.nan
-        expected = self.scores["expected_accuracy"]
-        return float(expected.sel(source=pick.source, depth=pick.depths, protocol=pick.protocol))
+        expected = self.scores["expected_accuracy"].sel(source=pick.source, protocol=pick.protocol)
+        here, whole = (float(expected.sel(depth=depth)) for depth in (pick.depth, pick.depths))
+        if here == pick.expected_accuracy:
+            return whole
+        return float(expit(logit(whole) + logit(pick.expected_accuracy) - logit(here)))
 
     @property
     def answer(self) -> str:

@@ -16,6 +16,7 @@ from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo
 from transferscope.prediction import expected
 from transferscope.prediction.belief import Belief, believe
+from transferscope.prediction.calibration import load_calibration
 from transferscope.prediction.evidence import Table, given_evidence, observations, read_evidence
 from transferscope.prediction.observation import Observation
 from transferscope.prediction.selection import ScratchCandidate, recommend
@@ -54,6 +55,7 @@ def rank(
     pilots: int | str = 0,
     pilot_budget: float | None = None,
     evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None,
+    calibration: str | Path | None = None,
 ) -> Ranking:
     """Rank the sources of a zoo, each with its best cut and protocol, for a target that no transfer was run on.
 
@@ -120,6 +122,9 @@ def rank(
     evidence : path, DataFrame or several of them, optional
         What was measured before: runs.csv as `measure` writes it. Rows of this target and of sources of the zoo count;
         what is left out is named in a warning.
+    calibration : path, optional
+        What accuracies are expected by, a file of `calibrate`. By default the one of this version, from measured
+        transfers of other targets.
 
     Raises
     ------
@@ -136,7 +141,7 @@ def rank(
 def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
     """Answer what `rank` is asked, on a bench that is set up already where another verb has one."""
     with noted_warnings() as noted:
-        tables = read_evidence(given_evidence(request.evidence))
+        tables, calibration = read_evidence(given_evidence(request.evidence)), load_calibration(request.calibration)
         bench = bench or Bench.set_up(request)
         scorer = Scorer(ReferenceMaker(request.reference, request.recipe, bench), request)
         units, failed = scorer.score_all()
@@ -144,7 +149,7 @@ def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
         scratch = _candidate(reference)
         scores = _labelled(units, bench, request, scratch, reference.network.n_train)
         stages = {unit.source: unit.stages for unit in units}
-        belief = believe(scores, _trained_on(bench, request))
+        belief = believe(scores, _trained_on(bench, request), calibration)
         known = _evidence(tables, stages, belief, bench)
         tried, outlook = find_out(bench, request, scores, stages, belief.given(known))
         pilots = as_results(tried)

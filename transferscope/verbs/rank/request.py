@@ -36,6 +36,7 @@ class RankRequest(ProbeRequest):
     pilot_budget: float | None = None
     evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None
     """Once made: a tuple."""
+    calibration: str | Path | None = None
 
     _apart: ClassVar[frozenset[str]] = ProbeRequest._apart | {"evidence"}
 
@@ -52,6 +53,7 @@ class RankRequest(ProbeRequest):
                 f"{self.uncertainty!r}"
             )
         self._settle(uncertainty=int(self.uncertainty), evidence=given_evidence(self.evidence))
+        self._settle(calibration=None if self.calibration is None else str(self.calibration))
         self._check_pilots()
 
     def _check_pilots(self) -> None:
