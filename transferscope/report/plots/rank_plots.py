@@ -7,6 +7,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, NullFormatter
@@ -35,7 +36,7 @@ _MOST_PANELS = 4
 _WHITE = {"truncate": 0.0, "reinit": 0.6, "finetune": 1.0, "defrost": 0.0}
 """How white the markers of each protocol are."""
 _EDGED = "defrost"
-"""Its markers have a black edge."""
+"""Its markers have a dark edge."""
 
 
 def pareto(ranking: Ranking, ax: Axes | None = None, *, context: Context = "notebook") -> Axes:
@@ -106,7 +107,7 @@ def pareto(ranking: Ranking, ax: Axes | None = None, *, context: Context = "note
 
 def _marked(colour: Any, protocol: str) -> dict[str, Any]:
     """Return how the markers of a protocol are filled and edged."""
-    edge = "black" if protocol == _EDGED else colour
+    edge = tuple(0.3 * part for part in to_rgb(colour)) if protocol == _EDGED else colour
     return {"markerfacecolor": whitened(colour, _WHITE[protocol]), "markeredgecolor": edge}
 
 
