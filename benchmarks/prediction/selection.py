@@ -145,7 +145,9 @@ def main() -> None:
     print("## Of statements made with a probability, how many are true\n")
     print_table(reliability(groups(now, known)).rename_axis("said"))
     runs, scores = draws(now), [*(f"{name}_to_scratch" for name in SIMILARITIES), *SCORES]
-    judged = of_kind[WITHOUT].merge(seen_scores(scores), how="left", on=[*truth.GROUP, "source", "depth"])
+    # Some scores are covariates too, smoothed.
+    judged = of_kind[WITHOUT].drop(columns=scores, errors="ignore")
+    judged = judged.merge(seen_scores(scores), how="left", on=[*truth.GROUP, "source", "depth"])
     baselines(judged.assign(**{SELECTOR: judged["expected_accuracy"]}), scores, runs, maps)
 
 

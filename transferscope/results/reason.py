@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
 import xarray as xr
+from scipy.special import expit, logit
 
 from transferscope.results.cuts import cut_table
 from transferscope.results.pilots import Pilot
@@ -56,6 +58,16 @@ def _measured(predictions: xr.Dataset) -> str:
     return text + ("; what more images add is extrapolated." if about["samples"] > trained_on else ".")
 
 
+def _corrected(rows: pd.DataFrame, pick: Recommendation) -> pd.DataFrame:
+    """Return the cuts of a source, their accuracies corrected as that of the one which was chosen."""
+    rows = rows[rows["source"] == pick.source]
+    chosen = rows[(rows["depth"] == pick.depth) & (rows["protocol"] == pick.protocol)]["expected_accuracy"].item()
+    if chosen == pick.expected_accuracy:
+        return rows
+    moved = logit(pick.expected_accuracy) - logit(chosen)
+    return rows.assign(expected_accuracy=expit(logit(rows["expected_accuracy"]) + moved))
+
+
 def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
     here = predictions.sel(source=pick.source, depth=pick.depth)
     text = (
@@ -64,8 +76,7 @@ def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
     )
     similarity = float(here["linear_cka_to_scratch"])
     text += f" (similarity to the scratch network: CKA {similarity:.2f})." if similarity == similarity else "."
-    rows = cut_table(predictions)
-    rows = rows[rows["source"] == pick.source]
+    rows = _corrected(cut_table(predictions), pick)
     if pick.depth < pick.depths and pick.protocol != "defrost":
         last = rows[(rows["depth"] == pick.depths) & (rows["protocol"] == pick.protocol)]
         if len(last):
