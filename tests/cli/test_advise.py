@@ -17,7 +17,7 @@ from transferscope.results.summary import TargetSummary
 from transferscope.runtime.failures import Failure
 from transferscope.verbs.advise import costs
 
-WAYS = ["truncate", "fne", "toptuning", "reinit", "finetune", "defrost", "scratch"]
+WAYS = ["truncate", "fne", "toptuning", "reinit", "defrost", "finetune", "scratch"]
 
 
 @pytest.fixture(scope="module")
