@@ -28,6 +28,7 @@ from transferscope.data.target import Target
 from transferscope.verbs.measure.executor import Executor
 from transferscope.verbs.measure.measure import prepare as plan
 from transferscope.verbs.measure.plan import Run
+from transferscope.verbs.measure.request import MeasureRequest
 
 CELLS, SEED = 20, 0
 FIRST_SEEDS = (1000, 2000)
@@ -86,8 +87,10 @@ def rerun(cells: pd.DataFrame, real: Path, zoo: list[dict[str, object]]) -> pd.D
 
 def _executor(target: Path, zoo: list[dict[str, object]], out: Path) -> Executor:
     """Return what `measure` would run the map with, for draws that are not the map's."""
-    grid = plan(target, zoo, out, protocols=("truncate",), samples_per_class=("all",), seeds=1, **SETTINGS)
-    setup = grid.executor.setup
+    request = MeasureRequest(
+        target=target, zoo=zoo, output=out, protocols=("truncate",), samples_per_class=("all",), seeds=1, **SETTINGS
+    )  # fmt: skip
+    setup = plan(request).executor.setup
     return Executor(replace(setup, drawn=setup.pool))
 
 
