@@ -11,7 +11,7 @@ from groundtruth.maps import print_table
 from groundtruth.real_cuts import all_curves
 from groundtruth.real_report import COMPARABLE
 from groundtruth.v2.page import choices, crossing, cuts, depths, one_number, ways
-from groundtruth.v2.page.components import Components, values
+from groundtruth.v2.page.components import Components, values, with_error
 from groundtruth.v2.page.measured import HEADS, TRAINED, Tables
 from groundtruth.v2.page.published import ALL, LAST
 
@@ -245,8 +245,8 @@ def of_targets(fits: Sequence[Components]) -> Iterator[Claim]:
                 DISAGREES if abs(here - there) > 2 * both else AGREES
             )  # fmt: skip
             kind = "correlation of targets' effects, " if " and " in name else "sd of "
-            text = MISSING if math.isnan(here) else f"{here:.2f} ± {errors.get(name, math.nan):.2f}"
-            yield Claim(other, f"{kind}{name}: {there:.2f} ± {error:.2f}", text, verdict)
+            text = MISSING if math.isnan(here) else with_error(here, errors.get(name, math.nan))
+            yield Claim(other, f"{kind}{name}: {with_error(there, error)}", text, verdict)
 
 
 def of_numbers(numbers: Sequence[one_number.Table]) -> Iterator[Claim]:
