@@ -57,7 +57,7 @@ html_sidebars = {"tutorial": [], "installation": [], "examples": []}
 
 def _to_pages(_app: Any, _path: Path, _parent: str, content: list[str]) -> None:
     """Lead links between included files to the pages here that include them."""
-    content[0] = re.sub(r"\]\((?:\.\./|benchmarks/)?results/(\w+\.md)", r"](/benchmarks/\1", content[0])
+    content[0] = re.sub(r"\]\((?:(?:\.\./)+|benchmarks/)?results/([\w-]+\.md)", r"](/benchmarks/\1", content[0])
     content[0] = content[0].replace("](groundtruth/README.md", "](/benchmarks/groundtruth-data.md")
     content[0] = re.sub(r"\]\((?:groundtruth/)?v2/README\.md", "](/benchmarks/groundtruth-v2-data.md", content[0])
     content[0] = content[0].replace("](benchmarks/README.md", "](/benchmarks/commands.md")

@@ -26,6 +26,7 @@ from transferscope import load_target, measure
 from transferscope.data.splits import hold_out
 from transferscope.data.target import Target
 from transferscope.verbs.measure.measure import prepare as plan
+from transferscope.verbs.measure.request import MeasureRequest
 from transferscope.verbs.running.executor import Executor
 from transferscope.verbs.running.run import Run
 
@@ -86,8 +87,10 @@ def rerun(cells: pd.DataFrame, real: Path, zoo: list[dict[str, object]]) -> pd.D
 
 def _executor(target: Path, zoo: list[dict[str, object]], out: Path) -> Executor:
     """Return what `measure` would run the map with, for draws that are not the map's."""
-    grid = plan(target, zoo, out, protocols=("truncate",), samples_per_class=("all",), seeds=1, **SETTINGS)
-    setup = grid.executor.setup
+    request = MeasureRequest(
+        target=target, zoo=zoo, output=out, protocols=("truncate",), samples_per_class=("all",), seeds=1, **SETTINGS
+    )  # fmt: skip
+    setup = plan(request).executor.setup
     return Executor(replace(setup, drawn=setup.pool))
 
 

@@ -6,13 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from groundtruth.v2 import checks, design, frozen, hours, rows, run, seen, targets, trained, zoo
+from groundtruth import check
+from groundtruth.v2 import checks, compact, design, frozen, hours, rows, run, seen, targets, trained, zoo
 from groundtruth.v2.cells import trainer
 from groundtruth.v2.design import Cell
 from groundtruth.v2.training import Recipe, augmented, carried_over
 from PIL import Image
 
+from transferscope.networks.loading import load_network
+from transferscope.networks.zoo import load_zoo
 from transferscope.protocols.cutting.cut import cut
+from transferscope.protocols.scratch import LARGE
+from transferscope.verbs.measure.plan import Run
 
 SMALL = "small-cifar10"
 
@@ -155,6 +160,26 @@ def test_head_only_protocols_are_one_and_the_same_transfer(folder, small):
     ]
     assert results[0]["accuracy"] == results[1]["accuracy"]
     assert results[0]["flops"] == results[1]["flops"]
+
+
+def test_the_compact_network_is_built_and_read_as_its_zoo_entry_says():
+    entry = zoo.compact()
+    assert compact.build(10)(torch.zeros(2, 3, LARGE, LARGE)).shape == (2, 10)
+    assert entry["transform"]["size"] == LARGE
+    [source] = load_zoo({"version": 1, "sources": [entry]})
+    assert load_network(source, trust_code=True).module(torch.zeros(2, 3, LARGE, LARGE)).shape == (2, 10)
+
+
+def test_what_checks_ground_truth_v1_runs_draws_that_its_map_does_not_have(folder, tmp_path):
+    entries = [entry for entry in zoo.sources(Path()) if entry["name"] == SMALL]
+    executor = check._executor(folder, entries, tmp_path / "out")
+    layers = [stage.layer for stage in executor.stages(SMALL)]
+    first, other = (
+        executor.execute([Run(SMALL, folder.name, "truncate", 6, 6, layers[-1], 3, seed)])[0] for seed in (1000, 1001)
+    )
+    assert (first["status"], first["samples"], other["status"]) == ("done", 6, "done")
+    assert executor.setup.drawn is executor.setup.pool
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_mean_difference_is_checked_within_its_noise():

@@ -1,0 +1,1 @@
+"""The page benchmarks/results/groundtruth-v2.md, section by section."""
