@@ -698,7 +698,7 @@ def test_a_truncated_network_is_the_prefix_its_mean_and_a_linear_layer(loaded):
     assert all(not parameter.requires_grad for parameter in net.prefix.parameters())
 
 
-def test_a_convolution_as_head_is_replaced_and_a_network_without_a_head_is_truncated_all_the_same():
+def test_a_convolution_as_head_is_replaced_and_a_network_without_a_head_gets_one_on_what_it_puts_out():
     module = drawn(tv.squeezenet1_1, num_classes=5)
     entry = Source(name="squeezed", loader="torchvision", model="squeezenet1_1", transform={"size": 64})
     network = Network("squeezed", module, load_transform(64), entry)
@@ -706,8 +706,13 @@ def test_a_convolution_as_head_is_replaced_and_a_network_without_a_head_is_trunc
     assert cut(network, 2, "defrost", 3)(images(2, 64)).shape == (2, 3)
     bare = Network("squeezed", module.features, load_transform(64), entry)
     assert cut(bare, 2, classes=3)(images(2, 64)).shape == (2, 3)
-    with pytest.raises(SourceError, match=r"'squeezed'.*linear classifier.*found none.*'truncate'"):
-        cut(bare, 2, "defrost", 3)
+    x = images(2, 64)
+    maps = module.features(x)
+    for depth in (0, 2):
+        net = cut(bare, depth, "defrost", 3)
+        (weight,) = (value for value in net.rest.state_dict().values() if value.shape == (3, maps.shape[1]))
+        bias = net.rest.state_dict()["net.new_head.linear.bias" if depth else "new_head.linear.bias"]
+        torch.testing.assert_close(net(x), maps.mean((2, 3)) @ weight.T + bias, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "resnetv2_18"])

@@ -128,6 +128,6 @@ def _said(part: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path,
     # In files transformers and open_clip call weights otherwise than in memory.
     if library == "timm" and (renamed := [key for key in tensors if key not in part]):
         said.append(
-            f"checkpoint {path.name}: names of another library are read as {library} reads them, {renamed[0]} for example"
+            f"checkpoint {path.name}: names of another library are read as timm reads them, {renamed[0]} for example"
         )
     return said

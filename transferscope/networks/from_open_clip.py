@@ -55,8 +55,9 @@ def build(source: Source, *, pretrained: bool) -> nn.Module:
     if pretrained:
         for text in _load(tower, _file_of(source, model)):
             warnings.warn(text, TransferscopeWarning, stacklevel=2)
-    if "image_size" in source.kwargs and hasattr(tower, "set_input_size"):  # towers of timm are built for their own
-        tower.set_input_size(source.kwargs["image_size"])
+    resize = getattr(tower, "set_input_size", None)  # of towers of timm, which are built for images of their own size
+    if "image_size" in source.kwargs and callable(resize):
+        resize(source.kwargs["image_size"])
     mark_untrained(tower, "the network is an image tower without a classifier")
     return tower
 
@@ -111,7 +112,9 @@ def _model(source: Source, *, weights: bool) -> _Model:
 
 def _architecture(said: Any, path: Path) -> dict[str, Any]:
     if not isinstance(said, dict) or "embed_dim" not in said or not isinstance(said.get("vision_cfg"), dict):
-        raise SourceError(f"{path} describes no model of open_clip: expected embed_dim and vision_cfg; correct the path")
+        raise SourceError(
+            f"{path} describes no model of open_clip: expected embed_dim and vision_cfg; correct the path"
+        )
     return said
 
 
@@ -160,7 +163,9 @@ def _tag(source: Source) -> dict[str, Any]:
     tags = open_clip.list_pretrained_tags_by_model(name)
     listed = f"there are {', '.join(tags)}" if tags else "it has none: name a file as `checkpoint`"
     if tag is None:
-        raise SourceError(f"it is not said which weights of {name!r} to take: name them as kwargs, pretrained; {listed}")
+        raise SourceError(
+            f"it is not said which weights of {name!r} to take: name them as kwargs, pretrained; {listed}"
+        )
     if not open_clip.is_pretrained_cfg(name, str(tag)):
         raise SourceError(f"open_clip has no weights {tag!r} of {name!r}{near(tag, tags)}; {listed}")
     return open_clip.get_pretrained_cfg(name, str(tag))
@@ -168,7 +173,7 @@ def _tag(source: Source) -> dict[str, Any]:
 
 def _file_of(source: Source, model: _Model) -> Path:
     """Return the file of a model's weights, downloaded if need be."""
-    folder, names = model.folder, _WEIGHTS
+    folder, names = model.folder, tuple[str, ...](_WEIGHTS)
     if folder is None and str(source.model).endswith(".json"):
         raise SourceError(
             f"{source.model} describes an architecture: name its weights as `checkpoint`, or say `weights: none`"

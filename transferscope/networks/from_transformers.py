@@ -22,8 +22,9 @@ from transferscope.runtime.trained import mark_untrained
 
 _WEIGHTS = (re.compile(r"model(-\d+-of-\d+)?\.safetensors"), re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin"))
 """What save_pretrained calls files of weights, the kind that is read first at the front."""
+_NO_SETTINGS = ("revision", "interpolate_pos_encoding")
+"""Those of the kwargs that are none of a configuration: of the hub, and of what a network is called with."""
 _PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
-_TOWER = "the network is an image tower without a classifier"
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,6 @@ class _Plan:
     options: Mapping[str, Any]
     """Of the constructor."""
     is_classifier: bool
-
-    def drawn(self) -> nn.Module:
-        """Return the network with weights drawn at random."""
-        return self.kind(self.config, **self.options)
 
 
 def build(source: Source, *, pretrained: bool, trust_code: bool) -> nn.Module:
@@ -56,28 +53,46 @@ def build(source: Source, *, pretrained: bool, trust_code: bool) -> nn.Module:
     with quiet_transformers():
         folder = _folder(source, weights=pretrained)
         plan = _plan(source, folder, trust_code)
-        if not pretrained:
-            module = plan.drawn()
-            if not plan.is_classifier:
-                mark_untrained(module, _TOWER)
-            return module
-        module, info = plan.kind.from_pretrained(
-            folder, config=plan.config, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32,
-            local_files_only=True, **plan.options,
-        )  # fmt: skip
+        module = _loaded(source, folder, plan) if pretrained else plan.kind(plan.config, **plan.options)
+    if not plan.is_classifier:
+        mark_untrained(module, "the network is an image tower without a classifier")
+    if source.kwargs.get("interpolate_pos_encoding"):
+        if "interpolate_pos_encoding" not in inspect.signature(plan.kind.forward).parameters:
+            raise SourceError(
+                f"{plan.kind.__name__} takes no interpolate_pos_encoding, which is among the kwargs; remove it"
+            )
+        module.register_forward_pre_hook(_interpolating, with_kwargs=True)
+    return module
+
+
+def _interpolating(_module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Do what a forward pre-hook does: have the embeddings of positions resampled for the size of the images."""
+    return args, {**kwargs, "interpolate_pos_encoding": True}
+
+
+def _loaded(source: Source, folder: Path, plan: _Plan) -> nn.Module:
+    """Return the network with the weights of a folder: all of them, but for a classifier of another width."""
+    module, info = plan.kind.from_pretrained(
+        folder, config=plan.config, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32,
+        local_files_only=True, **plan.options,
+    )  # fmt: skip
     drawn = [*info["missing_keys"], *(key if isinstance(key, str) else key[0] for key in info["mismatched_keys"])]
     classifier = Expected.of(module).classifier if plan.is_classifier else frozenset()
     if strange := sorted(set(drawn) - classifier):
         more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
         raise SourceError(
             f"the weights of {source.model!r} are not those of a {plan.kind.__name__} with kwargs {source.kwargs}: "
-            f"{', '.join(strange[:3])}{more} are missing or of another shape; correct model or kwargs"
+            f"{', '.join(strange[:3])}{more} are missing or of another shape; {_advice(strange)}"
         )
-    if not plan.is_classifier:
-        mark_untrained(module, _TOWER)
-    elif drawn:
+    if drawn:
         mark_untrained(module, "the classifier is not among the weights, or of another width, and is drawn at random")
     return module
+
+
+def _advice(names: Sequence[str]) -> str:
+    if all("position" in name for name in names):
+        return "for images of another size give interpolate_pos_encoding: true as kwargs, and the size under transform"
+    return "correct model or kwargs"
 
 
 def image_options(source: Source) -> dict[str, Any]:
@@ -166,12 +181,13 @@ def _plan(source: Source, folder: Path, trust_code: bool) -> _Plan:
     said = _json(folder / "config.json")
     if "pretrained_cfg" in said:
         raise SourceError(f"{source.model!r} is a network of timm: use loader timm and model hf-hub:{source.model}")
-    native = said.get("model_type") in CONFIG_MAPPING
+    kind_of_model = said.get("model_type")
+    native = kind_of_model in CONFIG_MAPPING
     code = said.get("auto_map") or {}
     if not native and not code:
         raise SourceError(
-            f"transformers knows no model_type {said.get('model_type')!r}{near(said.get('model_type'), CONFIG_MAPPING)}, "
-            f"which the config.json of {source.model!r} names; update transformers, or choose another model"
+            f"transformers knows no model_type {kind_of_model!r}{near(kind_of_model, CONFIG_MAPPING)}, which the "
+            f"config.json of {source.model!r} names; update transformers, or choose another model"
         )
     if not native and not trust_code:
         raise SourceError(
@@ -225,12 +241,12 @@ def _override(source: Source, config: Any) -> None:
     """Put the kwargs of a source into a configuration."""
     known = {*config.to_dict(), "num_labels"}
     for key, value in source.kwargs.items():
-        if key == "revision":
+        if key in _NO_SETTINGS:
             continue
         if key not in known:
             raise SourceError(
-                f"{type(config).__name__} has no {key!r}{near(key, known)}, which is among the kwargs; they are settings "
-                "of the model's configuration, and revision"
+                f"{type(config).__name__} has no {key!r}{near(key, known)}, which is among the kwargs; these are "
+                f"settings of the model's configuration, and {' and '.join(_NO_SETTINGS)}"
             )
         setattr(config, key, value)
 

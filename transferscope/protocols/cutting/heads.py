@@ -59,9 +59,8 @@ def replaceable_heads(net: nn.Module, traced: Trace, layer: str) -> Sequence[Cal
     if not heads:
         if reason := _takes_no_head(traced):
             raise SourceError(
-                f"Expected {type(net).__name__} to end in a linear classifier (or several, of equal width), which can be "
-                f"replaced by one for the target, or to put out a tensor that can be given one, but {reason}; use the "
-                "protocol 'truncate'"
+                f"Expected {type(net).__name__} to end in a linear classifier (or several, of equal width), or to put "
+                f"out a tensor that can be given one, but {reason}; use the protocol 'truncate'"
             )
         return ()
     names = [each.layer for each in traced]
