@@ -39,7 +39,8 @@ TRANSFORMERS = {
         "CLIPModel", "CLIPConfig", {"text_config": TEXT, "vision_config": VIT, "projection_dim": 12},
         "CLIPImageProcessor", CROP,
     ),
-    "beit": ("BeitForImageClassification", "BeitConfig", {**VIT, "num_labels": 5}, "BeitImageProcessor", SQUARE),
+    "beit": ("BeitForImageClassification", "BeitConfig", {**VIT, "num_labels": 5}, "BeitImageProcessor",
+             {**SQUARE, "do_center_crop": False}),
     "resnet": (
         "ResNetForImageClassification", "ResNetConfig", {**RESNET, "num_labels": 5}, "ConvNextImageProcessor",
         {"size": {"shortest_edge": SIDE}},

@@ -111,7 +111,7 @@ def test_the_image_processor_becomes_the_transform(name, saved):
     image = Image.fromarray(pixels).resize((48, 48), Image.Resampling.BICUBIC)
     ours = source_transform(entry(saved(name)))(image)
     processor = transformers.AutoImageProcessor.from_pretrained(saved(name))
-    theirs = torch.as_tensor(np.asarray(processor(images=[image], return_tensors="np")["pixel_values"][0]))
+    (theirs,) = processor(images=[image], return_tensors="pt")["pixel_values"]
     assert ours.shape == theirs.shape
     # Half a grey level here and there, for it resizes tensors and Pillow images.
     std = min(source_transform(entry(saved(name))).std)
@@ -138,7 +138,9 @@ def test_a_processor_that_scales_otherwise_is_read_by_what_it_does():
 def test_without_a_processor_the_entry_has_to_say_it(copy_of):
     folder = copy_of("vit")
     (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(SourceError, match=r"'a': transformers does not say how .* give size, mean, std under transform"):
+    with pytest.raises(
+        SourceError, match=r"'a': transformers does not say how .* give size, mean, std under transform"
+    ):
         load_network(entry(folder))
     given = {"size": SIDE, "mean": [0.5], "std": [0.5]}
     assert load_network(entry(folder, transform=given)).transform.mean == (0.5, 0.5, 0.5)
@@ -156,7 +158,9 @@ def test_settings_of_the_configuration_are_kwargs(saved):
 
 
 def test_images_of_another_size(saved):
-    with pytest.raises(SourceError, match=r"position_embeddings are .* another shape; .* interpolate_pos_encoding: true"):
+    with pytest.raises(
+        SourceError, match=r"position_embeddings are .* another shape; .* interpolate_pos_encoding: true"
+    ):
         load_network(entry(saved("vit"), kwargs={"image_size": 48}))
     options = {"kwargs": {"interpolate_pos_encoding": True}, "transform": {"size": 48}}
     network = load_network(entry(saved("vit"), **options))
@@ -186,7 +190,9 @@ def test_weights_that_are_missing_are_told(copy_of):
     weights = load_file(folder / "model.safetensors")
     save_file({key: value for key, value in weights.items() if "layernorm.weight" not in key}, folder / "model.safetensors",
               metadata={"format": "pt"})  # fmt: skip
-    with pytest.raises(SourceError, match=r"not those of a ViTForImageClassification .* vit\.layernorm\.weight .* missing"):
+    with pytest.raises(
+        SourceError, match=r"not those of a ViTForImageClassification .* vit\.layernorm\.weight .* missing"
+    ):
         load_network(entry(folder))
     (folder / "model.safetensors").unlink()
     for check in (load_network, outline):

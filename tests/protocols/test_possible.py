@@ -61,8 +61,8 @@ class Headless(Plain):
 
 class Siamese(Plain):
     def forward(self, x):
-        x = self.middle(self.stem(x))
-        return self.last(x), torch.tanh(self.last(x.flip(2)))
+        x = self.last(self.middle(self.stem(x)))
+        return torch.sigmoid(x), torch.tanh(x)
 
 class Different(Plain):
     def __init__(self):
