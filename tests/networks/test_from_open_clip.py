@@ -5,9 +5,6 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
-open_clip = pytest.importorskip("open_clip")
-
 from small_models import OPEN_CLIP, save_open_clip
 
 from transferscope.activations.capture import resolve_stages
@@ -24,6 +21,8 @@ from transferscope.networks.loading import (
 )
 from transferscope.networks.zoo import load_zoo
 from transferscope.runtime.trained import untrained
+
+open_clip = pytest.importorskip("open_clip")
 
 pytestmark = pytest.mark.bounds
 
@@ -189,8 +188,8 @@ def test_weights_that_are_missing_are_told(saved, tmp_path):
     (copy / "open_clip_model.safetensors").unlink()
     problems, _ = check_sources(load_zoo([entry(copy)]))
     assert problems == [
-        f"sources[0] (a).model: the folder {copy} has no weights of open_clip (open_clip_model.safetensors); name them as "
-        "`checkpoint`"
+        f"sources[0] (a).model: the folder {copy} has no weights of open_clip (open_clip_model.safetensors); name "
+        "them as `checkpoint`"
     ]
     (copy / "open_clip_config.json").unlink()
     problems, _ = check_sources(load_zoo([entry(copy)]))

@@ -8,9 +8,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-
-transformers = pytest.importorskip("transformers")
-
 from small_models import CLASSIFIERS, SIDE, TRANSFORMERS, save_transformers
 
 from transferscope.activations.capture import resolve_stages
@@ -29,6 +26,8 @@ from transferscope.networks.loading import (
 from transferscope.networks.processors import processor_options
 from transferscope.networks.zoo import load_zoo
 from transferscope.runtime.trained import untrained
+
+transformers = pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.bounds
 
@@ -188,8 +187,8 @@ def test_a_pooling_layer_that_nobody_trained_is_left_out(saved, tmp_path):
 def test_weights_that_are_missing_are_told(copy_of):
     folder = copy_of("vit")
     weights = load_file(folder / "model.safetensors")
-    save_file({key: value for key, value in weights.items() if "layernorm.weight" not in key}, folder / "model.safetensors",
-              metadata={"format": "pt"})  # fmt: skip
+    fewer = {key: value for key, value in weights.items() if "layernorm.weight" not in key}
+    save_file(fewer, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
         SourceError, match=r"not those of a ViTForImageClassification .* vit\.layernorm\.weight .* missing"
     ):
@@ -199,7 +198,7 @@ def test_weights_that_are_missing_are_told(copy_of):
         with pytest.raises(SourceError, match=r"'a': the folder .* has no weights for torch .*save_pretrained"):
             check(entry(folder))
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "model-00001-of-2.bin"}}))
-    with pytest.raises(SourceError, match="has no model-00001-of-2.bin, which model.safetensors.index.json names"):
+    with pytest.raises(SourceError, match=r"has no model-00001-of-2\.bin, which model\.safetensors\.index\.json names"):
         load_network(entry(folder))
 
 
@@ -338,8 +337,8 @@ def test_a_folder_beside_the_zoo_file_is_found(saved, tmp_path):
     problems, unchecked = check_sources(zoo)
     assert [problem.partition(": ")[2] for problem in problems] == [
         f"sources[1] (b).model: there is no folder {tmp_path}/models/vitt (did you mean 'vit'?)",
-        "sources[3] (d).model: 'a/b/c' is no name on the Hugging Face hub: expected owner/name, or the path of a folder, "
-        "./ before it",
+        "sources[3] (d).model: 'a/b/c' is no name on the Hugging Face hub: expected owner/name, or the path of a "
+        "folder, ./ before it",
         f"sources[4] (e).model: the folder {tmp_path}/models is no model, for it has no config.json; correct the path",
     ]
     assert unchecked == []

@@ -1,9 +1,10 @@
-"""Models of transformers and open_clip by every protocol, classifiers and towers: what is trained starts as it should."""
+"""Models of transformers and open_clip by every protocol, classifiers and towers: what is trained starts right."""
 
 import warnings
 
 import pytest
 import torch
+from small_models import OPEN_CLIP, TRANSFORMERS, save_open_clip, save_transformers
 
 from transferscope.activations.capture import resolve_stages
 from transferscope.errors import TransferscopeWarning
@@ -12,8 +13,6 @@ from transferscope.networks.zoo import load_zoo
 from transferscope.protocols.cutting.cut import cut
 from transferscope.protocols.cutting.places import PROTOCOLS, depths_of
 from transferscope.protocols.cutting.possible import possible
-
-from small_models import OPEN_CLIP, TRANSFORMERS, save_open_clip, save_transformers  # isort: skip
 
 MODELS = [("transformers", name) for name in TRANSFORMERS] + [("open_clip", name) for name in OPEN_CLIP]
 

@@ -1,4 +1,4 @@
-"""A zoo entry → a ready network with its transform: timm, torchvision, or a factory of one's own."""
+"""A zoo entry → a ready network with its transform: of a library, or of a factory of one's own."""
 
 import hashlib
 import inspect
