@@ -194,5 +194,9 @@ def _load(tower: nn.Module, path: Path) -> list[str]:
         match, said = find_weights(tower, path, "visual")
     except SourceError:  # not open_clip's own names, or an error that is said better of the whole
         match, said = find_weights(tower, path)
+    if match.drawn:  # what looks like a classifier is part of the tower
+        raise SourceError(
+            f"the weights in {path} have no {match.drawn[0]}, which the tower has; correct model or kwargs"
+        )
     tower.load_state_dict(match.taken, strict=False)
     return said
