@@ -76,7 +76,12 @@ def v1(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     ("names", "n_trained"),
-    [([], 0), (["trashnet"], 0), (["trashnet", "sign-digits", "gtsrb"], 12), (["trashnet", "sign-digits", "pacs-sketch"], 250)],
+    [
+        ([], 0),
+        (["trashnet"], 0),
+        (["trashnet", "sign-digits", "gtsrb"], 12),
+        (["trashnet", "sign-digits", "pacs-sketch"], 250),
+    ],
 )
 def test_the_page_is_written_at_any_state_of_the_tables(tmp_path, v1, capsys, names, n_trained):
     tables = measured.load(written(tmp_path / "v2", names, n_trained), v1)

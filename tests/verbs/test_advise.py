@@ -30,10 +30,18 @@ from transferscope.networks import CompactResNet
 def build(width=4):
     return CompactResNet(4, width=width)
 
-def headless():
-    def block(inputs):
-        return nn.Sequential(nn.Conv2d(inputs, 6, 3, stride=2), nn.ReLU())
-    return nn.Sequential(block(3), block(6), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU())
+        self.middle = nn.Sequential(nn.Conv2d(6, 6, 3, stride=2), nn.ReLU())
+
+    def forward(self, x):
+        x = self.middle(self.stem(x))
+        return x.tanh(), x.relu()
+
+def two():
+    return Two()
 """
 
 
@@ -52,9 +60,10 @@ def house(tmp_path_factory):
         {"name": name, "loader": "python", "factory": "nets.py:build", "transform": {"size": 16}, "kwargs": kwargs}
         for name, kwargs in (("narrow", {}), ("wide", {"width": 6}))
     ]
-    entries.append({"name": "headless", "loader": "python", "factory": "nets.py:headless", "transform": {"size": 16}})
+    two = {"name": "two", "loader": "python", "factory": "nets.py:two", "layers": ["stem", "middle"]}
+    entries.append(two | {"transform": {"size": 16}})
     (folder / "zoo.yaml").write_text(json.dumps({"version": 1, "sources": entries[:2]}))
-    (folder / "headless.yaml").write_text(json.dumps({"version": 1, "sources": entries[2:]}))
+    (folder / "two.yaml").write_text(json.dumps({"version": 1, "sources": entries[2:]}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRANSFERSCOPE_HOME", str(folder / "home"))
         patch.setattr(costs, "_SECONDS", 0.0)
@@ -138,11 +147,11 @@ class TestAdvise:
     def test_ways_that_the_source_does_not_allow_are_left_out_with_the_reason(self, house, digits, caplog):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TransferscopeWarning)
-            found = advise(digits, house / "headless.yaml", **OPTIONS)
+            found = advise(digits, house / "two.yaml", **OPTIONS)
         assert [way.protocol for way in found.ways] == WAYS[:3]
         assert {each.source for each in found.left_out} == {*WAYS[3:]}
         assert all("linear classifier" in each.error for each in found.left_out)
-        assert "from scratch of headless failed" in caplog.text
+        assert "from scratch of two failed" in caplog.text
 
     @pytest.mark.parametrize(
         ("options", "said"),
