@@ -76,7 +76,12 @@ def v1(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     ("names", "n_trained"),
-    [([], 0), (["trashnet"], 0), (["trashnet", "sign-digits", "gtsrb"], 12), (["trashnet", "sign-digits", "pacs-sketch"], 250)],
+    [
+        ([], 0),
+        (["trashnet"], 0),
+        (["trashnet", "sign-digits", "gtsrb"], 12),
+        (["trashnet", "sign-digits", "pacs-sketch"], 250),
+    ],
 )
 def test_the_page_is_written_at_any_state_of_the_tables(tmp_path, v1, capsys, names, n_trained):
     tables = measured.load(written(tmp_path / "v2", names, n_trained), v1)
@@ -366,7 +371,8 @@ def test_verdicts_follow_from_intervals():
     def about(mean: float, half: float) -> claims.Estimate:
         return claims.Estimate(mean, mean - half, mean + half)
 
-    assert claims.apart(about(0, 1), about(1, 1)) == claims.AGREES
+    assert claims.apart(about(4, 1), about(5, 1)) == claims.AGREES
+    assert claims.apart(about(4, 4), about(5, 4)) == claims.OPEN
     assert claims.apart(about(0, 1), about(2, 1)) == claims.DISAGREES
     assert claims.apart(about(0, math.nan), about(2, 1)) == claims.MISSING
     assert claims.signed(about(3, 1), 1) == claims.AGREES
