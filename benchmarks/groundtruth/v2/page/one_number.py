@@ -200,7 +200,8 @@ def report(found: Sequence[Table]) -> dict[str, Figure]:
         if table not in known:
             networks = table.cells.groupby(GROUP)["source"].nunique() if len(table.cells) else pd.Series(dtype=int)
             print(f"- {table.name}: not measured yet (cells: {len(table.cells)}; targets and numbers of "
-                  f"images with two networks: {int((networks > 1).sum())}, where {LEAST_TARGETS} targets are needed).")  # fmt: skip
+                  f"images with two networks: {int((networks > 1).sum())}, where {LEAST_TARGETS} targets are "
+                  "needed).")  # fmt: skip
             continue
         squares = errors(table.cells)
         between, inside = spread(table.cells)
