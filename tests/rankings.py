@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+from beliefs import fixed_belief
 
 from transferscope.activations.stages import Stage
-from transferscope.prediction.expected import accuracy_interval
 from transferscope.prediction.selection import ScratchCandidate, recommend
 from transferscope.results import labelled
 from transferscope.results.labelled import BASELINES, SIMILARITIES, SourceScores
@@ -17,10 +17,11 @@ NAMES = ("linear_cka_to_scratch", "svcca_to_scratch", "logme", "hscore", "ridge"
 AWKWARD = ["大猫 ñandú", r"$\frac$", "a$b$c", "_hidden", "net[bold]", "[/red]", ":smile:", r"back\[slash]", "50 %{x}"]
 
 
-def make_ranking(ridge, *, scratch=0.5, n_samples=1000, more=None, errors=None, baselines=None, **changes):
+def make_ranking(ridge, *, others=None, scratch=0.5, n_samples=1000, more=None, errors=None, baselines=None, **changes):
     """Return the ranking of sources, truncated, with the given expected accuracies by depth.
 
-    `more` scores, standard `errors` and `baselines` come with it: name to a number for all.
+    Those by `others` come beside them: protocol to source to accuracies by depth, NaN where nothing is expected. `more`
+    scores, standard `errors` and `baselines` come with it: name to a number for all.
     """
     rng = np.random.default_rng(0)
     units = []
@@ -38,20 +39,32 @@ def make_ranking(ridge, *, scratch=0.5, n_samples=1000, more=None, errors=None, 
             )
         )
     attributes = {
-        "target": "shells", "n_samples": n_samples, "seed": 0, "classes": 6, "samples": 2 * n_samples, "calibrated": 0,
-        "scratch_growth": 0.0,
+        "target": "shells", "n_samples": n_samples, "seed": 0, "classes": 6, "samples": 2 * n_samples,
     }  # fmt: skip
     known = {name: [value] * len(units) for name, value in (baselines or {}).items()}
     candidate = None if scratch is None else ScratchCandidate("compact", scratch, 200, 8, 77000, 5000000)
     scores = labelled.to_dataset(units, attributes, known)
-    expected = scores["ridge"].expand_dims(protocol=["truncate"], axis=2)
-    ends = zip(("lower", "upper"), accuracy_interval(expected, n_samples), strict=True)
-    scores = scores.assign({"expected_accuracy": expected, **dict(ends)})
+    protocols = {"truncate": ridge, **(others or {})}
+    ways = {
+        (source, depth, protocol): accuracy
+        for protocol, sources in protocols.items()
+        for source, accuracies in sources.items()
+        for depth, accuracy in enumerate(accuracies, 1)
+        if np.isfinite(accuracy)
+    }
+    ways[("", 0, "scratch")] = 0.5 if scratch is None else scratch
+    belief = fixed_belief(ways)
+    ends = belief.expected()
+    nothing = scores["ridge"].expand_dims(protocol=list(protocols), axis=2) * np.nan
+    scores = scores.assign({name: nothing.copy() for name in ends})
+    for i, (source, depth, protocol) in enumerate(list(ways)[:-1]):
+        for name in ends:
+            scores[name].loc[{"source": source, "depth": depth, "protocol": protocol}] = ends[name].iloc[i]
     shown = [name for name in BASELINES if name in scores]
     ranking = Ranking(
         target=TargetSummary("shells", n_samples, 6, "0f" * 32),
         reference=Reference("compact residual network", scratch, 200, 680, 31, "early"),
-        recommendations=recommend(scores, labelled.score_names(scores), candidate, shown),
+        recommendations=recommend(scores, belief, labelled.score_names(scores), candidate, shown),
         scores=scores,
         failed=(Failure("gone", "No checkpoint at gone.pt."),),
     )

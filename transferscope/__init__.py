@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transferscope.results.recommendation import Recommendation
     from transferscope.verbs import parameters
     from transferscope.verbs.advise.advise import advise
+    from transferscope.verbs.calibrate import calibrate
     from transferscope.verbs.compare.networks import compare
     from transferscope.verbs.compare.sources import compare_sources
     from transferscope.verbs.measure.measure import measure
@@ -40,6 +41,7 @@ _HOMES = {
     "Target": "data.target",
     "Zoo": "networks.zoo",
     "advise": "verbs.advise.advise",
+    "calibrate": "verbs.calibrate",
     "capture": "activations.capture",
     "compare": "verbs.compare.networks",
     "compare_sources": "verbs.compare.sources",
@@ -65,6 +67,7 @@ __all__ = [
     "Target",
     "Zoo",
     "advise",
+    "calibrate",
     "capture",
     "compare",
     "compare_sources",

@@ -25,10 +25,10 @@ from sources import IMAGES_OF, SOURCES, prepare, trained_on, unpack
 from transferscope import load_target, measure
 from transferscope.data.splits import hold_out
 from transferscope.data.target import Target
-from transferscope.verbs.measure.executor import Executor
 from transferscope.verbs.measure.measure import prepare as plan
-from transferscope.verbs.measure.plan import Run
 from transferscope.verbs.measure.request import MeasureRequest
+from transferscope.verbs.running.executor import Executor
+from transferscope.verbs.running.run import Run
 
 CELLS, SEED = 20, 0
 FIRST_SEEDS = (1000, 2000)

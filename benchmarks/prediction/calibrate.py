@@ -1,4 +1,4 @@
-"""Fit what `transferscope rank` predicts accuracies by to ground truth v1, and write it into the package.
+"""Fit what `transferscope rank` predicts accuracies by to measured transfers, and write it into the package.
 
     python benchmarks/calibrate.py
 
@@ -7,176 +7,122 @@ transferscope/prediction/calibration.json. What the prediction is worth is measu
 targets that it was not fitted to.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from groundtruth.maps import averaged, read_runs
-from scipy.optimize import lsq_linear
+from scipy.optimize import brentq
 
+from prediction import reml, truth
+from prediction.terms import TERMS
 from transferscope import prediction
-from transferscope.prediction.calibration import Calibration, Term
-from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH, Case, candidates, logit
+from transferscope.prediction.belief import Belief, expected_share, reference
+from transferscope.prediction.calibration import Calibration, Chosen
+from transferscope.prediction.covariates import Case, candidates
+from transferscope.results.recommendation import LEVEL
 
-TABLES = Path(__file__).parents[1] / "groundtruth"
-MAPS = ("small", "axes", "real")
-TESTED = 500
-"""Images that accuracies of ground truth are measured on, at most."""
-GROUP = ["map", "target", "samples_per_class"]
-RETRAINED = ("reinit", "finetune")
-TRAINED = (*RETRAINED, SCRATCH)
-RISING = {"scratch", "rank", "head"}
-"""What may only raise an expected accuracy."""
-PENALTY = 0.003
-SHARED = 0.8
-"""How much of the mean of a group is taken off before fitting, 1 for all of it: what all candidates of a target have in
-common says little of which is best."""
-QUANTILES = (0.1, 0.9)
-REACH = {"log_per_class": 1.3, "head": 1.1, "gain": 0.3}
-"""How far above what was measured the prediction is still used: as far as it was tried there and chose better than
-scores alone (benchmarks/predictors.py)."""
+AHEAD_WEIGHT, AHEAD_EVERY = 0.3, 3
+"""Cells seen with fewer images than were trained on tell little anew: every third counts by so much."""
+UNIT = ["map", "target", "samples_per_class"]
 
 
-def _terms() -> Iterator[Term]:
-    """Yield what a predicted logit is made of, without coefficients."""
-    for factors in (("log_per_class",), ("scratch",), ("log_more",)):
-        yield Term(TRAINED, factors)
-    yield Term(RETRAINED, ("rank",))
-    yield Term(CUT_PROTOCOLS, ("gain",))
-    for factors in ((), ("log_per_class",), ("log_more",), ("head",), ("rank",)):
-        yield Term(("truncate",), factors)
-    profile = ("depth_fraction",), ("depth_fraction", "depth_fraction")
-    for protocol in CUT_PROTOCOLS:
-        for factors in (*profile, ("whole",), *((*factors, "log_per_class") for factors in profile)):
-            yield Term((protocol,), factors)
-    for protocol in RETRAINED:
-        for factors in (
-            (),
-            ("log_per_class",),
-            ("depth_fraction", "rank"),
-            ("depth_fraction", "excess"),
-            ("whole", "excess"),
-        ):
-            yield Term((protocol,), factors)
-    # What is trained behind a frozen cut depends on what the cut lets through, the more the less follows it.
-    for factors in (("depth_fraction", "gap"), ("whole", "gap")):
-        yield Term(("reinit",), factors)
+def prepared(maps: Sequence[str] = truth.MAPS) -> pd.DataFrame:
+    """Return what is fitted to: cells, and the scratch networks that `rank` trains."""
+    cells = truth.load(maps)
+    cells = cells[truth.without_head_training(cells)]
+    later = cells[cells["ahead"] > 0]
+    cells = pd.concat([cells[cells["ahead"] == 0], later.iloc[::AHEAD_EVERY], truth.references(maps)])
+    cells = cells.reset_index(drop=True)
+    known = Calibration((), np.zeros(0), np.zeros((0, 0)), {}, truth.DRAW_NOISE, Chosen(0.0, 1.0), "")
+    drawn = known.draw_variance(cells["log_per_class"].to_numpy(float)) / cells["draws"].to_numpy(float)
+    return cells.assign(noise=cells["noise"].fillna(pd.Series(drawn, cells.index)) + 1e-4)
 
 
-TERMS = tuple(_terms())
+def fitted(rows: pd.DataFrame, **options: object) -> reml.Fitted:
+    """Fit to what `prepared` returns."""
+    weights = np.where(rows["ahead"] > 0, AHEAD_WEIGHT, 1.0)
+    return reml.fit(rows, rows["noise"].to_numpy(float), weights, **options)  # type: ignore[arg-type]
 
 
-def load(maps: Sequence[str] = MAPS) -> pd.DataFrame:
-    """Return measured cells with their covariates: a row for each map, target, size, source, depth and protocol.
+def calibration(found: reml.Fitted, chosen: Chosen, measured: str, without: str | None = None) -> Calibration:
+    """Return a calibration, without the runs of a target."""
+    coefficients, factor = found.coefficients(without)
+    return Calibration(found.prior.terms, coefficients, factor, found.components, truth.DRAW_NOISE, chosen, measured)
 
-    Scores are those of the same number of images (`ahead` is 0) or, so that accuracies with more images than there are
-    can be foretold too, of a smaller one.
+
+def beliefs(rows: pd.DataFrame, known: Mapping[str, Calibration]) -> pd.DataFrame:
+    """Return the measured cells with what is believed of each: `mean` and `variance` of its logit, `expected_accuracy`.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        As `truth.load` returns them.
+    known : mapping of str to Calibration
+        Target to what is known without its runs.
     """
     found = []
-    for name in maps:
-        folder = TABLES / name
-        cells, evidence = averaged(read_runs(folder)), pd.read_csv(folder / "evidence.csv")
-        cells.loc[cells["protocol"] == SCRATCH, "source"] = ""
-        # Sources of one architecture share their runs from scratch; of several the mean is taken.
-        keys = [*GROUP[1:], "size", "source", "protocol", "depth"]
-        cells = cells.groupby(keys, as_index=False)[["accuracy", "error"]].mean()
-        for target, seen in evidence.groupby("target", sort=False):
-            samples = seen.groupby("samples_per_class")["samples"].first()
-            for (size, own), ahead in itertools.product(seen.groupby("samples_per_class"), range(len(samples))):
-                later = samples.index[samples.index >= size]
-                if ahead >= len(later):
-                    continue
-                first = own.iloc[0]
-                case = Case(
-                    int(samples[later[ahead]]), int(first["probe"]), int(first["classes"]),
-                    first["scratch_accuracy"], int(first["scratch_held_out"]),
-                )  # fmt: skip
-                measured = cells[(cells["target"] == target) & (cells["samples_per_class"] == later[ahead])]
-                rows = candidates(own, case).merge(measured, on=["source", "protocol", "depth"])
-                found.append(rows.assign(map=name, seen=size, ahead=ahead, probe=case.probe))
-    table = pd.concat(found, ignore_index=True)
-    groups = table.groupby([*GROUP, "seen"], sort=False).ngroup()
-    return table.assign(group=groups, logit=logit(table["accuracy"], TESTED))
+    seen = {name: truth.evidence(name) for name in rows["map"].unique()}
+    for (name, target, size, _), part in rows.groupby(["map", "target", "seen_per_class", "ahead"], sort=False):
+        own = seen[name][(seen[name]["target"] == target) & (seen[name]["samples_per_class"] == size)]
+        case = case_of(own.iloc[0], int(part["samples"].iloc[0]))
+        ways = truth.by_recipe(candidates(own, case), name)
+        belief = Belief(ways, case, known[target], reference(case))
+        now = ways[["source", "depth", "protocol"]].assign(
+            mean=belief.mean, variance=belief.variance, **dict(belief.expected().items())
+        )
+        found.append(part.merge(now, on=["source", "depth", "protocol"]).set_axis(part.index))
+    return pd.concat(found).loc[rows.index]
 
 
-def fit(rows: pd.DataFrame, terms: Sequence[Term] = TERMS) -> tuple[float, tuple[Term, ...]]:
-    """Return the level and the terms with their coefficients: penalised least squares with bounds.
+def case_of(first: pd.Series, samples: int) -> Case:
+    """Return the case of a row of evidence."""
+    return Case(
+        samples, int(first["probe"]), int(first["classes"]), first["scratch_accuracy"], int(first["scratch_held_out"])
+    )
 
-    Each group (a target with a number of images) has an error of its own that all its candidates share, so that most of
-    its mean is taken off on both sides first, as for random effects.
+
+def chosen_effect(believed: pd.DataFrame, known: Calibration) -> Chosen:
+    """Return how the one chosen jointly differs from what is believed of it, on targets that were left out.
+
+    On average its accuracy is then as expected, and its interval holds it in 80 % of the cases; targets count alike.
     """
-    columns = np.stack([term.values(rows) for term in terms], axis=1)
-    scale = np.sqrt((columns**2).mean(axis=0)) + 1e-12
-    groups = rows["group"].to_numpy()
-    weights = 1 / np.sqrt(rows.groupby("group")["logit"].transform("size").to_numpy())  # every group counts alike
+    now = believed[believed["ahead"] == 0]
+    picks = now.loc[now.groupby(UNIT)["expected_accuracy"].idxmax()]
+    spread = picks["variance"].to_numpy() + known.draw_variance(picks["log_per_class"].to_numpy(float))
+    weights = 1 / picks.groupby("target")["target"].transform("size").to_numpy()
+    middle, reached_there = picks["mean"].to_numpy(), np.average(picks["accuracy"], weights=weights)
 
-    def within(values: np.ndarray) -> np.ndarray:
-        means = pd.DataFrame(values).groupby(groups).transform("mean").to_numpy()
-        return (values - SHARED * means) * weights[:, None]
+    def too_high(shift: float) -> float:
+        return float(np.average(expected_share(middle + shift, spread), weights=weights) - reached_there)
 
-    left = within(np.column_stack([columns / scale, np.ones(len(rows))]))
-    right = within(rows["logit"].to_numpy()[:, None])[:, 0]
-    penalty = np.sqrt(PENALTY * (weights**2).sum()) * np.eye(len(terms), len(terms) + 1)
-    lowest = [0.0 if RISING & set(term.factors) == set(term.factors) and term.factors else -np.inf for term in terms]
-    solved = lsq_linear(
-        np.vstack([left, penalty]), np.concatenate([right, np.zeros(len(terms))]), ([*lowest, -np.inf], np.inf)
-    )
-    *coefficients, level = solved.x / np.append(scale, 1)
-    return float(level), tuple(
-        Term(term.protocols, term.factors, float(value)) for term, value in zip(terms, coefficients, strict=True)
-    )
+    shift = brentq(too_high, -2.0, 2.0)
+    surprise = (picks["logit"] - picks["mean"]).to_numpy()
+    size = np.abs(surprise - shift) / np.sqrt(spread)
+    order = np.argsort(size)
+    reached = np.cumsum(weights[order]) / weights.sum()
+    return Chosen(shift, float(size[order][np.searchsorted(reached, LEVEL)] / Z))
 
 
-def calibrate(rows: pd.DataFrame, terms: Sequence[Term] = TERMS, measured: str = "") -> Calibration:
-    """Fit, with errors from leaving out one target after the other."""
-    left_out = np.full(len(rows), np.nan)
-    for target in rows["target"].unique():
-        chosen = (rows["target"] == target).to_numpy()
-        level, fitted = fit(rows[~chosen], terms)
-        left_out[chosen] = bare(level, fitted).logits(rows[chosen])
-    error = rows["logit"] - left_out
-    level, fitted = fit(rows, terms)
-    ranges = {
-        name: (float(rows[name].min()), float(rows[name].max()) + REACH.get(name, 0.0))
-        for name in ("log_per_class", "log_more", "rank", "scratch", "head", "gain")
-    }
-    same = rows["ahead"] == 0
-    errors = {}
-    for protocol in (*CUT_PROTOCOLS, SCRATCH):
-        low, high = np.quantile(error[same & (rows["protocol"] == protocol)], QUANTILES)
-        errors[protocol] = (float(low), float(high))
-    growth = _growth(rows[~same], error[~same], errors)
-    return Calibration(level, fitted, errors, growth, _contrast(rows, left_out, error), ranges, measured)
-
-
-def _growth(rows: pd.DataFrame, error: pd.Series, errors: dict[str, tuple[float, float]]) -> float:
-    """Return at what growth the intervals hold 80 % of what is foretold from fewer images."""
-    low, high = np.array([errors[protocol] for protocol in rows["protocol"]]).T
-    needed = np.where(error < 0, error / low, error / high) - 1
-    return float(np.quantile(needed / rows["log_more"], QUANTILES[1] - QUANTILES[0]))
-
-
-def _contrast(rows: pd.DataFrame, predicted: np.ndarray, error: pd.Series) -> float:
-    """Return how wrong predicted differences are between what is really compared: the sources, each at its best."""
-    best = rows.assign(predicted=predicted, error=error)
-    best = best[(best["ahead"] == 0) & (best["protocol"] != SCRATCH)].sort_values("predicted", ascending=False)
-    best = best.groupby(["group", "source"], sort=False).head(1)
-    first = best.groupby("group")["error"].transform("first")
-    other = best.groupby("group").cumcount() > 0
-    return float(np.sqrt((best["error"] - first)[other].pow(2).mean()))
-
-
-def bare(level: float, terms: tuple[Term, ...]) -> Calibration:
-    """Return a calibration that knows no errors."""
-    return Calibration(level, terms, {}, 0.0, 0.0, {}, "")
+Z = 1.2815515655446004
+"""The quantile of a Gaussian that an interval of 80 % ends at."""
 
 
 def main() -> None:
-    rows = load()
-    measured = ", ".join(f"{name} ({count} groups)" for name, count in rows.groupby("map")["group"].nunique().items())
-    found = calibrate(rows, measured=f"ground truth v1: {measured}")
+    cells = truth.load()
+    rows = prepared()
+    found = fitted(rows)
+    nothing = Chosen(0.0, 1.0)
+    known = {target: calibration(found, nothing, "", target) for target in cells["target"].unique()}
+    believed = beliefs(cells, known)
+    groups = cells[cells["ahead"] == 0].groupby("map", sort=False)["group"].nunique()
+    measured = "ground truth: " + ", ".join(f"{name} ({count} groups)" for name, count in groups.items())
+    everything = calibration(found, chosen_effect(believed, next(iter(known.values()))), measured)
     path = Path(prediction.__file__).parent / "calibration.json"
-    path.write_text(found.to_json(), encoding="utf-8")
-    print(f"{len(rows)} cells of {rows['group'].nunique()} groups; wrote {path.name}")
+    path.write_text(everything.to_json(), encoding="utf-8")
+    print(f"{len(rows)} cells of {len(TERMS)} terms; chosen {everything.chosen}; wrote {path.name}")
+    print(f"draw noise {truth.draw_noise(cells)}")
+
+
+if __name__ == "__main__":
+    main()

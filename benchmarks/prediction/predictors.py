@@ -1,9 +1,10 @@
-"""What else the prediction could be made from, and how far beyond what it was fitted to it is of use.
+"""What else the prediction could be made from.
 
     python benchmarks/predictors.py > benchmarks/results/predictors.md
 
-fits variants of the model of benchmarks/calibrate.py as benchmarks/selection.py does, without any run of the target
-that they are judged on, and prints what each loses against the best measured choice.
+fits variants of the model of benchmarks/calibrate.py, its variance components as they are, without any run of the
+target that they are judged on, and prints what each loses against the best measured choice, pilots and the scratch
+network's own evidence left out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,16 +13,16 @@ import numpy as np
 import pandas as pd
 from groundtruth.maps import print_table
 
-from prediction.calibrate import GROUP, TABLES, TERMS, bare, fit
-from prediction.selection import QUESTIONS, SELECTOR, UNFITTED, judge, prepared, regret
-from transferscope.prediction.calibration import Term
-from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH, logit
+from prediction import reml, truth
+from prediction.calibrate import fitted, prepared
+from prediction.figures import SELECTOR
+from prediction.judging import QUESTIONS, judge, regret
+from prediction.terms import CUT, RETRAINED, TERMS
+from transferscope.prediction.calibration import Term, design
+from transferscope.prediction.covariates import SCRATCH, logit
+from transferscope.results.labelled import SIMILARITIES
 
-ONE = ("ridge", "knn", "nearest_mean", "kernel_ridge")
-MORE = (
-    "linear_cka_to_scratch", "svcca_to_scratch", "hscore", "alignment", "nleep", "transrate", "gbc", "parc", "sfda",
-    "kernel_ridge", "leep", "nce",
-)  # fmt: skip
+MORE = (*(f"{name}_to_scratch" for name in SIMILARITIES), "hscore", "nleep", "transrate", "gbc", "parc", "sfda", "leep")
 OF_SMALL = {
     "from_source": "− information imbalance, source to scratch",
     "from_scratch": "− information imbalance, scratch to source",
@@ -33,32 +34,24 @@ OF_SMALL = {
 """Measured on the small networks alone, and what is made of it."""
 
 
-def foretold(rows: pd.DataFrame, terms: Sequence[Term]) -> pd.Series:
+def foretold(rows: pd.DataFrame, terms: Sequence[Term], components: reml.Components) -> pd.Series:
     """Return the logits predicted for each target without its runs."""
+    fit = fitted(rows, terms=terms, components=components, steps=0)
     found = pd.Series(np.nan, rows.index)
     for target in rows["target"].unique():
-        own = rows["target"] == target
-        found[own] = bare(*fit(rows[~own], terms)).logits(rows[own])
+        own = (rows["target"] == target).to_numpy()
+        found[own] = design(terms, rows[own]) @ fit.coefficients(str(target))[0]
     return found
 
 
 def regrets(rows: pd.DataFrame, logits: pd.Series) -> dict[str, float]:
     """Return the mean regret over targets: of the depth for each protocol, of source, protocol and all jointly."""
     rows = rows.assign(**{SELECTOR: logits})
-    rows = rows[rows["ahead"] == 0]
+    rows = rows[(rows["ahead"] == 0) & rows["size"].notna()]
     judged = {question: judge(rows, question, [SELECTOR]) for question in QUESTIONS}
     depth = judged.pop("depth")
-    found = {
-        f"depth, {name}": regret(depth[depth["protocol"] == name], ["name"]).mean().item() for name in CUT_PROTOCOLS
-    }
+    found = {f"depth, {name}": regret(depth[depth["protocol"] == name], ["name"]).mean().item() for name in CUT}
     return found | {question: regret(own, ["name"]).mean().item() for question, own in judged.items()}
-
-
-def with_head(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the rows with one classifier in the place of the mean of three."""
-    head = of_cuts(rows, logit(rows[name], rows["probe"]))
-    gap = of_cuts(rows, head - rows["scratch"])
-    return rows.assign(head=head, gap=gap, excess=gap.clip(lower=0))
 
 
 def of_cuts(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
@@ -66,32 +59,33 @@ def of_cuts(rows: pd.DataFrame, values: pd.Series) -> pd.Series:
     return values.where(rows["protocol"] != SCRATCH, 0.0).fillna(0.0)
 
 
-def added(name: str, times: tuple[str, ...] = ()) -> tuple[Term, ...]:
-    return (*TERMS, *(Term((protocol,), (name, *times)) for protocol in CUT_PROTOCOLS))
+def added(*names: str) -> tuple[Term, ...]:
+    return (*TERMS, *(Term((base,), (name,)) for base in CUT for name in names))
+
+
+def without(*names: str, bases: Sequence[str] = (*CUT, SCRATCH)) -> tuple[Term, ...]:
+    return tuple(term for term in TERMS if not (set(names) & set(term.factors) and set(term.bases) & set(bases)))
 
 
 def variants(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, tuple[Term, ...]]]:
     """Yield a name, the rows and the terms of each."""
     yield "**as it is**", rows, TERMS
-    yield "without LogME", rows, tuple(term for term in TERMS if "gain" not in term.factors)
-    yield "without the effective rank", rows, tuple(term for term in TERMS if "rank" not in term.factors)
-    without = {"scratch", "gap", "excess"}
-    yield "without the scratch network", rows, tuple(term for term in TERMS if not without & set(term.factors))
-    for name in ONE:
-        yield f"{name} alone for the head", with_head(rows, name), TERMS
+    yield "without LogME", rows, without("target_gain", "source_gain", "gain")
+    yield "without alignment", rows, without("alignment")
+    yield "without leave-one-out heads", rows, without("target_head", "source_head", "head", "excess")
+    yield "without the effective rank", rows, without("rank")
+    yield "without the scratch network", rows, without("scratch", "excess")
+    yield "without the number of stages", rows, without("stages")
+    yield "heads alone at which depth, where they are trained", rows, without("gain", "alignment", bases=RETRAINED)
     for name in MORE:
-        more = rows.assign(extra=of_cuts(rows, logit(rows[name], rows["probe"]) if name in ONE else rows[name]))
-        yield f"with {name}", more, added("extra")
-        if name.endswith("_to_scratch"):
-            both = (*added("extra"), *added("extra", ("log_per_class",))[len(TERMS) :])
-            yield f"with {name}, and its change with the images of a class", more, both
+        yield f"with {name}", rows.assign(extra=of_cuts(rows, rows[name])), added("extra")
 
 
 def of_small(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, tuple[Term, ...]]]:
     """Yield the same for what was measured on the small networks alone."""
-    folder = TABLES / "small"
-    keys = [*GROUP[1:], "source", "depth"]
-    rows = rows[(rows["map"] == "small") & (rows["ahead"] == 0)]
+    folder = truth.TABLES / "small"
+    keys = [*truth.GROUP[1:], "source", "depth"]
+    rows = rows[rows["map"] == "small"]
     kernels = pd.read_csv(folder / "small-kernels.csv").replace({"source": {SCRATCH: ""}})
     kernels = kernels.drop(columns=["seed", "layer", "samples", "probe"])
     rows = rows.merge(kernels, how="left", on=keys, validate="many_to_one")
@@ -102,8 +96,8 @@ def of_small(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, tuple[Term
         yield f"with {title}", rows.assign(extra=of_cuts(rows, extra)), added("extra")
 
 
-def print_variants(found: Iterator[tuple[str, pd.DataFrame, tuple[Term, ...]]]) -> None:
-    table = pd.DataFrame({name: regrets(rows, foretold(rows, terms)) for name, rows, terms in found}).T
+def print_variants(found: Iterator[tuple[str, pd.DataFrame, tuple[Term, ...]]], components: reml.Components) -> None:
+    table = pd.DataFrame({name: regrets(rows, foretold(rows, terms, components)) for name, rows, terms in found}).T
     table.index.name = "prediction"
     print_table(table)
 
@@ -115,51 +109,31 @@ def print_alone(rows: pd.DataFrame) -> None:
         if "extra" in more:
             scored = more.assign(**{SELECTOR: more["extra"].where(more["protocol"] != SCRATCH)})
             depth, source = judge(scored, "depth", [SELECTOR]), judge(scored, "source", [SELECTOR])
-            by = {f"depth, {p}": regret(depth[depth["protocol"] == p], ["name"]).mean().item() for p in CUT_PROTOCOLS}
+            by = {f"depth, {p}": regret(depth[depth["protocol"] == p], ["name"]).mean().item() for p in CUT}
             found[name.removeprefix("with ")] = by | {"source": regret(source, ["name"]).mean().item()}
     table = pd.DataFrame(found).T
     table.index.name = "chosen by"
     print_table(table)
 
 
-def print_beyond(rows: pd.DataFrame) -> None:
-    """Print how the prediction does on targets that lie above all that it was fitted to."""
-    found = {}
-    for name in ("log_per_class", "head", "gain", "scratch"):
-        top = rows.groupby("group")[name].transform("max")
-        for share in (0.5, 0.75):
-            bound = rows.groupby("group")[name].max().quantile(share)
-            test, logits = top > bound, pd.Series(np.nan, rows.index)
-            for target in rows.loc[test, "target"].unique():
-                own = (rows["target"] == target) & test
-                known = rows[(rows["target"] != target) & ~test]
-                logits[own] = bare(*fit(known)).logits(rows[own])
-            part = rows[test & (rows["ahead"] == 0)]
-            chosen = {"fitted below": regrets(part, logits[part.index]), "scores alone": regrets(part, part[UNFITTED])}
-            key = f"{name} above {bound:.2f}, at most {top[part.index].max():.2f} ({part['group'].nunique()} groups)"
-            for how, own in chosen.items():
-                found[key, how] = {question: own[question] for question in ("source", "protocol", "joint")}
-    table = pd.DataFrame(found).T
-    table.index.names = ["covariate", "prediction"]
-    print_table(table)
-
-
 def main() -> None:
-    rows, _ = prepared()
+    rows = prepared()
+    rows = rows[rows["ahead"] == 0].reset_index(drop=True)
+    seen = pd.concat(truth.evidence(name).assign(map=name) for name in truth.MAPS)
+    rows = rows.merge(seen[[*truth.GROUP, "source", "depth", *MORE]], how="left", on=[*truth.GROUP, "source", "depth"])
+    cells = truth.load()
+    known = cells.assign(size=truth.sizes(cells))[["map", *truth.CELL, "size"]].drop_duplicates()
+    rows = rows.merge(known, how="left", on=["map", *truth.CELL])
+    rows.loc[rows["reference"] == 1, "size"] = None
+    components = fitted(rows).components
     print("# What the prediction is made from\n")
     print(
         "Made by `benchmarks/predictors.py`: accuracy lost against the best measured choice, means over targets, each "
         "predicted without any run of its own.\n"
     )
-    print_variants(variants(rows))
+    print_variants(variants(rows), components)
     print("## On the small networks alone\n")
-    print("Fitted to and judged on the small-network map, draw 0.\n")
-    print_variants(of_small(rows))
+    print("Fitted to and judged on the small-network map.\n")
+    print_variants(of_small(rows), components)
     print("Each of these alone, by which of two cuts it says more for:\n")
     print_alone(rows)
-    print("## Beyond what it was fitted to\n")
-    print(
-        "Groups whose largest value of a covariate lies above a bound (the median, the third quartile), predicted by "
-        "a model that was fitted to groups below it only, and by scores without any fit.\n"
-    )
-    print_beyond(rows)

@@ -17,7 +17,7 @@ from transferscope.results.summary import TargetSummary
 from transferscope.runtime.failures import Failure
 from transferscope.verbs.advise import costs
 
-WAYS = ["truncate", "fne", "toptuning", "reinit", "finetune", "scratch"]
+WAYS = ["truncate", "fne", "toptuning", "reinit", "defrost", "finetune", "scratch"]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def told(monkeypatch):
         Way("scratch", 0, "", 0.4, (0.2, 0.6), 9.0, 1e-5, 5e-6, 1),
     )
     advice = Advice(
-        TargetSummary("data", 30, 3, "abc"), "net", 2, 30, 0.02, ways, "truncate", (), (10, 90), True, "Estimated.", 3.0
+        TargetSummary("data", 30, 3, "abc"), "net", 2, 30, 0.02, ways, "truncate", (), (10, 90), "Estimated.", 3.0
     )
     known = SimpleNamespace(advice=advice, asked={})
 

@@ -71,7 +71,7 @@ class TestRank:
         first = answer["ranking"][0]
         assert set(first) == {
             "rank", "source", "layer", "depth", "depths", "protocol", "expected_accuracy", "interval", "params",
-            "flops", "scores", "baselines", "beats_next", "tied_with", "reason",
+            "flops", "scores", "baselines", "beats_next", "tied_with", "level_with", "probability_best", "reason",
         }  # fmt: skip
         assert first["rank"] == 1
         assert first["interval"][0] <= first["expected_accuracy"] <= first["interval"][1]

@@ -18,7 +18,7 @@ import pytest
 from image_folders import coloured_noise
 
 from transferscope.cli import run
-from transferscope.verbs.measure.executor import Executor
+from transferscope.verbs.running.executor import Executor
 
 IDENTITY = ["source", "protocol", "depth", "layer", "samples_per_class", "seed"]
 

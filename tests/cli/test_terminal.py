@@ -118,7 +118,7 @@ def test_rank_fits(ranking, width):
 def test_advise_fits(width):
     protocols = ("truncate", "fne", "toptuning", "reinit", "finetune", "scratch")
     ways = tuple(Way(name, 11, LAYER, 0.8125, (0.7, 0.9), 12345.0, 1.23e-05, 5.67e-06, 21) for name in protocols)
-    advice = Advice(TARGET, SOURCE, 12, 30, 0.02, ways, "truncate", (), (10, 90), True, "Estimated.", 3.0)
+    advice = Advice(TARGET, SOURCE, 12, 30, 0.02, ways, "truncate", (), (10, 90), "Estimated.", 3.0)
     numbers = ["0.812", "0.700-0.900", "12,345", "1.23e-05", "5.67e-06", "21", "11/12", "toptuning"]
     assert_fits(printed(print_advice, advice, width), width, [LAYER], numbers)
 

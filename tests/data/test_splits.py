@@ -204,3 +204,33 @@ def test_a_fifth_of_each_class_is_for_validation(counts, seed):
     assert np.bincount(labels[part])[::2].tolist() == expected
     assert np.unique(part).tolist() == part.tolist()
     np.testing.assert_array_equal(part, validation_part(labels, seed))
+
+
+def test_what_was_seen_is_tested_on_only_where_there_are_too_few_others():
+    target = target_of([40, 60])
+    seen = np.r_[0:20, 40:70]
+    pool, test = hold_out(target, seen=seen)
+    assert len(test) == 25
+    assert not set(test) & set(seen)
+    np.testing.assert_array_equal(np.sort(np.concatenate([pool, test])), np.arange(100))
+    # Webster's method shares 25 out between 20 and 30 others.
+    assert np.bincount(target.labels[test]).tolist() == [10, 15]
+    _, some = hold_out(target, 0.9, seen=seen)
+    assert set(some) == set(range(100)) - set(seen), "no more than the others"
+    nine_left = np.r_[0:31, 40:70]
+    np.testing.assert_array_equal(hold_out(target, seen=nine_left)[1], hold_out(target)[1])
+    np.testing.assert_array_equal(hold_out(target, seen=np.arange(100))[1], hold_out(target)[1])
+
+
+def test_a_class_that_nothing_was_made_from_keeps_an_image_to_train_on():
+    pool, test = hold_out(target_of([10, 40]), 0.99, seen=np.arange(10, 40))
+    assert np.count_nonzero(pool < 10) == 1
+    assert len(test) == 9 + 10
+
+
+def test_the_targets_own_split_comes_before_what_was_seen():
+    split = (["train"] * 30 + ["test"] * 10) * 2
+    target = target_of([40, 40], split)
+    found = hold_out(target, seen=np.flatnonzero(np.array(split) == "test"))
+    for part, same in zip(found, hold_out(target), strict=True):
+        np.testing.assert_array_equal(part, same)

@@ -163,7 +163,7 @@ sources:
 EXPECTED = [
     (1, "version", "expected 1.*got 2"),
     (2, "surces", "did you mean 'sources'"),
-    (5, "sources[0] (a).loader", "expected one of timm, torchvision, python; got 'tim'"),
+    (5, "sources[0] (a).loader", "expected one of timm, torchvision, transformers, open_clip, python; got 'tim'"),
     (6, "sources[0] (a).chekpoint", "did you mean 'checkpoint'"),
     (7, "sources[0] (a).size", "belongs under transform"),
     (8, "sources[1] (scratch).name", "not 'scratch'.*got 'scratch'"),

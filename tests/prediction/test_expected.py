@@ -1,24 +1,15 @@
-"""Expected accuracies beside the scores: padding, intervals, more images, and targets like none that was measured."""
-
-import math
+"""Expected accuracies beside the scores: padding, what is impossible, more images, and no scratch network."""
 
 import numpy as np
 import pytest
 import xarray as xr
-from scipy import stats
 
-from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.prediction.calibration import Calibration, Term
-from transferscope.prediction.expected import accuracy_interval, expected_accuracies, most_samples, raised
+from transferscope.errors import InputError
+from transferscope.prediction.belief import believe
+from transferscope.prediction.covariates import CUT_PROTOCOLS
+from transferscope.prediction.expected import expected_accuracies
+from transferscope.prediction.observation import Observation
 from transferscope.transferability.scores import NEEDED
-
-ERRORS = dict.fromkeys(("truncate", "reinit", "finetune", "scratch"), (-0.5, 1.0))
-LATE = Term(("reinit", "finetune"), ("depth_fraction",), 2.0)
-MORE = Term(("truncate", "scratch"), ("log_more",), 0.25)
-
-
-def calibration(**ranges):
-    return Calibration(-1.0, (LATE, MORE), ERRORS, 0.5, 0.2, ranges, "nothing")
 
 
 def scores(**attributes):
@@ -35,93 +26,76 @@ def scores(**attributes):
     )  # fmt: skip
 
 
-def sigmoid(x):
-    return 1 / (1 + math.exp(-x))
-
-
 def test_each_cut_and_protocol_has_its_prediction_and_padding_has_none():
     before = scores()
-    found = expected_accuracies(before, 40, calibration())
+    found, belief = expected_accuracies(before, 40), believe(before, 40)
     assert found["expected_accuracy"].dims == ("source", "depth", "protocol")
-    assert found["protocol"].to_numpy().tolist() == ["truncate", "reinit", "finetune"]
-    here = found.sel(source="three", depth=2)
-    assert float(here["expected_accuracy"].sel(protocol="reinit")) == pytest.approx(sigmoid(-1 + 4 / 3))
-    assert float(here["lower"].sel(protocol="finetune")) == pytest.approx(sigmoid(-1.5 + 4 / 3))
-    assert float(here["upper"].sel(protocol="truncate")) == pytest.approx(sigmoid(0))
+    assert found["protocol"].to_numpy().tolist() == list(CUT_PROTOCOLS)
+    for place, ends in zip(belief.rows.itertuples(), belief.expected().itertuples(), strict=True):
+        if place.protocol != "scratch":
+            here = found.sel(source=place.source, depth=place.depth, protocol=place.protocol)
+            assert float(here["expected_accuracy"]) == ends.expected_accuracy
+            assert float(here["lower"]) == ends.lower < ends.expected_accuracy < ends.upper == float(here["upper"])
+    assert float(found["scratch_expected_accuracy"]) == belief.expected()["expected_accuracy"].iloc[-1]
     assert np.isnan(found["expected_accuracy"].sel(source="two", depth=3)).all()
-    assert float(found["scratch_expected_accuracy"]) == pytest.approx(sigmoid(-1))
     xr.testing.assert_identical(
         found[list(before)].drop_vars("protocol", errors="ignore").drop_attrs(), before.drop_attrs()
     )
     assert {found[name].attrs["units"] for name in ("expected_accuracy", "lower", "upper", "scratch_upper")} == {"1"}
     assert found["scratch_lower"].attrs["long_name"] == "expected accuracy, lower end, from scratch"
     assert found["protocol"].attrs["long_name"] == "protocol"
-    known = {"samples": 40, "calibrated": 1, "contrast": 0.2, "scratch_growth": 0}
-    assert {name: found.attrs[name] for name in known} == known
+    assert found.attrs["samples"] == 40
 
 
-def test_more_images_than_were_looked_at_raise_accuracies_and_widen_intervals():
-    found = expected_accuracies(scores(), 160, calibration())
-    here = found.sel(source="two", depth=1, protocol="truncate")
-    more, wider = 0.25 * math.log(4), 1 + 0.5 * math.log(4)
-    assert float(here["expected_accuracy"]) == pytest.approx(sigmoid(-1 + more))
-    assert float(here["lower"]) == pytest.approx(sigmoid(-1 + more - 0.5 * wider))
-    assert found.attrs["scratch_growth"] == pytest.approx(more)
+def test_nothing_is_expected_of_what_is_impossible():
+    reasons = np.full((2, 3, len(CUT_PROTOCOLS)), "", dtype=object)
+    reasons[1, 0, CUT_PROTOCOLS.index("reinit")] = "lies inside a residual connection"
+    found = expected_accuracies(
+        scores()
+        .assign(impossible=(("source", "depth", "protocol"), reasons))
+        .assign_coords(protocol=list(CUT_PROTOCOLS)),
+        40,
+    )["expected_accuracy"].sel(source="three", depth=1)
+    assert np.isnan(found.sel(protocol="reinit"))
+    assert found.sel(protocol="finetune").notnull()
 
 
-def test_a_target_like_none_that_was_measured_is_told_of_and_scores_speak():
-    with pytest.warns(TransferscopeWarning, match="images of a class"):
-        found = expected_accuracies(scores(), 160, calibration(log_per_class=(0.0, math.log(30))))
-    assert (found.attrs["calibrated"], found.attrs["scratch_growth"]) == (0, 0)
-    # A quarter of 40 images right, half an image added to both.
-    head = 10.5 / 41
-    here = found.sel(source="two", depth=1, protocol="truncate")
-    assert float(here["expected_accuracy"]) == pytest.approx(head)
-    assert [float(here[name]) for name in ("lower", "upper")] == pytest.approx(accuracy_interval(head, 40))
+def test_far_beyond_what_was_measured_intervals_widen_and_nothing_falls_off():
+    widths = []
+    for samples in (40, 400, 40_000, 4_000_000):
+        here = expected_accuracies(scores(), samples).sel(source="three", depth=2, protocol="finetune")
+        low, high = (np.log(float(here[end]) / (1 - float(here[end]))) for end in ("lower", "upper"))
+        widths.append(high - low)
+    assert widths == sorted(widths)
+    assert np.isfinite(widths).all()
+
+
+def test_more_images_are_expected_to_raise_accuracies():
+    few, many = (expected_accuracies(scores(), samples)["expected_accuracy"] for samples in (40, 400))
+    assert (many.sel(protocol="truncate", source="three") > few.sel(protocol="truncate", source="three")).all()
+
+
+def test_a_measured_transfer_moves_the_others_of_its_target():
+    seen = Observation(source="two", depth=2, protocol="finetune", samples=40, accuracy=0.95, tested=200)
+    before, after = (
+        expected_accuracies(scores(), 40, observations=given)["expected_accuracy"].sel(protocol="finetune")
+        for given in ((), (seen,))
+    )
+    assert (after > before).sel(source="three").all()
 
 
 def test_without_a_scratch_network_there_is_a_prediction_all_the_same():
-    found = expected_accuracies(scores(scratch_accuracy=None, scratch_held_out=None), 40, calibration())
-    assert float(found["expected_accuracy"].max()) == pytest.approx(sigmoid(1))
+    found = expected_accuracies(scores(scratch_accuracy=None, scratch_held_out=None), 40)
+    assert found["expected_accuracy"].sel(source="three").notnull().all()
 
 
 def test_scores_that_are_nowhere_defined_are_an_error():
     lacking = scores()
     lacking["ridge"] = lacking["ridge"] * np.nan
     with pytest.raises(InputError, match="there is none"):
-        expected_accuracies(lacking, 40, calibration())
+        expected_accuracies(lacking, 40)
 
 
-def test_the_most_images_are_the_nearer_of_two_bounds():
-    ranges = {"log_per_class": (0.0, math.log(100)), "log_more": (0.0, math.log(12))}
-    assert most_samples(scores(), calibration(**ranges)) == 400
-    assert most_samples(scores(n_samples=30), calibration(**ranges)) == 360
-
-
-def test_a_logit_is_raised_and_stays_below_one():
-    assert raised(0.5, math.log(3), 1000) == pytest.approx(0.75)
-    assert raised(0.37, 0, 10) == 0.37
-    assert 0.9 < raised(1.0, 1.0, 10) < 1
-
-
-@pytest.mark.parametrize("n_samples", [1, 2, 7, 17, 50, 600])
-def test_the_interval_is_the_wilson_interval_of_scipy(n_samples):
-    for correct in {0, 1, n_samples // 3, n_samples - 1, n_samples}:
-        expected = stats.binomtest(correct, n_samples).proportion_ci(confidence_level=0.8, method="wilson")
-        lower, upper = accuracy_interval(correct / n_samples, n_samples)
-        assert (lower, upper) == pytest.approx((expected.low, expected.high), abs=1e-12)
-        assert 0 <= lower <= upper <= 1
-
-
-def test_the_interval_of_an_array_is_that_of_each_value_and_keeps_nan():
-    accuracies = np.array([0.0, 0.3, np.nan, 1.0])
-    lower, upper = accuracy_interval(accuracies, 17)
-    single = [accuracy_interval(accuracy, 17) for accuracy in accuracies]
-    np.testing.assert_array_equal(np.stack([lower, upper], axis=1), single)
-    assert np.isnan(lower).tolist() == [False, False, True, False]
-
-
-@pytest.mark.parametrize("n_samples", [0, -3])
-def test_an_interval_needs_a_sample(n_samples):
-    with pytest.raises(InputError, match="`n_samples` to be a whole number of at least 1"):
-        accuracy_interval(0.5, n_samples)
+def test_a_transfer_is_trained_on_at_least_one_image():
+    with pytest.raises(InputError, match="`samples` to be a whole number of at least 1, but got 0"):
+        expected_accuracies(scores(), 0)

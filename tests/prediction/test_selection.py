@@ -1,21 +1,25 @@
 """From expected accuracies to a ranking: cuts and protocols, objectives, ties, and sources without a prediction."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xarray as xr
+from beliefs import SPREAD, fixed_belief
 from scipy import stats
 
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
+from transferscope.prediction.belief import Belief
+from transferscope.prediction.calibration import Chosen
+from transferscope.prediction.covariates import CUT_PROTOCOLS
 from transferscope.prediction.selection import ScratchCandidate, protocols_of, recommend
 from transferscope.results.cuts import cut_table
 
-N_SAMPLES, CONTRAST = 50, 0.3
 PROTOCOLS = ("truncate", "reinit", "finetune")
 
 
-def predictions_of(expected, *, flops=None, calibrated=1, growth=0.0):
+def predictions_of(expected, *, flops=None):
     """Predictions from a list of expected accuracies a source, each a number (truncate) or one for each protocol."""
     depths = max(len(row) for row in expected.values())
     values = np.full((len(expected), depths, 3), np.nan)
@@ -34,15 +38,24 @@ def predictions_of(expected, *, flops=None, calibrated=1, growth=0.0):
         | {name: (("source", "depth"), array) for name, array in over_cuts.items()}
         | {"leep": ("source", np.arange(len(expected)) / 4)},
         coords={"source": list(expected), "depth": np.arange(1, depths + 1), "protocol": list(PROTOCOLS)},
-        attrs={
-            "n_samples": N_SAMPLES, "calibrated": calibrated, "scratch_growth": growth, "largest_class": 0.25,
-            "contrast": CONTRAST, "samples": 50, "classes": 4,
-        },
+        attrs={"n_samples": 50, "largest_class": 0.25, "samples": 50, "classes": 4},
     )  # fmt: skip
 
 
+def belief_of(expected, scratch=None):
+    ways = {
+        (source, depth, protocol): accuracy
+        for source, row in expected.items()
+        for depth, values in enumerate(row, 1)
+        for protocol, accuracy in zip(PROTOCOLS, np.atleast_1d(values), strict=False)
+        if np.isfinite(accuracy)
+    }
+    return fixed_belief(ways | {("", 0, "scratch"): 0.5 if scratch is None else scratch.accuracy})
+
+
 def ranked(expected, scratch=None, objective="accuracy", **options):
-    return recommend(predictions_of(expected, **options), ("logme",), scratch, ("leep",), objective)
+    predictions = predictions_of(expected, **options)
+    return recommend(predictions, belief_of(expected, scratch), ("logme",), scratch, ("leep",), objective)
 
 
 def scratch_with(accuracy, flops=1):
@@ -66,7 +79,8 @@ def test_each_source_at_its_best_cut_best_first():
     assert (best.expected_accuracy, best.params, best.flops) == (0.9, 20, 200)
     assert best.scores == {"logme": -0.9}
     assert best.baselines == {"leep": 0.25}
-    assert best.interval == pytest.approx((0.85, 0.95))
+    half = stats.norm.ppf(0.9) * SPREAD / math.sqrt(2)
+    assert best.interval == pytest.approx(tuple(1 / (1 + math.exp(-logit(0.9) - way * half)) for way in (-1, 1)))
     plain = [*best.interval, best.expected_accuracy, *best.scores.values()]
     assert {type(value) for value in plain} == {float}
     assert {type(value) for value in (best.depth, best.depths, best.params, best.flops)} == {int}
@@ -81,17 +95,11 @@ def test_the_best_protocol_is_chosen_with_the_cut_and_what_is_trained_behind_it_
     assert set(rows[rows["protocol"] != "truncate"]["flops"]) == {200}
 
 
-def test_scratch_has_an_interval_of_its_own_held_out_images():
+def test_scratch_is_ranked_by_what_is_believed_of_it():
     (pick,) = (p for p in ranked({"a": [0.2]}, scratch_with(0.75)) if p.protocol == "scratch")
-    expected = stats.binomtest(30, 40).proportion_ci(confidence_level=0.8, method="wilson")
-    assert pick.interval == pytest.approx((expected.low, expected.high))
     assert (pick.rank, pick.source, pick.params, pick.flops, pick.scores) == (1, "scratch", 5, 1, {})
-
-
-def test_scratch_gains_by_more_images_than_it_was_trained_on():
-    (pick,) = (p for p in ranked({"a": [0.2]}, scratch_with(0.75), growth=0.5) if p.protocol == "scratch")
-    assert logit(pick.expected_accuracy) == pytest.approx(math.log(30.5 / 10.5) + 0.5)
-    assert pick.interval[0] < pick.expected_accuracy < pick.interval[1]
+    assert pick.expected_accuracy == 0.75
+    assert pick.interval[0] < 0.75 < pick.interval[1]
 
 
 def test_without_a_scratch_candidate_there_is_none():
@@ -125,9 +133,13 @@ def test_nothing_to_rank_is_an_error():
         assert [p.source for p in ranked({"a": [np.nan]}, scratch_with(0.5))] == ["scratch"]
 
 
-def test_sources_are_told_apart_by_how_wrong_predicted_differences_were():
-    near, far = 1 / (1 + math.exp(-0.5 * CONTRAST)), 1 / (1 + math.exp(3 * CONTRAST))
-    first, second, third = ranked({"half": [0.5], "near": [near], "far": [far]})
+def at(differences):
+    """An accuracy whose logit lies so many standard deviations of a difference above 0."""
+    return 1 / (1 + math.exp(-differences * SPREAD))
+
+
+def test_sources_are_told_apart_by_the_posterior_of_the_difference():
+    first, second, third = ranked({"half": [0.5], "near": [at(0.5)], "far": [at(-3)]})
     assert [first.source, second.source, third.source] == ["near", "half", "far"]
     assert first.beats_next == pytest.approx(stats.norm.cdf(0.5))
     assert second.beats_next == pytest.approx(stats.norm.cdf(3))
@@ -135,25 +147,45 @@ def test_sources_are_told_apart_by_how_wrong_predicted_differences_were():
     assert (first.tied_with, second.tied_with, third.tied_with) == (("half",), ("near",), ())
 
 
-def test_scratch_is_compared_by_both_intervals():
-    picks = ranked({"a": [0.7]}, scratch_with(0.75))
-    assert [pick.source for pick in picks] == ["scratch", "a"]
-    ends = [[0.65, 0.75], stats.binomtest(30, 40).proportion_ci(confidence_level=0.8, method="wilson")]
-    spreads = [(logit(high) - logit(low)) / (2 * stats.norm.ppf(0.9)) for low, high in ends]
-    expected = stats.norm.cdf((logit(0.75) - logit(0.7)) / math.hypot(*spreads))
-    assert picks[0].beats_next == pytest.approx(expected)
-    assert picks[0].tied_with == ("a",)
+def test_probabilities_of_being_best_are_of_all_that_is_ranked():
+    picks = ranked({"half": [0.5], "near": [at(0.5)]}, scratch_with(at(-6)))
+    assert sum(pick.probability_best for pick in picks) == pytest.approx(1)
+    assert picks[0].probability_best == pytest.approx(stats.norm.cdf(0.5), abs=0.02)
+    assert picks[2].probability_best == 0
 
 
-def test_of_scores_alone_the_number_of_images_decides():
-    picks = ranked({"a": [0.7], "b": [0.5]}, scratch_with(0.1), calibrated=0)
-    rng = np.random.default_rng(0)
-    a, b = rng.beta(36, 16, 10**6), rng.beta(26, 26, 10**6)
-    assert picks[0].beats_next == pytest.approx((a > b).mean(), abs=0.01)
-    assert picks[1].beats_next > 0.999
+def test_of_those_tied_for_best_and_equal_the_cheapest_comes_first():
+    flops = {"dear": [90], "cheap": [5], "worse": [1]}
+    sources = {"dear": [0.800], "cheap": [0.797], "worse": [0.78]}
+    assert [p.source for p in ranked(sources, flops=flops)] == ["cheap", "dear", "worse"]
+    # Tied as well, but two points are no equality.
+    assert ranked({"dear": [0.80], "cheap": [0.78]}, flops=flops)[0].source == "dear"
 
 
-def test_latency_takes_the_fewest_flops_of_what_cannot_be_told_apart():
+def test_what_is_certainly_equal_is_level_and_what_is_merely_unknown_is_not():
+    rows = {("a", 1, "truncate"): 0.6, ("b", 1, "truncate"): 0.6, ("", 0, "scratch"): 0.1}
+    predictions = predictions_of({"a": [0.6], "b": [0.6]})
+    sure = recommend(predictions, fixed_belief(rows, spread=0.01), (), None)
+    assert sure[0].level_with == sure[0].tied_with == ("b",)
+    open_ = recommend(predictions, fixed_belief(rows, spread=0.5), (), None)
+    assert (open_[0].tied_with, open_[0].level_with) == (("b",), ())
+
+
+def test_sources_are_corrected_for_the_choice_of_their_cut_and_scratch_is_not():
+    rows = {("a", 1, "truncate"): 0.6, ("", 0, "scratch"): 0.5}
+    known = fixed_belief(rows)
+    corrected = replace(known.calibration, chosen=Chosen(-0.3, 2.0))
+    belief = Belief(known.rows, known.case, corrected)
+    object.__setattr__(belief, "posterior", known.posterior)
+    object.__setattr__(belief, "covariance", known.covariance)
+    a, scratch = recommend(predictions_of({"a": [0.6]}), belief, (), scratch_with(0.5))
+    assert (a.source, scratch.source) == ("a", "scratch")
+    assert a.expected_accuracy < 0.6
+    assert scratch.expected_accuracy == pytest.approx(0.5)
+    assert np.ptp(a.interval) > 1.5 * np.ptp(scratch.interval)
+
+
+def test_latency_takes_the_fewest_flops_of_what_is_tied_for_best():
     sources = {"deep": [0.3, 0.78, 0.8], "slow": [0.77, 0.79], "bad": [0.2]}
     flops = {"deep": [10, 20, 30], "slow": [25, 25], "bad": [1]}
     picks = ranked(sources, objective="latency", flops=flops)
@@ -186,7 +218,9 @@ def test_unknown_flops_never_win(objective):
 def test_unknown_parameters_never_win_either(objective):
     predictions = predictions_of({"unknown": [0.8], "known": [0.5]}, flops={"unknown": [1], "known": [50]})
     predictions["params"] = predictions["params"].astype(float).where(predictions["source"] != "unknown")
-    picks = recommend(predictions, [], scratch_with(0.3, flops=100), objective=objective)
+    scratch = scratch_with(0.3, flops=100)
+    belief = belief_of({"unknown": [0.8], "known": [0.5]}, scratch)
+    picks = recommend(predictions, belief, [], scratch, objective=objective)
     assert [pick.source for pick in picks] == ["known", "scratch", "unknown"]
     assert math.isnan(picks[-1].params)
 
@@ -210,5 +244,5 @@ def test_unknown_objectives_and_protocols_are_errors():
         ranked({"a": [0.2]}, objective="latensy")
     with pytest.raises(InputError, match=r"`protocol` to be one of truncate, .*'truncat'"):
         protocols_of("truncat")
-    assert protocols_of("any") == PROTOCOLS
+    assert protocols_of("any") == CUT_PROTOCOLS
     assert protocols_of("reinit") == ("reinit",)

@@ -59,6 +59,11 @@ class Headless(Plain):
     def forward(self, x):
         return self.last(self.middle(self.stem(x)))
 
+class Siamese(Plain):
+    def forward(self, x):
+        x = self.last(self.middle(self.stem(x)))
+        return torch.sigmoid(x), torch.tanh(x)
+
 class Different(Plain):
     def __init__(self):
         super().__init__()
@@ -192,14 +197,22 @@ def test_weights_whose_shape_alone_is_read_need_no_gradient(network):
     assert at(tried(network("ShapeRead")), "finetune") == [1, 2, 3, 4]
 
 
-def test_without_a_head_nothing_is_trained(network):
-    headless = network("Headless", ("stem", "middle"))
+def test_without_a_head_everything_is_trained_with_a_new_one(network):
+    headless = network("Headless", ("stem", "middle", "last"))
     found = tried(headless)
+    for protocol in PROTOCOLS:
+        assert at(found, protocol) == list(found[protocol])
+    as_cut_does(headless, found)
+
+
+def test_of_outputs_side_by_side_none_can_be_given_a_head(network):
+    siamese = network("Siamese", ("stem", "middle"))
+    found = tried(siamese)
     assert at(found, "truncate") == [1, 2]
     for protocol in PROTOCOLS[1:]:
         assert at(found, protocol) == []
-    assert "to end in a linear classifier" in found["finetune"][1]
-    as_cut_does(headless, found)
+    assert "but it puts out several, of which none lies deepest: 0, 1; use" in found["finetune"][1]
+    as_cut_does(siamese, found)
 
 
 def test_an_architecture_that_is_built_otherwise_cannot_be_drawn_anew(network):

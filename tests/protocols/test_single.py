@@ -907,9 +907,26 @@ def test_a_nested_head_without_bias_keeps_none():
     assert (net[2][1].out_features, net[2][1].bias, net[2][0].out_features) == (5, None, 8)
 
 
-def test_a_network_without_a_linear_head_is_a_source_error():
-    with pytest.raises(SourceError, match="to end in a linear layer"):
-        scratch.with_head(nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten()), 3, TINY, 0)
+def test_a_network_without_a_head_gets_one_on_what_it_puts_out():
+    net = nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU())
+    images = torch.randn(2, 3, 8, 8)
+    maps = net(images)
+    changed = scratch.with_head(net, 3, TINY, 0)
+    head = changed.new_head.linear
+    torch.testing.assert_close(changed(images), maps.mean((2, 3)) @ head.weight.T + head.bias)
+
+
+def test_a_network_that_can_be_given_no_head_is_a_source_error():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = nn.Conv2d(3, 4, 8), nn.Conv2d(3, 4, 8)
+
+        def forward(self, x):
+            return self.one(x).relu(), self.other(x).tanh()
+
+    with pytest.raises(SourceError, match=r"puts out several, of which none lies deepest.*`reference='compact'`"):
+        scratch.with_head(Two(), 3, TINY, 0)
 
 
 # --- a reference, from images to accuracy -------------------------------------------------------------------------

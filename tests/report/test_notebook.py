@@ -22,7 +22,8 @@ PICK = Recommendation(
     rank=1, source="owl", layer="blocks.2", depth=3, depths=5, protocol="truncate", expected_accuracy=0.8125,
     interval=(0.75, 0.875), params=1234567, flops=98765432100,
     scores={"logme": -0.25, "logme_standard_error": 0.0125, "leep": float("nan")}, baselines={"source_accuracy": 0.7},
-    beats_next=0.751, tied_with=("wren", "scratch"), reason="Because of the figures.",
+    beats_next=0.751, tied_with=("wren", "scratch", "crow"), level_with=("crow",), probability_best=0.4375,
+    reason="Because of the figures.",
 )  # fmt: skip
 
 
@@ -70,28 +71,30 @@ def test_a_recommendation_says_what_to_do_and_what_to_expect():
     assert found.text.startswith(
         "1. Start from owl , cut after blocks.2 (depth 3 of 5), its features frozen, a linear head trained on them."
     )
-    assert found.rows[:6] == [
+    assert found.rows[:8] == [
         ["expected accuracy", "0.812 [0.750, 0.875] (80 % interval)"],
         ["protocol", "truncate"],
         ["parameters", "1,234,567"],
         ["FLOPs per image", "98,765,432,100"],
-        ["cannot be told apart from", "wren, scratch"],
+        ["probability that it is the best of all", "0.44"],
+        ["level with", "crow"],
+        ["tied with", "wren, scratch"],
         ["probability that it beats the next", "0.75"],
     ]
-    assert found.rows[6:] == [
+    assert found.rows[8:] == [
         ["score", "value", "standard error"],
         ["logme", "-0.25", "0.0125"],
         ["leep", "", ""],
         ["source_accuracy", "0.7", ""],
     ]
     assert "Because of the figures." in found.text
-    assert page(replace(PICK, scores={"ridge": 0.5})).rows[6:8] == [["score", "value"], ["ridge", "0.5"]]
+    assert page(replace(PICK, scores={"ridge": 0.5})).rows[8:10] == [["score", "value"], ["ridge", "0.5"]]
 
 
 def test_training_from_scratch_is_a_recommendation_too():
     scratch = replace(
         PICK, source="scratch", layer=None, depth=0, protocol="scratch", scores={}, baselines={}, beats_next=None,
-        tied_with=(), reason="",
+        tied_with=(), level_with=(), probability_best=None, reason="",
     )  # fmt: skip
     found = page(scratch)
     assert found.text.startswith("1. Train from scratch . expected accuracy")

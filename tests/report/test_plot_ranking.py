@@ -73,7 +73,7 @@ def test_bars_are_the_recommendations_with_intervals_the_first_on_top(ranking):
 
 
 def test_what_is_tied_with_the_first_is_as_dark_and_has_its_sign():
-    ranking = make_ranking({"birds": [0.7], "insects": [0.701], "far": [0.3]}, scratch=0.69)
+    ranking = make_ranking({"birds": [0.7], "insects": [0.71], "far": [0.3]}, scratch=0.69)
     ax = plot.ranking(ranking, ax=axes())
     assert texts(ax.get_yticklabels()) == ["1 insects", "2= birds", "3= scratch", "4 far"]
     assert [dark(bar) for bar in ax.patches] == [True, True, True, False]
@@ -117,16 +117,10 @@ def test_source_by_depth_has_a_row_for_each_source_and_marks_the_cut(ranking):
     assert texts(ax.get_legend().get_texts()) == ["recommended cut · truncate"]
 
 
-def test_each_source_is_drawn_by_its_own_protocol_or_all_by_one(ranking):
-    names = ["expected_accuracy", "lower", "upper"]
-    other = (ranking.scores[names] / 2).assign_coords(protocol=["finetune"])
-    both = ranking.scores.drop_vars([*names, "protocol"]).merge(
-        ranking.scores[names].merge(other, join="outer", compat="no_conflicts"), compat="no_conflicts"
-    )
-    picks = tuple(
-        replace(pick, protocol="finetune") if pick.source == "plain" else pick for pick in ranking.recommendations
-    )
-    mixed = replace(ranking, scores=both, recommendations=picks)
+def test_each_source_is_drawn_by_its_own_protocol_or_all_by_one():
+    birds, plain = [0.54, 0.7, 0.557], [0.4, 0.41, 0.42, 0.43]
+    halved = {"birds": [0.27, 0.35, 0.28], "plain": [0.2, 0.205, 0.21, 0.5]}
+    mixed = make_ranking({"birds": birds, "plain": plain}, others={"finetune": halved}, scratch=0.45)
     ax = plot.source_depth(mixed, ax=axes())
     np.testing.assert_allclose(ax.collections[0].get_array()[:, 0], [0.54, 0.2])
     assert [(line.get_marker(), line.get_xydata().tolist()) for line in ax.get_lines()] == [
@@ -138,9 +132,40 @@ def test_each_source_is_drawn_by_its_own_protocol_or_all_by_one(ranking):
     with pytest.raises(InputError, match=r"`protocol` to be one of .*, but got 'freeze'"):
         plot.source_depth(mixed, ax=axes(), protocol="freeze")
     curves = lines(plot.depth_curves(mixed, ax=axes()))
-    np.testing.assert_allclose(curves["plain · finetune"].get_ydata(), [0.2, 0.205, 0.21, 0.215])
+    np.testing.assert_allclose(curves["plain · finetune"].get_ydata(), halved["plain"])
     points = [line for line in plot.pareto(mixed, ax=axes()).get_lines() if line.get_marker() == "s"]
     assert [to_rgb(line.get_markerfacecolor()) == (1, 1, 1) for line in points] == [False, True]
+
+
+def test_four_protocols_have_marks_and_fillings_of_their_own():
+    names = ["truncate", "reinit", "finetune", "defrost"]
+    nothing = [0.2, 0.2, 0.2]
+    others = {name: {each: [0.3, 0.6, 0.4] if each == name else nothing for each in names} for name in names[1:]}
+    ranking = make_ranking({each: [0.3, 0.6, 0.4] if each == names[0] else nothing for each in names}, others=others)
+    assert {pick.source: pick.protocol for pick in ranking.recommendations if pick.layer} == dict(
+        zip(names, names, strict=True)
+    )
+    ax = plot.source_depth(ranking, ax=axes())
+    assert len({line.get_marker() for line in ax.get_lines()}) == 4
+    assert {text.rpartition(" ")[2] for text in texts(ax.get_legend().get_texts())} == set(names)
+    assert ax.get_xlabel() == "layer after which the source is cut (defrost: frozen)"
+    ax = plot.depth_curves(ranking, ax=axes())
+    assert {f"{name} · {name}" for name in names} <= set(lines(ax))
+    assert ax.get_xlabel() == "depth of the cut (share of the stages kept; defrost: frozen)"
+    ax = plot.pareto(ranking, ax=axes())
+    legend = dict(zip(texts(ax.get_legend().get_texts())[4:8], ax.get_legend().legend_handles[4:8], strict=True))
+    assert list(legend) == ["truncate", "reinit", "finetune", "defrost"]
+    looks = {(to_rgb(each.get_markerfacecolor()), to_rgb(each.get_markeredgecolor())) for each in legend.values()}
+    assert len(looks) == 4
+    drawn = {
+        (to_rgb(line.get_markerfacecolor()), to_rgb(line.get_markeredgecolor()))
+        for line in ax.get_lines()
+        if line.get_marker() == "s" and len(line.get_xdata())
+    }
+    assert len(drawn) == 4
+    # One network comes out of all but `truncate`, so that they cost as much.
+    front = {pick.protocol: pick.flops for pick in ranking.recommendations}
+    assert front["defrost"] == front["reinit"] == front["finetune"] > front["truncate"]
 
 
 def test_layers_that_differ_between_sources_are_numbered(ranking):

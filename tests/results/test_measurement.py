@@ -12,7 +12,7 @@ from measurements import PICTURES, SETTINGS, measured_grid, measurement, printed
 from transferscope.errors import InputError
 from transferscope.results.measurement import PROTOCOLS, Measurement
 from transferscope.runtime.failures import Failure
-from transferscope.verbs.measure import plan
+from transferscope.verbs.running import run as running
 
 pytestmark = pytest.mark.bounds
 
@@ -70,13 +70,13 @@ def test_the_best_depth_is_found_for_each_source_protocol_and_size():
 
 
 def test_sets_of_layers_are_rows_of_their_own():
-    table = measurement(*(run(0.5, "fne", 3, layer=name) for name in plan.LAYER_SETS)).table
-    assert sorted(table["layer"]) == sorted(plan.LAYER_SETS)
+    table = measurement(*(run(0.5, "fne", 3, layer=name) for name in running.LAYER_SETS)).table
+    assert sorted(table["layer"]) == sorted(running.LAYER_SETS)
     assert table["best"].sum() == 1
 
 
 def test_protocols_are_known_here_in_the_order_in_which_they_run():
-    assert tuple(plan.PROTOCOLS) == PROTOCOLS
+    assert tuple(running.PROTOCOLS) == PROTOCOLS
 
 
 def test_runs_that_pandas_has_read_give_the_same_table(tmp_path, grid):

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from beliefs import SPREAD
 from matplotlib.figure import Figure
 from PIL import Image
 from rankings import AWKWARD, NAMES, make_ranking
 from rich.console import Console
 
 from transferscope.errors import InputError
-from transferscope.prediction.ties import beats_unpaired
 from transferscope.report.terminal.ranking import print_ranking
 from transferscope.results.files import prepare_folder
 from transferscope.results.ranking import load_ranking
@@ -70,7 +70,7 @@ def same(x, y):
     left, right = (
         {**vars(pick), **pick.scores, "lower": pick.interval[0], "upper": pick.interval[1]}
         | {**pick.baselines, "scores": 0, "interval": 0, "baselines": 0}
-        | {"tied_with": " ".join(pick.tied_with)}
+        | {name: " ".join(getattr(pick, name)) for name in ("tied_with", "level_with")}
         for pick in (x, y)
     )
     return left == pytest.approx(right, abs=5e-7, nan_ok=True)
@@ -88,8 +88,8 @@ def printed(ranking, width=120, **options):
 def test_json_has_the_documented_keys_in_order(ranking):
     content = json.loads(ranking.to_json())
     assert list(content) == [
-        "schema_version", "target", "expected_for", "reference", "ranking", "left_out", "failed", "agreement",
-        "provenance",
+        "schema_version", "target", "expected_for", "reference", "ranking", "pilots", "pilot_outlook", "left_out",
+        "failed", "agreement", "provenance",
     ]  # fmt: skip
     assert content["expected_for"] == 2000
     assert content["schema_version"] == 1
@@ -99,10 +99,12 @@ def test_json_has_the_documented_keys_in_order(ranking):
     first = content["ranking"][0]
     assert list(first) == [
         "rank", "source", "layer", "depth", "depths", "protocol", "expected_accuracy", "interval", "params", "flops",
-        "scores", "baselines", "beats_next", "tied_with", "reason",
+        "scores", "baselines", "beats_next", "tied_with", "level_with", "probability_best", "reason",
     ]  # fmt: skip
-    assert first["beats_next"] > 0.999
-    assert first["tied_with"] == []
+    assert first["beats_next"] > 0.99
+    assert first["tied_with"] == first["level_with"] == []
+    assert sum(row["probability_best"] for row in content["ranking"]) == pytest.approx(1, abs=1e-6)
+    assert first["probability_best"] == pytest.approx(first["beats_next"], abs=0.01)  # the third is far behind
     assert first["baselines"] == {"network_params": 3000, "depth_fraction": 0.666667}
     assert {key: first[key] for key in ("rank", "source", "layer", "depth", "depths", "protocol")} == {
         "rank": 1, "source": "birds", "layer": "blocks.1", "depth": 2, "depths": 3, "protocol": "truncate",
@@ -157,6 +159,7 @@ def test_csv_holds_the_numbers_of_the_json(ranking):
         for key, value in {**row["scores"], "expected_accuracy": row["expected_accuracy"]}.items():
             assert line[key] == pytest.approx(value, abs=1e-6)
         assert [line["lower"], line["upper"]] == pytest.approx(row["interval"], abs=1e-6)
+        assert line["probability_best"] == pytest.approx(row["probability_best"], abs=1e-6)
     scratch = table[table["protocol"] == "scratch"].iloc[0]
     assert scratch[["layer", "logme", "accuracy_at_last_layer"]].isna().all()
     assert table["accuracy_at_last_layer"].dropna().tolist() == [0.557, 0.43]
@@ -318,21 +321,23 @@ def test_the_table_shows_every_candidate_with_its_numbers(ranking):
     names = ("linear_cka_to_scratch", "svcca_to_scratch", "logme", "hscore")
     scores = [f"{ranking.best.scores[name]:.3f}" for name in names]
     lower, upper = ranking.best.interval
+    best = f"{ranking.best.probability_best:.2f}"
     assert birds == [
-        "1", "birds", "truncate", "blocks.1", "2/3", "0.700", f"{lower:.3f}-{upper:.3f}", "0.557", "180k", "2k",
+        "1", "birds", "truncate", "blocks.1", "2/3", "0.700", f"{lower:.3f}-{upper:.3f}", "0.557", best, "180k", "2k",
         *scores,
     ]  # fmt: skip
     (scratch,) = (line.split() for line in lines if line.startswith("2 "))
     assert scratch[:4] == ["2", "scratch", "scratch", "0.500"]
     assert scratch[-2:] == ["5M", "77k"]
     text = " ".join(" ".join(lines).split())
+    assert "best: probability that it is the best of all" in text
     assert "1000 images, 6 classes of shells" in text
     assert "680 images for 31 epochs (early), accuracy 0.500 on 200 held-out images" in text
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 140])
 def test_the_table_fits_and_keeps_its_numbers(width):
-    ranking = make_ranking({"mobilenetv2-imagenet": [0.123, 0.456]}, scratch=0.46)
+    ranking = make_ranking({"mobilenetv2-imagenet": [0.123, 0.456]}, scratch=0.47)
     lines = printed(ranking, width).splitlines()
     assert max(map(len, lines)) <= width
     rows = [line for line in lines if line.lstrip().startswith("2= ")]
@@ -358,7 +363,7 @@ def test_sizes_have_three_digits_and_a_unit(number, expected):
     pick = replace(make_ranking({"birds": [0.7]}).best, flops=number)
     ranking = make_ranking({"birds": [0.7]}, recommendations=(pick,))
     (line,) = (line for line in printed(ranking, 160).splitlines() if line.startswith("1 "))
-    assert line.split()[8] == expected
+    assert line.split()[9] == expected
 
 
 def test_the_verdict_on_an_inner_cut_names_what_the_last_layer_gives():
@@ -392,17 +397,30 @@ def test_the_verdict_says_by_what_scratch_comes_first():
     assert verdict.startswith("Train from scratch: it comes first by latency (accuracy 0.700 [")
 
 
-def test_the_verdict_lists_what_the_images_cannot_tell_apart():
-    ranking = make_ranking({"birds": [0.7], "insects": [0.701], "far": [0.3]}, scratch=0.69)
-    assert ranking.best.beats_next == pytest.approx(beats_unpaired(0.701, 1000, 0.7, 1000))
+def test_the_verdict_lists_what_is_tied_with_the_first():
+    ranking = make_ranking({"birds": [0.7], "insects": [0.71], "far": [0.3]}, scratch=0.69)
+    # The difference of the two logits is Gaussian with the standard deviation `SPREAD`.
+    apart = (math.log(0.71 / 0.29) - math.log(0.7 / 0.3)) / SPREAD
+    assert ranking.best.beats_next == pytest.approx((1 + math.erf(apart / math.sqrt(2))) / 2)
     assert ranking.verdict.endswith(
-        "These images cannot tell it apart from: birds, scratch. So it may be no better than training from scratch."
+        "Tied with birds, scratch: which is better is not known from these images. It is the best of all with "
+        f"probability {ranking.best.probability_best:.2f}. So it may be no better than training from scratch."
     )
     lines = printed(ranking).splitlines()
     assert [line.split()[:2] for line in lines if line.lstrip()[:1].isdigit()][:4] == [
         ["1", "insects"], ["2=", "birds"], ["3=", "scratch"], ["4", "far"],
     ]  # fmt: skip
-    assert "=: cannot be told apart from the first" in printed(ranking, 400)
+    assert "=: tied with the first (either is better with a probability of at least 0.1)." in printed(ranking, 400)
+
+
+def test_the_verdict_tells_what_is_level_from_what_is_unknown():
+    ranking = make_ranking({"birds": [0.701], "insects": [0.7]}, scratch=0.4)
+    (best, *others) = ranking.recommendations
+    picks = (replace(best, tied_with=("insects", "owls"), level_with=("insects",), probability_best=0.375), *others)
+    assert replace(ranking, recommendations=picks).caveats == (
+        "Level with insects: the choice hardly matters for accuracy. Tied with owls: which is better is not known from "
+        "these images. It is the best of all with probability 0.38."
+    )
 
 
 def test_what_is_worth_its_flops_stands_in_a_table_of_its_own():
@@ -478,12 +496,47 @@ def test_a_file_from_before_there_were_ties_and_baselines_loads(saved):
     content = json.loads(path.read_text())
     del content["agreement"]
     for row in content["ranking"]:
-        for key in ("baselines", "beats_next", "tied_with"):
+        for key in ("baselines", "beats_next", "tied_with", "level_with", "probability_best"):
             del row[key]
     path.write_text(json.dumps(content))
     loaded = load_ranking(saved)
-    assert loaded.best.tied_with == ()
-    assert "tell it apart" not in loaded.verdict
+    assert loaded.best.tied_with == loaded.best.level_with == ()
+    assert loaded.best.probability_best is None
+    assert "robab" not in loaded.verdict
+    # Every view does without.
+    assert "best" not in printed(loaded, 160).split("uncut")[1].split("\n")[0]
+    assert "probability" not in loaded._repr_html_()
+    assert {path.name for path in loaded.save(saved / "again")} == FILES
+
+
+def test_what_this_version_does_not_know_in_a_file_is_one_sentence(saved):
+    path = saved / "ranking.json"
+    content = json.loads(path.read_text())
+    content["ranking"][0]["news"] = 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"as `rank -o` writes them, but .* does not \(.*'news'\)$"):
+        load_ranking(saved)
+
+
+def test_one_that_keeps_the_whole_network_is_compared_with_no_uncut_one(tmp_path):
+    frozen = {"birds": [0.6, 0.8, 0.75]}
+    ranking = make_ranking({"birds": [0.54, 0.7, 0.557], "plain": [0.4, 0.5]}, others={"defrost": frozen})
+    assert (ranking.best.protocol, ranking.best.depth) == ("defrost", 2)
+    assert ranking.answer.startswith(
+        "Start from birds, kept whole with a new head, frozen up to blocks.1 (depth 2 of 3), the rest fine-tuned: "
+        "expected accuracy 0.800 ["
+    )
+    assert "against" not in ranking.answer
+    assert math.isnan(ranking.table.loc[1, "accuracy_at_last_layer"])
+    (birds,) = (line.split() for line in printed(ranking, 160).splitlines() if line.startswith("1 "))
+    best = f"{ranking.best.probability_best:.2f}"
+    # All of the network comes out, and is paid for.
+    assert birds[2:10] == ["defrost", "blocks.1", "2/3", "0.800", birds[6], best, "270k", "3k"]
+    assert "defrost: nothing is cut off, stages up to there are frozen." in printed(ranking, 400)
+    ranking.save(tmp_path)
+    assert load_ranking(tmp_path).to_json() == ranking.to_json()
+    cuts = pd.read_csv(tmp_path / "cuts.csv")
+    assert cuts[cuts["protocol"] == "defrost"]["expected_accuracy"].tolist() == [0.8, 0.75, 0.6]
 
 
 def test_the_table_of_a_notebook_has_a_row_per_candidate(ranking):
@@ -492,7 +545,8 @@ def test_the_table_of_a_notebook_has_a_row_per_candidate(ranking):
     assert table["source"].tolist() == ["birds", "scratch", "plain"]
     assert list(table.columns) == [
         "source", "layer", "depth", "depths", "protocol", "expected_accuracy", "params", "flops", "beats_next",
-        "tied_with", "lower", "upper", "accuracy_at_last_layer", *NAMES, "network_params", "depth_fraction",
+        "tied_with", "level_with", "probability_best", "lower", "upper", "accuracy_at_last_layer", *NAMES,
+        "network_params", "depth_fraction",
     ]  # fmt: skip
     assert table.loc[1, "accuracy_at_last_layer"] == 0.557
     assert math.isnan(table.loc[2, "accuracy_at_last_layer"])

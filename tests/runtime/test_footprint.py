@@ -386,3 +386,13 @@ def test_peak_memory_is_the_most_held_within_the_phases_of_a_run(meter):
     before = peak(1)
     assert 180e6 < peak(200) - before < 240e6
     assert abs(peak(1, outside=200) - before) < 40e6
+
+
+def test_electricity_that_was_not_asked_for_is_not_counted_and_not_warned_of():
+    meter = Meter(energy=False)
+    with meter.run() as run, run.phase("training"):
+        pass
+    footprint = run.footprint()
+    assert footprint.seconds["training"] >= 0
+    assert math.isnan(footprint.kwh)
+    assert meter.describe() == "Energy and CO2 are not known: they were not asked for."

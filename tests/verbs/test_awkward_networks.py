@@ -138,7 +138,7 @@ def test_a_wrapper_is_gone_in_every_verb(folder, name):
 
 def test_no_verb_shows_a_network_no_images(folder):
     """Beside those of the test above, through which the network goes that takes no empty batch."""
-    assert len(advise("full").ways) == 6
+    assert len(advise("full").ways) == 7
     source = ts.load_zoo(zoo("full"))["full"]
     similarity = ts.compare(
         *(ts.cut(source, 0, "defrost", 3, trust_code=True).rest for _ in range(2)), torch.rand(9, 3, 16, 16),
@@ -169,7 +169,7 @@ def test_what_rank_and_advise_recommend_measure_can_do(folder):
     pick = next(pick for pick in ranking.recommendations if pick.source == "nograd")
     assert pick.protocol != "finetune"
     assert [(entry.source, entry.protocol, entry.everywhere) for entry in ranking.left_out] == [
-        ("nograd", "reinit", False), ("nograd", "finetune", True),
+        ("nograd", "reinit", False), ("nograd", "finetune", True), ("nograd", "defrost", False),
     ]  # fmt: skip
 
     with warnings.catch_warnings(record=True) as said:
@@ -184,7 +184,7 @@ def test_what_rank_and_advise_recommend_measure_can_do(folder):
         assert asked == (np.flatnonzero(possible.sel(protocol=protocol)) + 1).tolist()
 
     advice = advise("nograd")
-    assert {way.protocol for way in advice.ways} <= {"truncate", "fne", "toptuning", "reinit"}
+    assert {way.protocol for way in advice.ways} <= {"truncate", "fne", "toptuning", "reinit", "defrost"}
     left_out = {failure.source: failure.error for failure in advice.left_out}
     assert {"finetune", "scratch"} <= set(left_out)
     assert "no gradient reaches 'tower.stem" in left_out["finetune"]
@@ -198,8 +198,9 @@ def test_what_is_left_out_is_said_everywhere_and_remembered(folder, monkeypatch)
     ranking.save("saved")
     page = (folder / "saved" / "report.html").read_text(encoding="utf-8")
     assert "nograd cannot be adapted by reinit at depth 1-" in page
-    (first, second) = json.loads((folder / "saved" / "ranking.json").read_text(encoding="utf-8"))["left_out"]
+    first, second, third = json.loads((folder / "saved" / "ranking.json").read_text(encoding="utf-8"))["left_out"]
     assert (second["source"], second["protocol"], second["everywhere"]) == ("nograd", "finetune", True)
+    assert (third["source"], third["protocol"], third["everywhere"]) == ("nograd", "defrost", False)
     assert first["depths"] == list(range(1, len(first["depths"]) + 1))
     assert ts.load_ranking("saved").left_out == ranking.left_out
 

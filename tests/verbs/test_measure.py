@@ -29,10 +29,10 @@ from transferscope.networks.compact import CompactResNet
 from transferscope.protocols import finetuning
 from transferscope.protocols.training import resuming
 from transferscope.verbs.measure import pool
-from transferscope.verbs.measure.executor import Executor
 from transferscope.verbs.measure.measure import prepare
-from transferscope.verbs.measure.plan import Run
 from transferscope.verbs.measure.request import MeasureRequest
+from transferscope.verbs.running.executor import Executor
+from transferscope.verbs.running.run import Run
 
 COLUMNS = [
     "source", "target", "protocol", "depth", "depths", "layer", "samples_per_class", "samples", "seed", "accuracy",
@@ -90,8 +90,18 @@ class Chokes(CompactResNet):
 def chokes():
     return Chokes(3, width=4)
 
-def headless():
-    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 3, 3, 2), nn.ReLU(), nn.Flatten(2))
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU())
+        self.one, self.other = nn.Conv2d(4, 3, 3, 2), nn.Conv2d(4, 3, 3, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.one(x).relu(), self.other(x).tanh()
+
+def two():
+    return Two()
 """
 
 
@@ -287,7 +297,7 @@ class TestTable:
             dummy = DummyClassifier(strategy="constant", constant=1).fit(features, labels)
             return HeadFit(dummy.predict, 3, None)
 
-        monkeypatch.setattr("transferscope.verbs.measure.executor.fit_head", guess)
+        monkeypatch.setattr("transferscope.verbs.running.executor.fit_head", guess)
         images, labels = noise(60)
         keep = np.flatnonzero((labels != 1) | (np.arange(60) % 2 == 0))  # half as many of class 1
         (row,) = measure(zoo[:1], target=(images[keep], labels[keep])).runs.to_dict("records")
@@ -579,13 +589,13 @@ class TestFailures:
         ).runs
         assert (list(tried["trials"]), list(tried["status"])) == ([2], ["done"])
 
-    def test_a_network_without_a_linear_head_fails_where_it_has_to(self, zoo):
-        with pytest.warns(TransferscopeWarning, match=r"headless cannot be adapted by scratch \(.*linear classifier"):
-            table = measure([entry("headless", "headless")], protocols=("truncate", "scratch")).runs
+    def test_a_network_that_can_be_given_no_head_fails_where_it_has_to(self, zoo):
+        with pytest.warns(TransferscopeWarning, match=r"two cannot be adapted by scratch \(.*linear classifier"):
+            table = measure([entry("two", "two", layers=["stem"])], protocols=("truncate", "scratch")).runs
         assert table[["protocol", "status"]].to_numpy().tolist() == [["truncate", "done"]]
-        nothing = pytest.raises(SourceError, match=r"Nothing is left to run\. headless cannot be adapted by .*scratch")
+        nothing = pytest.raises(SourceError, match=r"Nothing is left to run\. two cannot be adapted by .*scratch")
         with pytest.warns(TransferscopeWarning, match="these runs are left out"), nothing:
-            measure([entry("headless", "headless")], "other", protocols=("scratch",))
+            measure([entry("two", "two", layers=["stem"])], "other", protocols=("scratch",))
         assert not os.path.exists("other")
 
     def test_code_is_not_run_before_it_is_trusted(self, zoo):
@@ -662,9 +672,9 @@ class TestEstimate:
         assert planned(zoo, **options, jobs=2).estimate().table["runs"].sum() == 50
 
     def test_more_images_and_epochs_take_longer(self, zoo, monkeypatch):
-        from transferscope.verbs.measure import estimate
+        from transferscope.verbs.running import speed
 
-        monkeypatch.setattr(estimate._Rates, "_per_image", lambda *_: 1.0)
+        monkeypatch.setattr(speed.Speed, "_per_image", lambda *_: 1.0)
         few, many, long = (
             planned(zoo[:1], protocols=("scratch", "reinit"), **options).estimate().seconds
             for options in ({"samples_per_class": (2,)}, {"samples_per_class": (8,)}, {"epochs": 3})
@@ -689,13 +699,16 @@ class TestEstimate:
         assert contents(house / "out") == before
 
     def test_a_source_that_would_fail_is_said_to(self, zoo, caplog):
-        sources = [entry("headless", "headless"), entry("chokes", "chokes", layers=["stem"], transform={"size": 24})]
-        with pytest.warns(TransferscopeWarning, match="headless cannot be adapted by scratch"):
+        sources = [
+            entry("two", "two", layers=["stem"]),
+            entry("chokes", "chokes", layers=["stem"], transform={"size": 24}),
+        ]
+        with pytest.warns(TransferscopeWarning, match="two cannot be adapted by scratch"):
             found = planned(sources, protocols=("truncate", "scratch")).estimate()
         assert found.runs == 3
         table = found.table.set_index(["source", "protocol"])["seconds"]
-        assert table["headless", "truncate"] > 0
-        assert ("headless", "scratch") not in table.index
+        assert table["two", "truncate"] > 0
+        assert ("two", "scratch") not in table.index
         assert table["chokes", "scratch"] == 0
         assert re.search(r"chokes cannot be timed: Chokes, given \d+×3×24×24: RuntimeError: .x. of two", caplog.text)
 

@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 
 from transferscope.cli.parsing import parse_depths, parse_protocols, parse_sizes
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.verbs.measure.plan import (
-    LAYER_SETS,
-    PROTOCOLS,
-    Run,
-    group,
-    plan,
-)
+from transferscope.verbs.measure.plan import group, plan
+from transferscope.verbs.running.run import LAYER_SETS, PROTOCOLS, Run
 
 NET, OTHER = ("stem", "block1", "block2"), ("conv", "pool")
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from transferscope.errors import InputError, TransferscopeError, TransferscopeWarning
 from transferscope.verbs.measure import runs as runs_module
-from transferscope.verbs.measure.plan import Run
 from transferscope.verbs.measure.rows import COLUMNS, as_line, clean, read_rows
 from transferscope.verbs.measure.runs import RunTable
 from transferscope.verbs.measure.settings import Settings
+from transferscope.verbs.running.run import Run
 
 SETTINGS = Settings(
     target="birds",

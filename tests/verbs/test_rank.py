@@ -12,11 +12,13 @@ from markupsafe import escape
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
+from scipy.special import logit
 
 import transferscope as ts
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.networks import loading
 from transferscope.networks.compact import CompactResNet
+from transferscope.prediction.calibration import load_calibration
 from transferscope.protocols.scratch import ScratchResult, compact_transform, split_probe
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
 from transferscope.report.terminal.ranking import print_ranking
@@ -105,16 +107,19 @@ class TestRank:
         for pick in ranking.recommendations:
             if pick.source == "scratch":
                 assert (pick.depth, pick.layer, pick.protocol) == (0, None, "scratch")
-                assert pick.expected_accuracy == ranking.reference.held_out_accuracy
+                assert pick.expected_accuracy == ranking.scores["scratch_expected_accuracy"]
                 continue
             row = ranking.scores.sel(source=pick.source)
-            assert pick.expected_accuracy == row["expected_accuracy"].max()
+            best = row["expected_accuracy"].max()
+            assert row["expected_accuracy"].sel(depth=pick.depth, protocol=pick.protocol) >= best - 0.005
             assert pick.layer == row["layer"].sel(depth=pick.depth)
             assert pick.depths == 8
+            # The one that looks best is a little overrated, all alike.
             cut = row["expected_accuracy"].sel(depth=pick.depth, protocol=pick.protocol)
-            assert cut == pick.expected_accuracy
+            moved = load_calibration().chosen.shift
+            assert logit(pick.expected_accuracy) - logit(float(cut)) == pytest.approx(moved, abs=0.05)
             assert pick.reason.startswith(f"Expected to reach {pick.expected_accuracy:.3f} [")
-        sizes = {"source": 2, "depth": 8, "reference_layer": 8, "protocol": 3}
+        sizes = {"source": 2, "depth": 8, "reference_layer": 8, "protocol": 4}
         assert dict(ranking.scores.sizes) == sizes
 
     def test_accuracies_are_expected_for_all_images_of_the_target_unless_it_is_asked_for_fewer(self, digits, two):
@@ -159,8 +164,7 @@ class TestRank:
 
         for module in ("data.target", "verbs.bench"):
             monkeypatch.setattr(f"transferscope.{module}.Reporter", Recorder)
-        with pytest.warns(TransferscopeWarning, match="Nothing like this target was measured"):
-            rank(write(tmp_path / "data", "x*12", "y*12"), two)
+        rank(write(tmp_path / "data", "x*12", "y*12"), two)
         names = [
             "scratch reference",
             *(f"{name}{part}" for name in ("a (1 of 2)", "b (2 of 2)") for part in ("", ", scores")),
@@ -469,7 +473,9 @@ class TestReference:
         assert ranking.reference.network == "first's own architecture"
         assert ranking.reference.held_out_accuracy == 0.75
         (scratch,) = (pick for pick in ranking.recommendations if pick.source == "scratch")
-        assert scratch.expected_accuracy == 0.75
+        low, high = scratch.interval
+        assert low < 0.75 < high
+        assert ranking.scores.attrs["scratch_accuracy"] == 0.75
 
 
 class TestListLayers:

@@ -155,7 +155,7 @@ class TestScores:
     def test_only_what_the_cache_lacks_is_computed(self, digits, zoo_of, one_reference, computed, monkeypatch):
         zoo = zoo_of(entry("a"))
         rank(digits, zoo, reference=one_reference, scores="logme")
-        assert computed == [["logme", "knn", "nearest_mean", "ridge", "effective_rank"]]
+        assert computed == [["logme", "knn", "nearest_mean", "ridge", "kernel_ridge", "alignment", "effective_rank"]]
 
         def never(*_args, **_options):
             raise AssertionError("the features were not in the cache")
@@ -201,7 +201,7 @@ class TestUncertainty:
             errors = ranking.scores[f"{name}_standard_error"]
             assert errors.shape == ranking.scores[name].shape
             assert (errors > 0).all()
-            share = name in ("knn", "nearest_mean", "ridge")
+            share = name in ("knn", "nearest_mean", "ridge", "kernel_ridge")
             assert ("share" if share else "3 stratified draws") in errors.attrs["description"]
             assert ranking.best.scores[f"{name}_standard_error"] == float(
                 errors.sel(source=ranking.best.source, depth=ranking.best.depth)

@@ -33,9 +33,10 @@ from transferscope.runtime.version import __version__
 REDUCTION: Literal["mean"] = "mean"
 """Spatial means: the pooled features that a truncated network hands to its new head."""
 
-_VERSION = 4
+_VERSION = 5
 """Goes up when what is kept of a network changes its meaning: since 3, axes of outputs are known and not guessed, and
-what a classifier that nobody trained puts out does not count; since 4, windows of images are no stages."""
+what a classifier that nobody trained puts out does not count; since 4, windows of images are no stages; since 5, a
+linear layer that blocks follow is no classifier, and embeddings of patches and positions are one stage."""
 _OUTPUTS = ".outputs"
 """Beside the layers in the cache; no layer is called so, for no module's name begins with a dot."""
 

@@ -88,10 +88,7 @@ def classifiers(traced: Trace) -> tuple[Call, ...]:
     distillation. The last layer of an embedding looks the same and counts as one too, but for a convolution whose
     network says that it has another number of classes.
     """
-    # Not the network itself, which may own weights (position embeddings, say) and finishes last; nor a head beside the
-    # one whose output stands for the network.
-    owners = [call for call in traced if call.layer and call.leads_to_output and _has_weight(call.module)]
-    weighted = [call for call in owners if not _works_before(call, owners, traced)]
+    weighted = _weighted(traced)
     last: list[Call] = []
     followed: set[Node | None] = set()
     for call in reversed(weighted):
@@ -102,6 +99,14 @@ def classifiers(traced: Trace) -> tuple[Call, ...]:
         return ()
     widths = {_classes(call.module, traced.output.module) for call in last}
     return tuple(last) if len(widths) == 1 and None not in widths else ()
+
+
+def _weighted(traced: Trace) -> list[Call]:
+    """Return the calls of modules with weights of their own, but for those whose weights work before their parts'."""
+    # Not the network itself, which may own weights (position embeddings, say) and finishes last; nor a head beside the
+    # one whose output stands for the network.
+    owners = [call for call in traced if call.layer and call.leads_to_output and _has_weight(call.module)]
+    return [call for call in owners if not _works_before(call, owners, traced)]
 
 
 def _works_before(call: Call, owners: Sequence[Call], traced: Trace) -> bool:
@@ -129,7 +134,12 @@ def _before_classifiers(traced: Trace) -> list[Call]:
         first = next(place for place, call in enumerate(traced) if call is heads[0])
         return [call for place, call in enumerate(traced) if call.is_cut and call.layer and place < first]
     weighted = [place for place, call in enumerate(cuts) if _has_weight(call.module)]
-    return cuts[: weighted[-1]] if weighted and isinstance(cuts[weighted[-1]].module, nn.Linear) else cuts
+    if not weighted or not isinstance(cuts[weighted[-1]].module, nn.Linear):
+        return cuts
+    # One that others follow, even where there is no cut (within blocks), is no classifier.
+    last = cuts[weighted[-1]]
+    followed = any(last.node in traced.behind(call) for call in _weighted(traced) if call is not last)
+    return cuts if followed else cuts[: weighted[-1]]
 
 
 def _units(composites: list[Call], cuts: list[Call]) -> list[Call]:
@@ -166,7 +176,10 @@ def _close_segments(items: list[Call], blocks: list[Call]) -> list[Call]:
             stages.append(segment[-1])
 
     for call in items:
-        if call in blocks or _has_weight(call.module) or (segment and segment[-1] in blocks):
+        # What encloses all of a segment ends it, whatever weights it adds: embeddings of patches, then of positions.
+        encloses = bool(segment) and all(_inside(each.layer, call.layer) for each in segment)
+        starts = call in blocks or _has_weight(call.module) or (segment and segment[-1] in blocks)
+        if starts and not encloses:
             close()
             segment = []
         segment.append(call)

@@ -104,7 +104,9 @@ output_format = click.option(
     help="What goes to stdout.",
 )  # fmt: skip
 trust_code = click.option(
-    "--trust-code", is_flag=True, help="Run the Python factories that the zoo names. Look at them first."
+    "--trust-code",
+    is_flag=True,
+    help="Run the Python factories that the zoo names, and code that models on a hub bring along. Look at it first.",
 )
 sources = click.option(
     "--sources",

@@ -49,6 +49,11 @@ def parse_rates(text: str | None) -> tuple[float, ...]:
         raise click.BadParameter(f"expected numbers like 0.01,0.05, but got {text!r}") from error
 
 
+def parse_count(text: str) -> int | str:
+    """Read a whole number; anything else is a word, for the verb to know."""
+    return int(text) if re.fullmatch("-?[0-9]+", text) else text
+
+
 def _items(text: str, name: str, example: str) -> tuple[str, ...]:
     items = tuple(item.strip() for item in text.split(","))
     if not all(items):

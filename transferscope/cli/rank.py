@@ -6,9 +6,10 @@ from typing import Any
 import click
 
 from transferscope.cli import completion, options
+from transferscope.cli.parsing import parse_count
 
 # Written out: what they come from would import torch.
-PROTOCOLS = ("truncate", "reinit", "finetune", "any")
+PROTOCOLS = ("truncate", "reinit", "finetune", "defrost", "any")
 OBJECTIVES = ("accuracy", "accuracy-per-joule", "latency")
 MODES = ("default", "quick")
 
@@ -24,6 +25,8 @@ Examples:
   transferscope rank --target data/ --sources zoo.yaml --protocol truncate --objective latency
   transferscope rank --target data/ --sources zoo.yaml --shots 20 --reference own -o results/
   transferscope rank --target data/ --sources zoo.yaml --scores default,leep,parc --uncertainty 20
+  transferscope rank --target data/ --sources zoo.yaml --pilots auto --pilot-budget 600
+  transferscope rank --target data/ --sources zoo.yaml --evidence measured/runs.csv
 
 \b
 On what `transferscope demo -o demo` makes:
@@ -36,7 +39,8 @@ On what `transferscope demo -o demo` makes:
 @click.option(
     "--protocol", type=click.Choice(PROTOCOLS), default="any", show_default=True,
     help="How the source is adapted: a linear head on frozen features of the cut network (truncate), what follows the "
-    "cut re-initialised and trained (reinit), all of it trained (finetune), or the best of these for each source.",
+    "cut re-initialised and trained (reinit), all of it trained (finetune), the whole network with its first stages "
+    "frozen (defrost), or the best of these for each source.",
 )  # fmt: skip
 @click.option(
     "--shots", type=click.IntRange(min=1), metavar="N",
@@ -45,11 +49,11 @@ On what `transferscope demo -o demo` makes:
 @click.option(
     "--objective", type=click.Choice(OBJECTIVES), default="accuracy", show_default=True,
     help="Rank by expected accuracy, by accuracy for the energy of a prediction, or take the fewest FLOPs of all that "
-    "cannot be told apart from the most accurate.",
+    "are tied for best.",
 )  # fmt: skip
 @click.option(
     "--mode", type=click.Choice(MODES), default="default", show_default=True,
-    help="quick: similarities, and of the scores those alone that expected accuracies are made from.",
+    help="quick: similarities, and only the scores that the prediction needs.",
 )  # fmt: skip
 @click.option(
     "--scores", multiple=True, metavar="NAME[,NAME...]|default|all",
@@ -57,6 +61,25 @@ On what `transferscope demo -o demo` makes:
     help="Transferability scores to compute, at every depth: logme, hscore, transrate, nleep, gbc, parc, sfda, knn, "
     "nearest_mean, ridge, kernel_ridge, alignment, effective_rank; and of the source's own predictions: leep, nce. May "
     "be given several times. By default those that take next to no time.",
+)  # fmt: skip
+@click.option(
+    "--pilots", default="0", show_default=True, metavar="N|auto",
+    help="Really run at most N transfers before the answer, first the one that is expected to help most for its time, "
+    "or as many as --pilot-budget allows. They end when one answer is best with a probability of 0.9, and are kept.",
+)  # fmt: skip
+@click.option(
+    "--pilot-budget", type=float, metavar="SECONDS",
+    help="Time that pilots may take together: by default 120 with --pilots auto, without limit with a number. What "
+    "fits into it depends on the machine.",
+)  # fmt: skip
+@click.option(
+    "--evidence", multiple=True, metavar="RUNS.csv", shell_complete=completion.files,
+    help="What `transferscope measure` has measured of this target before. May be given several times.",
+)  # fmt: skip
+@click.option(
+    "--calibration", metavar="FILE", shell_complete=completion.files,
+    help="What accuracies are expected by, as `transferscope.calibrate` makes it from measured transfers of one's own. "
+    "By default from those of other targets that this version knows.",
 )  # fmt: skip
 @click.option(
     "--uncertainty", type=click.IntRange(min=2), metavar="DRAWS",
@@ -74,12 +97,15 @@ def command(ctx: click.Context, /, **asked: Any) -> None:
     With -v, --scores or --uncertainty the table shows every score beside the baselines; with -v, or an objective other
     than accuracy, also which cuts are worth their FLOPs.
 
+    Pilots are stopped by Ctrl-C without being lost: the same command goes on where they were.
+
     Exit code 3: done, but some sources failed; they are listed and the others are ranked.
     """
     sink = options.Sink.of(asked)
     options.trained_reference(asked)
     asked["scores"] = [name.strip() for part in asked["scores"] for name in part.split(",")] or "default"
     asked["uncertainty"] = asked["uncertainty"] or 0
+    asked["pilots"] = parse_count(asked["pilots"])
     from transferscope.report.terminal.ranking import print_ranking
     from transferscope.verbs.rank.rank import answer
     from transferscope.verbs.rank.request import RankRequest

@@ -10,7 +10,7 @@ from transferscope.runtime.version import __version__
 
 PACKAGES = (
     "torch", "torchvision", "timm", "safetensors", "numpy", "scipy", "scikit-learn", "pandas", "xarray", "h5netcdf",
-    "h5py", "pillow", "matplotlib", "pydantic", "click", "codecarbon", "cupy",
+    "h5py", "pillow", "matplotlib", "pydantic", "click", "codecarbon", "transformers", "open_clip_torch", "cupy",
 )  # fmt: skip
 
 

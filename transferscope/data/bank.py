@@ -62,22 +62,29 @@ class Bank:
 
 
 def sound(
-    images: Target, pool: np.ndarray, test: np.ndarray, sizes: Sequence[Size], seeds: int, bank: Bank, report: Report
+    images: Target,
+    pool: np.ndarray,
+    test: np.ndarray,
+    sizes: Sequence[Size],
+    seeds: Iterable[int],
+    bank: Bank,
+    report: Report,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Leave broken images out of the pool and the test part, and draw anew, until every image that is needed is sound.
 
-    More broken ones than a share of `BROKEN_LIMIT` are an error.
+    More broken ones than a share of `BROKEN_LIMIT` are an error. Images are drawn for each of `sizes` and `seeds`.
 
     Returns
     -------
     pool, test, drawn : numpy.ndarray
         Indices into the target; `drawn` are those of the pool that some run trains on.
     """
+    seeds = tuple(seeds)
     most = max(len(pool) if size == ALL else size for size in sizes)
     all_broken: dict[int, str] = {}
     while True:
         labels = images.labels[pool]
-        drawn = np.unique(np.concatenate([pool[draw(labels, most, seed)] for seed in range(seeds)]))
+        drawn = np.unique(np.concatenate([pool[draw(labels, most, seed)] for seed in seeds]))
         broken = bank.add([*drawn, *test], report)
         if not broken:
             return pool, test, drawn

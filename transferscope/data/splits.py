@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 VALIDATION_SHARE = 0.2
 LEAST_FOR_VALIDATION = 5
 """With fewer images in a class, none is set aside for stopping or choosing."""
+LEAST_UNSEEN = 10
+"""Images of each class that nothing was made from: with fewer they are no test part."""
 
 _HOLD_OUT, _DRAW, _VALIDATION = range(3)  # each has random numbers of its own
 
 
-def hold_out(target: "Target", share: float = 0.25, most: int = 2000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(
+    target: "Target", share: float = 0.25, most: int = 2000, seed: int = 0, seen: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Set the images aside that every transfer is tested on.
 
     That is the target's own ``test`` split; its ``val`` split where there is no other; else a stratified share of
@@ -37,6 +41,9 @@ def hold_out(target: "Target", share: float = 0.25, most: int = 2000, seed: int 
         At most this many images are held out, class by class in proportion, but one of each class in any case.
     seed : int
         At least 0; decides the draw. To be the same for all runs that are compared.
+    seen : numpy.ndarray, optional
+        Indices of images that something else was made from already. Of a target without a split of its own they are
+        tested on only where `LEAST_UNSEEN` others of each class are missing.
 
     Returns
     -------
@@ -64,6 +71,10 @@ def hold_out(target: "Target", share: float = 0.25, most: int = 2000, seed: int 
         _refuse(target, available == 1, "one image only, which cannot be both trained and tested on: add images")
         limit, total = np.maximum(available - 1, 0), min(round(share * len(labels)), most)
         beside = candidates
+        unseen = np.setdiff1d(candidates, [] if seen is None else seen)
+        others = np.bincount(labels[unseen], minlength=len(available))
+        if (others >= np.where(available > 0, LEAST_UNSEEN, 0)).all():
+            candidates, available, limit = unseen, others, np.minimum(limit, others)
     else:
         limit, total = available, most
         beside = np.flatnonzero(split == "train" if "train" in target.split else split != held_out)

@@ -9,6 +9,7 @@ from transferscope.networks.checkpoints import find_weights
 from transferscope.networks.choosing import under_key
 from transferscope.networks.loading import outline
 from transferscope.networks.located_yaml import Problem
+from transferscope.networks.lookup import is_on_hub
 from transferscope.networks.zoo import Source, Zoo, missing
 
 
@@ -47,7 +48,7 @@ def check_sources(zoo: Zoo, *, trust_code: bool = False) -> tuple[list[str], lis
         runs_code = source.loader == "python" and not trust_code
         if runs_code and (source.checkpoint or source.initial):
             unchecked.append(source.name)
-        for key, text in _unreadable(source) if runs_code else _unfit(source):
+        for key, text in _unreadable(source) if runs_code else _unfit(source, trust_code):
             problems.append((("sources", index, key), text))
     return [zoo.located(where, text) for where, text in problems], unchecked
 
@@ -66,13 +67,13 @@ def _unreadable(source: Source) -> Iterator[tuple[str, str]]:
             yield key, str(error)
 
 
-def _unfit(source: Source) -> Iterator[tuple[str, str]]:
+def _unfit(source: Source, trust_code: bool) -> Iterator[tuple[str, str]]:
     """Find what is wrong with an architecture, and with checkpoints beside it."""
-    if source.model is not None and ":" in source.model:  # how a hub describes it would be downloaded
+    if source.model is not None and is_on_hub(source.loader, source.model):  # how it describes it would be downloaded
         yield from _unreadable(source)
         return
     try:
-        module = outline(source, trust_code=True)
+        module = outline(source, trust_code=trust_code)
     except SourceError as error:
         yield "model" if source.model else "factory", str(error).removeprefix(f"source {source.name!r}: ")
         return

@@ -103,5 +103,5 @@ def _fits(module: nn.Module, file: dict[str, Tensor], path: Path) -> tuple[list[
             return fits, said
     fits, more = converted(module, expected, file, path)
     if not fits:
-        raise misfit(expected, file, path)
+        raise misfit(expected, file, path, type(module).__module__.partition(".")[0])
     return fits, said + more

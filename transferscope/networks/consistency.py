@@ -19,6 +19,11 @@ _WEIGHT_ARGUMENTS = {
     "timm": ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
     "torchvision": ("weights", "weights_backbone"),
 }
+_MODELS = {
+    "transformers": "model on the hub, or its folder",
+    "open_clip": "architecture, the model on the hub (hf-hub:owner/name), or its folder",
+}
+"""What `model` is for the loaders for which it is more than an architecture."""
 
 
 def contradictions(entry: Mapping[Any, Any]) -> Iterator[Problem]:
@@ -30,14 +35,14 @@ def contradictions(entry: Mapping[Any, Any]) -> Iterator[Problem]:
         if key in entry and entry[key] in (None, ""):
             yield (key,), f"is empty: give a path, or leave the key out {without}"
     yield from _weights(entry, given)
-    if loader in ("timm", "torchvision"):
+    if loader in ("timm", "torchvision", "transformers", "open_clip"):
         if model is None:
-            yield ("model",), f"is missing: with loader {loader} it names the architecture"
+            yield ("model",), f"is missing: with loader {loader} it names the {_MODELS.get(loader, 'architecture')}"
         if loader == "timm" and str(model).startswith("local-dir:"):
             yield ("model",), "cannot be a folder: name the architecture, and its weights as checkpoint"
         if entry.get("factory") is not None:
             yield ("factory",), f"does not go with loader {loader}: remove it, or use loader python"
-        for argument in _WEIGHT_ARGUMENTS[loader]:
+        for argument in _WEIGHT_ARGUMENTS.get(loader, ()):
             value = given.get(argument)
             if argument in given and not (argument == "pretrained" and value is False):
                 yield ("kwargs", argument), _instead_of(argument, value)

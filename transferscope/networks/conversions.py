@@ -1,5 +1,6 @@
-"""Checkpoints that timm itself converts as it loads them: embeddings of positions for another size, older names."""
+"""Checkpoints that their library itself converts as it loads them: positions for another size, the names in files."""
 
+import inspect
 import sys
 import warnings
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from transferscope.networks.expected import Expected
 from transferscope.networks.matching import Match, common_prefix, fitting, matches
+from transferscope.networks.quiet import quiet_transformers
 
 # What may change its shape: tables over positions. A filter of another size is another architecture.
 _POSITIONS = ("pos_embed", "rel_pos", "relative_position", "attention_bias", "position")
@@ -19,9 +21,9 @@ _TRIED = 8
 def converted(
     module: nn.Module, expected: Expected, file: Mapping[str, Tensor], path: Path
 ) -> tuple[list[Match], list[str]]:
-    """Return the matches that fit once timm has converted a file for its own module, and what has to be said of it.
+    """Return the matches that fit once a library has converted a file for its module, and what has to be said of it.
 
-    None when `module` is not of timm, when timm has no conversion for it, or when that does not make the file fit.
+    None when `module` is of no such library, when that has no conversion for it, or when it does not make the file fit.
     """
     convert = _conversion(module)
     if convert is None:
@@ -36,7 +38,7 @@ def converted(
                 continue
             whole = {key: tensor for key, tensor in whole.items() if not key.startswith(prefix)}
             whole |= {prefix + key: tensor for key, tensor in result.items()}
-            said, changed = said or _said(part, result, path), True
+            said, changed = said or _said(part, result, path, _library(module)), True
         if changed and (fits := fitting(expected, whole)):
             return fits, said
     return [], []
@@ -46,7 +48,7 @@ def _applied(convert: Any, module: nn.Module, part: Mapping[str, Tensor]) -> dic
     """Return a converted network, or None where the conversion is not made for it or changes more than positions."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch about timm's code
+            warnings.simplefilter("ignore")  # of torch about the library's code
             result = convert(dict(part), module)
     except Exception:  # made for files of certain layouts, of which this is none
         return None
@@ -61,12 +63,49 @@ def _resized(part: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[
 
 
 def _conversion(module: nn.Module) -> Any:
-    """Return what timm applies to the weights of an architecture, by convention a function in the latter's file."""
+    """Return what the library of an architecture applies to weights: a function of these and the module."""
+    if (library := _library(module)) in _READERS:
+        return _READERS[library]
     home = type(module).__module__
     if not home.startswith("timm.models."):
         return None
+    # By convention a function in the file of the architecture.
     names = ("checkpoint_filter_fn", "_checkpoint_filter_fn")
     return next((getattr(sys.modules[home], name) for name in names if hasattr(sys.modules[home], name)), None)
+
+
+def _names_in_memory(part: Mapping[str, Tensor], module: Any) -> dict[str, Tensor]:
+    """Return the weights of a file by the names that transformers gives them in a network."""
+    takes = inspect.signature(type(module).__init__).parameters
+    without_pooler = "add_pooling_layer" in takes and getattr(module, "pooler", None) is None
+    options = {"add_pooling_layer": False} if without_pooler else {}
+    with quiet_transformers():
+        read, info = type(module).from_pretrained(
+            None, config=module.config, state_dict=dict(part), output_loading_info=True, **options
+        )
+    return {key: tensor for key, tensor in read.state_dict().items() if key not in info["missing_keys"]}
+
+
+def _for_tower(part: Mapping[str, Tensor], tower: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of an image tower of open_clip, by its own names and for the size of its images."""
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import resize_pos_embed
+
+    class Whole(nn.Module):
+        visual = tower
+
+    outer = ("visual.", "image_encoder.")
+    named = {key if key.startswith(outer) else f"visual.{key}": tensor for key, tensor in part.items()}
+    named = convert_state_dict(Whole(), named)
+    resize_pos_embed(named, Whole())
+    return {key.removeprefix("visual."): tensor for key, tensor in named.items()}
+
+
+_READERS = {"transformers": _names_in_memory, "open_clip": _for_tower}
+
+
+def _library(module: nn.Module) -> str:
+    return type(module).__module__.partition(".")[0]
 
 
 def _likely(expected: Expected, file: Mapping[str, Tensor]) -> list[str]:
@@ -76,17 +115,18 @@ def _likely(expected: Expected, file: Mapping[str, Tensor]) -> list[str]:
     return list(dict.fromkeys(match.naming.prefix for match in ranked if 2 * len(match.taken) > most))
 
 
-def _said(part: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) -> list[str]:
+def _said(part: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path, library: str) -> list[str]:
     said = []
     if resized := _resized(part, tensors):
         first = resized[0]
         more = f" and {len(resized) - 1} more" if len(resized) > 1 else ""
         said.append(
             f"checkpoint {path.name}: {first}{more}, learnt for images of another size, "
-            f"{'are' if more else 'is'} resampled as timm does it, from {tuple(part[first].shape)} "
+            f"{'are' if more else 'is'} resampled as {library} does it, from {tuple(part[first].shape)} "
             f"to {tuple(tensors[first].shape)}"
         )
-    if renamed := [key for key in tensors if key not in part]:
+    # In files transformers and open_clip call weights otherwise than in memory.
+    if library == "timm" and (renamed := [key for key in tensors if key not in part]):
         said.append(
             f"checkpoint {path.name}: names of another library are read as timm reads them, {renamed[0]} for example"
         )

@@ -9,6 +9,7 @@ from torch import nn
 
 from transferscope.data.images import Transform
 from transferscope.errors import SourceError
+from transferscope.networks import from_open_clip, from_transformers
 from transferscope.networks.zoo import Source
 from transferscope.runtime.seeding import contained, seeded
 
@@ -74,6 +75,10 @@ def _library_options(source: Source, module: nn.Module | None) -> dict[str, Any]
             "interpolation": interpolation and interpolation.value,
         }
         return {key: value for key, value in options.items() if value is not None}
+    if source.loader == "transformers":
+        return from_transformers.image_options(source)
+    if source.loader == "open_clip":
+        return from_open_clip.image_options(source)
     return {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
 
@@ -88,7 +93,9 @@ def _channels(source: Source, module: nn.Module | None, given: Mapping[str, Any]
     if source.loader == "timm":
         channels = source.kwargs.get("in_chans")
         return channels if isinstance(channels, int) else module.pretrained_cfg["input_size"][0]  # type: ignore
-    if source.loader == "torchvision":
+    if source.loader == "transformers":
+        return from_transformers.channels(source)
+    if source.loader in ("torchvision", "open_clip"):
         return 3
     # A list of one is for all channels, however many there are.
     likely = max((len(given[key]) for key in ("mean", "std") if len(given.get(key, ())) > 1), default=3)

@@ -1,4 +1,4 @@
-"""A zoo entry → a ready network with its transform: timm, torchvision, or a factory of one's own."""
+"""A zoo entry → a ready network with its transform: of a library, or of a factory of one's own."""
 
 import hashlib
 import inspect
@@ -14,10 +14,11 @@ from torch import nn
 
 from transferscope.data.images import Transform
 from transferscope.errors import InputError, SourceError
-from transferscope.networks import adapters
+from transferscope.networks import adapters, from_open_clip, from_transformers
 from transferscope.networks.checkpoint_files import file_digest
 from transferscope.networks.checkpoints import load_checkpoint
 from transferscope.networks.factories import code_digests, from_factory, said
+from transferscope.networks.hub import is_download
 from transferscope.networks.inputs import resolve_transform
 from transferscope.networks.lookup import unknown_model
 from transferscope.networks.zoo import Source
@@ -25,9 +26,10 @@ from transferscope.runtime.seeding import contained, seeded
 from transferscope.runtime.trained import mark_untrained
 from transferscope.runtime.wrappers import plain
 
-# What libraries for downloads raise beside OSError comes from these modules, whatever number ends their names: which
-# one the model hub downloads by has changed from requests over httpx to httpx2.
-_DOWNLOADERS = {"huggingface_hub", "httpx", "requests", "urllib", "http"}
+_DISTRIBUTIONS = {
+    "python": ("timm", "torchvision"), "transformers": ("transformers",), "open_clip": ("open_clip_torch", "timm"),
+}  # fmt: skip
+"""What decides what a loader builds, where that is not the package of its name."""
 
 
 @dataclass
@@ -77,7 +79,8 @@ def load_network(source: Source, *, trust_code: bool = False, seed: int = 0) -> 
     """
     check_trust(source, trust_code)
     with _blamed_on(source):
-        module = _build(source, pretrained=source.checkpoint is None and not source.is_random, seed=seed)
+        pretrained = source.checkpoint is None and not source.is_random
+        module = _build(source, pretrained=pretrained, seed=seed, trust_code=trust_code)
         if source.is_random:
             mark_untrained(module, "the weights of the network are drawn at random")
         elif source.checkpoint is not None:
@@ -113,13 +116,13 @@ def outline(source: Source, *, trust_code: bool = False) -> nn.Module:
         return build_untrained(source, seed=0, trust_code=trust_code)
     try:
         with contained(), torch.device("meta"):
-            module = _from_library(source, pretrained=False)
+            module = _from_library(source, pretrained=False, trust_code=trust_code)
     except Exception:  # some constructors compute with values
-        module = build_untrained(source, seed=0)
+        module = build_untrained(source, seed=0, trust_code=trust_code)
     with _blamed_on(source):
         resolve_transform(source, module)
-        if source.loader == "timm" and source.checkpoint is None and not source.is_random:
-            _check_timm_has_weights(str(source.model))
+        if source.checkpoint is None and not source.is_random:
+            _check_has_weights(source)
     return module
 
 
@@ -135,7 +138,7 @@ def build_untrained(source: Source, *, seed: int, trust_code: bool = False) -> n
     """
     check_trust(source, trust_code)
     with _blamed_on(source):
-        return _build(source, pretrained=False, seed=seed)
+        return _build(source, pretrained=False, seed=seed, trust_code=trust_code)
 
 
 def source_transform(source: Source, module: nn.Module | None = None) -> Transform:
@@ -156,7 +159,7 @@ def source_transform(source: Source, module: nn.Module | None = None) -> Transfo
     """
     with _blamed_on(source):
         if module is None and source.loader == "timm":
-            module = _build(source, pretrained=False, seed=0)
+            module = _build(source, pretrained=False, seed=0, trust_code=False)
         return resolve_transform(source, module)
 
 
@@ -175,16 +178,16 @@ def fingerprint(source: Source) -> str:
         A file is missing or cannot be read.
     """
     with _blamed_on(source):
-        libraries = ["timm", "torchvision"] if source.loader == "python" else [source.loader]
+        libraries = _DISTRIBUTIONS.get(source.loader, (source.loader,))
         facts = {
             "loader": source.loader,
-            "model": source.model,
+            "model": _contents(source),
             "kwargs": _library_kwargs(source),
             "transform": source.transform.model_dump(),
             "checkpoint": file_digest(source.checkpoint) if source.checkpoint else None,
             "factory": code_digests(source.factory_parts[0]) if source.factory else None,
             "function": source.factory_parts[1] if source.factory else None,
-            "versions": {name: version(name) for name in ["torch", *libraries]},
+            "versions": {name: version(name) for name in ("torch", *libraries)},
         }
         # What few sources have is left out of the others, whose fingerprints stay as they were.
         config = adapters.config_beside(source.checkpoint) if source.checkpoint else None
@@ -243,9 +246,16 @@ def _blamed_on(source: Source) -> Iterator[None]:
         ) from error
 
 
-def _build(source: Source, *, pretrained: bool, seed: int) -> nn.Module:
+def _contents(source: Source) -> Any:
+    """Return what the model of a source is known by: its name, or the contents of its folder."""
+    if source.loader == "transformers":
+        return from_transformers.contents(source)
+    return from_open_clip.contents(source) if source.loader == "open_clip" else source.model
+
+
+def _build(source: Source, *, pretrained: bool, seed: int, trust_code: bool) -> nn.Module:
     with contained(), seeded(seed):
-        module = from_factory(source) if source.loader == "python" else _from_library(source, pretrained)
+        module = from_factory(source) if source.loader == "python" else _from_library(source, pretrained, trust_code)
     return plain(module).cpu().float().eval()
 
 
@@ -271,13 +281,26 @@ def _check_timm_has_weights(model: str) -> None:
         )
 
 
-def _from_library(source: Source, pretrained: bool) -> nn.Module:
+def _check_has_weights(source: Source) -> None:
+    if source.loader == "timm":
+        _check_timm_has_weights(str(source.model))
+    elif source.loader == "transformers":
+        from_transformers.check_weights(source)
+    elif source.loader == "open_clip":
+        from_open_clip.check_weights(source)
+
+
+def _from_library(source: Source, pretrained: bool, trust_code: bool) -> nn.Module:
     model, kwargs = str(source.model), _library_kwargs(source)
     if problem := unknown_model(source.loader, model):
         raise SourceError(problem)
     if pretrained and source.loader == "timm":
         _check_timm_has_weights(model)
     try:
+        if source.loader == "transformers":
+            return from_transformers.build(source, pretrained=pretrained, trust_code=trust_code)
+        if source.loader == "open_clip":
+            return from_open_clip.build(source, pretrained=pretrained)
         if source.loader == "timm":
             import timm
 
@@ -289,19 +312,11 @@ def _from_library(source: Source, pretrained: bool) -> nn.Module:
             kwargs["weights_backbone"] = None
         kwargs["weights"] = "DEFAULT" if pretrained else None
         return torchvision.models.get_model(model, progress=False, **kwargs)
-    except MemoryError:
+    except (SourceError, MemoryError):
         raise
     except Exception as error:
-        if pretrained and _is_download(error):
+        if pretrained and is_download(error):
             text = f"the weights of {model!r} could not be downloaded ({said(error)})"
             raise SourceError(f"{text}; connect to the internet, or name a local file as its `checkpoint`") from error
         text = f"{source.loader} cannot build {model!r} with kwargs {source.kwargs} ({said(error)})"
         raise SourceError(f"{text}; correct model or kwargs") from error
-
-
-def _is_download(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) or type(error).__module__.partition(".")[0].rstrip("0123456789") in _DOWNLOADERS:
-            return True
-        error = error.__cause__ or error.__context__
-    return False

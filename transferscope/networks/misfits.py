@@ -19,9 +19,14 @@ _SEARCHED = 400
 # How libraries number the parts that they save large networks in.
 _PART = re.compile(r"-\d+-of-(\d+)\.")
 
+# What transformers calls the attention of its blocks in files; no other library does.
+_OF_TRANSFORMERS = re.compile(
+    r"attention\.attention\.query\.|attention\.self\.query\.|vision_model\.encoder\.layers\.\d+\.self_attn\.q_proj\."
+)
 
-def misfit(expected: Expected, file: Mapping[str, Tensor], path: Path) -> SourceError:
-    """Return the error that says how a file under its nearest naming differs from what the network asks for."""
+
+def misfit(expected: Expected, file: Mapping[str, Tensor], path: Path, library: str) -> SourceError:
+    """Return the error that says how a file under its nearest naming differs from what a library's network asks for."""
     ranked = matches(expected, file)[:20] or [Match(Naming(""), expected, file)]
     best = max(ranked, key=lambda match: (len(match.taken) - len(match.differing), len(match.taken)))
     unexpected = best.unused if best.deeper or best.missing else []  # beside a network that fits anything may lie
@@ -39,8 +44,11 @@ def misfit(expected: Expected, file: Mapping[str, Tensor], path: Path) -> Source
     counted = len([name for name in best.taken if not name.endswith(COUNTER)])
     if best.missing:
         text, under = f"{text}; {counted} of its names are the network's{under}", ""
+    advice = _advice(best, path)
+    if library != "transformers" and best.missing and any(map(_OF_TRANSFORMERS.search, file)):
+        advice = "its names are those of transformers: use that loader, with the folder of its config.json as model"
     network = f"the network of {len(expected.tensors)} tensors"
-    return SourceError(f"checkpoint {path} does not fit {network}{under}: {text}; {_advice(best, path)}")
+    return SourceError(f"checkpoint {path} does not fit {network}{under}: {text}; {advice}")
 
 
 def _advice(best: Match, path: Path) -> str:

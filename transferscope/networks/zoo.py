@@ -13,13 +13,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from transferscope.errors import InputError, near
 from transferscope.networks.consistency import PATHS, contradictions, is_random, repeated_names, wrong_order
 from transferscope.networks.located_yaml import Lines, Location, Problem, line_of, read_yaml
-from transferscope.networks.lookup import missing_function, unknown_model
-from transferscope.runtime.lookup import missing_file
+from transferscope.networks.lookup import EXTRAS, local_path, missing_function, unknown_model
+from transferscope.runtime.lookup import missing_file, missing_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Loader = Literal["timm", "torchvision", "python"]
+Loader = Literal["timm", "torchvision", "transformers", "open_clip", "python"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 SCRATCH = "scratch"
 COMPACT, OWN = "compact", "own"
@@ -85,7 +85,9 @@ class Source(BaseModel):
         f"around them, not {SCRATCH!r}, {COMPACT!r} or {OWN!r} (the networks trained on the target); a number in quotes"
     )
     loader: Loader = Field(description=_one_of(Loader))
-    model: _Text | None = Field(default=None, description="the library's name of the architecture, as text")
+    model: _Text | None = Field(
+        default=None, description="the name of the architecture, the name of a model on the hub, or its path, as text"
+    )
     factory: Annotated[str, Field(strict=True, pattern=r"^.*\.py:[^\W\d]\w*$")] | None = Field(
         default=None, description="file.py:function, the file relative to the zoo file"
     )
@@ -254,7 +256,7 @@ def missing(index: int, source: Source) -> Iterator[Problem]:
         if path and not path.is_file():
             yield ("sources", index, key), missing_file(path)
     if source.images and not source.images.is_dir():
-        yield ("sources", index, "images"), _missing_folder(source.images)
+        yield ("sources", index, "images"), missing_folder(source.images, "images")
     if source.factory:
         file, function = source.factory_parts
         problem = missing_function(file, function) if file.is_file() else missing_file(file)
@@ -262,13 +264,6 @@ def missing(index: int, source: Source) -> Iterator[Problem]:
             yield ("sources", index, "factory"), problem
     if source.model and (problem := unknown_model(source.loader, source.model)):
         yield ("sources", index, "model"), problem
-
-
-def _missing_folder(path: Path) -> str:
-    if path.exists():
-        return f"expected a folder of images, got the file {path}"
-    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-    return f"there is no folder {path}{near(path.name, beside) or '; correct the path'}"
 
 
 def _missing_from(entries: Sequence[Any], folder: Path) -> Iterator[Problem]:
@@ -287,6 +282,9 @@ def _anchored(source: Source, folder: Path) -> Source:
     if source.factory is not None:
         file, function = source.factory_parts
         update["factory"] = f"{folder / file.expanduser()}:{function}"
+    if source.model is not None and source.loader in EXTRAS:
+        path = local_path(source.loader, source.model, folder)
+        update["model"] = source.model if path is None else str(path)
     return source.model_copy(update=update)
 
 

@@ -1,22 +1,30 @@
-"""Expected accuracy of every way to transfer: a linear model of logits, fitted to transfers that were really run."""
+"""What was learnt from measured transfers: a linear model of logits, and how its errors go together.
+
+The logit of an accuracy is the sum of terms (products of covariates, each with a coefficient that is known up to a
+Gaussian), of the effects in `effects`, and of the noise of measuring. It is Gaussian throughout, so that what follows
+from evidence is in closed form: a linear mixed model (Laird and Ware 1982), its components fitted by restricted maximum
+likelihood with a weak prior (benchmarks/calibrate.py).
+"""
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 
 from transferscope.errors import InputError
 from transferscope.prediction.calibration_file import VERSION, read_calibration
-from transferscope.prediction.covariates import SCRATCH
+from transferscope.prediction.effects import BASES, EFFECTS, shares
+from transferscope.results.files import prepare_folder, write_together
 
 _FILE = "calibration.json"
+_DIGITS = 6
+"""Significant ones of a number in the file."""
 
 
 @dataclass(frozen=True)
@@ -25,23 +33,30 @@ class Term:
 
     Attributes
     ----------
-    protocols : tuple of str
-        Those that it is for; for others it is 0.
+    bases : tuple of str
+        Those of `effects.BASES` that it is for; a candidate has as much of it as of their effects.
     factors : tuple of str
         Names in `COVARIATES`; none for a constant.
-    coefficient : float
     """
 
-    protocols: tuple[str, ...]
+    bases: tuple[str, ...]
     factors: tuple[str, ...]
-    coefficient: float = 0.0
 
-    def values(self, rows: pd.DataFrame) -> np.ndarray:
-        """Return the product of the factors for each row of `candidates`, 0 for other protocols, (n_rows,)."""
-        product = rows["protocol"].isin(self.protocols).to_numpy(float)
-        for name in self.factors:
-            product = product * rows[name].to_numpy(float)
-        return product
+
+@dataclass(frozen=True)
+class Chosen:
+    """What choosing does to a prediction: the one that looks best is overrated.
+
+    Attributes
+    ----------
+    shift : float
+        Added to the predicted logit of what is chosen.
+    scale : float
+        How many times as wide its interval is.
+    """
+
+    shift: float
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -50,78 +65,77 @@ class Calibration:
 
     Attributes
     ----------
-    level : float
-        Predicted logit where all terms are 0.
     terms : tuple of Term
-        Summed to it.
-    errors : mapping of str to (float, float)
-        Protocol to the 10 % and 90 % quantiles of the measured logit less the predicted one, on targets that the
-        prediction was not fitted to, for as many images as the scores were computed on.
-    growth : float
-        How fast these errors grow with the number of images: (1 + growth × `log_more`) times.
-    contrast : float
-        How wrong a predicted difference is, root mean square in logits, between the best of one source and the best of
-        another: what they have in common, such as how hard the target is, does not change their order.
-    ranges : mapping of str to (float, float)
-        Covariate to the smallest and largest value that it was fitted to; beyond them nothing was measured.
+    coefficients : numpy.ndarray
+        (n_terms,), their posterior mean.
+    factor : numpy.ndarray
+        (n_terms, n_terms), the lower Cholesky factor of their covariance.
+    components : mapping of str to numpy.ndarray
+        Each of `effects.EFFECTS` to its (5, 5) covariance between `effects.BASES`, in squared logits.
+    draw_noise : (float, float)
+        Variance, in squared logits, between draws of 20 images of a class, and by which power of the number of images
+        it falls.
+    chosen : Chosen
     measured : str
         On what.
     """
 
-    level: float
     terms: tuple[Term, ...]
-    errors: Mapping[str, tuple[float, float]]
-    growth: float
-    contrast: float
-    ranges: Mapping[str, tuple[float, float]]
+    coefficients: np.ndarray
+    factor: np.ndarray
+    components: Mapping[str, np.ndarray]
+    draw_noise: tuple[float, float]
+    chosen: Chosen
     measured: str
 
-    def logits(self, rows: pd.DataFrame) -> np.ndarray:
-        """Return the predicted logit of the accuracy for each row of `candidates`, (n_rows,)."""
-        return self.level + sum((term.coefficient * term.values(rows) for term in self.terms), np.zeros(len(rows)))
+    def design(self, rows: pd.DataFrame) -> np.ndarray:
+        """Return what each term is, but for its coefficient, for each row of `candidates`, (n_rows, n_terms)."""
+        return design(self.terms, rows)
 
-    def beyond(self, rows: pd.DataFrame) -> list[str]:
-        """Return the covariates that have a value for which nothing was measured."""
-        outside = []
-        for name, (low, high) in self.ranges.items():
-            values = rows.loc[rows["protocol"] != SCRATCH, name].to_numpy(float)
-            if len(values) and (values.min() < low or values.max() > high):
-                outside.append(name)
-        return outside
+    def draw_variance(self, log_per_class: np.ndarray) -> np.ndarray:
+        """Return how much one draw of the images trained on varies, in squared logits, of the shape given."""
+        return self.draw_noise[0] * np.exp(-self.draw_noise[1] * log_per_class)
 
-    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows of `candidates` with `expected_accuracy`, `lower` and `upper` added.
+    def save(self, path: str | Path) -> Path:
+        """Write the file that `load_calibration` reads, and `rank` takes; whole or not at all.
 
-        The interval holds 80 % of measured accuracies of targets that the prediction was not fitted to, whatever is
-        uncertain: how hard the target is, the scores, the transfer itself. Outside `ranges` nothing is known, and what
-        is returned is `unfitted`.
+        Raises
+        ------
+        InputError
+            When it cannot be written.
         """
-        if self.beyond(rows):
-            return unfitted(rows)
-        predicted = self.logits(rows)
-        wider = 1 + self.growth * rows["log_more"].clip(lower=0).to_numpy(float)
-        low, high = np.array([self.errors[protocol] for protocol in rows["protocol"]]).T * wider
-        return rows.assign(
-            expected_accuracy=expit(predicted), lower=expit(predicted + low), upper=expit(predicted + high)
-        )
+        path = Path(path)
+        (written,) = write_together(prepare_folder(path.parent), {path.name: self.to_json().encode()})
+        return written
 
     def to_json(self) -> str:
         """Return the text of the file that `load_calibration` reads."""
-        return json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n"
+        content: dict[str, Any] = {
+            "version": VERSION,
+            "measured": self.measured,
+            "draw_noise": _rounded(self.draw_noise),
+            "chosen": {"shift": _rounded(self.chosen.shift), "scale": _rounded(self.chosen.scale)},
+            "components": {name: _rounded(self.components[name]) for name in EFFECTS},
+            "terms": [
+                {"bases": term.bases, "factors": term.factors, "coefficient": _rounded(coefficient)}
+                for term, coefficient in zip(self.terms, self.coefficients, strict=True)
+            ],
+            "factor": [_rounded(row[: i + 1]) for i, row in enumerate(self.factor)],
+        }
+        lines = (f"{json.dumps(name)}: {_lines(value)}" for name, value in content.items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def unfitted(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `candidates` with what scores say without any calibration.
-
-    `truncate` is expected to reach the leave-one-out accuracy of a linear head at that depth, `scratch` its held-out
-    accuracy, and `reinit` and `finetune`, which are something between them, the better of both. `lower` and `upper` are
-    NaN: how wrong this is was not measured.
-    """
-    frozen, scratch = rows["head"], rows["scratch"]
-    logits = np.select(
-        [rows["protocol"] == "truncate", rows["protocol"] == SCRATCH], [frozen, scratch], np.maximum(frozen, scratch)
-    )
-    return rows.assign(expected_accuracy=expit(logits), lower=math.nan, upper=math.nan)
+def design(terms: Sequence[Term], rows: pd.DataFrame) -> np.ndarray:
+    """Return the product of the factors of each term for each row of `candidates`, (n_rows, n_terms)."""
+    loaded = shares(rows)
+    columns = {name: rows[name].to_numpy(float) for name in {name for term in terms for name in term.factors}}
+    found = np.empty((len(rows), len(terms)))
+    for i, term in enumerate(terms):
+        found[:, i] = loaded[:, [BASES.index(base) for base in term.bases]].sum(axis=1)
+        for name in term.factors:
+            found[:, i] *= columns[name]
+    return found
 
 
 def load_calibration(path: str | Path | None = None) -> Calibration:
@@ -148,12 +162,30 @@ def _shipped() -> Calibration:
 
 def _read(text: str, name: str) -> Calibration:
     content = read_calibration(text, name)
+    factor = np.zeros((len(content.terms),) * 2)
+    factor[np.tril_indices(len(factor))] = np.concatenate([np.asarray(row, dtype=float) for row in content.factor])
     return Calibration(
-        content.level,
-        tuple(Term(each.protocols, each.factors, each.coefficient) for each in content.terms),
-        content.errors,
-        content.growth,
-        content.contrast,
-        content.ranges,
+        tuple(Term(each.bases, each.factors) for each in content.terms),
+        np.array([each.coefficient for each in content.terms]),
+        factor,
+        {name: np.array(content.components[name]) for name in EFFECTS},
+        content.draw_noise,
+        Chosen(content.chosen.shift, content.chosen.scale),
         content.measured,
     )
+
+
+def _rounded(value: Any) -> Any:
+    """Return Python's own numbers with `_DIGITS` significant digits."""
+    array = np.asarray(value, dtype=float)
+    return np.vectorize(lambda x: float(f"{x:.{_DIGITS}g}"), otypes=[float])(array).tolist()
+
+
+def _lines(value: Any) -> str:
+    """Return JSON with a line for each entry of a list or an object."""
+    if isinstance(value, dict):
+        inside = ",\n ".join(f"{json.dumps(name)}: {json.dumps(each)}" for name, each in value.items())
+        return "{\n " + inside + "\n}"
+    if isinstance(value, list) and value and not isinstance(value[0], float):
+        return "[\n " + ",\n ".join(json.dumps(each) for each in value) + "\n]"
+    return json.dumps(value)

@@ -4,15 +4,15 @@ import reprlib
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from transferscope.errors import InputError
-from transferscope.prediction.covariates import COVARIATES, CUT_PROTOCOLS, SCRATCH
+from transferscope.prediction.covariates import COVARIATES
+from transferscope.prediction.effects import BASES, EFFECTS
 
-VERSION = 1
+VERSION = 2
 """Of the file format."""
-
-_PROTOCOLS = (*CUT_PROTOCOLS, SCRATCH)
 
 
 def _one_of(choices: tuple[str, ...]) -> AfterValidator:
@@ -24,22 +24,21 @@ def _one_of(choices: tuple[str, ...]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError("falling")
-    return pair
-
-
-def _around_zero(pair: tuple[float, float]) -> tuple[float, float]:
-    if not pair[0] <= 0 <= pair[1]:
-        raise ValueError("not around 0")
-    return pair
+def _covariance(rows: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+    if len(rows) != len(BASES) or any(len(row) != len(BASES) for row in rows):
+        raise ValueError("of another shape")
+    matrix = np.array(rows)
+    if not np.allclose(matrix, matrix.T, rtol=1e-4) or np.linalg.eigvalsh(matrix).min() < -1e-6:
+        raise ValueError("no covariance")
+    return rows
 
 
 _Number = Annotated[float, Field(allow_inf_nan=False)]
-_Pair = tuple[_Number, _Number]
-_ProtocolName = Annotated[str, _one_of(_PROTOCOLS)]
+_Positive = Annotated[float, Field(allow_inf_nan=False, gt=0)]
+_BaseName = Annotated[str, _one_of(BASES)]
+_EffectName = Annotated[str, _one_of(EFFECTS)]
 _CovariateName = Annotated[str, _one_of(tuple(COVARIATES))]
+_Row = tuple[_Number, ...]
 
 
 class _Entry(BaseModel):
@@ -50,35 +49,42 @@ class _Entry(BaseModel):
 class TermEntry(_Entry):
     """One summand of the predicted logit."""
 
-    protocols: Annotated[tuple[_ProtocolName, ...], Field(min_length=1)] = Field(
-        description=f"a list with some of {', '.join(_PROTOCOLS)}"
+    bases: Annotated[tuple[_BaseName, ...], Field(min_length=1)] = Field(
+        description=f"a list with some of {', '.join(BASES)}"
     )
     factors: tuple[_CovariateName, ...] = Field(description=f"a list with some of {', '.join(COVARIATES)}")
     coefficient: _Number = Field(description="a finite number")
+
+
+class ChosenEntry(_Entry):
+    """What choosing does to a prediction."""
+
+    shift: _Number = Field(description="a finite number")
+    scale: _Positive = Field(description="a finite number above 0")
 
 
 class CalibrationFile(_Entry):
     """A whole file; the fields are those of `calibration.Calibration`."""
 
     version: Annotated[int, Field(ge=VERSION, le=VERSION)] = Field(description=f"{VERSION}")
-    level: _Number = Field(description="a finite number")
-    terms: tuple[TermEntry, ...] = Field(description="a list of terms with protocols, factors and coefficient")
-    errors: dict[_ProtocolName, Annotated[_Pair, AfterValidator(_around_zero)]] = Field(
-        description=f"for each of {', '.join(_PROTOCOLS)} two finite numbers, the first at most 0, the other at least 0"
-    )
-    growth: Annotated[_Number, Field(ge=0)] = Field(description="a finite number of at least 0")
-    contrast: Annotated[_Number, Field(gt=0)] = Field(description="a finite number above 0")
-    ranges: dict[_CovariateName, Annotated[_Pair, AfterValidator(_ordered)]] = Field(
-        description=f"for some of {', '.join(COVARIATES)} two finite numbers, the first not above the other"
-    )
     measured: Annotated[str, Field(min_length=1)] = Field(description="words on what was measured")
+    draw_noise: tuple[_Positive, _Number] = Field(description="two finite numbers, the first above 0")
+    chosen: ChosenEntry = Field(description="an object with shift and scale, above 0")
+    components: dict[_EffectName, Annotated[tuple[_Row, ...], AfterValidator(_covariance)]] = Field(
+        description=f"for each of {', '.join(EFFECTS)} a covariance of {len(BASES)} rows and columns"
+    )
+    terms: Annotated[tuple[TermEntry, ...], Field(min_length=1)] = Field(
+        description="a list of terms with bases, factors and coefficient"
+    )
+    factor: tuple[_Row, ...] = Field(description="the lower triangle of a matrix with a row for each term")
 
-    @field_validator("errors")
-    @classmethod
-    def _complete(cls, errors: dict[str, Any]) -> dict[str, Any]:
-        if any(protocol not in errors for protocol in _PROTOCOLS):
-            raise ValueError("incomplete")
-        return errors
+    @model_validator(mode="after")
+    def _complete(self) -> "CalibrationFile":
+        if set(self.components) != set(EFFECTS):
+            raise ValueError("components")
+        if [len(row) for row in self.factor] != list(range(1, len(self.terms) + 1)):
+            raise ValueError("factor")
+        return self
 
 
 def read_calibration(text: str, name: str) -> CalibrationFile:
@@ -113,6 +119,9 @@ def _problems(error: ValidationError) -> Iterator[str]:
         where, came = each["loc"], reprlib.repr(each["input"])
         if each["type"] == "json_invalid":
             yield f"it is no JSON ({each['ctx']['error']})"
+        elif not where and each["type"] == "value_error":
+            field = str(each["ctx"]["error"])
+            yield f"{field}: expected {CalibrationFile.model_fields[field].description}, but they do not match"
         elif not where:
             yield f"expected an object, got {came}"
         elif each["type"] == "extra_forbidden":
@@ -131,6 +140,8 @@ def _path(where: tuple[int | str, ...]) -> str:
 
 
 def _expected(where: tuple[int | str, ...]) -> str:
-    inside = where[0] == "terms" and len(where) > 2
-    field = TermEntry.model_fields[str(where[2])] if inside else CalibrationFile.model_fields[str(where[0])]
+    inside: dict[Any, type[_Entry]] = {"terms": TermEntry, "chosen": ChosenEntry}
+    names = [key for key in where if isinstance(key, str)]
+    entry = inside.get(names[0]) if len(names) > 1 else None
+    field = CalibrationFile.model_fields[names[0]] if entry is None else entry.model_fields[names[1]]
     return str(field.description)

@@ -12,16 +12,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from transferscope.activations.stages import classifiers
 from transferscope.activations.tracing import trace
 from transferscope.arrays.strata import apportion
 from transferscope.data.images import Transform
 from transferscope.data.target import Target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.networks.compact import WIDTH, CompactResNet
+from transferscope.protocols.cutting.heads import renew_head
 from transferscope.protocols.finetuning import MIN_STEPS
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
 from transferscope.protocols.training.single import evaluate, fit
-from transferscope.runtime.seeding import seeded
 
 SMALL, LARGE = 32, 64
 """Image sides (pixels) at which the compact network works; its inner resolution is the same for both."""
@@ -128,28 +129,27 @@ def compact_network(classes: int, transform: Transform, *, width: int = WIDTH) -
 
 
 def with_head(net: nn.Module, classes: int, transform: Transform, seed: int) -> nn.Module:
-    """Give the last linear layer that fires in `net` as many outputs as there are classes.
+    """Give `net` a classifier with as many outputs as there are classes, unless its own has so many.
 
     Raises
     ------
     SourceError
-        When the network does not end in a linear layer.
+        When the network can be given none.
     """
-    calls = trace(net, transform.blank())
-    linear = [call for call in calls if call.is_cut and isinstance(call.module, nn.Linear)]
-    if not linear:
-        raise SourceError(
-            f"Expected {type(net).__name__} to end in a linear layer that can be replaced by one with {classes} "
-            "outputs, but found none; use `reference='compact'`"
-        )
-    head = linear[-1].module
-    assert isinstance(head, nn.Linear)
-    if head.out_features != classes:
-        with seeded(seed):
-            new = nn.Linear(head.in_features, classes, bias=head.bias is not None)
-        parent, _, name = linear[-1].layer.rpartition(".")
-        setattr(net.get_submodule(parent), name, new)
+    sample = transform.blank()
+    traced = trace(net, sample)
+    heads = classifiers(traced)
+    if heads and not traced.output.way and all(_width(head.module) == classes for head in heads):
+        return net
+    try:
+        renew_head(net, classes, sample, seed)
+    except SourceError as error:
+        raise SourceError(str(error).replace("use the protocol 'truncate'", "use `reference='compact'`")) from error
     return net
+
+
+def _width(classifier: nn.Module) -> int | None:
+    return getattr(classifier, "out_features", getattr(classifier, "out_channels", None))
 
 
 def train_from_scratch(

@@ -19,6 +19,7 @@ NAMES = {
     "fne": "full-network embedding",
     "toptuning": "top-tuning",
     "reinit": "partial fine-tuning",
+    "defrost": "fine-tuning, first stages frozen",
     "finetune": "full fine-tuning",
     "scratch": "from scratch",
 }
@@ -86,10 +87,8 @@ class Advice:
         Protocol of the quickest way within `tolerance` of the most accurate.
     changes : tuple of Change
         With more images or fewer, within `looked_at`.
-    looked_at : (int, int) or None
-        Fewest and most images per class at which advice was sought; None where nothing like this target was measured.
-    calibrated : bool
-        Whether accuracies rest on measured transfers; False: on scores alone.
+    looked_at : (int, int)
+        Fewest and most images per class at which advice was sought.
     energy : str
         How electricity was measured or estimated, in one line.
     measured_seconds : float
@@ -108,8 +107,7 @@ class Advice:
     ways: tuple[Way, ...]
     advised: str
     changes: tuple[Change, ...]
-    looked_at: tuple[int, int] | None
-    calibrated: bool
+    looked_at: tuple[int, int]
     energy: str
     measured_seconds: float
     left_out: tuple[Failure, ...] = ()
@@ -158,17 +156,9 @@ class Advice:
     @property
     def turning(self) -> str:
         """In words, with how many images the advice would be another one."""
-        if self.looked_at is None:
-            return (
-                "With how many images the advice would change is not known: that is not within the range that was "
-                "measured."
-            )
         low, high = self.looked_at
         if not self.changes:
-            return (
-                f"The advice stays the same from {low} to {high} images of each class; that it changes anywhere is not "
-                "within the range that was measured."
-            )
+            return f"The advice stays the same from {low} to {high} images of each class."
         parts = [
             f"between {change.between[0]} and {change.between[1]} images of each class from {NAMES[change.before]} to "
             f"{NAMES[change.after]}"
@@ -187,11 +177,10 @@ class Advice:
             "samples": self.samples,
             "samples_per_class": self.samples_per_class,
             "tolerance": self.tolerance,
-            "calibrated": self.calibrated,
             "advised": self.advised,
             "ways": rows,
             "changes": [{**asdict(change), "between": list(change.between)} for change in self.changes],
-            "looked_at": None if self.looked_at is None else list(self.looked_at),
+            "looked_at": list(self.looked_at),
             "energy": self.energy,
             "measured_seconds": self.measured_seconds,
             "left_out": [asdict(failure) for failure in self.left_out],
@@ -225,6 +214,7 @@ def _how(way: Way) -> str:
         "fne": "the full-network embedding",
         "toptuning": f"top-tuning after {way.layer}",
         "reinit": f"partial fine-tuning, frozen up to {way.layer}",
+        "defrost": f"fine-tuning with its first stages frozen, up to {way.layer}",
     }.get(way.protocol, f"training {way.name}" if way.protocol == "scratch" else way.name)
 
 

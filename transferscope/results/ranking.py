@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import xarray as xr
+from scipy.special import expit, logit
 
 from transferscope.errors import InputError
 from transferscope.results import saving
@@ -16,6 +17,7 @@ from transferscope.results.cuts import cut_table
 from transferscope.results.files import DIGITS, netcdf, prepare_folder, rounded, write_together
 from transferscope.results.labelled import BASELINES, read_netcdf, score_names
 from transferscope.results.left_out import LeftOut, left_out
+from transferscope.results.pilots import Outlook, Pilot
 from transferscope.results.recommendation import Recommendation, how
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.runtime.failures import Failure
@@ -39,6 +41,10 @@ class Ranking:
     """How it was made; None for a file from before this was noted."""
     warnings: tuple[str, ...] = ()
     """What was warned of on the way."""
+    pilots: tuple[Pilot, ...] = ()
+    """The real transfers that were run to make the answer surer, in their order."""
+    outlook: Outlook | None = None
+    """What pilots would bring where none were run; None where they cannot be run."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds spent on each part of the run; not saved, so that equal runs give equal files."""
 
@@ -59,7 +65,7 @@ class Ranking:
         for pick in self.recommendations:
             row = asdict(pick)
             scores, baselines, _ = row.pop("scores"), row.pop("baselines"), row.pop("reason")
-            row["tied_with"] = "; ".join(pick.tied_with)
+            row |= {name: "; ".join(row[name]) for name in ("tied_with", "level_with")}
             row["lower"], row["upper"] = row.pop("interval")
             row["accuracy_at_last_layer"] = self.accuracy_at_last_layer(pick)
             rows.append({**row, **scores, **baselines})
@@ -95,11 +101,17 @@ class Ranking:
         return left_out(self.scores)
 
     def accuracy_at_last_layer(self, pick: Recommendation) -> float:
-        """Return the expected accuracy of the same source and protocol with all layers kept; NaN for scratch."""
-        if pick.layer is None:
+        """Return the expected accuracy of the same source and protocol with all layers kept.
+
+        NaN where nothing is cut: from scratch, and by `defrost`. Corrected as that of the pick is, which was chosen.
+        """
+        if pick.layer is None or pick.protocol == "defrost":
             return math.nan
-        expected = self.scores["expected_accuracy"]
-        return float(expected.sel(source=pick.source, depth=pick.depths, protocol=pick.protocol))
+        expected = self.scores["expected_accuracy"].sel(source=pick.source, protocol=pick.protocol)
+        here, whole = (float(expected.sel(depth=depth)) for depth in (pick.depth, pick.depths))
+        if here == pick.expected_accuracy:
+            return whole
+        return float(expit(logit(whole) + logit(pick.expected_accuracy) - logit(here)))
 
     @property
     def answer(self) -> str:
@@ -126,9 +138,13 @@ class Ranking:
                 f"That is not clearly better than always guessing the largest class ({chance:.3f}): too few images to "
                 "choose by."
             )
-        if best.tied_with:
-            sentences.append(f"These images cannot tell it apart from: {', '.join(best.tied_with)}.")
-        elif others and best.beats_next is not None:
+        if best.level_with:
+            sentences.append(f"Level with {', '.join(best.level_with)}: the choice hardly matters for accuracy.")
+        if open_ := [name for name in best.tied_with if name not in best.level_with]:
+            sentences.append(f"Tied with {', '.join(open_)}: which is better is not known from these images.")
+        if best.tied_with and best.probability_best is not None:
+            sentences.append(f"It is the best of all with probability {best.probability_best:.2f}.")
+        elif not best.tied_with and others and best.beats_next is not None:
             sure = f"{best.beats_next:.2f}" if best.beats_next < 0.995 else "over 0.99"
             sentences.append(f"It is really more accurate than the next, {others[0].source}, with probability {sure}.")
         if best.layer is not None and any(pick.layer is None and pick.source in best.tied_with for pick in others):
@@ -139,6 +155,11 @@ class Ranking:
     def verdict(self) -> str:
         """The answer in words, and how sure it is."""
         return f"{self.answer} {self.caveats}".rstrip()
+
+    @property
+    def hint(self) -> str:
+        """What pilots would bring, in one sentence; empty where some were run, or would bring nothing."""
+        return "" if self.pilots or self.outlook is None else self.outlook.text
 
     @property
     def agreement(self) -> Agreement:
@@ -156,6 +177,8 @@ class Ranking:
             "expected_for": self.expected_for,
             "reference": None if self.reference is None else asdict(self.reference),
             "ranking": [{**asdict(pick), "interval": list(pick.interval)} for pick in self.recommendations],
+            "pilots": [asdict(pilot) for pilot in self.pilots],
+            "pilot_outlook": None if self.outlook is None else asdict(self.outlook),
             "left_out": [{**asdict(entry), "depths": list(entry.depths)} for entry in self.left_out],
             "failed": [asdict(failure) for failure in self.failed],
             "agreement": asdict(self.agreement),
@@ -222,6 +245,8 @@ def load_ranking(folder: str | Path) -> Ranking:
                 scores=scores,
                 failed=tuple(Failure(**row) for row in content["failed"]),
                 provenance=Provenance(**content["provenance"]) if content.get("provenance") else None,
+                pilots=tuple(Pilot(**row) for row in content.get("pilots", ())),
+                outlook=Outlook(**content["pilot_outlook"]) if content.get("pilot_outlook") else None,
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -237,7 +262,8 @@ def load_ranking(folder: str | Path) -> Ranking:
 def _recommendation(row: dict[str, Any]) -> Recommendation:
     lower, upper = map(_number, row["interval"])
     scores = {name: _number(score) for name, score in row["scores"].items()}
-    more: dict[str, Any] = {"interval": (lower, upper), "scores": scores, "tied_with": tuple(row.get("tied_with", ()))}
+    more: dict[str, Any] = {"interval": (lower, upper), "scores": scores}
+    more |= {name: tuple(row.get(name, ())) for name in ("tied_with", "level_with")}
     more |= {name: _number(row[name]) for name in ("params", "flops")}
     if "baselines" in row:
         more["baselines"] = {name: _number(value) for name, value in row["baselines"].items()}

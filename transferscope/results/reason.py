@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
 import xarray as xr
+from scipy.special import expit, logit
 
 from transferscope.results.cuts import cut_table
+from transferscope.results.pilots import Pilot
 from transferscope.results.recommendation import Recommendation, how
 
 
-def reason(pick: Recommendation, picks: Sequence[Recommendation], predictions: xr.Dataset) -> str:
+def reason(
+    pick: Recommendation, picks: Sequence[Recommendation], predictions: xr.Dataset, pilots: Sequence[Pilot] = ()
+) -> str:
     """Return a paragraph on why `pick`, one of `picks`, stands where it does.
 
     Parameters
@@ -18,38 +23,61 @@ def reason(pick: Recommendation, picks: Sequence[Recommendation], predictions: x
         All of them, best first.
     predictions : xarray.Dataset
         What they were chosen from.
+    pilots : sequence of Pilot
+        Those that were run.
     """
     samples, classes = predictions.attrs["samples"], predictions.attrs["classes"]
     size = f"{samples} images ({samples / classes:.3g} a class)"
     text = f"Expected to reach {_number(pick)} when trained on {size}, {how(pick)}."
     if pick.layer is not None:
         text += " " + _evidence(pick, predictions)
+        text += _tried([pilot for pilot in pilots if pilot.source == pick.source])
         text += _against_scratch(pick, next((each for each in picks if each.layer is None), None))
     else:
         below = [each for each in picks if each.expected_accuracy < pick.expected_accuracy]
         beaten = [each.source for each in below if each.source not in pick.tied_with]
-        text += " Its accuracy was measured on images that it never saw"
-        if samples > predictions.attrs["n_samples"]:
-            text += f" when it was trained on {predictions.attrs['n_samples']}; what more of them add is foretold"
-        text += "."
+        text += _measured(predictions)
         if beaten:
             text += f" It is expected to be better than {_listed(beaten)}."
-    if pick.tied_with:
-        text += f" It cannot be told apart from {_listed(list(pick.tied_with))}."
-    return text
+    return text + _ties(pick)
+
+
+def _ties(pick: Recommendation) -> str:
+    level, open_ = list(pick.level_with), [each for each in pick.tied_with if each not in pick.level_with]
+    text = f" It is level with {_listed(level)}: the choice hardly matters for accuracy." if level else ""
+    if not open_:
+        return text
+    return text + f" Tied with {_listed(open_)}: which is better is not known from these images."
+
+
+def _measured(predictions: xr.Dataset) -> str:
+    about = predictions.attrs
+    trained_on = about["scratch_trained_on"]
+    text = f" Trained on {trained_on} images here, it reached {about['scratch_accuracy']:.3f} on "
+    text += f"{about['scratch_held_out']} that it never saw"
+    return text + ("; what more images add is extrapolated." if about["samples"] > trained_on else ".")
+
+
+def _corrected(rows: pd.DataFrame, pick: Recommendation) -> pd.DataFrame:
+    """Return the cuts of a source, their accuracies corrected as that of the one which was chosen."""
+    rows = rows[rows["source"] == pick.source]
+    chosen = rows[(rows["depth"] == pick.depth) & (rows["protocol"] == pick.protocol)]["expected_accuracy"].item()
+    if chosen == pick.expected_accuracy:
+        return rows
+    moved = logit(pick.expected_accuracy) - logit(chosen)
+    return rows.assign(expected_accuracy=expit(logit(rows["expected_accuracy"]) + moved))
 
 
 def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
     here = predictions.sel(source=pick.source, depth=pick.depth)
     text = (
-        f"A linear head on its frozen features there gets {float(here['ridge']):.3f} of the "
-        f"{predictions.attrs['n_samples']} images looked at right, each left out"
+        f"A linear head on its frozen features has a leave-one-out accuracy of {float(here['ridge']):.1%} there, on "
+        f"{predictions.attrs['n_samples']} images"
     )
     similarity = float(here["linear_cka_to_scratch"])
     text += f" (similarity to the scratch network: CKA {similarity:.2f})." if similarity == similarity else "."
-    rows = cut_table(predictions)
-    rows = rows[rows["source"] == pick.source]
-    if pick.depth < pick.depths:
+    rows = _corrected(cut_table(predictions), pick)
+    if pick.depth < pick.depths and pick.protocol != "defrost":
         last = rows[(rows["depth"] == pick.depths) & (rows["protocol"] == pick.protocol)]
         if len(last):
             text += f" Kept to its last layer, {last['expected_accuracy'].item():.3f} is expected;"
@@ -57,10 +85,22 @@ def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
     alternatives = []
     for protocol, cuts in others.groupby("protocol", sort=False):
         best = cuts.loc[cuts["expected_accuracy"].idxmax()]
-        alternatives.append(f"{best['expected_accuracy']:.3f} after {best['layer']} by {protocol}")
+        where = "frozen up to" if protocol == "defrost" else "after"
+        alternatives.append(f"{best['expected_accuracy']:.3f} {where} {best['layer']} by {protocol}")
     if alternatives:
-        text += f" {'at best' if text.endswith(';') else 'At best'} {' and '.join(alternatives)}."
+        text += f" {'at best' if text.endswith(';') else 'At best'} {_listed(alternatives)}."
     return text[:-1] + "." if text.endswith(";") else text
+
+
+def _tried(pilots: Sequence[Pilot]) -> str:
+    if not pilots:
+        return ""
+    found = [
+        f"{pilot.accuracy:.3f} ± {pilot.standard_error:.3f} by {pilot.protocol} at depth {pilot.depth} "
+        f"({pilot.samples} images)"
+        for pilot in pilots
+    ]
+    return f" {'A pilot' if len(pilots) == 1 else 'Pilots'} of it reached {_listed(found)}."
 
 
 def _against_scratch(pick: Recommendation, scratch: Recommendation | None) -> str:

@@ -21,7 +21,7 @@ class Recommendation:
     protocol: str
     expected_accuracy: float
     interval: tuple[float, float]
-    """80 % interval: of measured transfers of other targets, or of the number of held-out images (from scratch)."""
+    """80 % interval of the accuracy of one transfer on new images; of a source corrected for the choice of its cut."""
     params: float
     """Parameters of the network that comes out: up to the cut for truncate, else all. An integer, NaN when unknown."""
     flops: float
@@ -33,7 +33,11 @@ class Recommendation:
     beats_next: float | None = None
     """Probability that it is really better than the next one in the ranking; None for the last."""
     tied_with: tuple[str, ...] = ()
-    """Those that it cannot be told apart from: either is better with a probability of 0.1 at least."""
+    """Those of which it is open whether they are better: either is with a probability of 0.1 at least."""
+    level_with: tuple[str, ...] = ()
+    """Those of them whose accuracy differs by less than 0.01 with a probability of at least 0.9."""
+    probability_best: float | None = None
+    """Probability that it is the best of the ranking."""
     reason: str = ""
     """Why, in words, from the figures."""
 
@@ -52,6 +56,9 @@ def how(pick: Recommendation) -> str:
     if pick.protocol == "reinit":
         end = "a new head trained on it" if whole else "what follows re-initialised and trained"
         return f"{cut}, what is kept frozen, {end}"
+    if pick.protocol == "defrost":
+        frozen = f"up to {pick.layer} (depth {pick.depth} of {pick.depths}), the rest fine-tuned"
+        return f"kept whole with a new head, {'all its stages frozen' if whole else f'frozen {frozen}'}"
     return (
         f"{cut}, fine-tuned with a new head" if whole else f"{cut}, what follows re-initialised, all of it fine-tuned"
     )

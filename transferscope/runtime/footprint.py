@@ -56,6 +56,8 @@ class Meter:
         Where the work runs: its memory is watched, its kernels are waited for, its energy counts.
     workers : int
         Processes that work side by side on this machine, each with a meter of its own.
+    energy : bool
+        Whether electricity is counted at all.
 
     Raises
     ------
@@ -63,16 +65,19 @@ class Meter:
         When CodeCarbon has no data for this country, or `workers` is not positive.
     """
 
-    def __init__(self, country: str = WORLD, device: torch.device = CPU, workers: int = 1) -> None:
+    def __init__(self, country: str = WORLD, device: torch.device = CPU, workers: int = 1, energy: bool = True) -> None:
         workers = check_whole("workers", workers, 1)
         self.device = device
-        self._made_from = (country, device, workers)
+        self._made_from = (country, device, workers, energy)
         self._workers = workers
         self._running = False
         self._lost = ""
         self._intensity = CarbonIntensity(math.nan, "")
         self._power: PowerMeter | None = None
         self._kwh, self._seconds = 0.0, 0.0
+        if not energy:
+            self._lost = "they were not asked for"
+            return
         try:
             self._intensity = carbon_intensity(country)
         except InputError:

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-_PACKAGES = ("transferscope", "torch", "torchvision", "timm", "numpy", "scipy", "xarray", "cupy")
+_PACKAGES = (
+    "transferscope", "torch", "torchvision", "timm", "transformers", "open_clip_torch", "numpy", "scipy", "xarray",
+    "cupy",
+)  # fmt: skip
 _DISTRIBUTIONS = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy")}
 """Where a package is installed under other names than its own."""
 

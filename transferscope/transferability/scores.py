@@ -179,11 +179,11 @@ def choose(measures: str | Iterable[str] | None, *, with_probabilities: bool) ->
     return [SCORES[name] for name in names]
 
 
-NEEDED = ("logme", "knn", "nearest_mean", "ridge", "effective_rank")
+NEEDED = ("logme", "knn", "nearest_mean", "ridge", "kernel_ridge", "alignment", "effective_rank")
 """What every prediction is made from."""
 
 
-DEFAULT_SCORES = (*NEEDED, "hscore", "alignment")
+DEFAULT_SCORES = (*NEEDED, "hscore")
 """What costs little beyond the factorisation that the similarities need anyway."""
 
 

@@ -17,7 +17,7 @@ from transferscope.runtime.version import __version__
 
 logger = logging.getLogger("transferscope")
 
-_VERSION = 2
+_VERSION = 3
 """Goes up when what is tried changes."""
 
 

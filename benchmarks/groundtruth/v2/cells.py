@@ -16,8 +16,8 @@ from transferscope.networks.zoo import load_zoo
 from transferscope.protocols.cutting.cut import cut
 from transferscope.runtime.footprint import RunMeter
 from transferscope.runtime.progress import Report
-from transferscope.verbs.measure.executor import Executor, Setup
-from transferscope.verbs.measure.plan import Run
+from transferscope.verbs.running.executor import Executor, Setup
+from transferscope.verbs.running.run import Run
 
 
 class Trainer(Executor):

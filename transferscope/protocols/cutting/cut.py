@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from transferscope.activations.outputs import Way
 from transferscope.activations.reductions import mean_over_positions
-from transferscope.activations.tracing import evaluating, trace
+from transferscope.activations.tracing import evaluating
 from transferscope.errors import InputError, SourceError, check_whole, is_whole
 from transferscope.networks.loading import Network, build_untrained, load_network
 from transferscope.networks.zoo import Source
 from transferscope.protocols.cutting.anatomy import copied
 from transferscope.protocols.cutting.dividing import Prefix, divide, prefix_keys, stopped, trial_images
-from transferscope.protocols.cutting.network import CutNetwork, PooledHead
+from transferscope.protocols.cutting.heads import PooledHead, renew_head
+from transferscope.protocols.cutting.network import CutNetwork
 from transferscope.protocols.cutting.places import PROTOCOLS, cuts, layer_at, trained_after
-from transferscope.protocols.cutting.possible import check_redrawn, check_trainable, replaceable_heads
+from transferscope.protocols.cutting.possible import check_redrawn, check_trainable
 from transferscope.runtime.seeding import seeded
 
 
@@ -49,7 +49,8 @@ def cut(
         "scratch"
             Everything drawn anew.
 
-        The classifier is new in every case.
+        The classifier is new in every case: in place of the source's own, or, where it has none, on the mean over
+        positions of what it puts out.
     classes : int
         Outputs of the new head, at least 2.
     seed : int
@@ -67,7 +68,7 @@ def cut(
     InputError
         When an argument is not what it has to be.
     SourceError
-        When the source cannot be loaded or cut there, or does not end in a linear layer that can be replaced.
+        When the source cannot be loaded or cut there, or can be given no new classifier.
 
     Examples
     --------
@@ -97,23 +98,20 @@ def cut(
         layer = layer_at(places, depth, protocol)
         prefix: Prefix | None = None
         rest = net
-        output: Way = ()
         if protocol == "truncate":
             prefix, rest = _truncated(net, layer, sample, int(classes), seed)
         else:
             check_trainable(net, sample, trained_after(protocol, layer))
             if fresh is not None:
                 _redraw(net, fresh, prefix_keys(net, layer, sample) if layer else frozenset())
-            output = _renew_head(net, int(classes), sample, seed, "" if protocol == "surgical" else layer)
+            renew_head(net, int(classes), sample, seed, "" if protocol == "surgical" else layer)
             if layer and protocol in ("reinit", "defrost"):
-                (prefix, rest), output = divide(net, layer, sample), ()
+                prefix, rest = divide(net, layer, sample)
     except (InputError, SourceError) as error:
         raise type(error)(f"source {network.name!r}: {error}") from error
     stages = [place.layer for place in places]
     transform = network.transform
-    return CutNetwork(
-        prefix, rest, transform=transform, protocol=protocol, depth=int(depth), stages=stages, output=output
-    )
+    return CutNetwork(prefix, rest, transform=transform, protocol=protocol, depth=int(depth), stages=stages)
 
 
 def _truncated(net: nn.Module, layer: str, sample: Tensor, classes: int, seed: int) -> tuple[Prefix, nn.Module]:
@@ -129,24 +127,3 @@ def _redraw(net: nn.Module, fresh: nn.Module, kept_keys: frozenset[str]) -> None
     check_redrawn(net, fresh, kept_keys)
     drawn = fresh.state_dict()
     net.load_state_dict({key: drawn[key] for key in net.state_dict() if key not in kept_keys}, strict=False)
-
-
-def _renew_head(net: nn.Module, classes: int, sample: Tensor, seed: int, layer: str) -> Way:
-    """Replace the classifier of `net`, which has to come after the cut at `layer`; return the way to its logits."""
-    traced = trace(net, sample)
-    for place, head in enumerate(replaceable_heads(net, traced, layer)):
-        with seeded(seed + place):
-            new = _as_wide(head.module, classes)
-        for path, module in list(net.named_modules(remove_duplicate=False)):
-            if module is head.module:
-                parent, _, name = path.rpartition(".")
-                setattr(net.get_submodule(parent), name, new)
-    return traced.output.way
-
-
-def _as_wide(head: nn.Module, classes: int) -> nn.Module:
-    """Return a newly drawn layer like a classifier, with so many outputs."""
-    if isinstance(head, nn.Conv2d):
-        return nn.Conv2d(head.in_channels, classes, 1)
-    assert isinstance(head, nn.Linear)
-    return nn.Linear(head.in_features, classes, bias=head.bias is not None)

@@ -281,17 +281,21 @@ def _stopped(net: nn.Module, anatomy: Anatomy) -> Prefix:
 
 
 def _strip(net: nn.Module, kept_keys: Set[str], constant: Set[str]) -> None:
-    """Take away every parameter and buffer not in `kept_keys`; of these, `constant` ones stay as plain values."""
+    """Take away the values of all that is not in `kept_keys`; of these, `constant` ones stay as plain values."""
     for key, module, name, tensor in list(tensors_of(net)):
         if key in kept_keys:
             continue
         if key in constant:
             delattr(module, name)
             module.register_buffer(name, tensor.detach(), persistent=False)
+        elif isinstance(tensor, nn.Parameter):
+            # Some networks look at the type of weights that they do not run: those of their first layer, say.
+            delattr(module, name)
+            module.register_buffer(name, tensor.new_empty(0), persistent=False)
         else:
             setattr(module, name, None)
             # Of batch and instance norm, whatever their class: else reading weights would bring a counter back.
-            if not isinstance(tensor, nn.Parameter) and hasattr(module, "track_running_stats"):
+            if hasattr(module, "track_running_stats"):
                 module.track_running_stats = False  # type: ignore[assignment]
 
 

@@ -8,9 +8,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from transferscope.activations.layout import Layout
-from transferscope.activations.outputs import Way, tensor_for
-from transferscope.activations.reductions import mean_over_positions
+from transferscope.activations.outputs import tensor_for
 from transferscope.activations.tracing import evaluating
 from transferscope.data.images import Transform
 from transferscope.errors import InputError
@@ -19,19 +17,6 @@ from transferscope.protocols.cutting.dividing import Prefix
 from transferscope.runtime.flops import count_flops
 from transferscope.runtime.parameter_count import all_parameters
 from transferscope.runtime.store import write_atomically
-
-
-class PooledHead(nn.Module):
-    """A linear classifier on the mean over positions of an activation (n, ...) with this layout."""
-
-    def __init__(self, features: int, classes: int, layout: Layout) -> None:
-        super().__init__()
-        self.layout = layout
-        self.linear = nn.Linear(features, classes)
-
-    def forward(self, activation: Tensor) -> Tensor:
-        """Map an activation to logits (n, classes)."""
-        return self.linear(mean_over_positions(activation, self.layout))
 
 
 class CutNetwork(nn.Module):
@@ -65,7 +50,6 @@ class CutNetwork(nn.Module):
         protocol: str,
         depth: int,
         stages: Sequence[str],
-        output: Way = (),
     ) -> None:
         super().__init__()
         self.prefix = prefix if prefix is None else prefix.requires_grad_(False)
@@ -75,13 +59,12 @@ class CutNetwork(nn.Module):
         self.depth = depth
         self.layer = stages[depth - 1] if depth else ""
         self._stages = tuple(stages)
-        self._output = output
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, channels, height, width), as `transform` gives them, to logits (n, classes)."""
         output = self.rest(images if self.prefix is None else self.prefix(images))
-        logits = tensor_for(output, self._output)
+        logits = tensor_for(output, ())  # in training some networks put out more
         assert logits is not None  # seen when the head was replaced
         return logits
 

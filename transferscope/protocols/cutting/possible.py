@@ -7,15 +7,14 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from transferscope.activations.calls import Call, Trace
 from transferscope.activations.outputs import tensor_at
-from transferscope.activations.stages import classifiers
 from transferscope.activations.tracing import evaluating
 from transferscope.errors import SourceError, TransferscopeWarning
 from transferscope.networks.loading import Network, build_untrained
 from transferscope.protocols.cutting.anatomy import Anatomy, Dissection, copied
 from transferscope.protocols.cutting.dividing import prefix_keys, trial, trial_images
 from transferscope.protocols.cutting.gradients import hidden_weights, starts_anew, unreached
+from transferscope.protocols.cutting.heads import replaceable_heads
 from transferscope.protocols.cutting.places import PROTOCOLS, depths_of, trained_after
 from transferscope.runtime.seeding import seeded
 
@@ -174,26 +173,3 @@ def check_redrawn(net: nn.Module, fresh: nn.Module, kept_keys: Collection[str] =
             f"Built without its weights the architecture has other parameters than with them ({len(differing)}: "
             f"{', '.join(differing[:3])}), so that they cannot be drawn anew; use 'truncate' or 'defrost'"
         )
-
-
-def replaceable_heads(net: nn.Module, traced: Trace, layer: str) -> Sequence[Call]:
-    """Return the classifiers that are replaced behind a cut after `layer`; behind no cut at all where that is empty.
-
-    Raises
-    ------
-    SourceError
-        When the network ends in no linear one, or that is kept.
-    """
-    heads = classifiers(traced)
-    if not heads:
-        raise SourceError(
-            f"Expected {type(net).__name__} to end in a linear classifier (or several, of equal width), which can be "
-            "replaced by one for the target, but found none; use the protocol 'truncate'"
-        )
-    names = [each.layer for each in traced]
-    if layer and names.index(layer) >= names.index(heads[0].layer):
-        raise SourceError(
-            f"The classifier {heads[0].layer!r} belongs to what is kept up to {layer!r}, so that nothing is left to be "
-            "trained; choose a smaller depth, or the protocol 'truncate'"
-        )
-    return heads

@@ -1,5 +1,6 @@
 """The ranking as one page of HTML that needs no server and no other file."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 
 from transferscope.report.html.svg import svg
 from transferscope.report.terminal.counts import short_count
+from transferscope.results.files import short_cost
 from transferscope.results.left_out import sentences
 from transferscope.results.recommendation import LEVEL, Recommendation, how
 from transferscope.runtime.templates import render
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
 _CAPTIONS = {
     "ranking": (
         "Expected accuracy",
-        "Each source at its best cut and protocol, with its 80 % interval. What cannot be told apart from the first is "
-        "marked.",
+        "Each source at its best cut and protocol, with its 80 % interval. What is tied with the first is marked.",
     ),
     "source_depth": (
         "Where to cut",
@@ -29,7 +30,8 @@ _CAPTIONS = {
     ),
     "depth_curves": (
         "Accuracy over depth",
-        "The same as curves, with 80 % intervals; the dashed line is a network trained from scratch.",
+        "The same as curves, with 80 % intervals; the dashed line is a network trained from scratch. Stars are what "
+        "pilots measured, where there are any.",
     ),
     "pareto": (
         "Accuracy and cost",
@@ -74,6 +76,7 @@ def page(ranking: "Ranking", wide: Mapping[str, Figure], narrow: Mapping[str, Fi
         left_out=sentences(ranking.left_out).values(),
         columns=answer_columns(ranking),
         scores=_score_columns(ranking),
+        pilots=_pilot_columns(ranking),
         pareto=_pareto_columns(ranking),
         pictures=[
             {
@@ -112,22 +115,49 @@ def answer_columns(ranking: "Ranking") -> list[Column]:
     tied = ranking.best.tied_with
     uncut = [ranking.accuracy_at_last_layer(pick) for pick in picks]
     depths = ["" if pick.layer is None else f"{pick.depth}/{pick.depths}" for pick in picks]
-    return [
+    columns = [
         Column("#", [f"{p.rank}{'=' if p.source in tied else ''}" for p in picks], [p.rank for p in picks],
-               "Rank; =: these images cannot tell it apart from the first."),
+               "Rank; =: tied with the first."),
         _texts("source", [pick.source for pick in picks]),
         _numbers("accuracy", [pick.expected_accuracy for pick in picks],
                  f"Expected on new images after a transfer trained on {ranking.expected_for} images."),
         Column("80 % interval", [f"{p.interval[0]:.3f}–{p.interval[1]:.3f}" for p in picks],
                [p.interval[1] - p.interval[0] for p in picks], "Sorted by its width."),
         _texts("protocol", [pick.protocol for pick in picks],
-               "truncate: a linear head on frozen features. reinit: what follows the cut is drawn anew and trained. "
-               "finetune: the same, all of it trained."),
-        _texts("cut after", [pick.layer or "" for pick in picks], "The last layer that is kept."),
-        Column("depth", depths, [pick.depth / pick.depths for pick in picks], "Stages that are kept, of all stages."),
+               "truncate: a linear head on frozen features. reinit: what follows the cut is re-initialised and "
+               "trained. finetune: the same, all of it trained. defrost: the whole network, frozen up to there, the "
+               "rest trained."),
+        _texts("cut after", [pick.layer or "" for pick in picks], "The last layer that is kept; of defrost, frozen."),
+        Column("depth", depths, [pick.depth / pick.depths for pick in picks],
+               "Stages that are kept, of all stages; of defrost, those that are frozen."),
         _numbers("uncut", uncut, "Expected with all layers kept."),
         _costs("FLOPs", [pick.flops for pick in picks], "For one image, of the network that comes out."),
         _costs("params", [pick.params for pick in picks], "Of the network that comes out."),
+    ]  # fmt: skip
+    chances = [math.nan if pick.probability_best is None else pick.probability_best for pick in picks]
+    # A ranking of an earlier version does not say it.
+    if not all(map(math.isnan, chances)):
+        cells = ["" if math.isnan(chance) else f"{chance:.2f}" for chance in chances]
+        columns.insert(4, Column("best", cells, chances, "Probability that it is the best of all."))
+    return columns
+
+
+def _pilot_columns(ranking: "Ranking") -> list[Column]:
+    """Return every pilot, in the order in which they were run; nothing where there are none."""
+    pilots = ranking.pilots
+    if not pilots:
+        return []
+    measured = [f"{pilot.accuracy:.3f} ± {pilot.standard_error:.3f}" for pilot in pilots]
+    return [
+        _texts("source", [pilot.source for pilot in pilots]),
+        _texts("protocol", [pilot.protocol for pilot in pilots]),
+        Column("depth", [str(pilot.depth) for pilot in pilots], [pilot.depth for pilot in pilots]),
+        Column("images", [str(pilot.samples) for pilot in pilots], [pilot.samples for pilot in pilots],
+               "Trained on."),
+        Column("accuracy", measured, [pilot.accuracy for pilot in pilots],
+               "On images that it was not trained on, with the standard error of so many images."),
+        Column("seconds", [short_cost(pilot.seconds) for pilot in pilots], [pilot.seconds for pilot in pilots],
+               "When it was run; later runs have it from the cache."),
     ]  # fmt: skip
 
 

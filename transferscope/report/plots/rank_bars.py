@@ -24,7 +24,7 @@ _CHANCE: dict[str, Any] = {"color": "0.45", "linestyle": ":"}
 def ranking(ranking: Ranking, ax: Axes | None = None, *, context: Context = "notebook") -> Axes:
     """Draw the expected accuracy of every recommendation as a bar with its 80 % interval, the first on top.
 
-    Dark bars are the first and what cannot be told apart from it (`=` behind the rank); training from scratch is
+    Dark bars are the first and what is tied with it (`=` behind the rank); training from scratch is
     hatched. Protocol and cut stand below each name. Of more than 25 the first are drawn, and training from scratch.
 
     Parameters

@@ -32,12 +32,14 @@ from transferscope.report.plots.rank_rows import (
     protocols_of,
     says,
     says_pick,
+    says_pilot,
 )
 from transferscope.results.ranking import Ranking
 
 _MOST_BANDS = 3
 _MOST_ROWS = 40
-_MARKED = {"truncate": "o", "reinit": "s", "finetune": "^"}
+_MARKED = {"truncate": "o", "reinit": "s", "finetune": "^", "defrost": "D"}
+_PILOT: dict[str, Any] = {"marker": "*", "markersize": 11, "linestyle": "none"}
 _SCRATCH: dict[str, Any] = {"color": "0.25", "linestyle": (0, (5, 2))}
 
 
@@ -98,7 +100,9 @@ def source_depth(
                 markerfacecolor="white", markeredgecolor="black", label=f"recommended cut · {name}",
             )  # fmt: skip
             hover(handles[-1], [says_pick(pick) for pick in picks])
-        label(ax, x="layer after which the source is cut" if layers else "depth of the cut (stages kept)", y="")
+        frozen = "defrost" in {protocols[source] for source in shown}
+        where = f"layer after which the source is cut{' (defrost: frozen)' * frozen}"
+        label(ax, x=where if layers else f"depth of the cut (stages kept{'; defrost: frozen' * frozen})", y="")
         place: dict[str, Any] = {
             "loc": "lower right",
             "bbox_to_anchor": (1.0, 1.0),
@@ -112,8 +116,9 @@ def depth_curves(ranking: Ranking, ax: Axes | None = None, *, context: Context =
     """Draw the expected accuracy of every source over the depth of the cut, with 80 % intervals.
 
     Each source is drawn by the protocol that is recommended for it, and a circle marks its recommended cut; training
-    from scratch is a dashed line with its interval. With more than three sources the first alone has its intervals;
-    those after the tenth are grey.
+    from scratch is a dashed line with its interval. Stars are what pilots measured, by whichever protocol, with
+    their standard errors. With more than three sources the first alone has its intervals; those after the tenth are
+    grey.
 
     Parameters
     ----------
@@ -150,6 +155,7 @@ def depth_curves(ranking: Ranking, ax: Axes | None = None, *, context: Context =
             if pick.layer is None:
                 lines.append(ax.axhline(pick.expected_accuracy, label="scratch", zorder=2, **_SCRATCH))
                 ax.axhspan(*pick.interval, color=_SCRATCH["color"], alpha=0.1, linewidth=0, zorder=0)
+        lines += _draw_pilots(ax, ranking, dict(zip(shown, line_styles(len(shown)), strict=True)))
         picks = [pick for pick in ranking.recommendations if pick.source in shown]
         (circles,) = ax.plot(
             [pick.depth / pick.depths for pick in picks], [pick.expected_accuracy for pick in picks],
@@ -164,10 +170,24 @@ def depth_curves(ranking: Ranking, ax: Axes | None = None, *, context: Context =
         ax.set_xlim(0, 1.03)
         ax.grid(axis="y", **GRID)
         ax.set_axisbelow(True)
-        label(ax, x="depth of the cut (share of the stages kept)", y="expected accuracy")
+        frozen = "; defrost: frozen" * ("defrost" in protocols.values())
+        label(ax, x=f"depth of the cut (share of the stages kept{frozen})", y="expected accuracy")
         sns.despine(ax=ax)
         explain(ax, lines, below=context == "paper")
     return ax
+
+
+def _draw_pilots(ax: Axes, ranking: Ranking, styles: dict[str, dict[str, Any]]) -> list[Line2D]:
+    """Draw what pilots measured of these sources, with standard errors; return what the legend says of them."""
+    stages = {pick.source: pick.depths for pick in ranking.recommendations}
+    pilots = [pilot for pilot in ranking.pilots if pilot.source in styles]
+    for pilot in pilots:
+        x = pilot.depth / stages[pilot.source]
+        style = {"color": styles[pilot.source]["color"], "zorder": 5}
+        ax.errorbar(x, pilot.accuracy, pilot.standard_error, capsize=2, linestyle="none", **style)
+        (point,) = ax.plot(x, pilot.accuracy, markeredgecolor="white", **_PILOT, **style)
+        hover(point, [says_pilot(pilot)])
+    return [Line2D([], [], color="0.3", label="measured by a pilot", **_PILOT)] if pilots else []
 
 
 def _share(curve: pd.DataFrame) -> pd.Series:

@@ -7,6 +7,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, NullFormatter
@@ -32,16 +33,18 @@ from transferscope.results import labelled
 from transferscope.results.ranking import Ranking
 
 _MOST_PANELS = 4
-_WHITE = {"truncate": 0.0, "reinit": 0.6, "finetune": 1.0}
+_WHITE = {"truncate": 0.0, "reinit": 0.6, "finetune": 1.0, "defrost": 0.0}
 """How white the markers of each protocol are."""
+_EDGED = "defrost"
+"""Its markers have a dark edge."""
 
 
 def pareto(ranking: Ranking, ax: Axes | None = None, *, context: Context = "notebook") -> Axes:
     """Draw the expected accuracy of every cut against the FLOPs of the network that comes out.
 
     A line joins the rings around what is worth its FLOPs: nothing that is as cheap is more accurate. Colour and marker
-    tell the source, the filling of the marker the protocol. Sources after the tenth are grey. Cuts whose FLOPs are
-    unknown are left out.
+    tell the source, the filling and the edge of the marker the protocol. Sources after the tenth are grey. Cuts whose
+    FLOPs are unknown are left out.
 
     Parameters
     ----------
@@ -68,7 +71,7 @@ def pareto(ranking: Ranking, ax: Axes | None = None, *, context: Context = "note
                 style = {"color": "0.1", "marker": "X", "markersize": 1.3 * rcParams["lines.markersize"], "zorder": 4}
             elif source in sources[:MOST_CURVES]:
                 style = {name: styles[source][name] for name in ("color", "marker")}
-                style |= {"markerfacecolor": whitened(style["color"], _WHITE[protocol]), "zorder": 2}
+                style |= {**_marked(style["color"], protocol), "zorder": 2}
             (points,) = ax.plot(rows["flops"], rows["expected_accuracy"], **{**point, **style})
             hover(points, says(rows))
         front = cuts[cuts["pareto"]]
@@ -84,8 +87,8 @@ def pareto(ranking: Ranking, ax: Axes | None = None, *, context: Context = "note
             others = f"{len(sources) - MOST_CURVES} other sources"
             handles.append(Line2D([], [], linestyle="none", marker=".", color="0.7", label=others))
         handles += [
-            Line2D([], [], **point, marker="o", color="0.2", markerfacecolor=whitened("0.2", white), label=protocol)
-            for protocol, white in _WHITE.items()
+            Line2D([], [], **point, marker="o", color="0.6", **_marked("0.6", protocol), label=protocol)
+            for protocol in _WHITE
             if (cuts["protocol"] == protocol).any()
         ]
         if (cuts["protocol"] == "scratch").any():
@@ -100,6 +103,12 @@ def pareto(ranking: Ranking, ax: Axes | None = None, *, context: Context = "note
         sns.despine(ax=ax)
         explain(ax, handles, below=context == "paper")
     return ax
+
+
+def _marked(colour: Any, protocol: str) -> dict[str, Any]:
+    """Return how the markers of a protocol are filled and edged."""
+    edge = tuple(0.3 * part for part in to_rgb(colour)) if protocol == _EDGED else colour
+    return {"markerfacecolor": whitened(colour, _WHITE[protocol]), "markeredgecolor": edge}
 
 
 def figures(ranking: Ranking, *, context: Context = "notebook") -> dict[str, Figure]:

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 
 from transferscope.errors import InputError
+from transferscope.results.pilots import Pilot
 from transferscope.results.ranking import Ranking
 from transferscope.results.recommendation import Recommendation
 
@@ -52,6 +53,14 @@ def says_pick(pick: Recommendation) -> str:
     """Say what a recommendation is and promises."""
     return _text(
         pick.source, pick.protocol, pick.layer or "", pick.depth, pick.depths, pick.expected_accuracy, *pick.interval
+    )
+
+
+def says_pilot(pilot: Pilot) -> str:
+    """Say what a pilot is and measured."""
+    return (
+        f"{pilot.source} · {pilot.protocol} · depth {pilot.depth}, measured with {pilot.samples} images: "
+        f"{pilot.accuracy:.3f} ± {pilot.standard_error:.3f}"
     )
 
 

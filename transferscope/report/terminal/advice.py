@@ -22,8 +22,6 @@ def print_advice(advice: Advice, console: Console) -> None:
         f"{advice.measured_seconds:.1f} s; trials: fits or trainings to choose settings by, included.",
         advice.energy,
     ]
-    if not advice.calibrated:
-        lines.insert(1, "Accuracies are those of scores alone: no transfer to anything like this target was measured.")
     lines += [f"Left out: {NAMES.get(failure.source, failure.source)}: {failure.error}" for failure in advice.left_out]
     lines += [f"{failure.source} failed: {failure.error}" for failure in advice.failed]
     console.print(Text("\n".join(lines), style="dim"))

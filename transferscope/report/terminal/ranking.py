@@ -10,6 +10,7 @@ from rich.text import Text
 from transferscope.report.terminal.columns import fitted, print_tables
 from transferscope.report.terminal.counts import short_count
 from transferscope.results.agreement import FEWEST
+from transferscope.results.files import short_cost
 from transferscope.results.labelled import BASELINES, SIMILARITIES
 from transferscope.results.left_out import sentences
 from transferscope.results.ranking import Ranking
@@ -21,7 +22,7 @@ _SHOWN = {*DEFAULT_SCORES, *(f"{name}_to_scratch" for name in SIMILARITIES)}
 """What is computed unasked."""
 
 _fitted = partial(
-    fitted, names=("source", "cut after", "worth its FLOPs"), left=("protocol", "agrees with the accuracy")
+    fitted, names=("source", "cut after", "worth its FLOPs", "pilot"), left=("protocol", "agrees with the accuracy")
 )
 
 _SCORES = {"CKA": "linear_cka_to_scratch", "SVCCA": "svcca_to_scratch", "LogME": "logme", "H-score": "hscore"}
@@ -41,9 +42,13 @@ def ranking_tables(ranking: Ranking, width: int) -> list[Table]:
         "depth": ["" if pick.layer is None else f"{pick.depth}/{pick.depths}" for pick in picks],
         "accuracy": [f"{pick.expected_accuracy:.3f}" for pick in picks],
         "80 % interval": [f"{pick.interval[0]:.3f}-{pick.interval[1]:.3f}" for pick in picks],
-        "uncut": ["" if pick.layer is None else f"{ranking.accuracy_at_last_layer(pick):.3f}" for pick in picks],
+        "uncut": [_known(ranking.accuracy_at_last_layer(pick)) for pick in picks],
     }
+    # A ranking of an earlier version does not say it.
+    said = any(pick.probability_best is not None for pick in picks)
+    best = ["" if pick.probability_best is None else f"{pick.probability_best:.2f}" for pick in picks]
     scores = {
+        **({"best": best} if said else {}),
         "FLOPs": [short_count(pick.flops) for pick in picks],
         "params": [short_count(pick.params) for pick in picks],
         **{
@@ -66,6 +71,22 @@ def pareto_tables(ranking: Ranking, width: int) -> list[Table]:
             "80 % interval": [f"{row.lower:.3f}-{row.upper:.3f}" for row in rows.itertuples()],
             "FLOPs": [short_count(value) for value in rows["flops"]],
             "params": [short_count(value) for value in rows["params"]],
+        },
+        width=width,
+    )
+
+
+def pilot_tables(ranking: Ranking, width: int) -> list[Table]:
+    """Return the pilots, in the order in which they were run."""
+    pilots = ranking.pilots
+    return _fitted(
+        {"pilot": [pilot.source for pilot in pilots]},
+        {
+            "protocol": [pilot.protocol for pilot in pilots],
+            "depth": [str(pilot.depth) for pilot in pilots],
+            "images": [str(pilot.samples) for pilot in pilots],
+            "measured": [f"{pilot.accuracy:.3f}±{pilot.standard_error:.3f}" for pilot in pilots],
+            "seconds": [short_cost(pilot.seconds) for pilot in pilots],
         },
         width=width,
     )
@@ -94,8 +115,8 @@ def _agreement_tables(ranking: Ranking, width: int) -> list[Table]:
     return _fitted(
         {"agrees with the accuracy": [f"{name} (baseline)" if name in BASELINES else name for name in rows]},
         {
-            "over sources": [_agreement(agreement.over_sources[name]) for name in rows],
-            "over depths": [_agreement(agreement.over_depths[name]) for name in rows],
+            "over sources": [_known(agreement.over_sources[name]) for name in rows],
+            "over depths": [_known(agreement.over_depths[name]) for name in rows],
         },
         width=width,
     )
@@ -105,7 +126,7 @@ def _baseline(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else short_count(value)
 
 
-def _agreement(value: float) -> str:
+def _known(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3f}"
 
 
@@ -123,37 +144,44 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
     `detailed`, every score is printed beside the baselines, and the reason of each recommendation.
     """
     target, reference = ranking.target, ranking.reference
-    origin = _SOURCE_OF_ACCURACY[bool(ranking.scores.attrs["calibrated"])]
     console.print(Text(ranking.verdict + "\n", style="bold"))
     console.print(Text(ranking.best.reason + "\n"))
     asked = any(name not in _SHOWN for pick in ranking.recommendations for name in pick.scores)
     details = detail_tables(ranking, console.width) if asked or detailed else []
     more = pareto_tables(ranking, console.width) if costs or detailed else []
-    print_tables([*ranking_tables(ranking, console.width), *more, *details], console)
+    tried = pilot_tables(ranking, console.width) if ranking.pilots else []
+    print_tables([*ranking_tables(ranking, console.width), *tried, *more, *details], console)
     console.print()
+    if ranking.hint:
+        console.print(Text(ranking.hint + "\n"))
     if detailed:
         for pick in ranking.recommendations[1:]:
             console.print(Text(f"{pick.source}: {pick.reason}\n"))
     lines = [
         f"Seen: {target.samples} images, {target.classes} classes of {target.name}. Accuracy: expected on new images "
-        f"after a transfer trained on {ranking.expected_for} images, {origin}; "
+        f"after a transfer trained on {ranking.expected_for} images, from transfers measured on other targets; "
         "uncut: the same with all layers kept; FLOPs: per image; CKA, SVCCA: similarity to the scratch network at the "
         "cut."
     ]
+    if any(pick.protocol == "defrost" for pick in ranking.recommendations):
+        lines[0] += " defrost: nothing is cut off, stages up to there are frozen."
+    if ranking.best.probability_best is not None:
+        lines[0] += " best: probability that it is the best of all."
     if ranking.best.tied_with:
-        lines[0] += " =: cannot be told apart from the first on these images (a probability within 0.1 to 0.9)."
+        lines[0] += " =: tied with the first (either is better with a probability of at least 0.1)."
+    if ranking.pilots:
+        lines.append(
+            "Pilots: transfers that were really run, their accuracy on images that they were not trained on, with the "
+            "standard error of so many images."
+        )
+    if count := ranking.scores.attrs.get("evidence"):
+        lines.append(f"Evidence: {count} accuracies that were measured before.")
     lines += [f"Left out: {sentence}." for sentence in sentences(ranking.left_out).values()]
     if details:
         lines.append(_agreement_line(ranking))
     if reference is not None:
         lines.append(_reference_line(reference))
     console.print(Text("\n".join(lines), style="dim"))
-
-
-_SOURCE_OF_ACCURACY = {
-    True: "from transfers measured on other targets",
-    False: "from scores of these images alone, as no target like it was measured",
-}
 
 
 def _agreement_line(ranking: Ranking) -> str:

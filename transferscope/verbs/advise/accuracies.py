@@ -1,4 +1,4 @@
-"""What each way to transfer one source is expected to reach: calibrated, or next to what is."""
+"""What each way to transfer one source is expected to reach: by the model of `rank`, or next to what it says."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _EDGE = 1e-6
 def choose_depths(scores: xr.Dataset) -> dict[str, int]:
     """Return how many stages each way keeps, by the name that `measure` has for its protocol.
 
-    Heads on frozen features and the partly frozen network are cut where they are expected to do best (of equal depths
+    Heads on frozen features and the partly frozen networks are cut where they are expected to do best (of equal depths
     the shallowest), the latter with at least one stage left to be trained. Ways that nothing is expected of, because
     scores are undefined there, are left out.
 
@@ -35,7 +35,10 @@ def choose_depths(scores: xr.Dataset) -> dict[str, int]:
         What `expected_accuracies` returns, of one source with a prediction at some depth.
     """
     depths = int((scores["layer"].to_numpy() != "").sum())
-    ranges = {"truncate": range(1, depths + 1), "reinit": range(1, depths), "finetune": range(depths, depths + 1)}
+    ranges = {
+        "truncate": range(1, depths + 1), "reinit": range(1, depths), "defrost": range(1, depths),
+        "finetune": range(depths, depths + 1),
+    }  # fmt: skip
     best = {}
     for protocol, allowed in ranges.items():
         values = scores["expected_accuracy"].sel(protocol=protocol, depth=list(allowed)).to_numpy()

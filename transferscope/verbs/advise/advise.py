@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ import numpy as np
 
 from transferscope.arrays import backend
 from transferscope.data.value_range import Range
-from transferscope.errors import SourceError, TransferscopeWarning, is_interrupt
+from transferscope.errors import SourceError, is_interrupt
 from transferscope.networks.zoo import Zoo
-from transferscope.prediction.expected import expected_accuracies, most_samples
+from transferscope.prediction.expected import expected_accuracies
 from transferscope.protocols.heads.toptuning import ENOUGH
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.results.advice import NAMES, Advice, Change, Way
@@ -32,6 +31,8 @@ from transferscope.verbs.rank.rank import answer as answer_rank
 
 _SIZES = 16
 """Numbers of images per class at which advice is sought, evenly spaced on a log scale."""
+_FURTHEST = 10
+"""How many times as many images as scores were computed on, or as were asked for, advice is sought for at most."""
 
 
 def advise(
@@ -56,8 +57,9 @@ def advise(
 
     The ways are those that Tormos et al. (2022, arXiv 2211.04347) and Alfano et al. (2022, arXiv 2209.07932) weigh
     against each other: a linear head, the full-network embedding and top-tuning on frozen features, partial and full
-    fine-tuning, and training from scratch. Accuracies are those of `rank`; of the embedding and of top-tuning, which
-    were not calibrated, that of a linear head, moved by what they have over it when images are left out. Costs come
+    fine-tuning, and training from scratch; and fine-tuning with the first stages frozen. Accuracies are those of
+    `rank`; of the embedding and of top-tuning, which its model does not have, that of a linear head, moved by what they
+    have over it when images are left out. Costs come
     from a few steps of each that are really run here, times the steps that `measure` would take.
 
     Parameters
@@ -137,7 +139,6 @@ def answer(request: AdviseRequest) -> Advice:
         ),
         changes=turns,
         looked_at=looked_at,
-        calibrated=bool(scores.attrs["calibrated"]),
         energy=meter.describe(),
         measured_seconds=spent,
         left_out=(*_impossible(ranking, chosen, depths), *untimed),
@@ -191,24 +192,17 @@ def _turning_points(
     shifts: Mapping[str, float],
     costs: Mapping[str, Cost],
     tolerance: float,
-) -> tuple[tuple[Change, ...], tuple[int, int] | None]:
-    """Seek advice from the images that scores were computed on up to the most that transfers were measured with."""
+) -> tuple[tuple[Change, ...], tuple[int, int]]:
+    """Seek advice from the images that scores were computed on up to `_FURTHEST` times as many."""
     classes, scores = ranking.target.classes, ranking.scores
-    low, high = math.ceil(ranking.target.samples / classes), most_samples(scores) // classes
-    if high < low:
-        return (), None
-    grid = set(np.round(np.geomspace(low, high, _SIZES)).astype(int).tolist())
-    if low <= (asked := ranking.expected_for // classes) <= high:
+    seen, asked = math.ceil(ranking.target.samples / classes), ranking.expected_for // classes
+    grid = set(np.round(np.geomspace(seen, _FURTHEST * max(seen, asked), _SIZES)).astype(int).tolist())
+    if asked >= seen:
         grid.add(asked)
-    sizes, chosen = [], []
-    for size in sorted(grid):
+    sizes, chosen = sorted(grid), []
+    for size in sizes:
         n_samples = size * classes
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TransferscopeWarning)  # that it is beyond what was measured
-            predicted = expected_accuracies(scores, n_samples)
-        if predicted.attrs["calibrated"]:
-            expectations = expected(predicted.sel(source=source), depths, shifts)
-            seconds = {name: sum(spent for spent, _ in costs[name].phases(n_samples).values()) for name in depths}
-            sizes.append(size)
-            chosen.append(cheapest({name: values[0] for name, values in expectations.items()}, seconds, tolerance))
-    return changes(sizes, chosen), (sizes[0], sizes[-1]) if sizes else None
+        expectations = expected(expected_accuracies(scores, n_samples).sel(source=source), depths, shifts)
+        seconds = {name: sum(spent for spent, _ in costs[name].phases(n_samples).values()) for name in depths}
+        chosen.append(cheapest({name: values[0] for name, values in expectations.items()}, seconds, tolerance))
+    return changes(sizes, chosen), (sizes[0], sizes[-1])

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from transferscope.verbs.measure.executor import Executor
+from transferscope.verbs.running.executor import Executor
 
 
 def cut_networks(executor: Executor, source: str) -> pd.DataFrame:

@@ -1,26 +1,21 @@
 """About how long a grid would take, from a few steps and fits timed on this machine."""
 
 import logging
-import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
-import torch
 
-from transferscope.errors import TransferscopeWarning, is_interrupt
-from transferscope.runtime.failures import describe
-from transferscope.verbs.measure.executor import Executor
-from transferscope.verbs.measure.plan import PROTOCOLS, Run
+from transferscope.errors import TransferscopeWarning
+from transferscope.verbs.running.executor import Executor
+from transferscope.verbs.running.run import PROTOCOLS, Run, is_trained
+from transferscope.verbs.running.speed import Speed
+from transferscope.verbs.running.work import work
 
 logger = logging.getLogger("transferscope")
-
-_REPEATS = 3
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -64,69 +59,35 @@ def estimate(executor: Executor, runs: Sequence[Run]) -> Estimate:
 
 
 class _Rates:
-    """How fast one source runs and trains here, and how fast heads are fitted to its features."""
+    """How long the runs of one source take here, from how fast it runs and trains, and from fits of heads."""
 
     def __init__(self, executor: Executor, source: str) -> None:
         self._executor = executor
-        self._source = source
+        self._stages = executor.stages(source)
+        self._speed = Speed(executor, source)
         self.heads: dict[tuple[str, int], float] = {}
         """Seconds of one fit, by protocol and images per class."""
-        self._stages = executor.stages(source)
-        bank, indices = executor.bank(source), executor.setup.drawn[:_BATCH]
-        bank.add(indices)
-        self._images = bank.images(indices).to(executor.device)
-
-    @cached_property
-    def _forward(self) -> float:
-        def prepare() -> Callable[[], object]:
-            net = self._executor.network(self._source).module.to(self._executor.device)
-            return torch.inference_mode()(lambda: net(self._images))
-
-        return self._per_image(prepare)
-
-    @cached_property
-    def _step(self) -> float:
-        def prepare() -> Callable[[], object]:
-            net = self._executor.untrained(self._source)  # all weights are trained, as in scratch
-            return lambda: net(self._images).sum().backward()
-
-        return self._per_image(prepare)
-
-    def _per_image(self, prepare: Callable[[], Callable[[], object]]) -> float:
-        """Return seconds for an image; 0, with a warning, for what fails, as the runs will too."""
-        try:
-            return _seconds(prepare(), self._executor.device) / len(self._images)
-        except (Exception, SystemExit) as error:  # whatever a network's code raises
-            if is_interrupt(error):
-                raise KeyboardInterrupt from error
-            reason = describe(self._source, error, self._executor.setup.batch_size)
-            logger.warning("%s cannot be timed: %s", self._source, reason)
-            return 0.0
 
     def features(self) -> float:
         """Seconds for the features of all images of the grid."""
         setup = self._executor.setup
-        return self._forward * (len(setup.drawn) + len(setup.test))
+        return self._speed.forward * (len(setup.drawn) + len(setup.test))
 
     def seconds(self, run: Run) -> float:
         """Seconds of one run."""
         setup = self._executor.setup
         samples = len(setup.drawn_by(run))
-        if PROTOCOLS[run.protocol].kind != "trained":
+        if not is_trained(run.protocol):
             key = run.protocol, run.samples_per_class
             if key not in self.heads:
                 self.heads[key] = self._head(run)
             return self.heads[key]
-        share = 1.0
-        if run.protocol in ("reinit", "defrost") and run.depth:
-            # Only what follows the frozen prefix is trained.
-            frozen, whole = self._stages[run.depth - 1].flops, self._stages[-1].flops
-            share -= run.depth / len(self._stages) if math.isnan(whole) else frozen / whole
-        recipe = setup.recipes[run.protocol]
-        passes = share * self._step * recipe.most_epochs(samples) + (1 - share) * self._forward * recipe.kept_views(
-            samples
-        )
-        return samples * passes * max(1, len(setup.learning_rates))
+        flops = [stage.flops for stage in self._stages]
+        todo = work(run.protocol, run.depth, flops, samples, setup.recipes[run.protocol])
+        seconds = todo.steps * self._speed.step
+        if todo.forwards:
+            seconds += todo.forwards * self._speed.forward
+        return seconds * max(1, len(setup.learning_rates))
 
     def _head(self, run: Run) -> float:
         """Fit the head of a run to noise, as wide as the features of all layers or of the widest."""
@@ -141,15 +102,3 @@ class _Rates:
             started = time.perf_counter()
             self._executor.fit_head(run, layers, labels)
             return time.perf_counter() - started
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the least time of a few repetitions, the first one left out."""
-    times = []
-    for _ in range(1 + _REPEATS):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - started)
-    return min(times[1:])

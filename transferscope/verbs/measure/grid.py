@@ -19,12 +19,13 @@ from transferscope.runtime.progress import Reporter
 from transferscope.runtime.version import __version__
 from transferscope.verbs.measure.cut_costs import cut_networks
 from transferscope.verbs.measure.estimate import Estimate, estimate
-from transferscope.verbs.measure.executor import Executor
-from transferscope.verbs.measure.plan import Run, group
+from transferscope.verbs.measure.plan import group
 from transferscope.verbs.measure.pool import carry_out, carry_out_side_by_side, deadline
 from transferscope.verbs.measure.rows import DONE, ForeignError, Row
 from transferscope.verbs.measure.runs import IDENTITY, SETTINGS, RunTable, recorded
 from transferscope.verbs.measure.settings import Settings, check, read_settings
+from transferscope.verbs.running.executor import Executor
+from transferscope.verbs.running.run import Run
 
 logger = logging.getLogger("transferscope")
 

@@ -24,12 +24,13 @@ from transferscope.runtime.failures import Failure, failure, listed
 from transferscope.runtime.power import WORLD
 from transferscope.runtime.progress import Report, Reporter
 from transferscope.runtime.store import Store, digest
-from transferscope.verbs.measure.executor import Executor, Setup
 from transferscope.verbs.measure.grid import Grid
-from transferscope.verbs.measure.plan import PROTOCOLS, Depths, Run, plan
+from transferscope.verbs.measure.plan import Depths, plan
 from transferscope.verbs.measure.request import OUTPUT, PROTOCOLS_BY_DEFAULT, SIZES_BY_DEFAULT, MeasureRequest
 from transferscope.verbs.measure.settings import Settings
 from transferscope.verbs.possible import possible_protocols
+from transferscope.verbs.running.executor import Executor, Setup
+from transferscope.verbs.running.run import PROTOCOLS, Run
 
 
 def measure(
@@ -73,7 +74,7 @@ def measure(
     output : path
         Folder of the results.
     protocols : sequence of str
-        Names in `plan.PROTOCOLS`.
+        Names in `run.PROTOCOLS`.
     samples_per_class : sequence of int or "all"
         Training images of each class. For one seed, larger draws contain the smaller. Where settings are to be chosen
         and there are 5 images of each class and more, a fifth of them decide.
@@ -140,7 +141,7 @@ def prepare(request: MeasureRequest) -> Grid:
         layers, impossible, transform, failed = _layers(sources, request, report)
     bank = Bank(images, transform)
     with reporter.bar("reading images") as report:
-        pool, test, drawn = sound(images, pool, test, request.samples_per_class, seeds, bank, report)
+        pool, test, drawn = sound(images, pool, test, request.samples_per_class, range(seeds), bank, report)
     threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else None
     setup = Setup(
         target=images,

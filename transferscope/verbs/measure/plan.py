@@ -2,93 +2,16 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
 from transferscope.errors import InputError, TransferscopeWarning, near
 from transferscope.results.left_out import LeftOut, sentences
 from transferscope.runtime.checks import ALL
+from transferscope.verbs.running.run import LAYER_SETS, PROTOCOLS, Protocol, Run, is_trained
 
-Kind = Literal["features", "embedding", "trained"]
 Depths = Literal["all"] | Sequence[int]
-
-
-LAYER_SETS = ("all", "upper 75%", "upper 50%", "upper 25%")
-"""The layers that a full-network embedding is made of; what `Run.layer` says for it."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """A way to transfer a network.
-
-    Attributes
-    ----------
-    name : str
-        What the command line and the results call it.
-    summary : str
-        What it does, in one line.
-    kind : {"features", "embedding", "trained"}
-        Whether a classifier is fitted to the features of one cut, to those of many layers, or a network is trained.
-    depths : {"cuts", "frozen", "whole", "none"}
-        How many stages it may keep: 1 to all; 0 to all; always all; always 0.
-    """
-
-    name: str
-    summary: str
-    kind: Kind
-    depths: Literal["cuts", "frozen", "whole", "none"]
-
-
-# Cheap ones first: this is also the order in which they are run.
-_PROTOCOLS = (
-    Protocol("nearest_mean", "cut and frozen; nearest class mean on the features", "features", "cuts"),
-    Protocol("truncate", "cut and frozen; logistic regression on the features", "features", "cuts"),
-    Protocol("svm", "cut and frozen; linear support vector machine on the features", "features", "cuts"),
-    Protocol("toptuning", "cut and frozen; Gaussian kernel ridge regression on the features", "features", "cuts"),
-    Protocol("fne", "frozen; features of many layers, made ternary, under a linear SVM", "embedding", "whole"),
-    Protocol("reinit", "cut and frozen; what follows is drawn anew and trained", "trained", "cuts"),
-    Protocol("finetune", "cut; what follows is drawn anew, and everything is trained", "trained", "cuts"),
-    Protocol("defrost", "the whole network, its first stages frozen, the others trained", "trained", "frozen"),
-    Protocol("surgical", "the whole network trained, with a learning rate for each stage", "trained", "whole"),
-    Protocol("scratch", "the same architecture, drawn anew and trained", "trained", "none"),
-)  # fmt: skip
-PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One transfer.
-
-    Attributes
-    ----------
-    source, target : str
-        Their names.
-    protocol : str
-        One of `PROTOCOLS`.
-    depth, depths : int
-        Stages that are kept (or frozen), and stages in all.
-    layer : str
-        Where the cut lies; the set of layers for ``fne``; empty at depth 0.
-    samples_per_class : int
-        Training images of each class, at most.
-    seed : int
-        Decides the draw of images and everything random about the transfer.
-    """
-
-    source: str
-    target: str
-    protocol: str
-    depth: int
-    depths: int
-    layer: str
-    samples_per_class: int
-    seed: int
-
-    @property
-    def identity(self) -> tuple[str, str, int, str, int, int]:
-        """What tells a run from the others of a table."""
-        return self.source, self.protocol, self.depth, self.layer, self.samples_per_class, self.seed
 
 
 def plan(
@@ -143,7 +66,7 @@ def plan(
             raise InputError(f"Expected `{name}` to be at least 1, but got {', '.join(map(str, values)) or 'none'}")
     if depths != ALL:
         _check_depths(depths, {source: len(layers) for source, layers in sources.items()})
-    chosen = [protocol for protocol in _PROTOCOLS if protocol.name in protocols]
+    chosen = [protocol for protocol in PROTOCOLS.values() if protocol.name in protocols]
     cuts = {
         (source, protocol.name): _cuts(protocol, layers, depths)
         for source, layers in sources.items()
@@ -163,7 +86,7 @@ def plan(
         for size in sorted(set(sizes))
         for seed in range(seeds)
         for protocol in chosen
-        if _is_trained(protocol.name) == trained
+        if is_trained(protocol.name) == trained
         for depth, layer in cuts[source, protocol.name]
     ]
 
@@ -191,7 +114,7 @@ def group(runs: Sequence[Run], *, together: bool = False) -> list[tuple[Run, ...
     groups: dict[object, list[Run]] = {}
     for run in runs:
         key: object = run.source
-        if _is_trained(run.protocol):
+        if is_trained(run.protocol):
             key = run.identity[:-1] if together else run
         groups.setdefault(key, []).append(run)
     return [tuple(members) for members in groups.values()]
@@ -206,10 +129,6 @@ def known_protocols(names: Sequence[str]) -> None:
             raise InputError(
                 f"Expected `protocols` to be among {', '.join(PROTOCOLS)}, but got {name!r}{near(name, PROTOCOLS)}"
             )
-
-
-def _is_trained(protocol: str) -> bool:
-    return PROTOCOLS[protocol].kind == "trained"
 
 
 def _cuts(protocol: Protocol, layers: Sequence[str], depths: Depths) -> list[tuple[int, str]]:

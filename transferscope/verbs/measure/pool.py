@@ -19,8 +19,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from transferscope.errors import InputError, TransferscopeError, TransferscopeWarning
-from transferscope.verbs.measure.executor import Executor, Setup
-from transferscope.verbs.measure.plan import PROTOCOLS, Run
+from transferscope.verbs.running.executor import Executor, Setup
+from transferscope.verbs.running.run import PROTOCOLS, Run
 
 Row = dict[str, Any]
 Unit = tuple[Run, ...]

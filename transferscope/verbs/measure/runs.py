@@ -17,7 +17,6 @@ from transferscope.errors import InputError, TransferscopeError, TransferscopeWa
 from transferscope.runtime.store import write_atomically
 from transferscope.verbs.measure.lock import lock
 from transferscope.verbs.measure.phases import PHASES, append_phases
-from transferscope.verbs.measure.plan import Run
 from transferscope.verbs.measure.rows import (
     COLUMNS,
     DONE,
@@ -30,6 +29,7 @@ from transferscope.verbs.measure.rows import (
     read_rows,
 )
 from transferscope.verbs.measure.settings import Settings, check, read_settings
+from transferscope.verbs.running.run import Run
 
 logger = logging.getLogger("transferscope")
 

@@ -249,7 +249,7 @@ class _Images:
     ) -> Iterator[tuple[Draw, Bank]]:
         """Decode the images and yield the draws of all sizes and seeds, with the bank that holds them."""
         bank = self._banks.setdefault(transform, Bank(self.target, transform))
-        self.pool, self.test, _ = sound(self.target, self.pool, self.test, sizes, seeds, bank, report)
+        self.pool, self.test, _ = sound(self.target, self.pool, self.test, sizes, range(seeds), bank, report)
         if len(self.pool) not in self._sizes:  # which every source would be warned of anew
             self._sizes[len(self.pool)] = sizes_within(sizes, self.target.labels[self.pool])
         for size, number in itertools.product(self._sizes[len(self.pool)], range(seeds)):

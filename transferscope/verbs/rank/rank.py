@@ -9,11 +9,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from transferscope.activations.stages import Stage
 from transferscope.data.value_range import Range
 from transferscope.errors import noted_warnings
 from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo
-from transferscope.prediction.expected import expected_accuracies, most_samples
+from transferscope.prediction import expected
+from transferscope.prediction.belief import Belief, believe
+from transferscope.prediction.calibration import load_calibration
+from transferscope.prediction.evidence import Table, given_evidence, observations, read_evidence
+from transferscope.prediction.observation import Observation
 from transferscope.prediction.selection import ScratchCandidate, recommend
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.results import labelled
@@ -21,6 +26,7 @@ from transferscope.results.ranking import Ranking
 from transferscope.results.reason import reason
 from transferscope.runtime.provenance import Provenance, versions
 from transferscope.verbs.bench import Bench
+from transferscope.verbs.rank.pilots import as_results, find_out
 from transferscope.verbs.rank.reference import ReferenceMaker, TrainedReference
 from transferscope.verbs.rank.request import RankRequest
 from transferscope.verbs.rank.scorer import Scorer
@@ -46,6 +52,10 @@ def rank(
     shots: int | None = None,
     objective: str = "accuracy",
     mode: str = "default",
+    pilots: int | str = 0,
+    pilot_budget: float | None = None,
+    evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None,
+    calibration: str | Path | None = None,
 ) -> Ranking:
     """Rank the sources of a zoo, each with its best cut and protocol, for a target that no transfer was run on.
 
@@ -89,16 +99,32 @@ def rank(
         How images are read, as `load_target` says: by default as they tell.
     protocol : str
         "truncate" (a linear head on frozen features, the network ends at the cut), "reinit" (what follows the cut is
-        drawn anew and trained, what is kept stays frozen), "finetune" (the same, all of it trained) or "any": the
-        best of them for each source.
+        drawn anew and trained, what is kept stays frozen), "finetune" (the same, all of it trained), "defrost" (the
+        whole source is kept, frozen up to the cut, the rest trained) or "any": the best of them for each source.
     shots : int, optional
-        Images of each class that a transfer is expected to be trained on. By default all images of the target, or as
-        many as transfers were measured with. With fewer than the target has, the probe set is that small too.
+        Images of each class that a transfer is expected to be trained on. By default all images of the target. With
+        fewer than the target has, the probe set is that small too.
     objective : str
         "accuracy"; "accuracy-per-joule" of one prediction (accuracy above that of always guessing the largest class,
-        over FLOPs); or "latency": the fewest FLOPs of all that cannot be told apart from the most accurate.
+        over FLOPs); or "latency": the fewest FLOPs of all that are tied for best.
     mode : str
         "default", or "quick": similarities, and of the scores those alone that expected accuracies are made from.
+    pilots : int or "auto"
+        Real transfers to run before the answer, at most; one after the other, first the one that is expected to help
+        most for its time, with the recipe of `measure`. They end early when one source with one protocol is the best
+        with probability 0.9, or nothing is to be gained. "auto": as many as `pilot_budget` allows. Each is trained and
+        tested on images as `PilotImages` says, and is kept, so that the same question is answered without running
+        anything again. By default none is run, and the result says what some would bring.
+    pilot_budget : float, optional
+        Seconds that pilots may take together, by default 120 for "auto" and without limit for a number. No pilot is
+        begun that is expected to take longer than what is left. Which pilots that allows depends on the speed of the
+        machine; with a number alone it does not: what they cost is then counted in operations.
+    evidence : path, DataFrame or several of them, optional
+        What was measured before: runs.csv as `measure` writes it. Rows of this target and of sources of the zoo count;
+        what is left out is named in a warning.
+    calibration : path, optional
+        What accuracies are expected by, a file of `calibrate`. By default the one of this version, from measured
+        transfers of other targets.
 
     Raises
     ------
@@ -115,21 +141,30 @@ def rank(
 def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
     """Answer what `rank` is asked, on a bench that is set up already where another verb has one."""
     with noted_warnings() as noted:
+        tables, calibration = read_evidence(given_evidence(request.evidence)), load_calibration(request.calibration)
         bench = bench or Bench.set_up(request)
         scorer = Scorer(ReferenceMaker(request.reference, request.recipe, bench), request)
         units, failed = scorer.score_all()
         reference = scorer.best_reference()
         scratch = _candidate(reference)
-        scores = _labelled(units, bench, request, scratch)
-        predictions = _expected(scores, bench, request)
+        scores = _labelled(units, bench, request, scratch, reference.network.n_train)
+        stages = {unit.source: unit.stages for unit in units}
+        belief = believe(scores, _trained_on(bench, request), calibration)
+        known = _evidence(tables, stages, belief, bench)
+        tried, outlook = find_out(bench, request, scores, stages, belief.given(known))
+        pilots = as_results(tried)
+        belief = belief.given([*known, *tried])
+        predictions = expected.labelled(scores, belief).sel(protocol=list(request.protocols))
+        predictions = predictions.assign_attrs(objective=request.objective, evidence=len(known))
         picks = recommend(
             predictions,
+            belief,
             labelled.score_names(scores),
             scratch,
             [name for name in labelled.BASELINES if name in scores],
             request.objective,
         )
-        recommendations = tuple(replace(pick, reason=reason(pick, picks, predictions)) for pick in picks)
+        recommendations = tuple(replace(pick, reason=reason(pick, picks, predictions, pilots)) for pick in picks)
         bench.clock.lap("selection")
     return Ranking(
         target=bench.summary(),
@@ -137,14 +172,20 @@ def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
         recommendations=recommendations,
         scores=predictions,
         failed=tuple(failed),
-        provenance=_provenance(units, bench, request),
+        provenance=_provenance(units, bench, request, tables),
         warnings=tuple(noted),
         timings=bench.clock.seconds,
+        pilots=pilots,
+        outlook=outlook,
     )
 
 
 def _labelled(
-    units: Sequence[labelled.SourceScores], bench: Bench, request: RankRequest, scratch: ScratchCandidate | None
+    units: Sequence[labelled.SourceScores],
+    bench: Bench,
+    request: RankRequest,
+    scratch: ScratchCandidate | None,
+    trained_on: int,
 ) -> xr.Dataset:
     """Return the scores of all sources over (source, depth), with what is known beside them."""
     target, probe = bench.target, bench.probe
@@ -160,24 +201,41 @@ def _labelled(
     if request.uncertainty:
         attributes["uncertainty"] = request.uncertainty
     if scratch is not None:
-        attributes |= {"scratch_accuracy": scratch.accuracy, "scratch_held_out": scratch.n_held_out}
+        attributes |= {
+            "scratch_accuracy": scratch.accuracy,
+            "scratch_held_out": scratch.n_held_out,
+            "scratch_trained_on": trained_on,
+        }
     scored = [bench.zoo[unit.source] for unit in units]
     return labelled.to_dataset(units, attributes, _baselines(scored, bench.zoo.order))
 
 
-def _expected(scores: xr.Dataset, bench: Bench, request: RankRequest) -> xr.Dataset:
-    """Add the accuracies that are expected of transfers trained on as many images as were asked for."""
+def _trained_on(bench: Bench, request: RankRequest) -> int:
+    """Return how many images transfers are expected to be trained on."""
     if request.shots is None:
-        n_samples = max(min(bench.n_sound, most_samples(scores)), bench.probe.n_samples)
-    else:
-        n_samples = request.shots * len(bench.target.classes)
-    predictions = expected_accuracies(scores, n_samples).sel(protocol=list(request.protocols))
-    return predictions.assign_attrs(objective=request.objective)
+        return max(bench.n_sound, bench.probe.n_samples)
+    return request.shots * len(bench.target.classes)
 
 
-def _provenance(units: Sequence[labelled.SourceScores], bench: Bench, request: RankRequest) -> Provenance:
+def _evidence(
+    tables: Sequence[Table], stages: Mapping[str, Sequence[Stage]], belief: Belief, bench: Bench
+) -> list[Observation]:
+    """Return what was measured of this target with these sources."""
+    return observations(
+        tables,
+        target=bench.target.name,
+        target_hash=bench.target.hash,
+        layers={source: [stage.layer for stage in of_source] for source, of_source in stages.items()},
+        candidates=set(belief.rows[["source", "depth", "protocol"]].itertuples(index=False, name=None)),
+        fingerprints={source: loading.fingerprint(bench.zoo[source]) for source in stages},
+    )
+
+
+def _provenance(
+    units: Sequence[labelled.SourceScores], bench: Bench, request: RankRequest, tables: Sequence[Table]
+) -> Provenance:
     return Provenance(
-        settings=request.settings(),
+        settings={**request.settings(), "evidence": [table.record() for table in tables]},
         sources={unit.source: loading.fingerprint(bench.zoo[unit.source]) for unit in units},
         versions=versions(),
     )

@@ -1,14 +1,23 @@
 """What `rank` is asked."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
+from pathlib import Path
+from typing import ClassVar, Literal
 
-from transferscope.errors import InputError, is_whole
+import pandas as pd
+
+from transferscope.errors import InputError, is_whole, near
+from transferscope.prediction.evidence import given_evidence
 from transferscope.prediction.selection import OBJECTIVES, protocols_of
 from transferscope.transferability.scores import choose_scores
 from transferscope.verbs.request import ProbeRequest, check_reference
 
 MODES = ("default", "quick")
+AUTO: Literal["auto"] = "auto"
+"""As many pilots as are worth it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +32,13 @@ class RankRequest(ProbeRequest):
     shots: int | None = None
     objective: str = "accuracy"
     mode: str = "default"
+    pilots: int | str = 0
+    pilot_budget: float | None = None
+    evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None
+    """Once made: a tuple."""
+    calibration: str | Path | None = None
+
+    _apart: ClassVar[frozenset[str]] = ProbeRequest._apart | {"evidence"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,7 +52,29 @@ class RankRequest(ProbeRequest):
                 "Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got "
                 f"{self.uncertainty!r}"
             )
-        self._settle(uncertainty=int(self.uncertainty))
+        self._settle(uncertainty=int(self.uncertainty), evidence=given_evidence(self.evidence))
+        self._settle(calibration=None if self.calibration is None else str(self.calibration))
+        self._check_pilots()
+
+    def _check_pilots(self) -> None:
+        pilots, budget = self.pilots, self.pilot_budget
+        if pilots != AUTO and not is_whole(pilots, 0):
+            raise InputError(
+                f"Expected `pilots` to be a number of pilots, at least 0, or {AUTO!r}, but got {pilots!r}"
+                f"{near(pilots, [AUTO])}"
+            )
+        if pilots != AUTO:
+            self._settle(pilots=int(pilots))
+        if budget is None:
+            return
+        if not isinstance(budget, Real) or isinstance(budget, bool) or not (isfinite(budget) and budget > 0):
+            raise InputError(f"Expected `pilot_budget` to be a number of seconds above 0, but got {budget!r}")
+        if not self.pilots:
+            raise InputError(
+                f"Expected `pilots` beside `pilot_budget`, but got {self.pilots!r}, which is none; say how many at "
+                f"most, or {AUTO!r}"
+            )
+        self._settle(pilot_budget=float(budget))
 
     def _score_names(self) -> tuple[str, ...]:
         if self.mode not in MODES:

@@ -120,7 +120,9 @@ class Scorer:
         self._bench.clock.lap("scores")
         possible = self._bench.possible(source, [stage.layer for stage in features.stages])
         self._bench.clock.lap("protocols")
-        impossible = {protocol: tuple(possible[protocol].values()) for protocol in CUT_PROTOCOLS}
+        # Nothing frozen at all, which defrost allows too, is no depth of its own.
+        depths = range(1, len(features.stages) + 1)
+        impossible = {protocol: tuple(possible[protocol][depth] for depth in depths) for protocol in CUT_PROTOCOLS}
         return replace(unit, impossible=impossible)
 
     def _unit(self, name: str, features: LayerFeatures, reference: TrainedReference, report: Report) -> SourceScores:

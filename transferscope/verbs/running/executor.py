@@ -34,8 +34,8 @@ from transferscope.runtime.power import JOULES_PER_KWH
 from transferscope.runtime.progress import Report, silent
 from transferscope.runtime.store import Store, digest
 from transferscope.verbs.features import source_features
-from transferscope.verbs.measure.pace import Pace, pace
-from transferscope.verbs.measure.plan import PROTOCOLS, Run
+from transferscope.verbs.running.pace import Pace, pace
+from transferscope.verbs.running.run import PROTOCOLS, Run
 
 logger = logging.getLogger("transferscope")
 
@@ -72,6 +72,8 @@ class Setup:
         Processes that share the machine.
     threads
         Of torch in each of several processes; None leaves them as they are.
+    energy
+        Whether electricity is counted at all.
     """
 
     target: Target
@@ -91,6 +93,7 @@ class Setup:
     together: bool = False
     jobs: int = 1
     threads: int | None = None
+    energy: bool = True
 
     def drawn_by(self, run: Run) -> np.ndarray:
         """Return the indices into the target of the images that a run trains on."""
@@ -117,7 +120,7 @@ class Executor:
     def __init__(self, setup: Setup, *banks: Bank) -> None:
         self.setup = setup
         self.device = backend.resolve_device(setup.device)
-        self.meter = Meter(setup.country, device=self.device, workers=setup.jobs)
+        self.meter = Meter(setup.country, device=self.device, workers=setup.jobs, energy=setup.energy)
         self._store = Store()
         self._banks = {bank.transform: bank for bank in banks}
         self.network = lru_cache(maxsize=1)(self._load)

@@ -1,0 +1,156 @@
+"""Models by name on the Hugging Face hub: fetched once, without the network afterwards, and failures are a sentence."""
+
+import shutil
+import time
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors
+
+from transferscope.errors import SourceError
+from transferscope.networks import hub, lookup
+from transferscope.networks.checking import check_sources
+from transferscope.networks.loading import load_network, outline
+from transferscope.networks.zoo import load_zoo
+
+pytestmark = pytest.mark.bounds
+
+NAME = "owner/vit"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of the hub that is empty, and no network that could be asked."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+    def no_network(*args, **kwargs):
+        asked.append(kwargs)
+        raise type("ConnectError", (Exception,), {"__module__": "httpx2"})("[Errno -2] Name or service not known")
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", no_network)
+    return SimpleNamespace(folder=tmp_path / "hub", asked=asked)
+
+
+def entry(loader="transformers", model=NAME, **keys):
+    return load_zoo([{"name": "a", "loader": loader, "model": model, **keys}])["a"]
+
+
+def in_cache(cache, folder, *, without=(), revision="main"):
+    """Put a folder into the cache as the hub's own library does."""
+    home = cache.folder / "models--owner--vit"
+    shutil.copytree(folder, home / "snapshots" / "c0ffee", ignore=lambda *_: without)
+    (home / "refs").mkdir()
+    (home / "refs" / revision).write_text("c0ffee")
+
+
+@pytest.fixture
+def vit(tmp_path):
+    pytest.importorskip("transformers")
+    from small_models import save_transformers
+
+    return save_transformers("vit", tmp_path)
+
+
+def test_without_a_network_it_is_one_question_and_a_sentence(cache):
+    pytest.importorskip("transformers")
+    began = time.perf_counter()
+    with pytest.raises(
+        SourceError, match=r"'a': 'owner/vit' could not be downloaded .*\(ConnectError\); connect .* folder"
+    ):
+        load_network(entry())
+    assert time.perf_counter() - began < 10  # the libraries themselves go on trying for 23 seconds a file
+    assert len(cache.asked) == 1
+    assert cache.asked[0]["timeout"] <= 5
+
+
+def test_offline_nobody_is_asked(cache, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(SourceError, match=r"not on this machine.*HF_HUB_OFFLINE forbids .*give a folder"):
+        load_network(entry())
+    assert cache.asked == []
+
+
+def test_what_is_in_the_cache_is_loaded_without_a_question(cache, vit):
+    in_cache(cache, vit)
+    module = load_network(entry()).module
+    assert type(module).__name__ == "ViTForImageClassification"
+    assert outline(entry())
+    assert cache.asked == []
+
+
+def test_a_part_of_a_model_is_enough_where_no_weights_are_asked_for(cache, vit):
+    in_cache(cache, vit, without=("model.safetensors",))
+    load_network(entry(weights="none"))
+    assert cache.asked == []
+    with pytest.raises(SourceError, match="could not be downloaded"):
+        load_network(entry())
+
+
+def test_a_revision_is_another_model(cache, vit):
+    in_cache(cache, vit, revision="v2")
+    load_network(entry(kwargs={"revision": "v2"}))
+    with pytest.raises(SourceError, match="could not be downloaded"):
+        load_network(entry())
+
+
+def test_of_a_model_what_is_needed_is_downloaded(cache, vit, monkeypatch):
+    names = ["config.json", "preprocessor_config.json", "README.md", "model.safetensors", "pytorch_model.bin",
+             "tf_model.h5", "onnx/model.onnx", "onnx/config.json"]  # fmt: skip
+    listed = SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+    fetch, patterns = huggingface_hub.snapshot_download, []
+
+    def download(model, *, local_files_only=False, allow_patterns=(), **options):
+        if not local_files_only:
+            patterns.append(allow_patterns)
+            in_cache(cache, vit)
+        return fetch(model, local_files_only=True, **options)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kwargs: listed)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    load_network(entry())
+    assert patterns == [["config.json", "preprocessor_config.json", "model.safetensors"]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (errors.RepositoryNotFoundError, "has no model 'owner/vit'; correct the name, or run hf auth login"),
+        (errors.GatedRepoError, "is gated on the Hugging Face hub: ask for access"),
+        (errors.RevisionNotFoundError, "has no model 'owner/vit'; correct"),
+    ],
+)
+def test_what_the_hub_refuses(kind, says, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise kind.__new__(kind)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
+    with pytest.raises(SourceError, match=says):
+        hub.fetched(NAME, list, lambda folder: "")
+
+
+def test_a_model_of_another_kind_is_told(cache, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no model")
+    in_cache(cache, tmp_path / "empty")
+    with pytest.raises(SourceError, match="could not be downloaded"):
+        hub.fetched(NAME, list, lambda folder: "no config.json")
+
+
+@pytest.mark.parametrize(("loader", "extra"), [("transformers", "transformers"), ("open_clip", "open-clip")])
+def test_a_library_that_is_not_installed_is_told_before_anything_runs(loader, extra, monkeypatch):
+    monkeypatch.setattr(lookup, "find_spec", lambda name: None)
+    says = rf"{loader} is not installed: pip install 'transferscope\[{extra}\]'"
+    with pytest.raises(SourceError, match=f"source 'a': {says}"):
+        load_network(entry(loader))
+    problems, _ = check_sources(load_zoo([entry(loader)]))
+    assert [problem.partition(": ")[2] for problem in problems] == [says.replace("\\", "")]
+
+
+def test_names_on_the_hub_are_not_looked_up_by_validate(cache):
+    pytest.importorskip("transformers")
+    assert check_sources(load_zoo([entry()])) == ([], [])
+    assert cache.asked == []

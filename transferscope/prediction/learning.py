@@ -1,0 +1,56 @@
+"""A calibration that has learnt from further targets: what measured transfers say of the coefficients."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+from scipy.linalg import cholesky, solve_triangular
+
+from transferscope.errors import InputError
+from transferscope.prediction.belief import Belief
+from transferscope.prediction.calibration import Calibration
+from transferscope.prediction.covariates import logit
+
+
+def learn(known: Calibration, measured: Iterable[Belief], name: str) -> Calibration:
+    """Return a calibration after measured transfers of further targets.
+
+    Coefficients change as Bayes' rule says, each target with effects of its own, which are integrated out; the
+    components stay as they are: a few targets say little of variances.
+
+    Parameters
+    ----------
+    known : Calibration
+    measured : iterable of Belief
+        One for each target, with its observations; what else they know is not used.
+    name : str
+        What was measured, for people.
+
+    Raises
+    ------
+    InputError
+        When there is not a single observation.
+    """
+    coefficients, factor, targets, runs = known.coefficients, known.factor, 0, 0
+    for belief in measured:
+        if not belief.observations:
+            continue
+        own = belief.own_covariance
+        columns = known.design(belief.seen) @ factor
+        root = cholesky(columns @ columns.T + own, lower=True)
+        gain = solve_triangular(root, columns, lower=True)
+        logits = np.array([logit(each.accuracy, each.tested) for each in belief.observations])
+        surprise = solve_triangular(root, logits - known.design(belief.seen) @ coefficients, lower=True)
+        coefficients = coefficients + factor @ (gain.T @ surprise)
+        left = np.eye(len(coefficients)) - gain.T @ gain
+        factor = factor @ cholesky((left + left.T) / 2, lower=True)
+        # Lower triangular again: the same covariance by another factor.
+        factor = cholesky(factor @ factor.T + 1e-12 * np.eye(len(factor)), lower=True)
+        targets, runs = targets + 1, runs + sum(each.origin != "reference" for each in belief.observations)
+    if not runs:
+        raise InputError(
+            "Expected `runs` to hold measured transfers of the rankings beside them, but there is none that can be "
+            "used; see the warnings for what was left out"
+        )
+    said = f"{known.measured}; {runs} measured transfers of {targets} targets ({name})"
+    return replace(known, coefficients=coefficients, factor=factor, measured=said)
