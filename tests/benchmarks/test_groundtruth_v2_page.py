@@ -371,7 +371,8 @@ def test_verdicts_follow_from_intervals():
     def about(mean: float, half: float) -> claims.Estimate:
         return claims.Estimate(mean, mean - half, mean + half)
 
-    assert claims.apart(about(0, 1), about(1, 1)) == claims.AGREES
+    assert claims.apart(about(4, 1), about(5, 1)) == claims.AGREES
+    assert claims.apart(about(4, 4), about(5, 4)) == claims.OPEN
     assert claims.apart(about(0, 1), about(2, 1)) == claims.DISAGREES
     assert claims.apart(about(0, math.nan), about(2, 1)) == claims.MISSING
     assert claims.signed(about(3, 1), 1) == claims.AGREES

@@ -32,11 +32,14 @@ class Claim:
 
 
 def apart(one: Estimate, other: Estimate) -> str:
-    """Return whether two means differ: where their difference is outside of both intervals taken together."""
+    """Return whether two means differ: where their difference is outside of both intervals taken together.
+
+    Not decided where that is so wide that nothing at all, in place of `other`, would not differ either.
+    """
     if any(math.isnan(value) for value in (*one, *other)):
         return MISSING
     half = math.hypot((one.high - one.low) / 2, (other.high - other.low) / 2)
-    return DISAGREES if abs(one.mean - other.mean) > half else AGREES
+    return DISAGREES if abs(one.mean - other.mean) > half else AGREES if half < abs(other.mean) else OPEN
 
 
 def signed(found: Estimate, sign: int) -> str:
@@ -60,8 +63,9 @@ def report(
     print(
         "Computed from the tables, v1's numbers too, by the same code. Two means disagree where they lie farther apart "
         "than the root of the sum of their intervals' squared halves; a direction is decided where the interval leaves "
-        "zero out. Networks, recipes and targets differ all together between the tables, so a disagreement says that a "
-        "number does not carry over, not why.\n"
+        "zero out; where the intervals are as wide as the number itself, nothing is. Networks, recipes "
+        "and targets differ all together between the tables, so a disagreement says that a number does not carry over, "
+        "not why.\n"
     )
     counts = pd.Series([claim.verdict for claim in found]).value_counts()
     print(", ".join(f"{counts.get(name, 0)} {name.strip('*')}" for name in (DISAGREES, AGREES, OPEN, MISSING)) + ".\n")
@@ -189,7 +193,7 @@ def of_depths(tables: Tables) -> Iterator[Claim]:
         verdict = MISSING
         if len(now) > 1:
             few, many = now[min(now)], now[max(now)]
-            verdict = OPEN if apart(many, few) == AGREES else AGREES if many.mean < few.mean else DISAGREES
+            verdict = OPEN if apart(many, few) != DISAGREES else AGREES if many.mean < few.mean else DISAGREES
         yield Claim(
             "Gerace et al. 2024 (abstract)", "the best depth depends on the number of images; here: the slope over the "
             f"share that is {depths.WORDS[protocol].split(',')[0]} under {protocol} falls as images grow",
@@ -242,7 +246,7 @@ def of_targets(fits: Sequence[Components]) -> Iterator[Claim]:
             there, error = values(by_name[other])[name], by_name[other].errors.get(name, math.nan)
             both = math.hypot(errors.get(name, math.nan), error)
             verdict = MISSING if math.isnan(here) or math.isnan(both) else (
-                DISAGREES if abs(here - there) > 2 * both else AGREES
+                DISAGREES if abs(here - there) > 2 * both else AGREES if 2 * both < there else OPEN
             )  # fmt: skip
             kind = "correlation of targets' effects, " if " and " in name else "sd of "
             text = MISSING if math.isnan(here) else with_error(here, errors.get(name, math.nan))

@@ -19,8 +19,9 @@ from groundtruth.v2.page.published import ALL, ATTENTIVE, LAST
 PROTOCOLS = ("truncate", "toptuning", "fne", "reinit", "finetune", "defrost", "scratch", "knn", ALL, ATTENTIVE)
 UPPER = (0.5, 0.75, 0.875, 1.0)
 """Shares of the stages at which heads are taken."""
-LEAST_CELLS, LEAST_TARGETS = 8, 4
+LEAST_CELLS, LEAST_TARGETS = 15, 4
 """Of a protocol, below which it is left out."""
+TINY = 1e-9
 PROBES = {"reinit": "truncate", "finetune": "truncate", "defrost": "truncate", ATTENTIVE: LAST}
 """What is trained, and the head on frozen features that is a probe of it."""
 TARGET, IMAGES, NETWORK, PAIR = "target", "target × images", "network", "target × network"
@@ -113,8 +114,11 @@ def values(found: Components) -> dict[str, float]:
     sds = np.sqrt(np.diag(covariance))
     for i, name in enumerate(kinds):
         result[f"target, {name}"] = float(sds[i])
+        # Targets that do not differ under a protocol correlate with nothing.
+        others = {other: sds[i] * sds[j] for j, other in enumerate(kinds[:i]) if sds[i] * sds[j] > TINY}
         result |= {
-            f"{other} and {name}": float(covariance[i, j] / (sds[i] * sds[j])) for j, other in enumerate(kinds[:i])
+            f"{other} and {name}": float(covariance[i, kinds.index(other)] / product)
+            for other, product in others.items()
         }
     for outcome, probe in PROBES.items():
         if outcome in kinds and probe in kinds:
@@ -228,8 +232,9 @@ def figure(found: Sequence[Components]) -> Figure:
             kind = name.partition(",")[0]
             colour = palette[["target", IMAGES, NETWORK, PAIR, "rest", "noise"].index(kind)]
             error = each.errors.get(name, math.nan)
-            ax.errorbar(known[name], i, xerr=None if math.isnan(error) else error, fmt="o", markersize=3.5,
-                        color=colour, linewidth=1.1, clip_on=False)  # fmt: skip
+            if not math.isnan(error):
+                ax.hlines(i, max(0.0, known[name] - error), known[name] + error, color=colour, linewidth=1.1)
+            ax.plot(known[name], i, "o", markersize=3.5, color=colour, clip_on=False)
         trained = int(each.cells["protocol"].isin([*TRAINED, "scratch"]).sum())
         targets = each.cells["target"].nunique()
         ax.set_title(f"{each.name}\n{len(each.cells)} cells\n{trained} trained\n{targets} targets", fontsize="x-small")

@@ -84,10 +84,10 @@ def _print_crossings(pairs: pd.DataFrame) -> None:
         lead = leads(pairs, way)
         if len(lead):
             found, spread = crossing(lead)
-            ahead = int((lead.groupby(level=["target", "source", "size"]).mean() > 0).sum())
+            cells = lead.groupby(level=["target", "source", "size"]).mean()
             rows[way] = {
                 "fine-tuning stays ahead from": found, "95 % of bootstraps": spread,
-                "the way is ahead in": f"{ahead} of {lead.groupby(level=['target', 'source', 'size']).ngroups} cells",
+                "cells in which the way is ahead": f"{int((cells > 0).sum())} of {len(cells)}",
                 "what it rests on": brief(lead, TESTED),
             }  # fmt: skip
     print("Where they cross, in images a class, over all targets and networks:\n")
@@ -187,7 +187,7 @@ def figure(pairs: pd.DataFrame, before: pd.DataFrame) -> Figure:
                 x = cells.index.get_level_values("size")
                 ax.scatter(x, cells, s=12, color=style["color"], alpha=0.35, zorder=2)
             ax.plot(list(by_size), [each.mean for each in by_size.values()], linewidth=1.6, zorder=3, **style,
-                    label=f"{name}: {len(cells)} cells, {lead.index.unique('target').size} targets")  # fmt: skip
+                    label=f"{name}: cells {len(cells)}, targets {lead.index.unique('target').size}")  # fmt: skip
             known = {size: each for size, each in by_size.items() if not math.isnan(each.low)}
             ax.vlines(list(known), [e.low for e in known.values()], [e.high for e in known.values()], linewidth=1.2,
                       color=style["color"], zorder=3)  # fmt: skip
@@ -196,8 +196,8 @@ def figure(pairs: pd.DataFrame, before: pd.DataFrame) -> Figure:
         ax.set_xticks([5, 20, 80], ["5", "20", "80"])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xlim(3.5, 115)
-        ax.set_title(way, fontsize="small")
-        ax.legend(fontsize="x-small", frameon=False, loc="lower left")
+        ax.set_title(way, fontsize="small", loc="left")
+        ax.legend(fontsize="x-small", frameon=False, loc="lower left", bbox_to_anchor=(0, 1.08))
         ax.grid(axis="y", color="0.9", linewidth=0.6)
         sns.despine(ax=ax)
     axes[0].set_ylabel("points ahead of fine-tuning")

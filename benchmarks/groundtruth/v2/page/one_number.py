@@ -199,8 +199,9 @@ def report(found: Sequence[Table]) -> dict[str, Figure]:
     for table in found:
         if table not in known:
             networks = table.cells.groupby(GROUP)["source"].nunique() if len(table.cells) else pd.Series(dtype=int)
-            print(f"- {table.name}: not measured yet ({len(table.cells)} cells; {int((networks > 1).sum())} targets "
-                  f"and numbers of images with two networks, of {LEAST_TARGETS} targets needed).")  # fmt: skip
+            print(f"- {table.name}: not measured yet (cells: {len(table.cells)}; targets and numbers of "
+                  f"images with two networks: {int((networks > 1).sum())}, where {LEAST_TARGETS} targets are "
+                  "needed).")  # fmt: skip
             continue
         squares = errors(table.cells)
         between, inside = spread(table.cells)
