@@ -35,6 +35,7 @@ from transferscope.report.plots.rank_rows import (
     says_pilot,
 )
 from transferscope.results.ranking import Ranking
+from transferscope.results.recommendation import Recommendation
 
 _MOST_BANDS = 3
 _MOST_ROWS = 40
@@ -158,7 +159,7 @@ def depth_curves(ranking: Ranking, ax: Axes | None = None, *, context: Context =
         lines += _draw_pilots(ax, ranking, dict(zip(shown, line_styles(len(shown)), strict=True)))
         picks = [pick for pick in ranking.recommendations if pick.source in shown]
         (circles,) = ax.plot(
-            [pick.depth / pick.depths for pick in picks], [pick.expected_accuracy for pick in picks],
+            [pick.depth / pick.depths for pick in picks], [_at(cuts, pick) for pick in picks],
             linestyle="none", marker="o", markersize=1.7 * rcParams["lines.markersize"], markerfacecolor="none",
             markeredgecolor="black", zorder=4, label="recommended cut",
         )  # fmt: skip
@@ -188,6 +189,12 @@ def _draw_pilots(ax: Axes, ranking: Ranking, styles: dict[str, dict[str, Any]]) 
         (point,) = ax.plot(x, pilot.accuracy, markeredgecolor="white", **_PILOT, **style)
         hover(point, [says_pilot(pilot)])
     return [Line2D([], [], color="0.3", label="measured by a pilot", **_PILOT)] if pilots else []
+
+
+def _at(cuts: pd.DataFrame, pick: Recommendation) -> float:
+    """Return what is expected of the recommended cut, as of every other one: not corrected for the choice."""
+    curve = curve_of(cuts, pick.source, pick.protocol)
+    return float(curve.loc[curve["depth"] == pick.depth, "expected_accuracy"].iloc[0])
 
 
 def _share(curve: pd.DataFrame) -> pd.Series:
