@@ -19,7 +19,8 @@ from PIL import Image
 
 import transferscope as ts
 from transferscope.activations.stages import Stage
-from transferscope.prediction.expected import accuracy_interval
+from transferscope.prediction.belief import believe
+from transferscope.prediction.expected import labelled as with_expectations
 from transferscope.prediction.selection import ScratchCandidate, recommend
 from transferscope.results import labelled
 from transferscope.results.labelled import SIMILARITIES, SourceScores
@@ -30,7 +31,6 @@ from transferscope.results.summary import Reference, TargetSummary
 SIZES = {5: 3, 20: 8, 100: 30}
 """Layers to sources."""
 CONTEXTS = ("notebook", "paper")
-PROTOCOLS = ("truncate", "reinit", "finetune")
 NETWORKS = (
     "convnext_tiny.fb_in22k", "mobilenetv2_100.ra_in1k", "resnet50.a1_in1k", "densenet121.tv_in1k",
     "vit_small_patch16_224.augreg_in21k_ft_in1k", "efficientnet_b0.ra_in1k", "regnety_032.ra_in1k", "mixer_b16_224",
@@ -62,34 +62,34 @@ def similarity(rows: int, columns: int, rng: np.random.Generator):
 
 def ranking(count: int, sources: int, rng: np.random.Generator) -> Ranking:
     """Return sources with up to `count` stages each, some with fewer."""
-    units, expected = [], np.full((sources, count, len(PROTOCOLS)), np.nan)
+    units = []
     for i, name in enumerate(networks(sources)):
         depths = count - (i % 3) * (count // 6)
         depth = np.linspace(0, 1, depths)
         best = rng.uniform(0.35, 0.9)
-        level = 0.86 - 0.012 * i + rng.normal(0, 0.01)
-        for j, bend in enumerate((1.1, 0.35, 0.2)):
-            curve = level + 0.02 * j - bend * (depth - best) ** 2 + rng.normal(0, 0.006, depths)
-            expected[i, :depths, j] = np.clip(curve, 0.1, 0.99)
+        level = 0.78 - 0.012 * i + rng.normal(0, 0.01)
+        head = np.clip(level - 0.6 * (depth - best) ** 2 + rng.normal(0, 0.006, depths), 0.1, 0.99)
+        known = dict.fromkeys(("ridge", "knn", "nearest_mean", "kernel_ridge"), head)
+        known |= {"logme": head - 0.9, "alignment": head / 2, "effective_rank": 20 + 60 * depth}
         flops = np.cumsum(rng.uniform(1, 3, depths)) * 4e9 / depths
         stages = tuple(
             Stage(layer, (8,), int(cost / 100), int(cost)) for layer, cost in zip(layers(depths), flops, strict=True)
         )
         matrix = similarity(depths, 8, rng).to_numpy()
         scratch = tuple(f"blocks.{k}" for k in range(8))
-        units.append(SourceScores(name, stages, scratch, {}, dict.fromkeys(SIMILARITIES, matrix), {}))
+        units.append(SourceScores(name, stages, scratch, known, dict.fromkeys(SIMILARITIES, matrix), {}))
     attributes = {
-        "target": "trashnet", "n_samples": 200, "seed": 0, "classes": 6, "samples": 200, "calibrated": 0,
-        "scratch_growth": 0.0, "largest_class": 0.24,
+        "target": "trashnet", "n_samples": 1000, "seed": 0, "classes": 6, "largest_class": 0.24,
+        "scratch_accuracy": 0.71, "scratch_held_out": 200,
     }  # fmt: skip
-    scores = labelled.to_dataset(units, attributes).assign_coords(protocol=list(PROTOCOLS))
-    dims = ("source", "depth", "protocol")
-    lower, upper = accuracy_interval(expected, 200)
-    scores = scores.assign(expected_accuracy=(dims, expected), lower=(dims, lower), upper=(dims, upper))
+    scores = labelled.to_dataset(units, attributes)
+    belief = believe(scores, 1000)
+    scores = with_expectations(scores, belief)
+    compact = ScratchCandidate("compact residual network", 0.71, 200, 8, 10**5, 10**8)
     return Ranking(
-        target=TargetSummary("trashnet", 200, 6, "0" * 64),
-        reference=Reference("compact residual network", 0.71, 800, 200, 60, "early"),
-        recommendations=recommend(scores, [], ScratchCandidate("compact residual network", 0.71, 800, 8, 10**5, 10**8)),
+        target=TargetSummary("trashnet", 1000, 6, "0" * 64),
+        reference=Reference("compact residual network", 0.71, 200, 800, 60, "early"),
+        recommendations=recommend(scores, belief, [], compact),
         scores=scores,
         failed=(),
     )

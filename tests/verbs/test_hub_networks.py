@@ -1,6 +1,7 @@
 """Networks of transformers and open_clip through the verbs: a classifier, and towers that have none."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,14 @@ from small_models import save_open_clip, save_transformers
 
 import transferscope as ts
 from transferscope.cli import cli
+from transferscope.errors import TransferscopeWarning
 from transferscope.networks.loading import load_network
+from transferscope.protocols.scratch import reference_recipe
 
 pytest.importorskip("transformers")
 pytest.importorskip("open_clip")
+
+SHORT = replace(reference_recipe(), epochs=1, min_steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,8 @@ def test_validate_and_layers(zoo, quiet):
 def test_rank_scores_them_and_knows_who_has_a_classifier(zoo, digits):
     images, labels = digits
     target = (images[:80], labels[:80])
-    ranking = ts.rank(target, zoo, progress=False)
+    with pytest.warns(TransferscopeWarning, match="image tower without a classifier"):
+        ranking = ts.rank(target, zoo, recipe=SHORT, scores=["logme", "leep"], progress=False)
     assert ranking.failed == ()
     leep = ranking.scores["leep"].to_series()
     assert np.isfinite(leep["vit"])
@@ -80,7 +86,7 @@ def test_measure_trains_them(zoo, digits, tmp_path):
 
 def test_an_architecture_of_its_own_is_a_reference(zoo, digits):
     images, labels = digits
-    ranking = ts.rank((images[:80], labels[:80]), zoo, reference="own", progress=False)
+    ranking = ts.rank((images[:80], labels[:80]), zoo, reference="own", recipe=SHORT, progress=False)
     assert ranking.failed == ()
 
 
