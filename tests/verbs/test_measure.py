@@ -221,12 +221,11 @@ class TestTable:
         assert set(phases["phase"][trained]) == {"training"}
         assert set(phases["phase"][phases["protocol"] == "truncate"]) == {"features", "head"}
 
-    def test_depth_costs_more_of_the_same_network(self, zoo):
+    def test_depth_costs_more_flops_of_the_same_network(self, zoo):
         table = measure(zoo[:1], depths=(1, 4, 8), protocols=("nearest_mean",)).runs.set_index("depth")
         # Stem, 16 × 16: 3 × 3 × 3 weights for 4 channels, 6 images, two operations each.
         assert table["flops"][1] == 6 * 2 * 27 * 4 * 256
         assert table["flops"].is_monotonic_increasing
-        assert table["seconds"][1] < table["seconds"][8]
         assert list(table["trials"]) == [1, 1, 1]
 
     def test_draws_are_nested_and_no_test_image_is_ever_learnt_from(self, zoo, monkeypatch):
