@@ -63,18 +63,11 @@ def paired() -> list[Cell]:
     done = set(done[names].itertuples(index=False, name=None))
     wanted = set(runs[names].itertuples(index=False, name=None)) - done
     stages = dict(zip(runs["source"], runs["depths"], strict=True))
+    cells = [cell for cell in read() if cell.source in stages]
     return [
         cell
-        for cell in read()
-        if cell.source in stages
-        and (
-            cell.source,
-            cell.target,
-            cell.protocol,
-            cell.depth(stages[cell.source]),
-            cell.samples_per_class,
-            cell.seed,
-        )
+        for cell in cells
+        if (cell.source, cell.target, cell.protocol, cell.depth(stages[cell.source]), cell.samples_per_class, cell.seed)
         in wanted
     ]
 
