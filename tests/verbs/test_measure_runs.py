@@ -175,7 +175,7 @@ def test_a_kill_at_any_byte_costs_the_torn_row_alone(tmp_path, recwarn):
             table.append(rows[left:])
         assert path.read_bytes() == whole
     assert not recwarn
-    assert sorted(os.listdir(tmp_path)) == [".measure.lock", "measure.json", "runs.csv"]
+    assert sorted(os.listdir(tmp_path)) == [".measure.lock", ".transferscope", "measure.json", "runs.csv"]
 
 
 def test_a_torn_row_is_reported(tmp_path, caplog):
@@ -350,7 +350,7 @@ def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatc
     def unsupported(_descriptor):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("transferscope.verbs.measure.lock._take", unsupported)
+    monkeypatch.setattr("transferscope.verbs.measure.lock.take", unsupported)
     with pytest.warns(TransferscopeWarning, match=r"cannot be locked \(No locks available\)"):
         opened(tmp_path).close()
 

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from transferscope.results import labelled, saving
-from transferscope.results.files import DIGITS, netcdf, prepare_folder, rounded, write_together
+from transferscope.results.files import DIGITS, Content, netcdf, prepare_folder, rounded, write_together
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.similarity import MEASURES
 
@@ -108,8 +108,10 @@ class Comparison:
         InputError
             When the folder cannot be made or written.
         """
-        data = netcdf(self.dataset)
-        return write_together(prepare_folder(folder), {"compare.nc": data, **saving.views(self)})
+        files: dict[str, Content] = {"compare.nc": netcdf(self.dataset), **saving.views(self)}
+        return write_together(
+            prepare_folder(folder), files, outdated=[f"compare_{measure}.png" for measure in MEASURES]
+        )
 
 
 def _rows(measure: str, array: xr.DataArray) -> pd.DataFrame:

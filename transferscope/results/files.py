@@ -1,15 +1,19 @@
-"""Result files: numbers for JSON, CSV and sentences, and a set of files that appears as a whole or not at all."""
+"""Result files: numbers for JSON, CSV and sentences, and the files of a result, that appear together or not at all."""
 
 from __future__ import annotations
 
+import functools
 import math
-import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transferscope.errors import InputError
+from transferscope.runtime import filesets
+from transferscope.runtime.filesets import Content
+from transferscope.runtime.marker import mark
+from transferscope.runtime.store import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,17 +57,25 @@ def csv(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
 
 
-def netcdf(dataset: xr.Dataset) -> bytes:
-    """Return a data set as the bytes of a NetCDF file."""
-    # By way of a file: for this engine only newer versions of xarray give the bytes themselves.
-    with tempfile.TemporaryDirectory(prefix="transferscope-") as folder:
-        path = Path(folder) / "dataset.nc"
-        dataset.to_netcdf(path, engine="h5netcdf")
-        return path.read_bytes()
+def netcdf(dataset: xr.Dataset) -> Content:
+    """Return a data set as the content of a NetCDF file."""
+    return functools.partial(dataset.to_netcdf, engine="h5netcdf")
 
 
-def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Write `files`, name to content, into `folder`; none is replaced before all of them are on the disk.
+def write_together(folder: Path, files: Mapping[str, Content], outdated: Iterable[str] = ()) -> list[Path]:
+    """Write a result into `folder`, which has to exist and gets the mark of one of results.
+
+    At no time does it hold files of two results, and a run that is killed leaves those of the old or of the new one;
+    see `runtime/filesets.py`.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    files : mapping of str to bytes or function
+        Name to content, or to a function that writes it to a path.
+    outdated : iterable of str
+        Names that an earlier result of this kind may have had and this one lacks; these files go away.
 
     Raises
     ------
@@ -71,18 +83,29 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
         When they cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=".transferscope-", dir=folder) as waiting:
-            for name, data in files.items():
-                (Path(waiting) / name).write_bytes(data)
-            for name in files:
-                os.replace(Path(waiting) / name, folder / name)
+        filesets.write_set(folder, files, set(outdated))
     except OSError as error:
         raise _unwritable(folder, error) from error
     return [folder / name for name in files]
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all, that makes no folder of results of where it lies.
+
+    Raises
+    ------
+    InputError
+        When it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+
+
 def prepare_folder(folder: str | Path) -> Path:
-    """Make `folder` if need be and make sure that files can be written there.
+    """Make `folder` if need be, mark it as one of results and make sure that files can be written there.
 
     Raises
     ------
@@ -95,6 +118,7 @@ def prepare_folder(folder: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+        mark(folder)
     except OSError as error:
         raise _unwritable(folder, error) from error
     return folder

@@ -21,9 +21,12 @@ from transferscope.results.pilots import Outlook, Pilot
 from transferscope.results.recommendation import Recommendation, how
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.runtime.failures import Failure
+from transferscope.runtime.filesets import complete
 from transferscope.runtime.provenance import Provenance
 
 SCHEMA_VERSION = 1
+
+_PICTURES = ("ranking.png", "source_depth.png", "depth_curves.png", "pareto.png", "similarity.png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +218,7 @@ class Ranking:
                 "scores.nc": netcdf(self.scores),
                 **saving.views(self),
             },
+            outdated=_PICTURES,
         )
 
     def _repr_html_(self) -> str:
@@ -233,6 +237,7 @@ def load_ranking(folder: str | Path) -> Ranking:
         When the folder does not hold a ranking of this schema version.
     """
     folder = Path(folder)
+    complete(folder)
     try:
         content = json.loads((folder / "ranking.json").read_text(encoding="utf-8"))
         scores = read_netcdf(folder / "scores.nc", engine="h5netcdf")

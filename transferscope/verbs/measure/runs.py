@@ -14,6 +14,8 @@ from typing import Any, Self
 import pandas as pd
 
 from transferscope.errors import InputError, TransferscopeError, TransferscopeWarning
+from transferscope.runtime.filesets import complete
+from transferscope.runtime.marker import mark
 from transferscope.runtime.store import write_atomically
 from transferscope.verbs.measure.lock import lock
 from transferscope.verbs.measure.phases import PHASES, append_phases
@@ -135,6 +137,10 @@ class RunTable:
         return pd.DataFrame(rows, columns=list(COLUMNS)).astype({n: k for n, k in KINDS.items() if k is not str})
 
     def _open(self, wanted: dict[str, Any]) -> None:
+        mark(self.path.parent)
+        complete(self.path.parent)
+        for left in self.path.parent.glob(f".{SETTINGS}.*.tmp"):  # by a run that was killed: nobody else is here
+            left.unlink(missing_ok=True)
         try:
             recorded = read_settings(self._settings)
             rows, length = read_rows(self.path)
