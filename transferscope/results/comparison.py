@@ -1,6 +1,5 @@
 """The result of `compare_sources`: every similarity of two networks' layers, and each layer's closest one."""
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,16 @@ import pandas as pd
 import xarray as xr
 
 from transferscope.results import labelled, saving
-from transferscope.results.files import DIGITS, Content, netcdf, prepare_folder, rounded, write_together
+from transferscope.results.files import (
+    DIGITS,
+    Content,
+    csv_text,
+    json_text,
+    netcdf,
+    prepare_folder,
+    rounded,
+    write_together,
+)
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.similarity import MEASURES
 
@@ -92,11 +100,11 @@ class Comparison:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.to_dict(), indent=None)
 
     def to_csv(self) -> str:
         """Return `table` as CSV text."""
-        return self.table.round(DIGITS).to_csv(index=False, lineterminator="\n")
+        return csv_text(self.table.round(DIGITS), index=False)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write compare.nc and a heatmap for each measure, compare_<measure>.png, into `folder`; return their paths.

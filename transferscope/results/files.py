@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,8 @@ from transferscope.errors import InputError
 from transferscope.runtime import filesets
 from transferscope.runtime.filesets import Content
 from transferscope.runtime.marker import mark
+from transferscope.runtime.printable import printable_json
+from transferscope.runtime.spreadsheets import quoted_table
 from transferscope.runtime.store import write_atomically
 
 if TYPE_CHECKING:
@@ -52,9 +55,20 @@ def short_cost(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def json_text(content: Any, indent: int | None = 1) -> str:
+    """Return JSON-like content as the text of a file, which a terminal can show."""
+    return printable_json(json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
 def csv(table: pd.DataFrame) -> str:
     """Return a table as CSV text; numbers have six significant digits."""
-    return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+    return csv_text(table, index=False, float_format=f"%.{DIGITS}g")
+
+
+def csv_text(table: pd.DataFrame, **options: Any) -> str:
+    """Return what `DataFrame.to_csv` makes of a table; no text in it is a formula for a spreadsheet."""
+    text = quoted_table(table).to_csv(lineterminator="\n", **options)
+    return text.encode("utf-8", "backslashreplace").decode()  # a name may hold bytes that are no letters
 
 
 def netcdf(dataset: xr.Dataset) -> Content:

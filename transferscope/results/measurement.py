@@ -1,6 +1,5 @@
 """The result of `measure`: what each transfer really gave and cost, over draws of the training images."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ import xarray as xr
 
 from transferscope.errors import InputError
 from transferscope.results import saving
-from transferscope.results.files import Content, csv, netcdf, prepare_folder, significant, write_together
+from transferscope.results.files import Content, csv, json_text, netcdf, prepare_folder, significant, write_together
 from transferscope.results.labelled import runs_dataset
 from transferscope.runtime.failures import Failure
 
@@ -181,7 +180,7 @@ class Measurement:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text; numbers have six significant digits."""
-        return json.dumps(significant(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(significant(self.to_dict()))
 
     def to_csv(self) -> str:
         """Return `table` as CSV text; numbers have six significant digits."""

@@ -12,7 +12,7 @@ import xarray as xr
 
 from transferscope.errors import InputError
 from transferscope.results import saving
-from transferscope.results.files import DIGITS, Content, csv, netcdf, prepare_folder, write_together
+from transferscope.results.files import DIGITS, Content, csv, json_text, netcdf, prepare_folder, write_together
 from transferscope.results.labelled import runs_dataset
 from transferscope.runtime.failures import Failure
 
@@ -183,7 +183,7 @@ class ParameterTransfer:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.to_dict())
 
     def to_csv(self) -> str:
         """Return `layers` as CSV text; numbers have six significant digits, an infinite one is written inf."""

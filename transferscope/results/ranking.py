@@ -14,7 +14,7 @@ from transferscope.errors import InputError
 from transferscope.results import saving
 from transferscope.results.agreement import Agreement, agreement
 from transferscope.results.cuts import cut_table
-from transferscope.results.files import DIGITS, netcdf, prepare_folder, rounded, write_together
+from transferscope.results.files import DIGITS, csv_text, json_text, netcdf, prepare_folder, rounded, write_together
 from transferscope.results.labelled import BASELINES, read_netcdf, score_names
 from transferscope.results.left_out import LeftOut, left_out
 from transferscope.results.pilots import Outlook, Pilot
@@ -190,11 +190,11 @@ class Ranking:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text; equal rankings give equal bytes."""
-        return json.dumps(rounded(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(rounded(self.to_dict()))
 
     def to_csv(self) -> str:
         """Return `table` as CSV text."""
-        return self.table.round(DIGITS).to_csv(lineterminator="\n")
+        return csv_text(self.table.round(DIGITS))
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ranking.json, ranking.csv, cuts.csv, scores.nc, the pictures and report.html into `folder`.
@@ -214,7 +214,7 @@ class Ranking:
             {
                 "ranking.json": self.to_json().encode(),
                 "ranking.csv": self.to_csv().encode(),
-                "cuts.csv": self.cuts.round(DIGITS).to_csv(index=False, lineterminator="\n").encode(),
+                "cuts.csv": csv_text(self.cuts.round(DIGITS), index=False).encode(),
                 "scores.nc": netcdf(self.scores),
                 **saving.views(self),
             },

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transferscope.runtime.spreadsheets import quoted
+
 PHASES = "phases.csv"
 
 _COLUMNS = ("source", "protocol", "depth", "layer", "samples_per_class", "seed", "phase", "seconds")
@@ -31,7 +33,8 @@ def append_phases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.writer(lines, lineterminator="\n")
     for row in rows:
         for phase, seconds in row.get("phases", {}).items():
-            writer.writerow([*(row[name] for name in _COLUMNS[:-2]), phase, f"{seconds:.6g}"])
+            about = [quoted(row[name]) if isinstance(row[name], str) else row[name] for name in _COLUMNS[:-2]]
+            writer.writerow([*about, phase, f"{seconds:.6g}"])
     if not lines.getvalue():
         return
     with path.open("a+b") as file:
