@@ -284,7 +284,7 @@ class TestRank:
             stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
         )  # fmt: skip
         os.close(writing)
-        assert (finished.returncode, finished.stderr) == (1, "")
+        assert (finished.returncode, finished.stderr) == (0, "")
 
     def test_an_unexpected_error_is_one_sentence_and_debug_shows_the_traceback(self, target, zoo, capsys, monkeypatch):
         def bug(*_args, **_options):

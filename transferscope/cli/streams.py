@@ -1,6 +1,7 @@
 """Standard output and standard error, which may be closed, full or gone: words are lost then, and nothing else."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ class Guarded:
     def __init__(self, stream: TextIO | None) -> None:
         self.missing = stream is None
         self.error: OSError | None = None
-        self._stream: Any = open(os.devnull, "w", encoding="utf-8") if stream is None else stream
+        self._stream: Any = io.StringIO() if stream is None else stream
 
     def write(self, text: str) -> int:
         """Write text, as far as that can be."""
@@ -32,6 +33,7 @@ class Guarded:
             raise TypeError(f"expected text, got {type(text).__name__}")  # by which click knows a stream of text
         if self.missing:
             self.error = OSError(errno.EBADF, "it is closed")
+            return len(text)
         try:
             self._stream.write(styled_printable(text))
         except OSError as error:
@@ -69,7 +71,7 @@ def guarded() -> Iterator[Guarded]:
             os.open(os.devnull, os.O_RDWR)
     before = sys.stdout, sys.stderr
     output = Guarded(sys.stdout)
-    sys.stdout, sys.stderr = output, Guarded(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = output, Guarded(sys.stderr)
     try:
         yield output
     finally:

@@ -25,7 +25,7 @@ def printable_cell(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    r"""Return the same JSON with \u escapes for what does not print, and for halves of characters, which no file has."""
+    r"""Return the same JSON with \u escapes for what does not print, and for what no file can hold."""
     if text.isprintable():
         return text
     return "".join(each if _prints(each) else _json_escape(each) for each in text)
