@@ -118,3 +118,22 @@ def test_files_are_replaced_and_others_left_alone(tmp_path):
     assert {name: (tmp_path / name).read_bytes() for name in visible(tmp_path)} == {
         "one": b"new", "two": b"also", "mine": b"old",
     }  # fmt: skip
+
+
+def test_what_hdf5_says_of_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
+    def full(_data, _path, **_more):
+        raise OSError(
+            "Can't synchronously write data (file write failed: time = now\n, errno = 28, error message = 'No"
+        )
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    with pytest.raises(InputError, match=r"is not \(No space left on device\); choose another one with -o"):
+        comparison(similarity([[0.1]])).save(tmp_path)
+    assert visible(tmp_path) == set()
+
+
+def test_pictures_that_a_new_comparison_lacks_go_away(tmp_path):
+    (tmp_path / "compare_mine.png").write_bytes(b"of another hand")
+    comparison(similarity([[0.1]]), similarity([[0.3]], "rsa")).save(tmp_path)
+    comparison(similarity([[0.1]])).save(tmp_path)
+    assert visible(tmp_path) == {"compare.nc", "compare_linear_cka.png", "compare_mine.png"}

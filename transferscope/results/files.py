@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
+import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -73,7 +74,18 @@ def csv_text(table: pd.DataFrame, **options: Any) -> str:
 
 def netcdf(dataset: xr.Dataset) -> Content:
     """Return a data set as the content of a NetCDF file."""
-    return functools.partial(dataset.to_netcdf, engine="h5netcdf")
+
+    def write(path: Path) -> None:
+        try:
+            dataset.to_netcdf(path, engine="h5netcdf")
+        except (OSError, RuntimeError) as error:
+            # HDF5 says it in many words.
+            number = re.search(r"errno = (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+    return write
 
 
 def write_together(folder: Path, files: Mapping[str, Content], outdated: Iterable[str] = ()) -> list[Path]:
