@@ -67,7 +67,7 @@ def csv(table: pd.DataFrame) -> str:
 
 
 def csv_text(table: pd.DataFrame, **options: Any) -> str:
-    """Return what `DataFrame.to_csv` makes of a table; no text in it is a formula for a spreadsheet."""
+    """Return a table as CSV text, with the options that pandas has; no text in it is a formula for a spreadsheet."""
     text = quoted_table(table).to_csv(lineterminator="\n", **options)
     return text.encode("utf-8", "backslashreplace").decode()  # a name may hold bytes that are no letters
 
