@@ -1,1 +1,1 @@
-"""What becomes of files, answers and the machine when things go wrong."""
+"""What damaged, hostile and odd inputs do."""
