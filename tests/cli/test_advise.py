@@ -3,13 +3,13 @@
 import csv
 import io
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from image_folders import coloured_noise
+from result_folders import visible
 
 from transferscope.cli import run
 from transferscope.results.advice import Advice, Way
@@ -134,7 +134,7 @@ class TestAnswers:
             out, err = capsys.readouterr()
             assert out == ""
             assert "Interrupted" in err
-            assert os.listdir("out") == []
+            assert visible(Path("out")) == set()
 
 
 class TestRefusals:

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from image_folders import coloured_noise
 from PIL import Image
+from result_folders import visible
 from torch import nn
 
 import transferscope as ts
@@ -131,7 +132,7 @@ def test_the_python_function_gives_what_the_command_prints(capsys):
 
 def test_files_hold_everything(capsys):
     found = answer(capsys, "one", "two", "--measure", "linear_cka", "--measure", "mutual_knn", "--standard-error")
-    assert sorted(os.listdir("out")) == ["compare.nc", "compare_linear_cka.png", "compare_mutual_knn.png"]
+    assert visible(Path("out")) == {"compare.nc", "compare_linear_cka.png", "compare_mutual_knn.png"}
     with xr.open_dataset("out/compare.nc", engine="h5netcdf") as dataset:
         assert dataset["layer_x"].to_numpy().tolist() == found["layers_x"]
         assert (dataset.attrs["x"], dataset.attrs["y"], dataset.attrs["target"]) == ("one", "two", "data")
@@ -274,7 +275,7 @@ def test_what_goes_wrong_is_one_sentence(capsys, monkeypatch, arguments, code, m
     assert message in err
     assert "Traceback" not in err
     assert out == ""
-    assert not os.path.isdir("out") or os.listdir("out") == []
+    assert not os.path.isdir("out") or visible(Path("out")) == set()
 
 
 def test_factories_need_trust(capsys):

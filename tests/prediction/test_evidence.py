@@ -59,6 +59,11 @@ def observed(*evidence, **more):
     return observations(read_evidence(evidence), **(about | more))
 
 
+def test_an_apostrophe_before_a_formula_is_not_part_of_a_name(folder):
+    path = folder({"source": "'=a"}, {"source": "'b"}) / "runs.csv"
+    assert read_evidence([path])[0].rows["source"].tolist() == ["=a", "'b"]
+
+
 def test_a_row_becomes_an_observation(folder):
     path = folder({}) / "runs.csv"
     expected = Observation(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from comparisons import comparison, printed, similarity
+from result_folders import visible
 
 from transferscope.errors import InputError
 from transferscope.results.files import rounded, write_together
@@ -80,7 +81,7 @@ def test_saved_files_load_again(tmp_path):
     other = similarity([[0.3, 0.4]], "rsa")
     paths = comparison(one, other).save(tmp_path / "new" / "folder")
     assert [path.name for path in paths] == ["compare.nc", "compare_linear_cka.png", "compare_rsa.png"]
-    assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(path.name for path in paths)
+    assert visible(paths[0].parent) == {path.name for path in paths}
     with xr.open_dataset(paths[0], engine="h5netcdf") as dataset:
         assert set(dataset.data_vars) == {
             "linear_cka", "linear_cka_informative", "linear_cka_standard_error", "rsa", "rsa_informative",
@@ -105,7 +106,7 @@ def test_a_disk_that_fills_up_changes_no_file(tmp_path, monkeypatch, broken):
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(InputError, match="No space left on device"):
         write_together(tmp_path, {"one": b"new", "two": b"new"})
-    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert visible(tmp_path) == {"one"}
     assert (tmp_path / "one").read_bytes() == b"old"
 
 
@@ -114,6 +115,25 @@ def test_files_are_replaced_and_others_left_alone(tmp_path):
         (tmp_path / name).write_bytes(b"old")
     paths = write_together(tmp_path, {"one": b"new", "two": b"also"})
     assert paths == [tmp_path / "one", tmp_path / "two"]
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+    assert {name: (tmp_path / name).read_bytes() for name in visible(tmp_path)} == {
         "one": b"new", "two": b"also", "mine": b"old",
     }  # fmt: skip
+
+
+def test_what_hdf5_says_of_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
+    def full(_data, _path, **_more):
+        raise OSError(
+            "Can't synchronously write data (file write failed: time = now\n, errno = 28, error message = 'No"
+        )
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    with pytest.raises(InputError, match=r"is not \(No space left on device\); choose another one with -o"):
+        comparison(similarity([[0.1]])).save(tmp_path)
+    assert visible(tmp_path) == set()
+
+
+def test_pictures_that_a_new_comparison_lacks_go_away(tmp_path):
+    (tmp_path / "compare_mine.png").write_bytes(b"of another hand")
+    comparison(similarity([[0.1]]), similarity([[0.3]], "rsa")).save(tmp_path)
+    comparison(similarity([[0.1]])).save(tmp_path)
+    assert visible(tmp_path) == {"compare.nc", "compare_linear_cka.png", "compare_mine.png"}

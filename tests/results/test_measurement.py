@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from measurements import PICTURES, SETTINGS, measured_grid, measurement, printed, run
+from result_folders import visible
 
 from transferscope.errors import InputError
 from transferscope.results.measurement import PROTOCOLS, Measurement
@@ -158,7 +159,7 @@ def test_json_is_strict_and_keeps_six_digits_of_small_numbers():
 def test_saved_files_and_pictures(grid, tmp_path):
     paths = grid.save(tmp_path / "new")
     assert [path.name for path in paths] == ["measurement.json", "measurement.csv", "measurement.nc", *PICTURES]
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in paths)
+    assert visible(tmp_path / "new") == {path.name for path in paths}
     assert len(pd.read_csv(tmp_path / "new" / "measurement.csv")) == len(grid.table)
 
 

@@ -3,7 +3,6 @@
 import errno
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from parameter_transfers import (
     transfer,
     transferred_grid,
 )
+from result_folders import visible
 
 from transferscope.errors import InputError
 from transferscope.report.plots import parameter_plots
@@ -143,7 +143,7 @@ def test_saved_tables_make_the_same_result_again(stuck, tmp_path):
     paths = stuck.save(tmp_path / "new")
     pictures = [f"transferability-birds-{name}.png" for name in ("heatmap", "depth", "steps")]
     assert [path.name for path in paths] == [*TABLES, *pictures]
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in paths)
+    assert visible(tmp_path / "new") == {path.name for path in paths}
     layers, runs, trajectory = (pd.read_csv(paths[number]) for number in (1, 2, 3))
     again = ParameterTransfer(layers, runs, trajectory, stuck.regression, stuck.correlations, SETTINGS)
     assert np.isinf(again.layers["transferability"]).sum() == 3
@@ -161,18 +161,15 @@ def test_regression_and_correlations_are_saved_where_there_are_any(tmp_path):
 
 def test_a_disk_that_fills_up_changes_no_file(grid, tmp_path, monkeypatch):
     (tmp_path / "parameters.json").write_bytes(b"old")
-    write = Path.write_bytes
 
-    def full(path, data):
-        if path.name == "parameters.nc":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, data)
+    def full(_data, _path, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
     monkeypatch.setattr(parameter_plots, "figures", lambda _: {})
     with pytest.raises(InputError, match="No space left on device"):
         grid.save(tmp_path)
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("parameters.json", b"old")]
+    assert {name: (tmp_path / name).read_bytes() for name in visible(tmp_path)} == {"parameters.json": b"old"}
 
 
 def test_without_any_transfer_there_are_tables_alone(grid, tmp_path):

@@ -17,6 +17,7 @@ from beliefs import SPREAD
 from matplotlib.figure import Figure
 from PIL import Image
 from rankings import AWKWARD, NAMES, make_ranking
+from result_folders import visible
 from rich.console import Console
 
 from transferscope.errors import InputError
@@ -24,7 +25,7 @@ from transferscope.report.terminal.ranking import print_ranking
 from transferscope.results.files import prepare_folder
 from transferscope.results.ranking import load_ranking
 from transferscope.results.summary import Reference, TargetSummary
-from transferscope.runtime import store
+from transferscope.runtime import filesets
 from transferscope.runtime.provenance import Provenance
 
 pytestmark = pytest.mark.bounds
@@ -176,7 +177,7 @@ def test_csv_quotes_names_with_commas_and_quotes():
 def test_what_is_saved_loads_again(ranking, tmp_path, no_pyplot):
     written = ranking.save(tmp_path / "new" / "Ergebnisse für später")
     assert {path.name for path in written} == FILES
-    assert {path.name for path in written[0].parent.iterdir()} == FILES
+    assert visible(written[0].parent) == FILES
     loaded = load_ranking(written[0].parent)
     assert (loaded.target, loaded.reference, loaded.failed) == (ranking.target, ranking.reference, ranking.failed)
     assert all(map(same, loaded.recommendations, ranking.recommendations))
@@ -207,7 +208,7 @@ def test_saving_again_replaces_and_leaves_other_files_alone(ranking, tmp_path):
     make_ranking({"other": [0.9]}).save(tmp_path)
     ranking.save(tmp_path)
     assert load_ranking(tmp_path).best.source == "birds"
-    assert {path.name for path in tmp_path.iterdir()} == FILES | {"mine.txt"}
+    assert visible(tmp_path) == FILES | {"mine.txt"}
 
 
 def test_a_failing_picture_leaves_the_folder_as_it_was(ranking, tmp_path, monkeypatch):
@@ -217,10 +218,10 @@ def test_a_failing_picture_leaves_the_folder_as_it_was(ranking, tmp_path, monkey
     monkeypatch.setattr(Figure, "savefig", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ranking.save(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert visible(tmp_path) == set()
 
 
-@pytest.mark.parametrize("victim", ["ranking.json", "scores.nc", "pareto.png", "report.html"])
+@pytest.mark.parametrize("victim", ["ranking.json", "pareto.png", "report.html"])
 def test_an_interrupted_write_leaves_no_part_of_a_file(saved, monkeypatch, victim):
     old = {path.name: path.read_bytes() for path in saved.iterdir()}
     write = Path.write_bytes
@@ -234,22 +235,22 @@ def test_an_interrupted_write_leaves_no_part_of_a_file(saved, monkeypatch, victi
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(KeyboardInterrupt):
         make_ranking({"new": [0.9]}).save(saved)
-    assert {path.name for path in saved.iterdir()} == FILES
+    assert visible(saved) == FILES
     assert (saved / victim).read_bytes() == old[victim]
 
 
 def test_a_disk_that_fills_up_is_an_input_error(ranking, tmp_path, monkeypatch):
-    replace_file = store.os.replace
+    replace_file = filesets.os.replace
 
     def full(source, target):
         if str(target).endswith(".nc"):
             raise OSError(28, "No space left on device")
         replace_file(source, target)
 
-    monkeypatch.setattr(store.os, "replace", full)
+    monkeypatch.setattr(filesets.os, "replace", full)
     with pytest.raises(InputError, match="No space left on device"):
         ranking.save(tmp_path)
-    assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
+    assert visible(tmp_path) == set()
 
 
 @pytest.mark.parametrize("below", [".", "deep/er"])
@@ -262,10 +263,10 @@ def test_a_file_in_the_way_of_the_folder_is_an_input_error(ranking, tmp_path, be
     assert blocked.read_text() == "a file"
 
 
-def test_preparing_a_folder_leaves_nothing_in_it(tmp_path):
+def test_preparing_a_folder_leaves_a_mark_alone(tmp_path):
     folder = prepare_folder(tmp_path / "a" / "b")
     assert folder.is_dir()
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == [".transferscope"]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from transferscope.errors import InputError, TransferscopeError, TransferscopeWarning
 from transferscope.verbs.measure import runs as runs_module
+from transferscope.verbs.measure.phases import append_phases
 from transferscope.verbs.measure.rows import COLUMNS, as_line, clean, read_rows
 from transferscope.verbs.measure.runs import RunTable
 from transferscope.verbs.measure.settings import Settings
@@ -175,7 +176,29 @@ def test_a_kill_at_any_byte_costs_the_torn_row_alone(tmp_path, recwarn):
             table.append(rows[left:])
         assert path.read_bytes() == whole
     assert not recwarn
-    assert sorted(os.listdir(tmp_path)) == [".measure.lock", "measure.json", "runs.csv"]
+    assert sorted(os.listdir(tmp_path)) == [".measure.lock", ".transferscope", "measure.json", "runs.csv"]
+
+
+@pytest.mark.parametrize("layer", ["stem", "=a,b", "line\nbreak"])
+def test_phases_of_a_run_that_was_killed_before_its_row_go_away(tmp_path, layer):
+    phases = {"phases": {"fit": 1.0, "test": 2.0}}
+    filled(tmp_path, [row_of(run_of(0, layer=layer), **phases)])
+    whole = (tmp_path / "phases.csv").read_bytes()
+    append_phases(tmp_path / "phases.csv", [row_of(run_of(1, layer=layer), **phases)])
+    (tmp_path / ".measure.json.1.tmp").write_bytes(b"{")
+    with opened(tmp_path):
+        pass
+    assert (tmp_path / "phases.csv").read_bytes() == whole
+    assert sorted(os.listdir(tmp_path)) == [".measure.lock", ".transferscope", "measure.json", "phases.csv", "runs.csv"]
+
+
+def test_a_text_that_is_a_formula_is_none_in_the_file_and_comes_back(tmp_path):
+    rows = [row_of(run_of(seed, layer=layer)) for seed, layer in enumerate(["=cmd()", "-1", "'=x", "@a", "fine"])]
+    path = filled(tmp_path, rows)
+    frame = pd.read_csv(path)
+    assert frame["layer"].tolist() == ["'=cmd()", "'-1", "''=x", "'@a", "fine"]
+    with opened(tmp_path) as table:
+        assert table.frame().sort_values("seed")["layer"].tolist() == ["=cmd()", "-1", "'=x", "@a", "fine"]
 
 
 def test_a_torn_row_is_reported(tmp_path, caplog):
@@ -350,7 +373,7 @@ def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatc
     def unsupported(_descriptor):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("transferscope.verbs.measure.lock._take", unsupported)
+    monkeypatch.setattr("transferscope.verbs.measure.lock.take", unsupported)
     with pytest.warns(TransferscopeWarning, match=r"cannot be locked \(No locks available\)"):
         opened(tmp_path).close()
 

@@ -1,6 +1,7 @@
 """The command line: one module a verb; everything heavy is imported when a verb runs."""
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -8,14 +9,14 @@ from collections.abc import Sequence
 
 import click
 
-from transferscope.cli import completion, version
+from transferscope.cli import completion, streams, version
+from transferscope.cli.messages import say
 from transferscope.errors import TransferscopeError, is_interrupt
+from transferscope.runtime import signals
 
 VERBS = ("rank", "compare", "score", "measure", "advise", "parameters", "validate", "layers", "demo")
 
-INTERRUPTED = 130
-
-_INTERRUPTED = "Interrupted; nothing half-written was left behind."
+INTERRUPTED, TERMINATED = 130, 143
 
 
 class _Verbs(click.Group):
@@ -52,49 +53,60 @@ def cli(verbose: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 known failure, 2 wrong usage, 3 some sources failed, 130 Ctrl-C."""
+    """Run the command line and exit: 0 done, 1 known failure, 2 wrong usage, 3 some sources failed, 130 Ctrl-C.
+
+    143 says that it was ended by SIGTERM.
+    """
     sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    debug = os.environ.get("TRANSFERSCOPE_DEBUG", "") not in ("", "0")
+    with streams.guarded() as output, signals.terminable() as terminated:
+        try:
+            code = _run(arguments)
+        except Exception as error:
+            code = INTERRUPTED if terminated or is_interrupt(error) else _failed(error)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        if code == INTERRUPTED:
+            say(f"{'Terminated' if terminated else 'Interrupted'}; nothing half-written was left behind.")
+            return TERMINATED if terminated else INTERRUPTED
+        output.flush()
+        if output.error is not None:
+            reason = output.error.strerror
+            say(f"error: Standard output could not be written ({reason}); redirect it to where there is room")
+            return code or 1
+        return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
-        if sys.stdout is None:
-            raise TransferscopeError("Standard output is closed, so no result could be shown; redirect it to a file")
         code = cli.main(arguments, prog_name="transferscope", standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, click.Abort):
-        click.echo(_INTERRUPTED, err=True)
+    except click.Abort:
         return INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"error: {error}; check that files and the output can be written", err=True)
-        return 1
     except SystemExit as stop:
-        # rich ends so when whoever read our output has seen enough.
         return stop.code if isinstance(stop.code, int) else 1
-    except Exception as error:
-        if is_interrupt(error):
-            click.echo(_INTERRUPTED, err=True)
-            return INTERRUPTED
-        if debug:
-            traceback.print_exc()
-        if isinstance(error, TransferscopeError):
-            click.echo(f"error: {error}", err=True)
-            return error.exit_code
-        click.echo(
-            f"error: unexpected {type(error).__name__}: {error}. This is a bug in transferscope; "
-            "TRANSFERSCOPE_DEBUG=1 shows where",
-            err=True,
-        )
+
+
+def _failed(error: Exception) -> int:
+    """Say in a sentence what went wrong and return the exit code."""
+    if isinstance(error, click.ClickException):
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().rstrip("\n"))
+        return 2
+    if os.environ.get("TRANSFERSCOPE_DEBUG", "") not in ("", "0"):
+        traceback.print_exception(error)
+    if isinstance(error, TransferscopeError):
+        say(f"error: {error}")
+        return error.exit_code
+    if isinstance(error, OSError):
+        say(f"error: {error}; check that files and the output can be written")
         return 1
+    say(
+        f"error: unexpected {type(error).__name__}: {error}. This is a bug in transferscope; "
+        "TRANSFERSCOPE_DEBUG=1 shows where"
+    )
+    return 1

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from transferscope.cli import options
+from transferscope.cli.messages import say, set_up_messages
 
 _SHOTS = 16
 
@@ -27,22 +28,20 @@ def command(ctx: click.Context, output: str, seed: int, quiet: bool, verbose: bo
 
     Needs no files and no internet.
     """
-    options.set_up_messages(quiet, verbose)
+    set_up_messages(quiet, verbose)
     from transferscope.cli import rank
     from transferscope.verbs.demo import make_demo
 
     folder = Path(output)
-    zoo = make_demo(
-        folder, seed=seed, progress=not quiet, say=lambda line: None if quiet else click.echo(line, err=True)
-    )
+    zoo = make_demo(folder, seed=seed, progress=not quiet, say=lambda line: None if quiet else say(line))
     arguments = [
         "--target", str(folder / "target"), "--sources", str(zoo), "--trust-code", "--shots", str(_SHOTS),
         "--seed", str(seed), "-o", str(folder / "results"),
         *(["--quiet"] if quiet else []), *(["--verbose"] if verbose else []),
     ]  # fmt: skip
     if not quiet:
-        click.echo(f"\n$ transferscope rank {shlex.join(arguments)}\n", err=True)
+        say(f"\n$ transferscope rank {shlex.join(arguments)}\n")
     code = rank.command.main(arguments, prog_name="transferscope rank", standalone_mode=False)
     if not quiet:
-        click.echo(f"The images, the networks and zoo.yaml are in {folder}.", err=True)
+        say(f"The images, the networks and zoo.yaml are in {folder}.")
     ctx.exit(code or 0)

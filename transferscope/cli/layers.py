@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from transferscope.cli import completion, options
+from transferscope.cli.messages import console, set_up_messages
+from transferscope.runtime.printable import printable
 
 
 @click.command(
@@ -38,24 +40,26 @@ def command(
     verbose: bool,
 ) -> None:
     """List the layers of a source: the stages that `rank` scores, with what a network cut there costs."""
-    options.set_up_messages(quiet, verbose)
+    set_up_messages(quiet, verbose)
     from transferscope.verbs.layers import list_layers
 
     with options.stdout_for_results():
         table = list_layers(source, zoo, everything=everything, trust_code=trust_code)
+    from transferscope.results.files import csv_text
+
     if output_format == "json":
         records = table.reset_index().to_dict("records")
         rows = [{name: _known(value) for name, value in record.items()} for record in records]
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
     elif output_format == "csv":
-        sys.stdout.write(table.to_csv(lineterminator="\n"))
+        sys.stdout.write(printable(csv_text(table)))
     else:
         from transferscope.report.terminal.columns import fitted, print_tables
 
         columns = {str(name): [_text(value) for value in table[name].tolist()] for name in table}
-        console = options.console()
+        rich_console = console()
         names = {"layer": table.index.tolist()}
-        print_tables(fitted(names, columns, width=console.width, names=names), console)
+        print_tables(fitted(names, columns, width=rich_console.width, names=names), rich_console)
 
 
 def _known(value: Any) -> Any:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from transferscope.cli import options
+from transferscope.cli.messages import console
 from transferscope.cli.parsing import parse_depths, parse_protocols, parse_rates, parse_sizes
+from transferscope.runtime.printable import printable
 
 if TYPE_CHECKING:
     from transferscope.verbs.measure.estimate import Estimate
@@ -121,16 +123,20 @@ def _print_estimate(estimate: "Estimate", output_format: str) -> None:
         sys.stdout.write(json.dumps(record, indent=1) + "\n")
         return
     if output_format == "csv":
-        sys.stdout.write(estimate.table.to_csv(index=False, lineterminator="\n"))
+        from transferscope.results.files import csv_text
+
+        sys.stdout.write(printable(csv_text(estimate.table, index=False)))
         return
     from transferscope.report.terminal.columns import fitted, print_tables
 
     rows = estimate.table
     names = {"source": rows["source"].tolist(), "protocol": rows["protocol"].tolist()}
     cost = {"runs": rows["runs"].astype(str).tolist(), "about": [_duration(seconds) for seconds in rows["seconds"]]}
-    console = options.console()
-    print_tables(fitted(names, cost, width=console.width, names=["source"], left=["protocol"]), console)
-    console.print(f"\n{estimate.runs} runs, about {_duration(estimate.seconds)}; training that stops early takes less.")
+    rich_console = console()
+    print_tables(fitted(names, cost, width=rich_console.width, names=["source"], left=["protocol"]), rich_console)
+    rich_console.print(
+        f"\n{estimate.runs} runs, about {_duration(estimate.seconds)}; training that stops early takes less."
+    )
 
 
 def _duration(seconds: float) -> str:

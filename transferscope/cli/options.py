@@ -1,10 +1,8 @@
 """Options that verbs share, how results, warnings and notes reach the terminal, and what was typed there."""
 
-import logging
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields
@@ -14,8 +12,10 @@ import click
 from click.core import ParameterSource
 
 from transferscope.cli import completion
+from transferscope.cli.messages import console, say, set_up_messages
 from transferscope.cli.parsing import parse_count
-from transferscope.errors import TransferscopeWarning
+from transferscope.errors import TransferscopeError
+from transferscope.runtime.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -238,20 +238,6 @@ def _typed(value: Any) -> str:
     return ",".join(f"{each:.15g}" for each in value) if isinstance(value, tuple) else str(value)
 
 
-def console() -> "Console":
-    """Return a console on stdout, as wide as the terminal."""
-    from shutil import get_terminal_size
-
-    from rich.console import Console, ConsoleDimensions
-
-    # With NO_COLOR rich would still write bold and dim.
-    rich_console = Console(color_system=None if os.environ.get("NO_COLOR") else "auto")
-    # A file or a pipe has no width of its own, and of a dumb terminal rich would not ask for it.
-    width, height = get_terminal_size() if rich_console.is_terminal else (120, 25)
-    rich_console.size = ConsoleDimensions(max(width, 40), height)
-    return rich_console
-
-
 @dataclass(frozen=True)
 class Sink:
     """Where the result of a verb goes, and how much is said on the way."""
@@ -276,25 +262,33 @@ class Sink:
         prepare_folder(self.output)
 
     def deliver(self, result: Any, show: Callable[[Any, "Console"], None], written: tuple[str, ...] = ()) -> None:
-        """Put a result on stdout as it was asked for, then its files into the folder, and say so.
+        """Put the files of a result into the folder, then the result on stdout as it was asked for, and say so.
 
-        Of the files, `written` are there already.
+        Of the files, `written` are there already. A folder that fills up or changes costs the files alone.
         """
+        from transferscope.runtime.progress import Reporter
+
+        try:
+            with Reporter(not self.quiet).bar("drawing and writing"):
+                names = [*written, *(path.name for path in result.save(self.output))]
+        except TransferscopeError:
+            self._print(result, show)
+            raise
+        self._print(result, show)
+        if not self.quiet:
+            # Apart from the table on a terminal, where both are seen.
+            say("\n" * (self.output_format == "table") + _where(self.output, names))
+
+    def _print(self, result: Any, show: Callable[[Any, "Console"], None]) -> None:
+        if getattr(sys.stdout, "missing", False):  # who closed it wants files alone
+            return
         if self.output_format == "json":
             sys.stdout.write(result.to_json())
         elif self.output_format == "csv":
-            sys.stdout.write(result.to_csv())
+            sys.stdout.write(printable(result.to_csv()))
         else:
             show(result, console())
         sys.stdout.flush()
-        from transferscope.runtime.progress import Reporter
-
-        # After the answer, so that a folder that fills up or changes costs the files alone.
-        with Reporter(not self.quiet).bar("drawing and writing"):
-            names = [*written, *(path.name for path in result.save(self.output))]
-        if not self.quiet:
-            # Apart from the table on a terminal, where both are seen.
-            click.echo("\n" * (self.output_format == "table") + _where(self.output, names), err=True)
 
 
 def trained_reference(asked: dict[str, Any]) -> None:
@@ -314,26 +308,3 @@ def _where(folder: str | os.PathLike[str], names: list[str]) -> str:
     if "report.html" in names:
         text += f"\nOpen {os.path.join(folder, 'report.html')} in a browser."
     return text
-
-
-def set_up_messages(quiet: bool, verbose: bool) -> None:
-    """Send notes and warnings to stderr as single lines."""
-    logger = logging.getLogger("transferscope")
-    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
-    logger.handlers = [_StderrHandler()]
-    logger.propagate = False
-
-    warnings.simplefilter("default" if verbose else "ignore")
-    warnings.simplefilter("ignore" if quiet else "always", TransferscopeWarning)
-    warnings.showwarning = _show_warning
-
-
-class _StderrHandler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        label = {logging.WARNING: "warning: ", logging.ERROR: "error: "}.get(record.levelno, "")
-        click.echo(f"{label}{record.getMessage()}", err=True)
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_rest: Any, **_more: Any) -> None:
-    name = "" if issubclass(category, TransferscopeWarning) else f"{category.__name__}: "
-    click.echo(f"warning: {name}{message}", err=True)

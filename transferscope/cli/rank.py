@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from transferscope.cli import completion, options
+from transferscope.cli.messages import say
 
 # Written out: what they come from would import torch.
 PROTOCOLS = ("truncate", "reinit", "finetune", "defrost", "any")
@@ -100,6 +101,6 @@ def command(ctx: click.Context, /, **asked: Any) -> None:
     sink.deliver(ranking, lambda result, console: print_ranking(result, console, costs=costs, detailed=sink.verbose))
     if sink.verbose:
         for part, seconds in ranking.timings.items():
-            click.echo(f"{part}: {seconds:.1f} s", err=True)
+            say(f"{part}: {seconds:.1f} s")
     if ranking.failed:
         ctx.exit(3)

@@ -7,6 +7,8 @@ import sys
 import click
 
 from transferscope.cli import completion, options
+from transferscope.cli.messages import console, set_up_messages
+from transferscope.runtime.printable import printable
 
 
 @click.command(
@@ -35,7 +37,7 @@ def command(
     source_probabilities (sample, source_class) for LEEP and NCE if there are any; or an .npy file with the features,
     followed by one with the labels.
     """
-    options.set_up_messages(quiet, verbose)
+    set_up_messages(quiet, verbose)
     from transferscope.transferability import SCORES
     from transferscope.verbs.score import read_features, score
 
@@ -45,6 +47,8 @@ def command(
     ).T.rename(columns={"features": "value"})
     table["range"] = [SCORES[name].range for name in table.index]
     table["title"] = [SCORES[name].title for name in table.index]
+    from transferscope.results.files import csv_text
+
     if output_format == "json":
         rows = table.reset_index().to_dict("records")
         for row in rows:
@@ -54,7 +58,7 @@ def command(
         answer = {"schema_version": 1, "samples": n_samples, "features": n_features, "scores": rows}
         sys.stdout.write(json.dumps(answer, indent=1) + "\n")
     elif output_format == "csv":
-        sys.stdout.write(table.to_csv(lineterminator="\n"))
+        sys.stdout.write(printable(csv_text(table)))
     else:
         from transferscope.report.terminal.columns import fitted, print_tables
 
@@ -64,6 +68,6 @@ def command(
             "range": table["range"].tolist(),
             "title": table["title"].tolist(),
         }
-        console = options.console()
-        tables = fitted(names, columns, width=console.width, names=["title"], left=["score", "range"])
-        print_tables(tables, console)
+        rich_console = console()
+        tables = fitted(names, columns, width=rich_console.width, names=["title"], left=["score", "range"])
+        print_tables(tables, rich_console)

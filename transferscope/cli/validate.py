@@ -5,6 +5,8 @@ import logging
 import click
 
 from transferscope.cli import completion, options
+from transferscope.cli.messages import say, set_up_messages
+from transferscope.runtime.printable import printable
 
 
 @click.command(
@@ -28,7 +30,7 @@ def command(ctx: click.Context, zoo: str, trust_code: bool, quiet: bool, verbose
     No network is run and nothing downloaded. Whether a checkpoint fits what a factory returns is checked with
     --trust-code.
     """
-    options.set_up_messages(quiet, verbose)
+    set_up_messages(quiet, verbose)
     from transferscope.networks.checking import check_sources
     from transferscope.networks.zoo import load_zoo
 
@@ -39,8 +41,8 @@ def command(ctx: click.Context, zoo: str, trust_code: bool, quiet: bool, verbose
             "Not checked is whether checkpoints fit %s: factories only run with --trust-code", ", ".join(unchecked)
         )
     for problem in problems:
-        click.echo(f"error: {problem}", err=True)
+        say(f"error: {problem}")
     if problems:
         ctx.exit(2)
     names = ", ".join(source.name for source in entries)
-    click.echo(f"{zoo}: {len(entries)} source{'s' if len(entries) != 1 else ''}, no problems: {names}")
+    click.echo(printable(f"{zoo}: {len(entries)} source{'s' if len(entries) != 1 else ''}, no problems: {names}"))

@@ -20,7 +20,7 @@ import pandas as pd
 from transferscope.errors import InputError
 from transferscope.prediction.calibration_file import VERSION, read_calibration
 from transferscope.prediction.effects import BASES, EFFECTS, shares
-from transferscope.results.files import prepare_folder, write_together
+from transferscope.results.files import write_file
 
 _FILE = "calibration.json"
 _DIGITS = 6
@@ -105,8 +105,8 @@ class Calibration:
             When it cannot be written.
         """
         path = Path(path)
-        (written,) = write_together(prepare_folder(path.parent), {path.name: self.to_json().encode()})
-        return written
+        write_file(path, self.to_json().encode())
+        return path
 
     def to_json(self) -> str:
         """Return the text of the file that `load_calibration` reads."""

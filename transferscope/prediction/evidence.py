@@ -14,6 +14,7 @@ import pandas as pd
 
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.prediction.observation import Observation
+from transferscope.runtime.spreadsheets import unquoted
 
 TABLE, SETTINGS, RESULT = "runs.csv", "measure.json", "measurement.json"
 """What `measure` writes: the rows, beside them what they hold for, and at the end the result."""
@@ -102,6 +103,7 @@ def _read(path: Path) -> Table:
     try:
         content = path.read_bytes()
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        rows = rows.assign(**{name: rows[name].map(unquoted) for name in _TEXTS if name in rows})
     except OSError as error:
         raise InputError(
             f"Expected `evidence` to be a runs.csv as `measure` writes it, but {path} cannot be read "

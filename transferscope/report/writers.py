@@ -27,7 +27,8 @@ def views(result: Any) -> dict[str, bytes]:
 def _(ranking: Ranking) -> dict[str, bytes]:
     figures = plot.figures(ranking)
     whole_page = page.page(ranking, figures, plot.figures(ranking, context="paper"))
-    return {**{f"{name}.png": png(figure) for name, figure in figures.items()}, "report.html": whole_page.encode()}
+    data = whole_page.encode("utf-8", "xmlcharrefreplace")  # a name may hold bytes that are no letters
+    return {**{f"{name}.png": png(figure) for name, figure in figures.items()}, "report.html": data}
 
 
 @views.register

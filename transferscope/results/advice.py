@@ -1,6 +1,5 @@
 """The result of `advise`: what each way to transfer one source would give and cost, and which of them to take."""
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.results.files import csv, prepare_folder, short_cost, significant, write_together
+from transferscope.results.files import csv, json_text, prepare_folder, short_cost, significant, write_together
 from transferscope.results.pilots import Pilot
 from transferscope.results.summary import TargetSummary
 from transferscope.runtime.failures import Failure
@@ -197,7 +196,7 @@ class Advice:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text; numbers have six significant digits."""
-        return json.dumps(significant(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(significant(self.to_dict()))
 
     def to_csv(self) -> str:
         """Return `table` as CSV text; numbers have six significant digits."""

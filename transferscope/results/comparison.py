@@ -1,6 +1,5 @@
 """The result of `compare_sources`: every similarity of two networks' layers, and each layer's closest one."""
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,16 @@ import pandas as pd
 import xarray as xr
 
 from transferscope.results import labelled, saving
-from transferscope.results.files import DIGITS, netcdf, prepare_folder, rounded, write_together
+from transferscope.results.files import (
+    DIGITS,
+    Content,
+    csv_text,
+    json_text,
+    netcdf,
+    prepare_folder,
+    rounded,
+    write_together,
+)
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.similarity import MEASURES
 
@@ -92,11 +100,11 @@ class Comparison:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.to_dict(), indent=None)
 
     def to_csv(self) -> str:
         """Return `table` as CSV text."""
-        return self.table.round(DIGITS).to_csv(index=False, lineterminator="\n")
+        return csv_text(self.table.round(DIGITS), index=False)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write compare.nc and a heatmap for each measure, compare_<measure>.png, into `folder`; return their paths.
@@ -108,8 +116,10 @@ class Comparison:
         InputError
             When the folder cannot be made or written.
         """
-        data = netcdf(self.dataset)
-        return write_together(prepare_folder(folder), {"compare.nc": data, **saving.views(self)})
+        files: dict[str, Content] = {"compare.nc": netcdf(self.dataset), **saving.views(self)}
+        return write_together(
+            prepare_folder(folder), files, outdated=[f"compare_{measure}.png" for measure in MEASURES]
+        )
 
 
 def _rows(measure: str, array: xr.DataArray) -> pd.DataFrame:

@@ -1,15 +1,23 @@
-"""Result files: numbers for JSON, CSV and sentences, and a set of files that appears as a whole or not at all."""
+"""Result files: numbers for JSON, CSV and sentences, and the files of a result, that appear together or not at all."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transferscope.errors import InputError
+from transferscope.runtime import filesets
+from transferscope.runtime.filesets import Content
+from transferscope.runtime.marker import mark
+from transferscope.runtime.printable import printable_json
+from transferscope.runtime.spreadsheets import quoted_table
+from transferscope.runtime.store import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,22 +56,52 @@ def short_cost(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def json_text(content: Any, indent: int | None = 1) -> str:
+    """Return JSON-like content as the text of a file, which a terminal can show."""
+    return printable_json(json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
 def csv(table: pd.DataFrame) -> str:
     """Return a table as CSV text; numbers have six significant digits."""
-    return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+    return csv_text(table, index=False, float_format=f"%.{DIGITS}g")
 
 
-def netcdf(dataset: xr.Dataset) -> bytes:
-    """Return a data set as the bytes of a NetCDF file."""
-    # By way of a file: for this engine only newer versions of xarray give the bytes themselves.
-    with tempfile.TemporaryDirectory(prefix="transferscope-") as folder:
-        path = Path(folder) / "dataset.nc"
-        dataset.to_netcdf(path, engine="h5netcdf")
-        return path.read_bytes()
+def csv_text(table: pd.DataFrame, **options: Any) -> str:
+    """Return a table as CSV text, with the options that pandas has; no text in it is a formula for a spreadsheet."""
+    text = quoted_table(table).to_csv(lineterminator="\n", **options)
+    return text.encode("utf-8", "backslashreplace").decode()  # a name may hold bytes that are no letters
 
 
-def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Write `files`, name to content, into `folder`; none is replaced before all of them are on the disk.
+def netcdf(dataset: xr.Dataset) -> Content:
+    """Return a data set as the content of a NetCDF file."""
+
+    def write(path: Path) -> None:
+        try:
+            dataset.to_netcdf(path, engine="h5netcdf")
+        except (OSError, RuntimeError) as error:
+            # HDF5 says it in many words.
+            number = re.search(r"errno = (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+    return write
+
+
+def write_together(folder: Path, files: Mapping[str, Content], outdated: Iterable[str] = ()) -> list[Path]:
+    """Write a result into `folder`, which has to exist and gets the mark of one of results.
+
+    At no time does it hold files of two results, and a run that is killed leaves those of the old or of the new one;
+    see `runtime/filesets.py`.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    files : mapping of str to bytes or function
+        Name to content, or to a function that writes it to a path.
+    outdated : iterable of str
+        Names that an earlier result of this kind may have had and this one lacks; these files go away.
 
     Raises
     ------
@@ -71,18 +109,29 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
         When they cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=".transferscope-", dir=folder) as waiting:
-            for name, data in files.items():
-                (Path(waiting) / name).write_bytes(data)
-            for name in files:
-                os.replace(Path(waiting) / name, folder / name)
+        filesets.write_set(folder, files, set(outdated))
     except OSError as error:
         raise _unwritable(folder, error) from error
     return [folder / name for name in files]
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all, that makes no folder of results of where it lies.
+
+    Raises
+    ------
+    InputError
+        When it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+
+
 def prepare_folder(folder: str | Path) -> Path:
-    """Make `folder` if need be and make sure that files can be written there.
+    """Make `folder` if need be, mark it as one of results and make sure that files can be written there.
 
     Raises
     ------
@@ -95,6 +144,7 @@ def prepare_folder(folder: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+        mark(folder)
     except OSError as error:
         raise _unwritable(folder, error) from error
     return folder

@@ -1,6 +1,5 @@
 """The result of `measure`: what each transfer really gave and cost, over draws of the training images."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,11 +10,15 @@ import xarray as xr
 
 from transferscope.errors import InputError
 from transferscope.results import saving
-from transferscope.results.files import csv, netcdf, prepare_folder, significant, write_together
+from transferscope.results.files import Content, csv, json_text, netcdf, prepare_folder, significant, write_together
 from transferscope.results.labelled import runs_dataset
 from transferscope.runtime.failures import Failure
 
 SCHEMA_VERSION = 1
+
+_PICTURES = (
+    "accuracy-by-depth.png", "accuracy-by-samples.png", "accuracy-by-seconds.png", "accuracy-by-energy.png",
+)  # fmt: skip
 
 PROTOCOLS = (
     "nearest_mean", "truncate", "svm", "toptuning", "fne", "reinit", "finetune", "defrost", "surgical", "scratch",
@@ -177,7 +180,7 @@ class Measurement:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text; numbers have six significant digits."""
-        return json.dumps(significant(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(significant(self.to_dict()))
 
     def to_csv(self) -> str:
         """Return `table` as CSV text; numbers have six significant digits."""
@@ -194,14 +197,14 @@ class Measurement:
             When the folder cannot be made or written.
         """
         folder = prepare_folder(folder)
-        files = {
+        files: dict[str, Content] = {
             "measurement.json": self.to_json().encode(),
             "measurement.csv": self.to_csv().encode(),
             "measurement.nc": netcdf(self.dataset),
         }
         if len(self.networks):
             files["networks.csv"] = csv(self.networks).encode()
-        return write_together(folder, {**files, **saving.views(self)})
+        return write_together(folder, {**files, **saving.views(self)}, outdated=("networks.csv", *_PICTURES))
 
 
 def best_of(table: pd.DataFrame, within: list[str]) -> pd.DataFrame:

@@ -12,11 +12,13 @@ import xarray as xr
 
 from transferscope.errors import InputError
 from transferscope.results import saving
-from transferscope.results.files import DIGITS, csv, netcdf, prepare_folder, write_together
+from transferscope.results.files import DIGITS, Content, csv, json_text, netcdf, prepare_folder, write_together
 from transferscope.results.labelled import runs_dataset
 from transferscope.runtime.failures import Failure
 
 SCHEMA_VERSION = 1
+
+_PICTURES = ("heatmap", "depth", "steps")
 PAPER = "Chen et al. 2022, arXiv:2212.00399"
 
 CRITERIA = {"epochs": "after all epochs", "steps": "at matched steps", "loss": "at matched training loss"}
@@ -181,7 +183,7 @@ class ParameterTransfer:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.to_dict())
 
     def to_csv(self) -> str:
         """Return `layers` as CSV text; numbers have six significant digits, an infinite one is written inf."""
@@ -199,7 +201,7 @@ class ParameterTransfer:
             When the folder cannot be made or written.
         """
         folder = prepare_folder(folder)
-        files = {
+        files: dict[str, Content] = {
             "parameters.json": self.to_json().encode(),
             "parameters.csv": self.to_csv().encode(),
             "parameters-runs.csv": csv(self.runs).encode(),
@@ -209,7 +211,9 @@ class ParameterTransfer:
         for name in ("regression", "correlations"):
             if len(getattr(self, name)):
                 files[f"{name}.csv"] = csv(getattr(self, name)).encode()
-        return write_together(folder, {**files, **saving.views(self)})
+        pictures = [path.name for kind in _PICTURES for path in folder.glob(f"transferability-*-{kind}.png")]
+        outdated = ("regression.csv", "correlations.csv", *pictures)
+        return write_together(folder, {**files, **saving.views(self)}, outdated)
 
 
 def over_seeds(layers: pd.DataFrame) -> pd.DataFrame:

@@ -14,16 +14,19 @@ from transferscope.errors import InputError
 from transferscope.results import saving
 from transferscope.results.agreement import Agreement, agreement
 from transferscope.results.cuts import cut_table
-from transferscope.results.files import DIGITS, netcdf, prepare_folder, rounded, write_together
+from transferscope.results.files import DIGITS, csv_text, json_text, netcdf, prepare_folder, rounded, write_together
 from transferscope.results.labelled import BASELINES, read_netcdf, score_names
 from transferscope.results.left_out import LeftOut, left_out
 from transferscope.results.pilots import Outlook, Pilot
 from transferscope.results.recommendation import Recommendation, how
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.runtime.failures import Failure
+from transferscope.runtime.filesets import complete
 from transferscope.runtime.provenance import Provenance
 
 SCHEMA_VERSION = 1
+
+_PICTURES = ("ranking.png", "source_depth.png", "depth_curves.png", "pareto.png", "similarity.png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,11 +190,11 @@ class Ranking:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text; equal rankings give equal bytes."""
-        return json.dumps(rounded(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(rounded(self.to_dict()))
 
     def to_csv(self) -> str:
         """Return `table` as CSV text."""
-        return self.table.round(DIGITS).to_csv(lineterminator="\n")
+        return csv_text(self.table.round(DIGITS))
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ranking.json, ranking.csv, cuts.csv, scores.nc, the pictures and report.html into `folder`.
@@ -211,10 +214,11 @@ class Ranking:
             {
                 "ranking.json": self.to_json().encode(),
                 "ranking.csv": self.to_csv().encode(),
-                "cuts.csv": self.cuts.round(DIGITS).to_csv(index=False, lineterminator="\n").encode(),
+                "cuts.csv": csv_text(self.cuts.round(DIGITS), index=False).encode(),
                 "scores.nc": netcdf(self.scores),
                 **saving.views(self),
             },
+            outdated=_PICTURES,
         )
 
     def _repr_html_(self) -> str:
@@ -233,6 +237,7 @@ def load_ranking(folder: str | Path) -> Ranking:
         When the folder does not hold a ranking of this schema version.
     """
     folder = Path(folder)
+    complete(folder)
     try:
         content = json.loads((folder / "ranking.json").read_text(encoding="utf-8"))
         scores = read_netcdf(folder / "scores.nc", engine="h5netcdf")

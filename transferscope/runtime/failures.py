@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from transferscope.errors import TransferscopeError, is_interrupt
 from transferscope.runtime.failing_layer import failing_layer
+from transferscope.runtime.printable import shortened
 
 logger = logging.getLogger("transferscope")
 
@@ -37,8 +38,8 @@ def failure(name: str, error: BaseException, batch_size: int, what: str = "") ->
 def describe(name: str, error: BaseException, batch_size: int) -> str:
     """Say in one sentence what went wrong with a source: the layer it happened in and what that was given, if any."""
     if isinstance(error, TransferscopeError):
-        return str(error).removeprefix(f"source {name!r}: ")
-    text = " ".join(str(error).split())
+        return shortened(str(error).removeprefix(f"source {name!r}: "))
+    text = " ".join(shortened(str(error)).split())
     if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
         return f"Out of memory at batch size {batch_size}; try a smaller one with --batch-size"
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__

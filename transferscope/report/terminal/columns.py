@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from transferscope.runtime.printable import printable_cell
+
 Columns = Mapping[str, Sequence[str]]
 """Header to cells."""
 
@@ -36,11 +38,16 @@ def fitted(
     left : collection of str
         Headers of other columns that are flush left.
     """
+    keys, groups = _printable(keys), tuple(map(_printable, groups))
     together = {**keys, **{header: cells for group in groups for header, cells in group.items()}}
     if _needed(together, names, _ENOUGH) <= width:
         groups = (together,)
     parts = [part for group in groups for part in _parts(keys, group, width, names)]
     return [_table(part, width, names, left) for part in parts]
+
+
+def _printable(columns: Columns) -> Columns:
+    return {header: list(map(printable_cell, cells)) for header, cells in columns.items()}
 
 
 def _parts(keys: Columns, group: Columns, width: int, names: Collection[str]) -> list[Columns]:

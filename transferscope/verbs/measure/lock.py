@@ -1,32 +1,15 @@
 """One measurement at a time in a folder."""
 
 import contextlib
-import errno
 import os
 import socket
-import sys
 import warnings
 from pathlib import Path
 
 from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.runtime.locking import TAKEN, take
 
 NAME = ".measure.lock"
-
-_TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _take(descriptor: int) -> None:
-        os.lseek(descriptor, 2**30, os.SEEK_SET)  # a byte beyond the content, which others read
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-
-else:
-    import fcntl
-
-    def _take(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def lock(folder: Path) -> int:
@@ -55,9 +38,9 @@ def lock(folder: Path) -> int:
     path = folder / NAME
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        _take(descriptor)
+        take(descriptor)
     except OSError as error:
-        if error.errno in _TAKEN:
+        if error.errno in TAKEN:
             owner = os.read(descriptor, 200).decode(errors="replace")
             os.close(descriptor)
             raise InputError(

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transferscope.runtime.spreadsheets import quoted, unquoted
+
 Row = dict[str, Any]
 
 KINDS: dict[str, type] = {
@@ -61,7 +63,7 @@ def as_line(row: Mapping[str, Any]) -> bytes:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else repr(value).removesuffix(".0")
-    return str(value)
+    return quoted(str(value))
 
 
 HEADER = {name: name for name in COLUMNS}
@@ -113,7 +115,7 @@ def _parsed(line: Sequence[str]) -> Row:
     if len(line) != len(COLUMNS):
         raise ValueError(f"expected {len(COLUMNS)} fields, got {len(line)}")
     row: Row = {
-        name: math.nan if kind is float and not text else kind(text)
+        name: math.nan if kind is float and not text else kind(unquoted(text) if kind is str else text)
         for (name, kind), text in zip(KINDS.items(), line, strict=True)
     }
     if row["status"] != DONE and not row["status"].startswith(FAILED):

@@ -14,9 +14,11 @@ from typing import Any, Self
 import pandas as pd
 
 from transferscope.errors import InputError, TransferscopeError, TransferscopeWarning
+from transferscope.runtime.filesets import complete
+from transferscope.runtime.marker import mark
 from transferscope.runtime.store import write_atomically
 from transferscope.verbs.measure.lock import lock
-from transferscope.verbs.measure.phases import PHASES, append_phases
+from transferscope.verbs.measure.phases import PHASES, append_phases, drop_orphans
 from transferscope.verbs.measure.rows import (
     COLUMNS,
     DONE,
@@ -135,6 +137,10 @@ class RunTable:
         return pd.DataFrame(rows, columns=list(COLUMNS)).astype({n: k for n, k in KINDS.items() if k is not str})
 
     def _open(self, wanted: dict[str, Any]) -> None:
+        mark(self.path.parent)
+        complete(self.path.parent)
+        for left in self.path.parent.glob(".*.*.tmp"):  # by a run that was killed: nobody else is here
+            left.unlink(missing_ok=True)
         try:
             recorded = read_settings(self._settings)
             rows, length = read_rows(self.path)
@@ -152,6 +158,7 @@ class RunTable:
         if self.path.exists() and (torn := self.path.stat().st_size - length):
             os.truncate(self.path, length)
             logger.info("%s ended in the middle of a row; these %d bytes are cut off.", self.path, torn)
+        drop_orphans(self.path.with_name(PHASES), self._rows)
         self._write([])
 
     def _set_aside(self, reason: str) -> None:
