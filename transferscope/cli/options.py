@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from transferscope.cli import completion
 from transferscope.errors import TransferscopeWarning
+from transferscope.runtime.regular import expanded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,8 +177,14 @@ def seeds(default: int) -> Decorator:
 def output(folder: str, help: str) -> Decorator:
     """Return the option that says where files go, by default into `folder`."""
     return click.option(
-        "-o", "--output", default=folder, show_default=True, metavar="DIR", shell_complete=completion.folders, help=help
-    )
+        "-o", "--output", default=folder, show_default=True, metavar="DIR", shell_complete=completion.folders, help=help,
+        callback=_at_home,
+    )  # fmt: skip
+
+
+def _at_home(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Expand a ~, which the shell leaves as it is in -o=~/results."""
+    return str(expanded(value, "-o"))
 
 
 @contextmanager
