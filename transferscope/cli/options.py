@@ -177,8 +177,8 @@ def seeds(default: int) -> Decorator:
 def output(folder: str, help: str) -> Decorator:
     """Return the option that says where files go, by default into `folder`."""
     return click.option(
-        "-o", "--output", default=folder, show_default=True, metavar="DIR", shell_complete=completion.folders, help=help,
-        callback=_at_home,
+        "-o", "--output", default=folder, show_default=True, metavar="DIR", shell_complete=completion.folders,
+        callback=_at_home, help=help,
     )  # fmt: skip
 
 

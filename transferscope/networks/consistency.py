@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from transferscope.errors import near
-from transferscope.networks.located_yaml import Problem
+from transferscope.errors import SUGGESTED, near
+from transferscope.networks.located_yaml import Problem, shown
 
 PATHS = {
     "checkpoint": "for the library's own weights",
@@ -97,17 +97,20 @@ def _instead_of(argument: str, value: Any) -> str:
 
 def repeated_names(names: Sequence[Any]) -> Iterator[Problem]:
     """Yield a problem for each source whose name another has before it."""
+    places: dict[str, int] = {}
     for index, name in enumerate(names):
-        first = names.index(name)
-        if isinstance(name, str) and first != index:
+        if isinstance(name, str) and (first := places.setdefault(name, index)) != index:
             yield ("sources", index, "name"), f"{name!r} is already taken by sources[{first}]; choose another"
 
 
 def wrong_order(order: Any, names: Sequence[Any]) -> Iterator[Problem]:
     """Yield a problem for each name in `order` that no source has, or that comes twice."""
-    order = list(order) if isinstance(order, list | tuple) else []
-    for index, name in enumerate(order):
-        if name not in names:
-            yield ("order", index), f"no source is called {name!r}{near(name, map(str, names))}; correct or remove it"
-        elif order.index(name) != index:
-            yield ("order", index), f"{name!r} comes twice, first as order[{order.index(name)}]; remove one"
+    known, places = {name for name in names if isinstance(name, str)}, dict[str, int]()
+    strange = 0
+    for index, name in enumerate(order if isinstance(order, list | tuple) else ()):
+        if not isinstance(name, str) or name not in known:
+            strange += 1
+            hint = near(name, known) if strange <= SUGGESTED else ""
+            yield ("order", index), f"no source is called {shown(name)}{hint}; correct or remove it"
+        elif (first := places.setdefault(name, index)) != index:
+            yield ("order", index), f"{name!r} comes twice, first as order[{first}]; remove one"

@@ -13,8 +13,10 @@ from torch import nn
 
 from transferscope.errors import SourceError, near
 from transferscope.networks.checkpoint_files import file_digest
+from transferscope.networks.lookup import parsed
 from transferscope.networks.zoo import Source
 from transferscope.runtime.lookup import missing_file
+from transferscope.runtime.regular import is_regular, read_regular
 
 
 def said(error: BaseException) -> str:
@@ -32,7 +34,7 @@ def from_factory(source: Source) -> nn.Module:
     """
     path, name = source.factory_parts
     try:
-        code = path.read_bytes()
+        code = read_regular(path)
     except FileNotFoundError as error:
         raise SourceError(missing_file(path)) from error
     except OSError as error:
@@ -47,6 +49,8 @@ def from_factory(source: Source) -> nn.Module:
             module = factory(**source.kwargs)
         except (SourceError, MemoryError):
             raise
+        except RecursionError as error:
+            raise SourceError(f"factory {path}:{name} is nested too deeply for Python; correct it") from error
         except (Exception, SystemExit) as error:
             text = f"factory {path}:{name} with kwargs {source.kwargs} failed ({said(error)})"
             raise SourceError(f"{text}; correct it or its kwargs") from error
@@ -97,14 +101,12 @@ def code_digests(factory: Path) -> list[str]:
         if path in digests:
             continue
         digests[path] = file_digest(path)
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):
+        if (tree := parsed(path)) is None:
             continue  # running it will tell
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             for name in names:
                 beside = factory.parent / name.partition(".")[0]
-                waiting += [file for file in (beside.with_suffix(".py"), *beside.glob("**/*.py")) if file.is_file()]
+                waiting += [file for file in (beside.with_suffix(".py"), *beside.glob("**/*.py")) if is_regular(file)]
     return [digests.pop(factory), *(digest for _, digest in sorted(digests.items()))]

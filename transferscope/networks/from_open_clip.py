@@ -16,6 +16,7 @@ from transferscope.networks.checkpoint_files import file_digest
 from transferscope.networks.checkpoints import find_weights
 from transferscope.networks.lookup import HUB, local_path
 from transferscope.networks.zoo import Source
+from transferscope.runtime.regular import read_regular
 from transferscope.runtime.trained import mark_untrained
 
 CONFIG = "open_clip_config.json"
@@ -120,8 +121,8 @@ def _architecture(said: Any, path: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_regular(path, 2**24))
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} cannot be read ({type(error).__name__}); correct it, or save it again") from error
     return found if isinstance(found, dict) else {}
 

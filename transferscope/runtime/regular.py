@@ -1,10 +1,10 @@
 """Files that others name or send: regular ones alone are opened, for a pipe or a device can hold a run up for ever."""
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 from transferscope.errors import InputError
 
@@ -31,7 +31,7 @@ def irregular(path: AnyPath) -> str | None:
     return _KINDS.get(_mode(path))
 
 
-def open_regular(path: AnyPath) -> BinaryIO:
+def open_regular(path: AnyPath) -> io.BufferedReader:
     """Open a regular file for reading; what it is is asked before.
 
     Raises
