@@ -1,6 +1,7 @@
 """Options that verbs share, how results, warnings and notes reach the terminal, and what was typed there."""
 
 import logging
+import math
 import os
 import shlex
 import sys
@@ -71,6 +72,22 @@ class Numbers(click.ParamType):
         return numbers
 
 
+class Finite(click.FloatRange):
+    """A number in a range, for which NaN passes otherwise, and infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a float."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"expected a number, but got {value!r}", param, ctx)
+        return number
+
+
+def whole(least: int) -> click.IntRange:
+    """Return the type of a whole number that is not so large that it is a mistake."""
+    return click.IntRange(least, 10**9)
+
+
 value_range = click.option(
     "--value-range", type=Numbers(float, "0,4095"), metavar="LOW,HIGH",
     help="Values that become black and white, in images of more than 8 bits a value, with a sign or floating-point: "
@@ -89,11 +106,11 @@ device = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="Where networks run."
 )
 batch_size = click.option(
-    "-b", "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, metavar="N",
+    "-b", "--batch-size", type=whole(1), default=64, show_default=True, metavar="N",
     help="Images in one forward pass.",
 )  # fmt: skip
 samples = click.option(
-    "--samples", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N",
+    "--samples", type=whole(1), default=1000, show_default=True, metavar="N",
     help="Images of the target to look at, drawn class by class.",
 )  # fmt: skip
 seed = click.option(
@@ -124,11 +141,11 @@ reference = click.option(
     "architecture, a source of the zoo, or a checkpoint of the compact network.",
 )  # fmt: skip
 reference_epochs = click.option(
-    "--reference-epochs", type=click.IntRange(min=1), default=40, show_default=True, metavar="N",
+    "--reference-epochs", type=whole(1), default=40, show_default=True, metavar="N",
     help="Epochs that the reference is trained for; with few images as many as make 300 optimiser steps.",
 )  # fmt: skip
 reference_budget = click.option(
-    "--reference-budget", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True,
+    "--reference-budget", type=Finite(min=0, min_open=True), default=600.0, show_default=True,
     metavar="SECONDS", help="Most time that the reference is trained for.",
 )  # fmt: skip
 country = click.option(
@@ -169,7 +186,7 @@ def samples_per_class(default: str) -> Decorator:
 def seeds(default: int) -> Decorator:
     """Return the option that says how many draws of each size there are."""
     return click.option(
-        "--seeds", type=click.IntRange(min=1), default=default, show_default=True, metavar="N",
+        "--seeds", type=whole(1), default=default, show_default=True, metavar="N",
         help="Draws for each size.",
     )  # fmt: skip
 

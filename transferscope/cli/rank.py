@@ -43,7 +43,7 @@ On what `transferscope demo -o demo` makes:
     "frozen (defrost), or the best of these for each source.",
 )  # fmt: skip
 @click.option(
-    "--shots", type=click.IntRange(min=1), metavar="N",
+    "--shots", type=options.whole(1), metavar="N",
     help="Expect accuracies for N training images of each class, not for all that the folder holds.",
 )  # fmt: skip
 @click.option(
@@ -68,7 +68,7 @@ On what `transferscope demo -o demo` makes:
     "or as many as --pilot-budget allows. They end when one answer is best with a probability of 0.9, and are kept.",
 )  # fmt: skip
 @click.option(
-    "--pilot-budget", type=float, metavar="SECONDS",
+    "--pilot-budget", type=options.Finite(), metavar="SECONDS",
     help="Time that pilots may take together: by default 120 with --pilots auto, without limit with a number. What "
     "fits into it depends on the machine.",
 )  # fmt: skip
@@ -82,7 +82,7 @@ On what `transferscope demo -o demo` makes:
     "By default from those of other targets that this version knows.",
 )  # fmt: skip
 @click.option(
-    "--uncertainty", type=click.IntRange(min=2), metavar="DRAWS",
+    "--uncertainty", type=options.whole(2), metavar="DRAWS",
     help="Standard errors of all scores, from this many draws of the images; 20 say enough. Each draw takes as long as "
     "the scores themselves.",
 )  # fmt: skip

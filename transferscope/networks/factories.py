@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from torch import nn
 
@@ -49,8 +49,6 @@ def from_factory(source: Source) -> nn.Module:
             module = factory(**source.kwargs)
         except (SourceError, MemoryError):
             raise
-        except RecursionError as error:
-            raise SourceError(f"factory {path}:{name} is nested too deeply for Python; correct it") from error
         except (Exception, SystemExit) as error:
             text = f"factory {path}:{name} with kwargs {source.kwargs} failed ({said(error)})"
             raise SourceError(f"{text}; correct it or its kwargs") from error
@@ -67,11 +65,18 @@ def _module(path: Path, code: bytes) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up there
     try:
-        exec(compile(code, path, "exec"), vars(module))
+        exec(_compiled(path, code), vars(module))
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+def _compiled(path: Path, code: bytes) -> CodeType:
+    try:
+        return compile(code, path, "exec")
+    except (RecursionError, MemoryError) as error:  # which here say something about the file, not about the machine
+        raise SourceError(f"factory {path} is nested too deeply for Python; correct it") from error
 
 
 @contextmanager

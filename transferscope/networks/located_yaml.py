@@ -16,7 +16,7 @@ _LOADERS: tuple[Any, ...] = (getattr(yaml, "CSafeLoader", yaml.SafeLoader), yaml
 _SMALL = 200_000
 """Characters that the second may look at."""
 _BYTES = 8 * 2**20
-_NODES = 50_000
+_NODES = 30_000
 """Keys and values, those that an alias stands for counted each time; some thousand sources."""
 _DEEPEST = 40
 _TEXT, _NUMBER = 5000, 300
