@@ -128,10 +128,10 @@ def channels(source: Source) -> int:
     return said if isinstance(said, int) else 3
 
 
-def contents(source: Source) -> Any:
-    """Return what a model is known by: its files where it is a folder, else its name on the hub."""
-    path = local_path("transformers", str(source.model), Path.cwd())
-    return source.model if path is None else hub.contents(path)
+def contents(source: Source, *, weights: bool) -> Any:
+    """Return what a model is known by: its files, and those of its weights where they count."""
+    on_hub = local_path("transformers", str(source.model), Path.cwd()) is None
+    return hub.contents(_folder(source, weights=weights and on_hub), weights=weights)
 
 
 def check_weights(source: Source) -> None:

@@ -14,6 +14,7 @@ from transferscope.runtime.regular import expanded, is_folder, is_regular, read_
 EXTRAS = {"transformers": "transformers", "open_clip": "open-clip"}
 """Loaders whose library comes with an extra of this package, and what that is called."""
 HUB = "hf-hub:"
+_ON_HUB = re.compile(r"hf[-_]hub:(\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?)", re.ASCII)
 """What names on the hub begin with where the library has names of its own."""
 
 _CONFIGS = {"transformers": "config.json", "open_clip": "open_clip_config.json"}
@@ -38,33 +39,36 @@ def unknown_model(loader: str, model: str, *, suggest: bool = True) -> str | Non
         import timm
 
         # Deprecated names are not listed; is_model knows them, but would let any weights' tag through.
-        if ":" in model or ("." not in model and timm.is_model(model)):
+        if name_on_hub(model) is not None or (re.fullmatch(r"\w+", model, re.ASCII) and timm.is_model(model)):
             return None
     elif loader == "open_clip":
         if model.startswith(HUB):
             return _no_name(model.removeprefix(HUB))
     elif loader != "torchvision":
         return _no_name(model) if loader == "transformers" else None
-    if model in _models(loader):
+    names = _timm_models() if loader == "timm" else _models(loader)
+    if model in names:
         return None
-    hint = near(model, _models(loader)) if suggest else ""
+    hint = near(model, names) if suggest else ""
     return f"{loader} has no model {shown(model)}{hint or '; see its list_models()'}"
 
 
 @functools.cache
-def _models(loader: str) -> dict[str, None]:
-    """Return the names of the models of a library, which it takes long to list."""
-    if loader == "timm":
-        import timm
+def _timm_models() -> dict[str, None]:
+    import timm
 
-        return dict.fromkeys([*timm.list_models(), *timm.list_models(pretrained=True)])
+    return dict.fromkeys([*timm.list_models(), *timm.list_models(pretrained=True)])  # which takes its time
+
+
+def _models(loader: str) -> list[str]:
     if loader == "torchvision":
         import torchvision
 
-        return dict.fromkeys(torchvision.models.list_models())
+        return torchvision.models.list_models()
     import open_clip
 
-    return dict.fromkeys(open_clip.list_models())
+    names: list[str] = open_clip.list_models()
+    return names
 
 
 def local_path(loader: str, model: str, folder: Path) -> Path | None:
@@ -77,6 +81,15 @@ def local_path(loader: str, model: str, folder: Path) -> Path | None:
     if model.startswith((".", "/", "~")) or is_regular(path / _CONFIGS[loader]):
         return path
     return path if path.suffix == ".json" and loader == "open_clip" else None
+
+
+def name_on_hub(model: str) -> str | None:
+    """Return what a model of timm is called on the hub, ``owner/name`` or ``owner/name@revision``; None of others.
+
+    Everything else with a colon in it may be a place that timm would take weights from.
+    """
+    found = _ON_HUB.fullmatch(model)
+    return found[1] if found else None
 
 
 def is_on_hub(loader: str, model: str) -> bool:
