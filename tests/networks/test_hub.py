@@ -5,6 +5,7 @@ import time
 from types import SimpleNamespace
 
 import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from huggingface_hub import errors
 
@@ -228,7 +229,8 @@ def test_whatever_names_a_place_for_weights_is_caught(model):
 @pytest.mark.parametrize(
     ("loader", "argument"),
     [("timm", "pretrained_cfg"), ("timm", "pretrained_cfg_overlay"), ("timm", "pretrained_strict"),
-     ("timm", "cache_dir"),     ("timm", "checkpoint_path"), ("torchvision", "weights"), ("torchvision", "weights_backbone"),
+     ("timm", "cache_dir"), ("timm", "checkpoint_path"), ("torchvision", "weights"),
+     ("torchvision", "weights_backbone"),
      ("torchvision", "pretrained_backbone"), ("torchvision", "pretrained"), ("transformers", "use_pretrained_backbone"),
      ("open_clip", "pretrained_image"), ("open_clip", "timm_model_pretrained")],
 )  # fmt: skip

@@ -103,10 +103,10 @@ def _downloaded(
     model: str, choose: Callable[[Sequence[str]], Sequence[str]], revision: str | None, instead: str
 ) -> Path:
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     at = f" at the revision {revision!r}" if revision else ""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         raise SourceError(
             f"{model!r}{at} is not on this machine, or not all of it, and HF_HUB_OFFLINE forbids to download it; unset "
             f"that, or {instead}"

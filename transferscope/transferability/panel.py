@@ -69,10 +69,12 @@ def panel_from_layer(
             values[score.name] = score.function(source_probabilities, codes)
             continue
         try:
-            values[score.name] = score.from_layer(layer, codes)
-        except InputError as error:
-            warnings.warn(f"the score {score.name} is NaN: {error}", TransferscopeWarning, stacklevel=2)
-            values[score.name] = math.nan
+            value = values[score.name] = score.from_layer(layer, codes)
+            why = "the features are too large, too small or too much alike for it" if math.isnan(value) else ""
+        except (InputError, np.linalg.LinAlgError) as error:
+            values[score.name], why = math.nan, str(error)
+        if why:
+            warnings.warn(f"the score {score.name} is NaN: {why}", TransferscopeWarning, stacklevel=2)
     return values
 
 
