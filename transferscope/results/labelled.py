@@ -253,7 +253,12 @@ def _padded(arrays: Sequence[Any], fill: Any, shape: tuple[int, ...], dtype: Any
     return out
 
 
-def read_netcdf(path: str | Path, choose: Callable[[list[str]], list[str]] | None = None, **options: Any) -> xr.Dataset:
+def read_netcdf(
+    path: str | Path,
+    choose: Callable[[list[str]], list[str]] | None = None,
+    check: Callable[[int], None] | None = None,
+    **options: Any,
+) -> xr.Dataset:
     """Read a NetCDF file into memory.
 
     Parameters
@@ -261,13 +266,18 @@ def read_netcdf(path: str | Path, choose: Callable[[list[str]], list[str]] | Non
     path
     choose
         Takes the names of all variables and returns those to read; None for all.
+    check
+        Takes how many bytes these are, before they are read.
     **options
         Passed to `xarray.open_dataset`.
     """
     with xr.open_dataset(path, **options) as dataset:
-        if choose is None:
-            return dataset.load()
-        return dataset.reset_coords()[choose([str(name) for name in dataset.variables])].load()
+        chosen = dataset
+        if choose is not None:
+            chosen = dataset.reset_coords()[choose([str(name) for name in dataset.variables])]
+        if check is not None:
+            check(chosen.nbytes)
+        return chosen.load()
 
 
 def runs_dataset(

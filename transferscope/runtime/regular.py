@@ -98,5 +98,7 @@ def _mode(path: AnyPath) -> int:
 
 def _check(found: os.stat_result, path: AnyPath) -> None:
     kind = stat.S_IFMT(found.st_mode)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if kind != stat.S_IFREG:
         raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'a special file')}, not a file", os.fspath(path))

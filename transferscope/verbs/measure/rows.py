@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transferscope.runtime.regular import read_regular
+
 Row = dict[str, Any]
 
 KINDS: dict[str, type] = {
@@ -78,7 +80,7 @@ def read_rows(path: Path) -> tuple[list[Row], int]:
         It cannot be read.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
     except FileNotFoundError:
         return [], 0
     except IsADirectoryError as error:
