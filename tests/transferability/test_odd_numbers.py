@@ -43,7 +43,7 @@ def test_features_of_any_size_have_a_score_or_a_sentence(scale):
     assert largest == 0 or 1e-50 <= largest <= 1e50
     assert all(issubclass(each.category, TransferscopeWarning) for each in said)
     explained = " ".join(str(each.message) for each in said)
-    assert all(math.isfinite(value) or f"the score {name} is NaN: " in explained for name, value in scores.items())
+    assert all(math.isfinite(value) or f"{name} is NaN: " in explained for name, value in scores.items())
 
 
 @pytest.mark.parametrize("measure", MEASURES)

@@ -69,12 +69,10 @@ def panel_from_layer(
             values[score.name] = score.function(source_probabilities, codes)
             continue
         try:
-            value = values[score.name] = score.from_layer(layer, codes)
-            why = "the features are too large, too small or too much alike for it" if math.isnan(value) else ""
+            values[score.name] = score.from_layer(layer, codes)
         except (InputError, np.linalg.LinAlgError) as error:
-            values[score.name], why = math.nan, str(error)
-        if why:
-            warnings.warn(f"the score {score.name} is NaN: {why}", TransferscopeWarning, stacklevel=2)
+            warnings.warn(f"the score {score.name} is NaN: {error}", TransferscopeWarning, stacklevel=2)
+            values[score.name] = math.nan
     return values
 
 
