@@ -119,6 +119,8 @@ def _named(layer: Any, *arguments: Any) -> dict[str, float]:
 
 
 def _array(name: str, values: Any) -> Any:
+    if values is None and name == "labels":
+        raise InputError("Expected `labels` to name the class of every sample, but got None")
     if isinstance(values, xr.DataArray):
         values = _transposed(f"`{name}`", values, _DIMS[name]).to_numpy()
     if isinstance(values, pd.Series) and name == "labels":
@@ -138,6 +140,8 @@ def _array(name: str, values: Any) -> Any:
         return values.to_numpy(np.float64, na_value=np.nan) if array.dtype == object else array
     array = backend.from_torch(values) if array_api_compat.is_torch_array(values) else values
     if name == "labels":
+        if isinstance(array, np.ndarray):
+            backend.to_numpy(array)  # which a masked one is not let through
         check_labelled(np.asarray(array) if isinstance(array, list | tuple) else array, "samples")
     return array
 

@@ -1,0 +1,1 @@
+"""What damaged, hostile and odd inputs do."""
