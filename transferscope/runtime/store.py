@@ -154,6 +154,9 @@ class Store:
                 _hold(file.fileno())
                 file.write(data)
                 file.flush()
+                if fcntl is not None:
+                    os.replace(temporary, path)
+            if fcntl is None:  # Windows moves no open files
                 os.replace(temporary, path)
         finally:
             with contextlib.suppress(OSError):
