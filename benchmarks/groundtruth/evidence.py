@@ -4,9 +4,9 @@ Needs TRANSFERSCOPE_REAL, a folder with `data/NAME.zip` and `zoo/*`; says so and
 
     TRANSFERSCOPE_REAL=... python benchmarks/groundtruth/evidence.py MAP [--out FOLDER] [--minutes N]
 
-MAP is small, axes or real. For each target and number of images, `rank` is run on draw 0, the very images that the
-first transfer was trained on: a row for each source and depth, with all scores and similarities and the
-held-out accuracy of its own network from scratch. What needs more images than a user would have is never looked at.
+MAP is small, axes, real or weak. For each target and number of images, `rank` is run on draw 0, the very images that
+the first transfer was trained on: a row for each source and depth, with all scores and similarities and the held-out
+accuracy of its own network from scratch. What needs more images than a user would have is never looked at.
 Goes on with what is missing.
 """
 
@@ -20,6 +20,7 @@ import axes
 import pandas as pd
 import real
 import small
+import weak
 from maps import options
 from scores import groups
 
@@ -28,7 +29,7 @@ from transferscope.data.target import Target
 from transferscope.errors import TransferscopeWarning
 from transferscope.results.labelled import score_names
 
-MAPS: dict[str, ModuleType] = {"small": small, "axes": axes, "real": real}
+MAPS: dict[str, ModuleType] = {"small": small, "axes": axes, "real": real, "weak": weak}
 SAMPLES, SEED = 1000, 0
 """As many images as `rank` takes unless it is told otherwise."""
 FILE = "evidence.csv"

@@ -19,7 +19,7 @@ from prediction.terms import TERMS
 from transferscope import prediction
 from transferscope.prediction.belief import Belief, expected_share, reference
 from transferscope.prediction.calibration import Calibration, Chosen
-from transferscope.prediction.covariates import Case, candidates
+from transferscope.prediction.covariates import candidates
 from transferscope.results.recommendation import LEVEL
 
 AHEAD_WEIGHT, AHEAD_EVERY = 0.3, 3
@@ -65,7 +65,7 @@ def beliefs(rows: pd.DataFrame, known: Mapping[str, Calibration]) -> pd.DataFram
     seen = {name: truth.evidence(name) for name in rows["map"].unique()}
     for (name, target, size, _), part in rows.groupby(["map", "target", "seen_per_class", "ahead"], sort=False):
         own = seen[name][(seen[name]["target"] == target) & (seen[name]["samples_per_class"] == size)]
-        case = case_of(own.iloc[0], int(part["samples"].iloc[0]))
+        case = truth.case_of(own.iloc[0], int(part["samples"].iloc[0]))
         ways = truth.by_recipe(candidates(own, case), name)
         belief = Belief(ways, case, known[target], reference(case))
         now = ways[["source", "depth", "protocol"]].assign(
@@ -73,13 +73,6 @@ def beliefs(rows: pd.DataFrame, known: Mapping[str, Calibration]) -> pd.DataFram
         )
         found.append(part.merge(now, on=["source", "depth", "protocol"]).set_axis(part.index))
     return pd.concat(found).loc[rows.index]
-
-
-def case_of(first: pd.Series, samples: int) -> Case:
-    """Return the case of a row of evidence."""
-    return Case(
-        samples, int(first["probe"]), int(first["classes"]), first["scratch_accuracy"], int(first["scratch_held_out"])
-    )
 
 
 def chosen_effect(believed: pd.DataFrame, known: Calibration) -> Chosen:

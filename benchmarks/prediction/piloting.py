@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from prediction import truth
-from prediction.calibrate import case_of
 from transferscope.prediction.belief import Belief, reference
 from transferscope.prediction.calibration import Calibration
 from transferscope.prediction.covariates import SCRATCH, candidates
@@ -28,7 +27,7 @@ def groups(rows: pd.DataFrame, known: Mapping[str, Calibration]) -> list[tuple[p
     seen = {name: truth.evidence(name) for name in rows["map"].unique()}
     for (name, target, size), part in rows[rows["ahead"] == 0].groupby(truth.GROUP, sort=False):
         own = seen[name][(seen[name]["target"] == target) & (seen[name]["samples_per_class"] == size)]
-        case = case_of(own.iloc[0], int(part["samples"].iloc[0]))
+        case = truth.case_of(own.iloc[0], int(part["samples"].iloc[0]))
         ways = truth.by_recipe(candidates(own, case), str(name))
         # What was not measured cannot be chosen here; the scratch network is evidence in any case.
         ours = ways.merge(part, how="left", on=KEYS, suffixes=("", "_measured"))

@@ -119,7 +119,7 @@ def print_alone(rows: pd.DataFrame) -> None:
 def main() -> None:
     rows = prepared()
     rows = rows[rows["ahead"] == 0].reset_index(drop=True)
-    seen = pd.concat(truth.evidence(name).assign(map=name) for name in truth.MAPS)
+    seen = pd.concat(truth.evidence(name).assign(map=name) for name in truth.JUDGED)
     rows = rows.merge(seen[[*truth.GROUP, "source", "depth", *MORE]], how="left", on=[*truth.GROUP, "source", "depth"])
     cells = truth.load()
     known = cells.assign(size=truth.sizes(cells))[["map", *truth.CELL, "size"]].drop_duplicates()

@@ -178,7 +178,7 @@ def draws(now: pd.DataFrame) -> pd.DataFrame:
 
 def seen_scores(scores: list[str]) -> pd.DataFrame:
     """Return every score of each source and depth, and the size of the network."""
-    seen = pd.concat(truth.evidence(name).assign(map=name) for name in truth.MAPS)
+    seen = pd.concat(truth.evidence(name).assign(map=name) for name in truth.JUDGED)
     keys = [*truth.GROUP, "source"]
     seen["network_params"] = seen.groupby(keys)["params"].transform("max")
     return seen[[*keys, "depth", "network_params", *scores]]

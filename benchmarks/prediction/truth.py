@@ -16,7 +16,11 @@ from transferscope.prediction.effects import shares
 
 TABLES = Path(__file__).parents[1] / "groundtruth"
 V1, V2 = ("small", "axes", "real"), "v2"
-MAPS = (*V1, V2)
+JUDGED = (*V1, V2)
+"""Maps of whole grids, that a prediction is judged by too."""
+PRODUCT, WEAK = "product", "weak"
+"""Some cells of version 2 by the package's own recipe, and sources that are of no use; fitted to alone."""
+MAPS = (*JUDGED, PRODUCT, WEAK)
 DRAW_NOISE = (0.0134, 0.57)
 """Variance of the logit between draws of 20 images a class, and by which power of their number it falls, as measured by
 `draw_noise` on all cells with several draws."""
@@ -28,13 +32,14 @@ TESTED_V2 = {
     "trashnet": 1011, "sign-digits": 1031, "pacs-sketch": 1964, "pacs-photo": 918, "gtsrb": 1620, "omniglot-30": 300,
     "caltech-2": 60, "caltech-10": 300, "caltech-30": 900, "caltech-100": 2000,
 }  # fmt: skip
-"""The same of version 2."""
+"""The same of version 2, and of the weak sources."""
 
 
 def runs(name: str) -> pd.DataFrame:
     """Return the finished runs of a map that are candidates of `rank`; the source of runs from scratch is empty."""
-    if name == V2:
-        found = v2_rows.read(sorted((TABLES / V2).glob("*/*/runs.csv")))
+    if name in (V2, PRODUCT):
+        folders = [PRODUCT] if name == PRODUCT else ["frozen", "trained"]
+        found = v2_rows.read([path for part in folders for path in sorted((TABLES / V2 / part).glob("*/runs.csv"))])
         found = found[found["status"] == "done"]
     else:
         found = read_runs(TABLES / name)
@@ -53,11 +58,11 @@ def averaged(found: pd.DataFrame) -> pd.DataFrame:
 
 def evidence(name: str) -> pd.DataFrame:
     """Return what `rank` sees of the targets of a map, without the network that has no weights to transfer."""
-    found = pd.read_csv(TABLES / name / "evidence.csv")
+    found = pd.read_csv(TABLES / (V2 if name == PRODUCT else name) / "evidence.csv")
     return found[found["source"] != "compact-64"]
 
 
-def load(maps: Sequence[str] = MAPS) -> pd.DataFrame:
+def load(maps: Sequence[str] = JUDGED) -> pd.DataFrame:
     """Return measured cells with their covariates: a row for each map, target, size, source, depth and protocol.
 
     Scores are those of the same number of images (`ahead` is 0) or, so that accuracies with more images than there are
@@ -68,11 +73,12 @@ def load(maps: Sequence[str] = MAPS) -> pd.DataFrame:
         cells = averaged(runs(name))
         for target, seen in evidence(name).groupby("target", sort=False):
             own = cells[cells["target"] == target]
-            found += [each.assign(map=name) for each in _of_target(str(target), seen, own, name)]
-    table = pd.concat(found, ignore_index=True)
+            found += [by_recipe(each, name).assign(map=name) for each in _of_target(str(target), seen, own, name)]
+    # One transfer by two recipes shares all but those.
+    table = pd.concat(found, ignore_index=True).replace({"map": {PRODUCT: V2}})
     table["group"] = table.groupby([*GROUP, "seen"], sort=False).ngroup()
     table["logit"] = logit(table["accuracy"], table["tested"])
-    return pd.concat([by_recipe(part, str(name)) for name, part in table.groupby("map", sort=False)])
+    return table
 
 
 def by_recipe(rows: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -84,13 +90,10 @@ def by_recipe(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 def references(maps: Sequence[str] = MAPS) -> pd.DataFrame:
     """Return the scratch network that `rank` has of each group, a measured cell with its noise: `reference` is 1."""
     found = []
-    for name in maps:
+    for name in [each for each in maps if each != PRODUCT]:
         for (target, size), own in evidence(name).groupby(["target", "samples_per_class"], sort=False):
             first = own.iloc[0]
-            case = Case(
-                int(first["samples"]), int(first["probe"]), int(first["classes"]),
-                first["scratch_accuracy"], int(first["scratch_held_out"]),
-            )  # fmt: skip
+            case = case_of(first, int(first["samples"]))
             belief = Belief(candidates(own, case), case, bare(), reference(case))
             seen, observed = belief.seen, belief.observations[0]
             found.append(
@@ -101,6 +104,14 @@ def references(maps: Sequence[str] = MAPS) -> pd.DataFrame:
                 )
             )  # fmt: skip
     return pd.concat(found, ignore_index=True)
+
+
+def case_of(first: pd.Series, samples: int) -> Case:
+    """Return the case of a row of evidence, for transfers that are trained on so many images."""
+    probe, held_out = int(first["probe"]), int(first["scratch_held_out"])
+    # Where there are more images than the probe, the scratch network is tested on those, else on a part of the probe.
+    trained_on = probe if first["samples"] > probe else probe - held_out
+    return Case(samples, probe, int(first["classes"]), first["scratch_accuracy"], held_out, trained_on)
 
 
 def bare() -> Calibration:
@@ -132,17 +143,14 @@ def without_head_training(rows: pd.DataFrame) -> np.ndarray:
 
 def _of_target(target: str, seen: pd.DataFrame, cells: pd.DataFrame, name: str) -> list[pd.DataFrame]:
     samples = seen.groupby("samples_per_class")["samples"].first()
-    tested = TESTED_V2[target] if name == V2 else TESTED
+    tested = TESTED if name in V1 else TESTED_V2[target]
     found = []
     for (size, own), ahead in itertools.product(seen.groupby("samples_per_class"), range(len(samples))):
         later = samples.index[samples.index >= size]
         if ahead >= len(later):
             continue
         first = own.iloc[0]
-        case = Case(
-            int(samples[later[ahead]]), int(first["probe"]), int(first["classes"]),
-            first["scratch_accuracy"], int(first["scratch_held_out"]),
-        )  # fmt: skip
+        case = case_of(first, int(samples[later[ahead]]))
         measured = cells[cells["samples_per_class"] == later[ahead]]
         rows = candidates(own, case).merge(measured, on=["source", "protocol", "depth"])
         more = {"seen_per_class": size, "ahead": ahead, "probe": case.probe, "samples": case.samples}

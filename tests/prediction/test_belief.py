@@ -64,6 +64,17 @@ def test_evidence_one_after_the_other_is_evidence_at_once():
     np.testing.assert_allclose(belief().given([one]).given([other]).mean, belief(one, other).mean)
 
 
+def test_belief_for_another_number_of_images_is_what_one_asks_for_that_many_believes():
+    # The draw of the observed images is counted by classes, which stay.
+    more = Case(samples=800, probe=100, classes=4, scratch_accuracy=0.6, scratch_held_out=20)
+    moved, made = belief(seen()).trained_on(800), belief(seen(), case=more)
+    np.testing.assert_allclose(moved.mean, made.mean)
+    np.testing.assert_allclose(moved.variance, made.variance)
+    assert not np.allclose(moved.mean, belief(seen()).mean)
+    with pytest.raises(InputError, match="samples"):
+        belief().trained_on(0)
+
+
 def test_the_same_transfer_by_two_names_has_one_expectation():
     rows, mean = belief(seen()).rows, belief(seen()).mean
     whole = rows[(rows["depth"] == 3) & (rows["source"] == "s0")].index

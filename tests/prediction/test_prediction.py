@@ -43,7 +43,21 @@ def test_every_source_depth_and_protocol_is_a_candidate_and_so_is_scratch():
     assert rows.groupby("protocol").size().to_dict() == expected
     scratch = rows.iloc[-1]
     assert (scratch["source"], scratch["depth"], scratch["protocol"]) == ("", 0, "scratch")
-    assert not scratch[["kept", "whole", "rank", "head", "gain", "alignment", "source_head", "excess", *RECIPES]].any()
+    assert not scratch[
+        [
+            "kept",
+            "whole",
+            "rank",
+            "head",
+            "gain",
+            "alignment",
+            "source_head",
+            "source_far",
+            "excess",
+            "deficit",
+            *RECIPES,
+        ]
+    ].any()
 
 
 def logit(accuracy, n):
@@ -71,6 +85,27 @@ def test_covariates_are_what_they_say():
     scratch = 0.75 * logit(0.7, 30) + 0.25 * smoothed.max()
     assert np.allclose(rows["scratch"], scratch)
     np.testing.assert_allclose(rows["excess"], (smoothed - scratch).clip(lower=0))
+    for source in ("one", "two"):
+        np.testing.assert_allclose(rows.loc[source, "deficit"], max(scratch - smoothed[source].max(), 0))
+    assert rows.loc["one", "deficit"].iloc[0] > 0
+
+
+@pytest.mark.parametrize("probe", [20, 500])
+def test_sources_that_are_far_apart_are_taken_at_their_word_as_far_as_it_is_no_chance(probe):
+    heads = ["ridge", "knn", "nearest_mean", "kernel_ridge"]
+    far = table()
+    far = far.assign(**dict.fromkeys(heads, np.where(far["source"] == "one", 0.95, 0.3)))
+    rows = candidates(far, Case(samples=probe, probe=probe, classes=4)).set_index(["protocol", "source", "depth"])
+    rows = rows.loc["truncate"]
+    apart = (logit(0.95, probe) - logit(0.3, probe)) / 2
+    assert rows.loc["one", "source_head"].tolist() == pytest.approx([apart] * 2)
+    # Two squared deviations, less what chance adds to them, beside three sources of variance 0.06.
+    signal = (3 * 0.06 + 2 * apart**2 - 4 / probe) / 4
+    believed = signal / (signal + 4 / probe)
+    assert rows.loc["one", "source_far"].tolist() == pytest.approx([(apart - 0.7) * believed] * 2)
+    assert rows.loc["two", "source_far"].tolist() == pytest.approx([(0.7 - apart) * believed] * 3)
+    near = candidates(table(), CASE)
+    assert not near["source_far"].any()
 
 
 def test_levels_are_means_over_upper_halves():

@@ -274,7 +274,7 @@ class TestDecision:
                 found[name] = found[name].isel(source=0)
             return found
 
-        monkeypatch.setattr(room, "expected_accuracies", hand_made)
+        monkeypatch.setattr(room, "labelled", hand_made)
         monkeypatch.setattr(room, "_SIZES", 20)
         ranking = SimpleNamespace(
             target=SimpleNamespace(classes=10, samples=samples), scores=None, expected_for=samples
@@ -282,7 +282,8 @@ class TestDecision:
         # A tenth of a second for each image, or five seconds in all.
         prices = {"truncate": SimpleNamespace(phases=lambda n: {"head": (0.1 * n, 1.0)})}
         prices["finetune"] = SimpleNamespace(phases=lambda _n: {"training": (4.0, 1.0), "features": (1.0, 1.0)})
-        return room._turning_points(ranking, "it", dict.fromkeys(prices, 2), {}, prices, 0.015)
+        belief = SimpleNamespace(trained_on=lambda n_samples: n_samples)
+        return room._turning_points(ranking, belief, "it", dict.fromkeys(prices, 2), {}, prices, 0.015)
 
     def test_the_number_of_images_at_which_the_advice_changes(self, monkeypatch):
         """From 200 images of each class on, fine-tuning comes within the tolerance, and costs less than the head."""

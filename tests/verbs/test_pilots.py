@@ -1,6 +1,7 @@
 """Pilots of `rank`: which are run, on which images, when they end, and what is kept of them."""
 
 import dataclasses
+import io
 import json
 import math
 import shutil
@@ -8,12 +9,14 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import transferscope as ts
 from transferscope.data.target import load_target
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.protocols import finetuning
 from transferscope.protocols.training.recipe import Recipe
+from transferscope.report.terminal.advice import print_advice
 from transferscope.results.ranking import load_ranking
 from transferscope.verbs.bench import Bench
 from transferscope.verbs.rank import pilots as module
@@ -103,6 +106,28 @@ def executed(monkeypatch):
 
     monkeypatch.setattr(Executor, "execute", noted)
     return runs
+
+
+def test_advice_rests_on_pilots_and_on_evidence_too(digits, zoo, in_order, tmp_path, capsys):
+    options = {"device": "cpu", "samples": 40, "progress": False, "recipe": Recipe(epochs=2), "trust_code": True}
+    before, after = (ts.advise(digits, zoo, source="a", pilots=count, **options) for count in (0, 1))
+    (pilot,) = after.pilots
+    assert (pilot.source, pilot.protocol) == ("a", "reinit")
+    assert json.loads(after.to_json())["pilots"] == [dataclasses.asdict(pilot) | {
+        "accuracy": pytest.approx(pilot.accuracy, rel=1e-5), "seconds": pytest.approx(pilot.seconds, rel=1e-5),
+        "standard_error": pytest.approx(pilot.standard_error, rel=1e-5),
+    }]  # fmt: skip
+    assert before.pilots == ()
+
+    def accuracies(advice):
+        return {way.protocol: way.expected_accuracy for way in advice.ways}
+
+    moved = [name for name, value in accuracies(after).items() if value != accuracies(before)[name]]
+    assert {"reinit", "finetune"} <= set(moved)
+    print_advice(after, Console(width=120, file=(shown := io.StringIO())))
+    assert "Pilots: transfers that were really run" in shown.getvalue()
+    with pytest.raises(InputError, match="pilot_budget"):
+        ts.advise(digits, zoo, pilot_budget=5, **options)
 
 
 class TestRank:

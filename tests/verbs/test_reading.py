@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from image_files import folder, tiff
+from image_folders import write
 from PIL import Image
 from torch import nn
 
@@ -44,6 +45,12 @@ def test_images_found_broken_do_not_count_as_images_to_train_on(tmp_path):
     with pytest.warns(TransferscopeWarning, match="2 of 60 images are broken and skipped"):
         bench = Bench.set_up(request)
     assert (len(bench.target), bench.n_sound, bench.probe.n_samples) == (60, 58, 58)
+
+
+def test_transfers_are_trained_on_the_images_to_train_on_alone(tmp_path):
+    images = write(tmp_path / "split", "train/a*6", "train/b*5", "test/a*4", "test/b*9")
+    bench = Bench.set_up(RankRequest(target=images, zoo=ZOO, progress=False))
+    assert (len(bench.target), bench.n_sound, bench.probe.n_samples) == (24, 11, 11)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ Examples:
   transferscope advise --target data/ --sources zoo.yaml
   transferscope advise --target data/ --sources zoo.yaml --source resnet50 --tolerance 0.01 --country DEU
   transferscope advise --target data/ --sources zoo.yaml --shots 20 --format json > advice.json
+  transferscope advise --target data/ --sources zoo.yaml --source resnet50 --pilots auto
 
 \b
 On what `transferscope demo -o demo` makes:
@@ -36,6 +37,7 @@ On what `transferscope demo -o demo` makes:
     "--tolerance", type=options.Finite(0, 1, max_open=True), default=0.02, show_default=True, metavar="SHARE",
     help="Accuracy that may be lost for the sake of cost.",
 )  # fmt: skip
+@options.expecting
 @options.country
 @options.together(options.samples, options.reference_epochs, options.reference_budget)
 @options.running
@@ -45,8 +47,9 @@ On what `transferscope demo -o demo` makes:
 def command(ctx: click.Context, /, **asked: Any) -> None:
     """Say which way to transfer a source to a folder of labelled images, with expected accuracy and cost of each way.
 
-    Linear head, full-network embedding and top-tuning on frozen features, partial and full fine-tuning, and training
-    from scratch. Costs come from a few steps of each that are run on this machine.
+    Linear head, full-network embedding and top-tuning on frozen features, partial and full fine-tuning, fine-tuning
+    with the first stages frozen, and training from scratch. Costs come from a few steps of each that are run on this
+    machine.
 
     Exit code 3: done, but some sources failed, or some ways do not work with this source; they are listed.
     """

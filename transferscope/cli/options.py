@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from transferscope.cli import completion
+from transferscope.cli.parsing import parse_count
 from transferscope.errors import TransferscopeWarning
 from transferscope.runtime.regular import expanded
 
@@ -152,6 +153,26 @@ country = click.option(
     "--country", default="world", show_default=True, metavar="ISO3|world",
     help="Whose electricity is counted for CO2, such as DEU.",
 )  # fmt: skip
+pilots = click.option(
+    "--pilots", default="0", show_default=True, metavar="N|auto",
+    callback=lambda _context, _option, value: parse_count(value),
+    help="Really run at most N transfers before the answer, first the one that is expected to help most for its time, "
+    "or as many as --pilot-budget allows. They end when one answer is best with a probability of 0.9, and are kept.",
+)  # fmt: skip
+pilot_budget = click.option(
+    "--pilot-budget", type=Finite(), metavar="SECONDS",
+    help="Time that pilots may take together: by default 120 with --pilots auto, without limit with a number. What "
+    "fits into it depends on the machine.",
+)  # fmt: skip
+evidence = click.option(
+    "--evidence", multiple=True, metavar="RUNS.csv", shell_complete=completion.files,
+    help="What `transferscope measure` has measured of this target before. May be given several times.",
+)  # fmt: skip
+calibration = click.option(
+    "--calibration", metavar="FILE", shell_complete=completion.files,
+    help="What accuracies are expected by, as `transferscope.calibrate` makes it from measured transfers of one's own. "
+    "By default from those of other targets that this version knows.",
+)  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, notes or warnings on stderr.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Debug notes and timings on stderr, more of the result.")
 
@@ -171,6 +192,8 @@ reading = together(value_range, bands)
 """Of how the images of targets become numbers."""
 running = together(device, batch_size, seed, trust_code)
 """Of verbs that run networks."""
+expecting = together(pilots, pilot_budget, evidence, calibration)
+"""Of verbs that say what accuracy to expect."""
 printing = together(output_format, quiet, verbose)
 """Of verbs that answer on stdout."""
 

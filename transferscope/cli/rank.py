@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from transferscope.cli import completion, options
-from transferscope.cli.parsing import parse_count
 
 # Written out: what they come from would import torch.
 PROTOCOLS = ("truncate", "reinit", "finetune", "defrost", "any")
@@ -62,25 +61,7 @@ On what `transferscope demo -o demo` makes:
     "nearest_mean, ridge, kernel_ridge, alignment, effective_rank; and of the source's own predictions: leep, nce. May "
     "be given several times. By default those that take next to no time.",
 )  # fmt: skip
-@click.option(
-    "--pilots", default="0", show_default=True, metavar="N|auto",
-    help="Really run at most N transfers before the answer, first the one that is expected to help most for its time, "
-    "or as many as --pilot-budget allows. They end when one answer is best with a probability of 0.9, and are kept.",
-)  # fmt: skip
-@click.option(
-    "--pilot-budget", type=options.Finite(), metavar="SECONDS",
-    help="Time that pilots may take together: by default 120 with --pilots auto, without limit with a number. What "
-    "fits into it depends on the machine.",
-)  # fmt: skip
-@click.option(
-    "--evidence", multiple=True, metavar="RUNS.csv", shell_complete=completion.files,
-    help="What `transferscope measure` has measured of this target before. May be given several times.",
-)  # fmt: skip
-@click.option(
-    "--calibration", metavar="FILE", shell_complete=completion.files,
-    help="What accuracies are expected by, as `transferscope.calibrate` makes it from measured transfers of one's own. "
-    "By default from those of other targets that this version knows.",
-)  # fmt: skip
+@options.expecting
 @click.option(
     "--uncertainty", type=options.whole(2), metavar="DRAWS",
     help="Standard errors of all scores, from this many draws of the images; 20 say enough. Each draw takes as long as "
@@ -105,7 +86,6 @@ def command(ctx: click.Context, /, **asked: Any) -> None:
     options.trained_reference(asked)
     asked["scores"] = [name.strip() for part in asked["scores"] for name in part.split(",")] or "default"
     asked["uncertainty"] = asked["uncertainty"] or 0
-    asked["pilots"] = parse_count(asked["pilots"])
     from transferscope.report.terminal.ranking import print_ranking
     from transferscope.verbs.rank.rank import answer
     from transferscope.verbs.rank.request import RankRequest

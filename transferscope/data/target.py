@@ -203,7 +203,7 @@ class Target:
         for name, value, least in (("samples", samples, 1), ("seed", seed, 0)):
             if not is_whole(value, least):
                 raise InputError(f"{name} must be a whole number of at least {least}, but got {value!r}")
-        pool = self._pool()
+        pool = self.pool()
         labels = self.labels[pool]
         available = np.bincount(labels, minlength=len(self.classes))
         if samples > len(pool):
@@ -239,7 +239,7 @@ class Target:
         drawn = self.subset(random.permutation(np.array(chosen, dtype=np.int64)))
         return replace(drawn, broken=(*self.broken, *broken), _kept=decoded)
 
-    def _pool(self) -> np.ndarray:
+    def pool(self) -> np.ndarray:
         """Return the indices that a probe may draw: those of training images if there are others beside."""
         splits = set(self.split)
         if "train" in splits and len(splits) > 1:
@@ -392,5 +392,5 @@ def _build(samples: Samples, name: str) -> tuple[Target, list[str]]:
         _places=np.arange(len(samples.labels)),
         reading=samples.reading,
     )
-    counts = np.bincount(target.labels[target._pool()], minlength=len(target.classes))
+    counts = np.bincount(target.labels[target.pool()], minlength=len(target.classes))
     return target, notes + thin_class_notes(target.name, target.classes, counts)

@@ -61,6 +61,17 @@ class Belief:
         _ = after.seen  # complains
         return after
 
+    def trained_on(self, samples: int) -> "Belief":
+        """Return what is believed, given the same evidence, of transfers that are trained on so many images.
+
+        Raises
+        ------
+        InputError
+            When `samples` is not positive.
+        """
+        case = replace(self.case, samples=samples)
+        return replace(self, case=case, rows=self.rows.assign(**case.of_size(samples)))
+
     def rows_of(self, measured: Sequence[Any]) -> pd.DataFrame:
         """Return the candidates of these transfers, as trained on their own numbers of images.
 

@@ -28,11 +28,13 @@ COVARIATES = {
     "target_head": "mean logit of the leave-one-out accuracies (`HEADS`) of the upper halves of all sources",
     "target_gain": "the same of how far LogME lies above that of features that tell balanced classes nothing",
     "source_head": "how far that of this source lies above `target_head`",
+    "source_far": "what of that is past ±0.7, as sources of measured transfers seldom are, as far as it is no chance",
     "source_gain": "how far that of this source lies above `target_gain`",
     "head": "how far the logit at this depth, smoothed over depths, lies above the mean of the source's upper half",
     "gain": "the same of LogME",
     "alignment": "how far the alignment with the labels, smoothed, lies above the mean over the source's depths",
     "excess": "how far the head at this depth lies above the network from scratch, in logits, else 0",
+    "deficit": "how far the best head of the source lies below the network from scratch, in logits, else 0",
     "scratch": "logit of the accuracy of a network from scratch; held-out images being few, drawn toward the best head",
     "short_schedule": "1 where training ends after 150 steps or 12 epochs, as some of the measured transfers did",
     "two_rates": "1 where the head learns ten times as fast as the rest, with warm-up and cropped images, as some did",
@@ -54,6 +56,11 @@ _REACH = 0.6
 """Depths, as shares, over which scores of one source go together: exp(-distance / reach)."""
 _SPREADS = {"head": (0.4, 2.0), "gain": (0.1, 0.3), "alignment": (0.05, 0.15)}
 """Standard deviations of a score over the depths of a source, and of its noise with one image."""
+_APART, _COUNTS_FOR = 0.06, 3
+"""Variance, in squared logits, of what heads on sources reach, and how many sources that expectation counts for."""
+_FAR = 0.7
+_CHANCE = 4.0
+"""The same of chance with one image: what slopes of measured on leave-one-out logits come to on all maps."""
 _COLUMNS = ("source", "depth", "depth_fraction", *NEEDED)
 
 
@@ -140,6 +147,7 @@ def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
     heads = rows["target_head"] + rows["source_head"] + rows["head"]
     scratch = _scratch(case, float(heads.max()))
     rows["excess"] = (heads - scratch).clip(lower=0)
+    rows["deficit"] = (scratch - heads.groupby(rows["source"]).transform("max")).clip(lower=0)
     deepest = rows.loc[rows.groupby("source")["depth"].transform("idxmax")].set_axis(rows.index)
     frozen = deepest.assign(depth=rows["depth"], depth_fraction=rows["depth_fraction"])
     cuts = [(frozen if each == "defrost" else rows).assign(protocol=each) for each in CUT_PROTOCOLS]
@@ -182,10 +190,25 @@ def _of_sources(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
         # A source without a score in its upper half is known by all of them.
         means = values[kept >= 0.5].groupby(by_source).mean().reindex(by_source.unique())
         means = means.fillna(values.groupby(by_source).mean())
+        apart = means - means.mean()
         rows[f"target_{name}"] = means.mean()
-        rows[f"source_{name}"] = by_source.map(means) - means.mean()
+        rows[f"source_{name}"] = by_source.map(apart)
+        if name == "head":
+            rows["source_far"] = by_source.map((apart - apart.clip(-_FAR, _FAR)) * _believed(apart, case.probe))
         rows[name] = values - by_source.map(means)
     return rows
+
+
+def _believed(apart: pd.Series, n_samples: int) -> float:
+    """Return the share of the differences between sources that is no chance of so few images.
+
+    That is the share of their variance (James and Stein 1961), which is expected to be `_APART` and is estimated from
+    the sources themselves where these are many.
+    """
+    noise = _CHANCE / n_samples
+    expected = _COUNTS_FOR * _APART + float((apart**2).sum()) - (len(apart) - 1) * noise
+    signal = max(expected / (_COUNTS_FOR + len(apart) - 1), _APART / 3)
+    return signal / (signal + noise)
 
 
 def smooth(

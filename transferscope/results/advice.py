@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from transferscope.results.files import csv, prepare_folder, short_cost, significant, write_together
+from transferscope.results.pilots import Pilot
 from transferscope.results.summary import TargetSummary
 from transferscope.runtime.failures import Failure
 
@@ -97,6 +98,10 @@ class Advice:
         Ways that this source does not allow, each with the reason.
     failed : tuple of Failure
         Sources that could not be ranked.
+    pilots : tuple of Pilot
+        Real transfers that were run before the answer, those of other sources too.
+    hint : str
+        What pilots would bring, in one sentence; empty where some were run, or would bring nothing.
     """
 
     target: TargetSummary
@@ -112,6 +117,8 @@ class Advice:
     measured_seconds: float
     left_out: tuple[Failure, ...] = ()
     failed: tuple[Failure, ...] = ()
+    pilots: tuple[Pilot, ...] = ()
+    hint: str = ""
 
     @property
     def best(self) -> Way:
@@ -185,6 +192,7 @@ class Advice:
             "measured_seconds": self.measured_seconds,
             "left_out": [asdict(failure) for failure in self.left_out],
             "failed": [asdict(failure) for failure in self.failed],
+            "pilots": [asdict(pilot) for pilot in self.pilots],
         }
 
     def to_json(self) -> str:

@@ -87,8 +87,8 @@ class Bench:
 
     @property
     def n_sound(self) -> int:
-        """The number of images of the target, without those that were found broken when the probe was decoded."""
-        return len(self.target) - (len(self.probe.broken) - len(self.target.broken))
+        """How many images transfers can be trained on, without those found broken when the probe was decoded."""
+        return len(self.target.pool()) - (len(self.probe.broken) - len(self.target.broken))
 
     def summary(self) -> TargetSummary:
         """Return what a result says of the target."""

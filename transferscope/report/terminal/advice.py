@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transferscope.report.terminal.columns import fitted, print_tables
+from transferscope.report.terminal.pilots import ABOUT_PILOTS, pilot_tables
 from transferscope.results.advice import NAMES, Advice
 from transferscope.results.files import short_cost
 
@@ -12,8 +13,10 @@ from transferscope.results.files import short_cost
 def print_advice(advice: Advice, console: Console) -> None:
     """Print the answer in words, the table, and how to read it."""
     console.print(Text(f"{advice.verdict} {advice.turning}\n", style="bold"))
-    print_tables(_tables(advice, console.width), console)
+    print_tables([*_tables(advice, console.width), *pilot_tables(advice.pilots, console.width)], console)
     console.print()
+    if advice.hint:
+        console.print(Text(advice.hint + "\n"))
     lines = [
         f"Advised (*): the quickest way that is expected to come within {advice.tolerance:g} of the most accurate one; "
         "of several that take about as long, the most accurate. "
@@ -22,6 +25,8 @@ def print_advice(advice: Advice, console: Console) -> None:
         f"{advice.measured_seconds:.1f} s; trials: fits or trainings to choose settings by, included.",
         advice.energy,
     ]
+    if advice.pilots:
+        lines.append(ABOUT_PILOTS)
     lines += [f"Left out: {NAMES.get(failure.source, failure.source)}: {failure.error}" for failure in advice.left_out]
     lines += [f"{failure.source} failed: {failure.error}" for failure in advice.failed]
     console.print(Text("\n".join(lines), style="dim"))

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from transferscope.report.terminal.columns import fitted, print_tables
 from transferscope.report.terminal.counts import short_count
+from transferscope.report.terminal.pilots import ABOUT_PILOTS, pilot_tables
 from transferscope.results.agreement import FEWEST
-from transferscope.results.files import short_cost
 from transferscope.results.labelled import BASELINES, SIMILARITIES
 from transferscope.results.left_out import sentences
 from transferscope.results.ranking import Ranking
@@ -22,7 +22,7 @@ _SHOWN = {*DEFAULT_SCORES, *(f"{name}_to_scratch" for name in SIMILARITIES)}
 """What is computed unasked."""
 
 _fitted = partial(
-    fitted, names=("source", "cut after", "worth its FLOPs", "pilot"), left=("protocol", "agrees with the accuracy")
+    fitted, names=("source", "cut after", "worth its FLOPs"), left=("protocol", "agrees with the accuracy")
 )
 
 _SCORES = {"CKA": "linear_cka_to_scratch", "SVCCA": "svcca_to_scratch", "LogME": "logme", "H-score": "hscore"}
@@ -71,22 +71,6 @@ def pareto_tables(ranking: Ranking, width: int) -> list[Table]:
             "80 % interval": [f"{row.lower:.3f}-{row.upper:.3f}" for row in rows.itertuples()],
             "FLOPs": [short_count(value) for value in rows["flops"]],
             "params": [short_count(value) for value in rows["params"]],
-        },
-        width=width,
-    )
-
-
-def pilot_tables(ranking: Ranking, width: int) -> list[Table]:
-    """Return the pilots, in the order in which they were run."""
-    pilots = ranking.pilots
-    return _fitted(
-        {"pilot": [pilot.source for pilot in pilots]},
-        {
-            "protocol": [pilot.protocol for pilot in pilots],
-            "depth": [str(pilot.depth) for pilot in pilots],
-            "images": [str(pilot.samples) for pilot in pilots],
-            "measured": [f"{pilot.accuracy:.3f}±{pilot.standard_error:.3f}" for pilot in pilots],
-            "seconds": [short_cost(pilot.seconds) for pilot in pilots],
         },
         width=width,
     )
@@ -149,7 +133,7 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
     asked = any(name not in _SHOWN for pick in ranking.recommendations for name in pick.scores)
     details = detail_tables(ranking, console.width) if asked or detailed else []
     more = pareto_tables(ranking, console.width) if costs or detailed else []
-    tried = pilot_tables(ranking, console.width) if ranking.pilots else []
+    tried = pilot_tables(ranking.pilots, console.width)
     print_tables([*ranking_tables(ranking, console.width), *tried, *more, *details], console)
     console.print()
     if ranking.hint:
@@ -170,10 +154,7 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
     if ranking.best.tied_with:
         lines[0] += " =: tied with the first (either is better with a probability of at least 0.1)."
     if ranking.pilots:
-        lines.append(
-            "Pilots: transfers that were really run, their accuracy on images that they were not trained on, with the "
-            "standard error of so many images."
-        )
+        lines.append(ABOUT_PILOTS)
     if count := ranking.scores.attrs.get("evidence"):
         lines.append(f"Evidence: {count} accuracies that were measured before.")
     lines += [f"Left out: {sentence}." for sentence in sentences(ranking.left_out).values()]

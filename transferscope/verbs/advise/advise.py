@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from transferscope.arrays import backend
 from transferscope.data.value_range import Range
 from transferscope.errors import SourceError, is_interrupt
 from transferscope.networks.zoo import Zoo
-from transferscope.prediction.expected import expected_accuracies
+from transferscope.prediction.belief import Belief
+from transferscope.prediction.expected import labelled
 from transferscope.protocols.heads.toptuning import ENOUGH
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.results.advice import NAMES, Advice, Change, Way
@@ -27,7 +29,7 @@ from transferscope.verbs.advise.costs import HEADS, Cost, Timer, footprint
 from transferscope.verbs.advise.decision import changes, cheapest
 from transferscope.verbs.advise.request import AdviseRequest
 from transferscope.verbs.bench import Bench
-from transferscope.verbs.rank.rank import answer as answer_rank
+from transferscope.verbs.rank.rank import answer_and_belief
 
 _SIZES = 16
 """Numbers of images per class at which advice is sought, evenly spaced on a log scale."""
@@ -41,6 +43,10 @@ def advise(
     *,
     source: str | None = None,
     shots: int | None = None,
+    pilots: int | str = 0,
+    pilot_budget: float | None = None,
+    evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None,
+    calibration: str | Path | None = None,
     tolerance: float = 0.02,
     device: str = "auto",
     samples: int = 1000,
@@ -72,6 +78,8 @@ def advise(
         Name of the source; by default the one that ranks first.
     shots : int, optional
         Images of each class to train on; by default those of the target, as in `rank`.
+    pilots, pilot_budget, evidence, calibration
+        As in `rank`, of the source alone where one is named: what was measured counts for the accuracy of each way.
     tolerance : float
         Accuracy that may be lost for the sake of cost, at least 0 and below 1.
     device, samples, batch_size, seed, progress, trust_code, value_range, bands
@@ -98,7 +106,7 @@ def answer(request: AdviseRequest) -> Advice:
     ranked = request.of_rank()
     meter = Meter(request.country, backend.resolve_device(request.device))
     bench = Bench.set_up(ranked)
-    ranking = answer_rank(ranked, bench)
+    ranking, belief = answer_and_belief(ranked, bench)
     tolerance = request.tolerance
     chosen = next(pick.source for pick in ranking.recommendations if pick.layer is not None)
     scores = ranking.scores.sel(source=chosen)
@@ -124,7 +132,7 @@ def answer(request: AdviseRequest) -> Advice:
         _way(protocol, depth, names[depth], accuracies[protocol], spending[protocol])
         for protocol, depth in depths.items()
     ]
-    turns, looked_at = _turning_points(ranking, chosen, depths, shifts, costs, tolerance)
+    turns, looked_at = _turning_points(ranking, belief, chosen, depths, shifts, costs, tolerance)
     return Advice(
         target=ranking.target,
         source=chosen,
@@ -143,6 +151,8 @@ def answer(request: AdviseRequest) -> Advice:
         measured_seconds=spent,
         left_out=(*_impossible(ranking, chosen, depths), *untimed),
         failed=ranking.failed,
+        pilots=ranking.pilots,
+        hint=ranking.hint,
     )
 
 
@@ -187,6 +197,7 @@ def _way(protocol: str, depth: int, layer: str, accuracy: tuple[float, float, fl
 
 def _turning_points(
     ranking: Ranking,
+    belief: Belief,
     source: str,
     depths: Mapping[str, int],
     shifts: Mapping[str, float],
@@ -202,7 +213,7 @@ def _turning_points(
     sizes, chosen = sorted(grid), []
     for size in sizes:
         n_samples = size * classes
-        expectations = expected(expected_accuracies(scores, n_samples).sel(source=source), depths, shifts)
+        expectations = expected(labelled(scores, belief.trained_on(n_samples)).sel(source=source), depths, shifts)
         seconds = {name: sum(spent for spent, _ in costs[name].phases(n_samples).values()) for name in depths}
         chosen.append(cheapest({name: values[0] for name, values in expectations.items()}, seconds, tolerance))
     return changes(sizes, chosen), (sizes[0], sizes[-1])

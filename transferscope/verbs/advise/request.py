@@ -5,22 +5,19 @@ from dataclasses import dataclass, fields
 from transferscope.errors import InputError, near
 from transferscope.networks.zoo import Zoo, load_zoo
 from transferscope.runtime.power import WORLD
-from transferscope.verbs.rank.request import RankRequest, check_shots
-from transferscope.verbs.request import ProbeRequest
+from transferscope.verbs.rank.request import ExpectingRequest, RankRequest
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdviseRequest(ProbeRequest):
+class AdviseRequest(ExpectingRequest):
     """The arguments of `advise`."""
 
     source: str | None = None
-    shots: int | None = None
     tolerance: float = 0.02
     country: str = WORLD
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._settle(shots=check_shots(self.shots))
         number = isinstance(self.tolerance, (int, float)) and not isinstance(self.tolerance, bool)
         if not number or not 0 <= self.tolerance < 1:
             raise InputError(
@@ -30,9 +27,9 @@ class AdviseRequest(ProbeRequest):
     def of_rank(self) -> RankRequest:
         """Return what `rank` is to be asked first: of the one source, where one is named."""
         zoo = load_zoo(self.zoo)
-        shared = {field.name: getattr(self, field.name) for field in fields(ProbeRequest)}
+        shared = {field.name: getattr(self, field.name) for field in fields(ExpectingRequest)}
         shared["zoo"] = zoo if self.source is None else _only(zoo, self.source)
-        return RankRequest(**shared, shots=self.shots, mode="quick")
+        return RankRequest(**shared, mode="quick")
 
 
 def _only(zoo: Zoo, source: str) -> Zoo:

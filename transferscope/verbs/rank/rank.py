@@ -140,6 +140,11 @@ def rank(
 
 def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
     """Answer what `rank` is asked, on a bench that is set up already where another verb has one."""
+    return answer_and_belief(request, bench)[0]
+
+
+def answer_and_belief(request: RankRequest, bench: Bench | None = None) -> tuple[Ranking, Belief]:
+    """Return the answer with the belief that it follows from, for other numbers of images."""
     with noted_warnings() as noted:
         tables, calibration = read_evidence(given_evidence(request.evidence)), load_calibration(request.calibration)
         bench = bench or Bench.set_up(request)
@@ -166,7 +171,7 @@ def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
         )
         recommendations = tuple(replace(pick, reason=reason(pick, picks, predictions, pilots)) for pick in picks)
         bench.clock.lap("selection")
-    return Ranking(
+    ranking = Ranking(
         target=bench.summary(),
         reference=reference.network.summary(),
         recommendations=recommendations,
@@ -178,6 +183,7 @@ def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
         pilots=pilots,
         outlook=outlook,
     )
+    return ranking, belief
 
 
 def _labelled(

@@ -21,17 +21,10 @@ AUTO: Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankRequest(ProbeRequest):
-    """The arguments of `rank`."""
+class ExpectingRequest(ProbeRequest):
+    """What verbs are asked that say what accuracy to expect."""
 
-    scores: str | Iterable[str] = "default"
-    """Once made: the names, those included that predictions need."""
-    uncertainty: int = 0
-    reference: str = "compact"
-    protocol: str = "any"
     shots: int | None = None
-    objective: str = "accuracy"
-    mode: str = "default"
     pilots: int | str = 0
     pilot_budget: float | None = None
     evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None
@@ -42,17 +35,7 @@ class RankRequest(ProbeRequest):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_reference(self.reference)
-        protocols_of(self.protocol)
-        self._settle(scores=self._score_names(), shots=check_shots(self.shots))
-        if self.objective not in OBJECTIVES:
-            raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {self.objective!r}")
-        if not is_whole(self.uncertainty, 0) or self.uncertainty == 1:
-            raise InputError(
-                "Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got "
-                f"{self.uncertainty!r}"
-            )
-        self._settle(uncertainty=int(self.uncertainty), evidence=given_evidence(self.evidence))
+        self._settle(shots=_check_shots(self.shots), evidence=given_evidence(self.evidence))
         self._settle(calibration=None if self.calibration is None else str(self.calibration))
         self._check_pilots()
 
@@ -76,6 +59,33 @@ class RankRequest(ProbeRequest):
             )
         self._settle(pilot_budget=float(budget))
 
+
+@dataclass(frozen=True, kw_only=True)
+class RankRequest(ExpectingRequest):
+    """The arguments of `rank`."""
+
+    scores: str | Iterable[str] = "default"
+    """Once made: the names, those included that predictions need."""
+    uncertainty: int = 0
+    reference: str = "compact"
+    protocol: str = "any"
+    objective: str = "accuracy"
+    mode: str = "default"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_reference(self.reference)
+        protocols_of(self.protocol)
+        self._settle(scores=self._score_names())
+        if self.objective not in OBJECTIVES:
+            raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {self.objective!r}")
+        if not is_whole(self.uncertainty, 0) or self.uncertainty == 1:
+            raise InputError(
+                "Expected `uncertainty` to be a number of draws, at least 2, or 0 for none, but got "
+                f"{self.uncertainty!r}"
+            )
+        self._settle(uncertainty=int(self.uncertainty))
+
     def _score_names(self) -> tuple[str, ...]:
         if self.mode not in MODES:
             raise InputError(f"Expected `mode` to be one of {', '.join(MODES)}, but got {self.mode!r}")
@@ -95,7 +105,7 @@ class RankRequest(ProbeRequest):
         return self.samples if self.shots is None else min(self.samples, max(self.shots, 2) * classes)
 
 
-def check_shots(shots: int | None) -> int | None:
+def _check_shots(shots: int | None) -> int | None:
     """Return the argument `shots` as an int, or None; raise InputError when it is no number of images."""
     if shots is not None and not is_whole(shots, 1):
         raise InputError(
