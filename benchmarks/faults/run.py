@@ -151,8 +151,8 @@ def page(results: dict[str, dict[str, Any]]) -> str:
     lines += ["", *(f"- {each}" for each in wrong), *([""] if wrong else [])]
     lines += [
         "Memory is that of the whole process while it reads an input; its imports alone take up to "
-        f"{imported / 1e6:.0f} MB. One core, Python {platform.python_version()}, {platform.machine()}. The first inputs "
-        "of each kind are tried by `pytest tests/fuzz` each time, and 1500 of each by "
+        f"{imported / 1e6:.0f} MB. One core, Python {platform.python_version()}, {platform.machine()}. The first "
+        "inputs of each kind are tried by `pytest tests/fuzz` each time, and 1500 of each by "
         "`HYPOTHESIS_PROFILE=thorough pytest tests/fuzz`.",
     ]
     return "\n".join(lines)
