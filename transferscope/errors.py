@@ -66,9 +66,22 @@ def noted_warnings() -> Iterator[list[str]]:
         yield noted
 
 
+SUGGESTED = 10
+"""Of how many wrong names in a list near ones are looked for: each takes time."""
+
+_COMPARED = 10**7
+"""Pairs of characters."""
+
+
 def near(name: object, names: Iterable[str]) -> str:
-    """Suggest the known names that look most like this one, in parentheses; nothing when none does."""
-    close = difflib.get_close_matches(str(name), list(names), n=3)
+    """Suggest the known names that look most like this one, in parentheses; nothing when none does.
+
+    Where that would take seconds, of a very long name or among very many, nothing is suggested.
+    """
+    wanted, known = str(name), list(names)
+    if len(wanted) * sum(map(len, known)) > _COMPARED:
+        return ""
+    close = difflib.get_close_matches(wanted, known, n=3)
     return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
 
 

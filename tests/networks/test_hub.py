@@ -5,13 +5,14 @@ import time
 from types import SimpleNamespace
 
 import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from huggingface_hub import errors
 
-from transferscope.errors import SourceError
+from transferscope.errors import InputError, SourceError
 from transferscope.networks import hub, lookup
 from transferscope.networks.checking import check_sources
-from transferscope.networks.loading import load_network, outline
+from transferscope.networks.loading import architecture, fingerprint, load_architecture, load_network, outline
 from transferscope.networks.zoo import load_zoo
 
 pytestmark = pytest.mark.bounds
@@ -154,3 +155,85 @@ def test_names_on_the_hub_are_not_looked_up_by_validate(cache):
     pytest.importorskip("transformers")
     assert check_sources(load_zoo([entry()])) == ([], [])
     assert cache.asked == []
+
+
+@pytest.mark.parametrize("loader", ["transformers", "timm"])
+def test_what_only_looks_at_a_zoo_asks_nobody(cache, loader, tmp_path):
+    pytest.importorskip("transformers")
+    source = entry(loader, NAME if loader == "transformers" else f"hf-hub:{NAME}")
+    for look in (outline, load_architecture):
+        with pytest.raises(SourceError, match=r"'owner/vit' is not on this machine.*nothing is downloaded to look"):
+            look(source)
+    assert check_sources(load_zoo([source])) == ([], [])
+    assert cache.asked == []
+
+
+def test_what_a_model_holds_is_part_of_its_fingerprint(cache, vit):
+    with pytest.raises(SourceError, match="could not be downloaded"):
+        fingerprint(entry())
+    in_cache(cache, vit)
+    first = fingerprint(entry())
+    assert fingerprint(entry()) == first
+    damage(cache, "model.safetensors")
+    assert fingerprint(entry()) != first
+
+
+def damage(cache, name):
+    weights = next(cache.folder.rglob(name))
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.fixture
+def of_timm(tmp_path):
+    """A folder as timm puts it on the hub."""
+    import timm
+
+    module = timm.create_model("test_resnet", num_classes=5)
+    timm.models.save_for_hf(module, tmp_path / "saved", model_config={"num_classes": 5})
+    return tmp_path / "saved", module
+
+
+def test_a_model_of_timm_on_the_hub_is_loaded_without_a_question(cache, of_timm):
+    folder, module = of_timm
+    in_cache(cache, folder)
+    source = entry("timm", f"hf-hub:{NAME}")
+    loaded = load_network(source).module
+    assert cache.asked == []
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+    assert all((mine == other).all() for mine, other in zip(module.parameters(), loaded.parameters(), strict=True))
+    first = fingerprint(source)
+    damage(cache, "*model.*")
+    assert fingerprint(source) != first
+    assert architecture(source) == architecture(entry("timm", f"hf_hub:{NAME}", weights="none"))
+
+
+def test_weights_of_timm_are_asked_for_once(cache):
+    began = time.perf_counter()
+    with pytest.raises(SourceError, match=r"'timm/test_resnet.*' could not be downloaded .*local file as its"):
+        load_network(entry("timm", "test_resnet"))
+    assert time.perf_counter() - began < 10
+    assert len(cache.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["local-dir:/w", "LOCAL-DIR:/w", "Local-Dir:/w", " local-dir:/w", "\tlocal-dir:/w", "lo\ncal-dir:/w", "local-dir:",
+     "HF-HUB:owner/vit", "hf-hub:/w", "hf-hub:../w", "file:/w", "https://host/w", "hf-hub:owner/vit?x", "hf-hub:a/b/c"],
+)  # fmt: skip
+def test_whatever_names_a_place_for_weights_is_caught(model):
+    with pytest.raises(InputError, match="model: cannot be a folder or another place: name the architecture"):
+        entry("timm", model)
+
+
+@pytest.mark.parametrize(
+    ("loader", "argument"),
+    [("timm", "pretrained_cfg"), ("timm", "pretrained_cfg_overlay"), ("timm", "pretrained_strict"),
+     ("timm", "cache_dir"), ("timm", "checkpoint_path"), ("torchvision", "weights"),
+     ("torchvision", "weights_backbone"),
+     ("torchvision", "pretrained_backbone"), ("torchvision", "pretrained"), ("transformers", "use_pretrained_backbone"),
+     ("open_clip", "pretrained_image"), ("open_clip", "timm_model_pretrained")],
+)  # fmt: skip
+def test_whatever_argument_chooses_weights_is_caught(loader, argument):
+    with pytest.raises(InputError, match=f"kwargs.{argument}: (chooses weights|is the default)"):
+        entry(loader, "resnet18", kwargs={argument: True})

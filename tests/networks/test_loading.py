@@ -244,7 +244,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(SourceError, match=r"'a': .*could not be downloaded.*local file as its `checkpoint`"):
+    with pytest.raises(SourceError, match=r"'a': .*HF_HUB_OFFLINE forbids.*local file as its `checkpoint`"):
         load_network(timm_entry())
 
     def no_network(*args, **kwargs):
@@ -256,10 +256,14 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("library", ["httpx", "httpx2", "urllib3", "requests"])
-def test_a_download_that_breaks_off_is_known_by_the_library_that_it_was_made_with(library, monkeypatch):
+def test_a_download_that_breaks_off_is_known_by_the_library_that_it_was_made_with(library, monkeypatch, tmp_path):
     def break_off(*args, **kwargs):
         raise type("ReadTimeout", (Exception,), {"__module__": f"{library}.exceptions"})("timed out")
 
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", break_off)
+    with pytest.raises(SourceError, match=r"'a': .*could not be downloaded .* \(ReadTimeout\).*local file as its"):
+        load_network(timm_entry())
+    monkeypatch.setattr("transferscope.networks.hub.fetched", lambda *_, **__: tmp_path)
     monkeypatch.setattr("timm.create_model", break_off)
     with pytest.raises(SourceError, match=r"'a': .*could not be downloaded \(ReadTimeout: timed out\)"):
         load_network(timm_entry())
@@ -329,6 +333,7 @@ def test_a_classifier_that_nobody_has_trained_is_noted(tmp_path, monkeypatch):
     assert not untrained(load_network(timm_entry(checkpoint=str(tmp_path / "whole.pt"))).module)
     # timm draws a classifier of another width than that of its own weights
     create = timm.create_model
+    monkeypatch.setattr("transferscope.networks.hub.fetched", lambda *_, **__: tmp_path)
     monkeypatch.setattr("timm.create_model", lambda model, pretrained, **kwargs: create(model, **kwargs))
     assert "another width" in untrained(load_network(timm_entry(kwargs={"num_classes": 7})).module)
     for classes in (0, 1000):

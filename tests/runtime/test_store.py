@@ -1,9 +1,10 @@
 import os
+import time
 
 import numpy as np
 import pytest
 
-from transferscope.errors import TransferscopeWarning
+from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.runtime import store as store_module
 from transferscope.runtime.store import Store, digest, home, write_atomically
 
@@ -117,3 +118,129 @@ def test_an_entry_copied_over_another_is_a_miss(tmp_path, arrays):
     scores.write_bytes(features.read_bytes())
     assert store.get("scores", "k1") is None
     assert store.get("features", "k1") is not None
+
+
+def _entry(folder):
+    (path,) = folder.rglob("*.safetensors")
+    return path
+
+
+def test_any_flipped_bit_is_a_miss_or_changes_nothing(tmp_path, caplog):
+    store = Store(tmp_path)
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([True, False])}
+    store.put("scores", "k1", arrays, {"n": 3})
+    path = _entry(tmp_path)
+    sound = path.read_bytes()
+    for place in range(len(sound)):
+        damaged = bytearray(sound)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        found = store.get("scores", "k1")
+        if found is not None:
+            assert found[1] == {"n": 3}
+            assert all((found[0][name] == array).all() for name, array in arrays.items())
+    assert "was changed); it is computed again" in caplog.text
+    path.write_bytes(sound)
+    assert store.get("scores", "k1")[1] == {"n": 3}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays, metadata: (arrays | {"a": arrays["a"].astype(np.float64)}, metadata),
+        lambda arrays, metadata: (arrays | {"a": arrays["a"].reshape(3, 2)}, metadata),
+        lambda arrays, metadata: (arrays | {"a": arrays["a"] + 1}, metadata),
+        lambda arrays, metadata: ({"a": arrays["a"]}, metadata),
+        lambda arrays, metadata: ({"a": arrays["b"], "b": arrays["a"]}, metadata),
+        lambda arrays, metadata: (arrays, metadata | {"record": '{"n": 4}'}),
+        lambda arrays, metadata: (arrays, metadata | {"record": "3"}),
+        lambda arrays, metadata: (arrays, metadata | {"arrays": "[]"}),
+        lambda arrays, metadata: (arrays, {key: text for key, text in metadata.items() if key != "checksum"}),
+    ],
+)
+def test_an_entry_that_was_changed_is_computed_again(tmp_path, caplog, change):
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    store = Store(tmp_path)
+    store.put("scores", "k1", {"a": np.ones((2, 3), np.float32), "b": np.zeros(4)}, {"n": 3})
+    path = _entry(tmp_path)
+    with safe_open(path, "np") as file:
+        metadata = file.metadata()
+    arrays, metadata = change(load_file(path), metadata)
+    save_file(arrays, path, metadata)
+    assert store.get("scores", "k1") is None
+    assert "cannot be used" in caplog.text
+
+
+def test_what_an_earlier_layout_wrote_is_a_miss_without_a_word(tmp_path, caplog, arrays):
+    from safetensors.numpy import save_file
+
+    store = Store(tmp_path)
+    store.put("scores", "k1", arrays, {})
+    save_file({"a": np.ones(3)}, _entry(tmp_path), {"entry": "scores/k1", "order": '["a"]', "record": "{}"})
+    assert store.get("scores", "k1") is None
+    assert not caplog.text
+
+
+def test_a_pipe_in_the_place_of_an_entry_is_a_miss(tmp_path, arrays):
+    store = Store(tmp_path)
+    store.put("scores", "k1", arrays, {})
+    path = _entry(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    assert store.get("scores", "k1") is None
+
+
+@pytest.mark.parametrize("name", ["TRANSFERSCOPE_HOME", "XDG_CACHE_HOME", "HOME"])
+def test_the_home_of_nobody_is_an_error_that_says_so(monkeypatch, name):
+    for each in ("TRANSFERSCOPE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(each, raising=False)
+    if name == "HOME":
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as where the user has no entry
+    else:
+        monkeypatch.setenv(name, "~no-such-user/cache")
+    with pytest.raises(InputError, match=r"is ~.*, but nothing is known of the home folder .*; give the whole path"):
+        home()
+
+
+def test_a_home_that_cannot_be_looked_at_costs_only_the_cache(tmp_path, monkeypatch, arrays):
+    def forbidden(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    store = Store(tmp_path / "home")
+    monkeypatch.setattr("transferscope.runtime.regular.os.stat", forbidden)
+    monkeypatch.setattr("pathlib.Path.mkdir", forbidden)
+    assert store.get("scores", "k1") is None
+    with pytest.warns(TransferscopeWarning, match="cannot be written"):
+        store.put("scores", "k1", arrays, {})
+
+
+def test_what_killed_runs_did_not_finish_is_removed_and_nothing_else(tmp_path, arrays):
+    unfinished = tmp_path / "scores" / ".unfinished"
+    unfinished.mkdir(parents=True)
+    now = time.time()
+    for name, age in (("killed", 20), ("held", 20), ("held-for-days", 1e6), ("begun", 0)):
+        (unfinished / name).write_bytes(b"half")
+        os.utime(unfinished / name, (now - age, now - age))
+    with (unfinished / "held").open("rb") as file:
+        fcntl = pytest.importorskip("fcntl")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        Store(tmp_path).put("scores", "k1", arrays, {})
+    assert sorted(path.name for path in unfinished.iterdir()) == ["begun", "held"]
+
+
+def test_a_write_is_held_against_others_that_sweep(tmp_path, arrays, monkeypatch):
+    replace, swept = os.replace, []
+
+    def meanwhile(source, to):
+        os.utime(source, (1, time.time() - 60))
+        store_module._sweep(tmp_path / "scores" / ".unfinished")
+        swept.append(os.path.exists(source))
+        replace(source, to)
+
+    monkeypatch.setattr(store_module.os, "replace", meanwhile)
+    store = Store(tmp_path)
+    store.put("scores", "k1", arrays, {})
+    assert swept == [True]
+    assert store.get("scores", "k1") is not None

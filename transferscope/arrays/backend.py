@@ -47,6 +47,8 @@ def array_namespace(*arrays: Array) -> Any:
             f"Expected NumPy or CuPy arrays but got {kinds}; convert tensors with "
             "transferscope.arrays.backend.from_torch"
         )
+    for array in arrays:
+        _check_plain(array)
     if not all(array_api_compat.is_array_api_obj(array) for array in arrays):
         raise InputError(f"Expected NumPy or CuPy arrays but got {kinds}; convert with numpy.asarray first")
     try:
@@ -213,4 +215,16 @@ def to_numpy(array: Array) -> np.ndarray:
         return from_torch(array.cpu())
     if array_api_compat.is_cupy_array(array):
         return array.get()
+    _check_plain(array)
     return np.asarray(array)
+
+
+def _check_plain(array: Array) -> None:
+    """Raise InputError for kinds of NumPy arrays that multiply otherwise, or lack values."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError(
+            f"Expected plain arrays but got a masked one, with {np.ma.count_masked(array)} values missing; leave the "
+            "samples out, or fill it in with .filled(value)"
+        )
+    if isinstance(array, np.matrix):
+        raise InputError("Expected plain arrays but got a numpy.matrix; convert it with numpy.asarray")

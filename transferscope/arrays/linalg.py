@@ -15,6 +15,9 @@ from transferscope.errors import InputError, is_whole
 BLOCK = 2**23
 """Numbers that a temporary copy of a part of the features may hold (64 MiB in float64)."""
 
+LARGEST = 1e50
+"""Largest value of features in magnitude, and one over the smallest that the largest may be."""
+
 
 def check_features(X: Array, name: str = "X", *, min_samples: int = 1) -> Array:
     """Return `X` as a finite matrix of float32 or float64, shape (n_samples, n_features).
@@ -24,8 +27,8 @@ def check_features(X: Array, name: str = "X", *, min_samples: int = 1) -> Array:
     Raises
     ------
     InputError
-        When `X` is not a matrix of real numbers with at least `min_samples` rows and one column, or holds NaN
-        or infinite values.
+        When `X` is not a matrix of real numbers with at least `min_samples` rows and one column, holds NaN
+        or infinite values, or such as their powers overflow or vanish.
     """
     xp = array_namespace(X)
     _require_features(X, name, min_samples)
@@ -61,6 +64,13 @@ def _require_features(X: Array, name: str, min_samples: int) -> None:
             f"Expected `{name}` to have shape (n_samples, n_features) and finite values but got {count} NaN "
             f"or infinite values in {tuple(X.shape)}; look at the network or the images they come from"
         )
+    if float(xp.finfo(first.dtype).max) > LARGEST:
+        largest = max(max(float(xp.max(rows)), -float(xp.min(rows))) for rows in _row_blocks(X))
+        if largest > LARGEST or 0 < largest < 1 / LARGEST:
+            raise InputError(
+                f"Expected the largest value of `{name}` to lie between {1 / LARGEST:g} and {LARGEST:g} in magnitude, "
+                f"but it is {largest:.3g}, whose powers fit into no floating-point number; scale the features"
+            )
 
 
 def _row_blocks(X: Array) -> Iterator[Array]:

@@ -30,11 +30,11 @@ On what `transferscope demo -o demo` makes:
     help="Source to transfer.  [default: the one that ranks first]",
 )  # fmt: skip
 @click.option(
-    "--shots", type=click.IntRange(min=1), metavar="N",
+    "--shots", type=options.whole(1), metavar="N",
     help="Images of each class to train on.  [default: those of the folder]",
 )  # fmt: skip
 @click.option(
-    "--tolerance", type=click.FloatRange(0, 1, max_open=True), default=0.02, show_default=True, metavar="SHARE",
+    "--tolerance", type=options.Finite(0, 1, max_open=True), default=0.02, show_default=True, metavar="SHARE",
     help="Accuracy that may be lost for the sake of cost.",
 )  # fmt: skip
 @options.expecting

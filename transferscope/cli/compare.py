@@ -46,7 +46,7 @@ On what `transferscope demo -o demo` makes:
     help="Standard errors for measures beside linear CKA, which always has one; takes 20 times as long.",
 )  # fmt: skip
 @click.option(
-    "--permutations", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+    "--permutations", type=options.whole(0), default=0, show_default=True, metavar="N",
     help="Permutations of the images for p-values.",
 )  # fmt: skip
 @click.option(

@@ -2,9 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from transferscope.errors import InputError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -71,15 +74,14 @@ def _beginning(words: Iterable[str], incomplete: str) -> "list[CompletionItem[st
 
 def _names(zoo: str | None) -> list[str]:
     """Return the source names of a zoo file, and none of one that cannot be read: whoever runs the verb is told why."""
-    import yaml
-
     if zoo is None:
         return []
+    from transferscope.networks.located_yaml import read_yaml
+
     try:
-        with open(os.path.expanduser(zoo), encoding="utf-8-sig") as file:
-            entries = yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["sources"]
+        entries = read_yaml(Path(os.path.expanduser(zoo)), "", "")[0]["sources"]
         return [str(entry["name"]) for entry in entries]
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+    except (InputError, TypeError, KeyError):
         return []
 
 

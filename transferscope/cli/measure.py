@@ -44,7 +44,7 @@ On what `transferscope demo -o demo` makes:
 )  # fmt: skip
 @options.seeds(3)
 @click.option(
-    "--test-samples", type=click.IntRange(min=2), default=2000, show_default=True, metavar="N",
+    "--test-samples", type=options.whole(2), default=2000, show_default=True, metavar="N",
     help="Most images to measure on: the folder's own test split, else a quarter of each class. None is trained on.",
 )  # fmt: skip
 @click.option(
@@ -55,20 +55,18 @@ On what `transferscope demo -o demo` makes:
     "--optimiser", type=click.Choice(["sgd", "adamw"]), default="adamw", show_default=True, help="Of training."
 )
 @click.option(
-    "--epochs", type=click.IntRange(min=1), default=40, show_default=True, metavar="N", help="Most epochs of training."
+    "--epochs", type=options.whole(1), default=40, show_default=True, metavar="N", help="Most epochs of training."
 )
 @click.option(
-    "--min-steps", type=click.IntRange(min=0), default=300, show_default=True, metavar="N",
+    "--min-steps", type=options.whole(0), default=300, show_default=True, metavar="N",
     help="With few images as many epochs as make so many steps.",
 )  # fmt: skip
 @click.option(
     "--early-stopping", is_flag=True, help="Stop by the loss on a fifth of the images, which are then not trained on."
 )
+@click.option("--jobs", type=options.whole(1), default=1, show_default=True, metavar="N", help="Runs side by side.")
 @click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Runs side by side."
-)
-@click.option(
-    "--time-budget", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES",
+    "--time-budget", type=options.Finite(min=0, min_open=True), metavar="MINUTES",
     help="Begin no run after this time; the same command goes on later.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would run and about how long it would take.")

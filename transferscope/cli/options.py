@@ -1,5 +1,6 @@
 """Options that verbs share, how results, warnings and notes reach the terminal, and what was typed there."""
 
+import math
 import os
 import shlex
 import sys
@@ -16,6 +17,7 @@ from transferscope.cli.messages import console, say, set_up_messages
 from transferscope.cli.parsing import parse_count
 from transferscope.errors import TransferscopeError
 from transferscope.runtime.printable import printable
+from transferscope.runtime.regular import expanded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,6 +73,22 @@ class Numbers(click.ParamType):
         return numbers
 
 
+class Finite(click.FloatRange):
+    """A number in a range, for which NaN passes otherwise, and infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a float."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"expected a number, but got {value!r}", param, ctx)
+        return number
+
+
+def whole(least: int) -> click.IntRange:
+    """Return the type of a whole number that is not so large that it is a mistake."""
+    return click.IntRange(least, 10**9)
+
+
 value_range = click.option(
     "--value-range", type=Numbers(float, "0,4095"), metavar="LOW,HIGH",
     help="Values that become black and white, in images of more than 8 bits a value, with a sign or floating-point: "
@@ -89,11 +107,11 @@ device = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="Where networks run."
 )
 batch_size = click.option(
-    "-b", "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, metavar="N",
+    "-b", "--batch-size", type=whole(1), default=64, show_default=True, metavar="N",
     help="Images in one forward pass.",
 )  # fmt: skip
 samples = click.option(
-    "--samples", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N",
+    "--samples", type=whole(1), default=1000, show_default=True, metavar="N",
     help="Images of the target to look at, drawn class by class.",
 )  # fmt: skip
 seed = click.option(
@@ -124,11 +142,11 @@ reference = click.option(
     "architecture, a source of the zoo, or a checkpoint of the compact network.",
 )  # fmt: skip
 reference_epochs = click.option(
-    "--reference-epochs", type=click.IntRange(min=1), default=40, show_default=True, metavar="N",
+    "--reference-epochs", type=whole(1), default=40, show_default=True, metavar="N",
     help="Epochs that the reference is trained for; with few images as many as make 300 optimiser steps.",
 )  # fmt: skip
 reference_budget = click.option(
-    "--reference-budget", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True,
+    "--reference-budget", type=Finite(min=0, min_open=True), default=600.0, show_default=True,
     metavar="SECONDS", help="Most time that the reference is trained for.",
 )  # fmt: skip
 country = click.option(
@@ -142,7 +160,7 @@ pilots = click.option(
     "or as many as --pilot-budget allows. They end when one answer is best with a probability of 0.9, and are kept.",
 )  # fmt: skip
 pilot_budget = click.option(
-    "--pilot-budget", type=float, metavar="SECONDS",
+    "--pilot-budget", type=Finite(), metavar="SECONDS",
     help="Time that pilots may take together: by default 120 with --pilots auto, without limit with a number. What "
     "fits into it depends on the machine.",
 )  # fmt: skip
@@ -191,7 +209,7 @@ def samples_per_class(default: str) -> Decorator:
 def seeds(default: int) -> Decorator:
     """Return the option that says how many draws of each size there are."""
     return click.option(
-        "--seeds", type=click.IntRange(min=1), default=default, show_default=True, metavar="N",
+        "--seeds", type=whole(1), default=default, show_default=True, metavar="N",
         help="Draws for each size.",
     )  # fmt: skip
 
@@ -199,8 +217,14 @@ def seeds(default: int) -> Decorator:
 def output(folder: str, help: str) -> Decorator:
     """Return the option that says where files go, by default into `folder`."""
     return click.option(
-        "-o", "--output", default=folder, show_default=True, metavar="DIR", shell_complete=completion.folders, help=help
-    )
+        "-o", "--output", default=folder, show_default=True, metavar="DIR", shell_complete=completion.folders,
+        callback=_at_home, help=help,
+    )  # fmt: skip
+
+
+def _at_home(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Expand a ~, which the shell leaves as it is in -o=~/results."""
+    return str(expanded(value, "-o"))
 
 
 @contextmanager

@@ -30,27 +30,25 @@ On what `transferscope demo -o demo` makes:
 @options.sources
 @options.samples_per_class("all")
 @options.seeds(1)
-@click.option(
-    "--epochs", type=click.IntRange(min=1), default=40, show_default=True, metavar="N", help="Of fine-tuning."
-)
+@click.option("--epochs", type=options.whole(1), default=40, show_default=True, metavar="N", help="Of fine-tuning.")
 @click.option(
     "--optimiser", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True,
     help="AdamW makes steps of much the same size for every weight, whatever its gradient.",
 )  # fmt: skip
 @click.option(
-    "--learning-rate", type=click.FloatRange(min=0, min_open=True), metavar="RATE",
+    "--learning-rate", type=options.Finite(min=0, min_open=True), metavar="RATE",
     help="Constant. Default: by optimiser.",
 )  # fmt: skip
 @click.option(
-    "--steps", type=click.IntRange(min=1), metavar="N",
+    "--steps", type=options.whole(1), metavar="N",
     help="Optimiser steps that runs are matched at. Default: the fewest that any run took.",
 )  # fmt: skip
 @click.option(
-    "--loss", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE",
+    "--loss", type=options.Finite(0, 1, min_open=True, max_open=True), metavar="SHARE",
     help="Training loss that runs are matched at, as a share of that of guessing. Default: one that every run reached.",
 )  # fmt: skip
 @click.option(
-    "--redraws", type=click.IntRange(min=1), default=5, show_default=True, metavar="N",
+    "--redraws", type=options.whole(1), default=5, show_default=True, metavar="N",
     help="Draws of the initial weights of sources for which the zoo names none.",
 )  # fmt: skip
 @click.option(
@@ -58,7 +56,7 @@ On what `transferscope demo -o demo` makes:
     help="A value for each block, as published, or for each weight tensor.",
 )  # fmt: skip
 @click.option(
-    "--test-samples", type=click.IntRange(min=2), default=500, show_default=True, metavar="N",
+    "--test-samples", type=options.whole(2), default=500, show_default=True, metavar="N",
     help="Most images of each target to measure the accuracy on. None is trained on.",
 )  # fmt: skip
 @options.running

@@ -20,7 +20,7 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
     """Read a list like ``1,2,5,all``; raise `InputError` for anything but whole numbers above 0 and all."""
     sizes: list[Size] = []
     for item in _items(text, "samples_per_class", "1,2,5,all"):
-        if item != ALL and (not re.fullmatch("[0-9]+", item) or int(item) < 1):
+        if item != ALL and (not re.fullmatch("[0-9]{1,9}", item) or int(item) < 1):
             raise InputError(
                 f"Expected `samples_per_class` to list whole numbers above 0 or all, as in 1,2,5,all, but got {item!r}"
             )
@@ -34,7 +34,7 @@ def parse_depths(text: str) -> Depths:
     if items == (ALL,):
         return ALL
     for item in items:
-        if not re.fullmatch("-?[0-9]+", item):
+        if not re.fullmatch("-?[0-9]{1,9}", item):
             raise InputError(
                 f"Expected `depths` to be all, or a list of whole numbers as in 1,3,-1, but got {item!r} in {text!r}"
             )
@@ -51,7 +51,7 @@ def parse_rates(text: str | None) -> tuple[float, ...]:
 
 def parse_count(text: str) -> int | str:
     """Read a whole number; anything else is a word, for the verb to know."""
-    return int(text) if re.fullmatch("-?[0-9]+", text) else text
+    return int(text) if re.fullmatch("-?[0-9]{1,9}", text) else text
 
 
 def _items(text: str, name: str, example: str) -> tuple[str, ...]:

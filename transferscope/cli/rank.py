@@ -43,7 +43,7 @@ On what `transferscope demo -o demo` makes:
     "frozen (defrost), or the best of these for each source.",
 )  # fmt: skip
 @click.option(
-    "--shots", type=click.IntRange(min=1), metavar="N",
+    "--shots", type=options.whole(1), metavar="N",
     help="Expect accuracies for N training images of each class, not for all that the folder holds.",
 )  # fmt: skip
 @click.option(
@@ -64,7 +64,7 @@ On what `transferscope demo -o demo` makes:
 )  # fmt: skip
 @options.expecting
 @click.option(
-    "--uncertainty", type=click.IntRange(min=2), metavar="DRAWS",
+    "--uncertainty", type=options.whole(2), metavar="DRAWS",
     help="Standard errors of all scores, from this many draws of the images; 20 say enough. Each draw takes as long as "
     "the scores themselves.",
 )  # fmt: skip

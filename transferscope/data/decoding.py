@@ -1,6 +1,8 @@
 """The bytes of an image file as numbers: what its header says of them, and all that Pillow would lose of them."""
 
+import functools
 import io
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,10 +13,17 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from transferscope.data import tiff
-from transferscope.data.images import orientation_of
+from transferscope.data.images import check_runs_nothing, orientation_of
+from transferscope.data.pixel_bound import check_pixels, reduction
 from transferscope.data.rasters import Raster
 from transferscope.data.value_range import Range
 from transferscope.errors import InputError
+
+FORMATS = {
+    "JPEG": "jpg jpeg jpe jfif", "MPO": "", "PNG": "png", "BMP": "bmp", "DIB": "", "GIF": "gif", "TIFF": "tif tiff",
+    "WEBP": "webp", "PPM": "ppm pgm pbm pnm", "JPEG2000": "jp2", "AVIF": "avif",
+}  # fmt: skip
+"""What Pillow may take a file for, with the endings of such files: pixels, of which none starts a program to read."""
 
 
 @contextmanager
@@ -25,7 +34,8 @@ def opened(data: bytes) -> Iterator[ImageFile | None]:
     try:
         yield _by_pillow(data)
     except UnidentifiedImageError as error:  # Pillow's own message holds a memory address
-        raise InputError("it is no image in a format that Pillow knows") from error
+        known = ", ".join(name for name, endings in FORMATS.items() if endings)
+        raise InputError(f"it is no image in a format that is read: {known}") from error
     except (MemoryError, InputError):  # the first says something about the machine, not about the file
         raise
     except Exception as error:  # decoders fed with damaged bytes raise nearly anything
@@ -37,11 +47,36 @@ def _by_pillow(data: bytes) -> ImageFile | None:
     if is_tiff and tiff.read_tags(data).get(tiff.BANDS, 1) > 4:
         return None  # of each such file Pillow would log an error
     try:
-        return Image.open(io.BytesIO(data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound is our own
+            image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError:
         if is_tiff:
             return None
         raise
+    _bounded(image)
+    return image
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # older versions have no AVIF
+
+
+def _bounded(image: ImageFile) -> None:
+    """Have a JPEG with too many pixels decoded smaller; refuse others."""
+    if image.format in ("JPEG", "MPO"):
+        # The coefficients of a progressive one are all held, whatever is made of them.
+        progressive = any(key in image.info for key in ("progressive", "progression"))
+        if (divisor := reduction(image.width, image.height, held=progressive)) > 1:
+            image.draft(None, (image.width // divisor, image.height // divisor))
+    if _is_wide_png(image):
+        check_pixels(image.width, image.height, _PNG_BANDS[str(image.tile[0][3])], 2)
+    elif image.format == "JPEG2000":
+        check_pixels(image.width, image.height, len(image.getbands()), 4)  # which its decoder holds for each value
+    else:
+        check_pixels(image.width, image.height)
 
 
 @dataclass(frozen=True)
@@ -58,7 +93,8 @@ class Look:
     """Whether Pillow takes a spare band for transparency, or does not open the file."""
     natural: Range | None = None
     """The range of its type, where a single band and nothing else decides how it is shown."""
-    pages: int = 1
+    paged: bool = False
+    """Whether there are further pages."""
 
 
 def look_at(data: bytes) -> Look:
@@ -102,7 +138,9 @@ def _look_at_tiff(tags: Mapping[int, Any], image: Image.Image | None) -> Look:
     if image is not None and bands == 1 and photometric != tiff.WHITE_IS_ZERO and tiff.NODATA not in tags:
         natural = {"F": (0.0, 1.0)}.get(image.mode, (0.0, 65535.0))
     misread = image is None or (spare and image.mode not in ("RGB", "L"))
-    return Look(bands, wide, spare, misread, natural, 1 if image is None else getattr(image, "n_frames", 1))
+    # Not their number: a small file can name millions.
+    paged = image is not None and bool(getattr(image, "is_animated", False))
+    return Look(bands, wide, spare, misread, natural, paged)
 
 
 def _alpha(bands: int, extra: tuple[int, ...]) -> int | None:
@@ -120,7 +158,7 @@ def read_raster(data: bytes) -> Raster:
     Raises
     ------
     InputError
-        With the reason alone: it cannot be decoded, or is larger than Pillow's limit against decompression bombs.
+        With the reason alone: it cannot be decoded, or has more pixels than are read.
     """
     with opened(data) as image:
         if tiff.is_tiff(data):
@@ -134,6 +172,7 @@ def read_raster(data: bytes) -> Raster:
 
 def image_raster(image: Image.Image) -> Raster:
     """Return the numbers of a PIL image of any mode."""
+    check_runs_nothing(image)
     image.load()
     orientation, key = orientation_of(image), image.info.get("transparency")
     if image.mode.startswith("I") or image.mode == "F":
@@ -180,7 +219,7 @@ def _wide_png(data: bytes, image: ImageFile) -> Raster:
 
 
 def _unpacked(data: bytes, kind: str) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         codec, box, offset, _ = image.tile[0]
         tile: Any = (codec, box, offset, kind)
         image.tile = [type(image.tile[0])(*tile) if hasattr(image.tile[0], "_replace") else tile]

@@ -14,7 +14,9 @@ from transferscope.data.notes import listed
 from transferscope.data.reading import Reading
 from transferscope.data.samples import SUFFIXES, Samples, from_files
 from transferscope.errors import InputError, near
+from transferscope.runtime.marker import is_marked
 from transferscope.runtime.progress import Report, silent
+from transferscope.runtime.regular import irregular
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -24,6 +26,9 @@ SPLITS = {
 """Folder names (in lower case) that stand for a split of the data, where all folders beside them do too."""
 
 _LAYOUT = "it must hold one sub-folder of images per class"
+
+_DEEPEST = 100
+"""Folders within each other; more are a mistake, or meant to break what walks them."""
 
 _Parts = tuple[str, ...]  # a path below the target folder
 
@@ -152,9 +157,19 @@ def _walk(folder: Path, above: _Parts, roots: list[Path], foreign: Foreign) -> I
                 if any(real.is_relative_to(root) or root.is_relative_to(real) for root in roots):
                     continue
                 roots.append(real)
+            if is_marked(entry.path):
+                foreign.results.append("/".join(parts))
+                continue
+            if len(parts) > _DEEPEST:
+                raise InputError(
+                    f"target folder {roots[0]} holds folders more than {_DEEPEST} deep, such as "
+                    f"{'/'.join(parts[:3])}/…; move them away, or give another folder"
+                )
             yield parts, True
             yield from _walk(Path(entry.path), parts, roots, foreign)
-        elif entry.is_symlink() or entry.is_file():  # no pipes or devices: reading them may never end
+        elif irregular(entry.path):  # reading it may never end
+            foreign.irregular += 1
+        else:
             yield parts, False
 
 

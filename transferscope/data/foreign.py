@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from transferscope.data.notes import listed
 from transferscope.data.samples import SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,10 @@ class Foreign:
         self._root = root
         self._files: Counter[str] = Counter()
         self._images = 0
+        self.results: list[str] = []
+        """Folders of results below it."""
+        self.irregular = 0
+        """Pipes, devices and sockets."""
 
     def takes(self, entry: "os.DirEntry[str]") -> bool:
         """Whether an entry is foreign; it is counted then, with every file below it."""
@@ -53,6 +58,15 @@ class Foreign:
 
     def notes(self) -> list[str]:
         """Return what to warn of: that images are left out; other files are for the log alone."""
+        if self.irregular:
+            log.info("Pipes, devices and sockets of %s are left out: %d", self._root, self.irregular)
+        if not self.results:
+            return self._of_others()
+        why = "is left out, for it holds" if len(self.results) == 1 else "are left out, for they hold"
+        text = f"{listed(self.results)} of {self._root} {why} results of transferscope, no images"
+        return [text, *self._of_others()]
+
+    def _of_others(self) -> list[str]:
         total = self._files.total()
         if not total:
             return []

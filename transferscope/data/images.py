@@ -6,14 +6,15 @@ import logging
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 
+from transferscope.data.pixel_bound import max_bytes
 from transferscope.errors import InputError, is_whole
+from transferscope.runtime.regular import read_regular
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +37,9 @@ FLOAT_SLACK = 1e-5
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return a file's content; an unreadable file is an `InputError` that names it."""
+    """Return a file's content; one that cannot be read or is too large is an `InputError` that names it."""
     try:
-        return Path(path).read_bytes()
+        return read_regular(path, max_bytes())
     except OSError as error:
         raise InputError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
 
@@ -68,25 +69,31 @@ def image_rgb(image: Image.Image) -> Image.Image:
     Raises
     ------
     InputError
-        Greys lie outside the ranges above, or the mode cannot be converted.
+        Greys lie outside the ranges above, the mode cannot be converted, or a program would have to be run.
     """
+    check_runs_nothing(image)
     image.load()
     orientation = orientation_of(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _wide_grey(image)
     try:
         if image.has_transparency_data:
-            coloured = image.convert("RGBA")
-            white = Image.new("RGBA", coloured.size, "white")
-            rgb = Image.alpha_composite(white, coloured).convert("RGB")
-        else:
-            rgb = image.convert("RGB")
+            coloured = image if image.mode == "RGBA" else image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
+            del coloured  # of a large image each copy counts
+        rgb = image.convert("RGB")
     except ValueError as error:
         raise InputError(f"mode {image.mode!r} cannot be converted to RGB; save it as an RGB image") from error
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     rgb.info = {}  # a second conversion must not turn the image a second time
     return rgb
+
+
+def check_runs_nothing(image: Image.Image) -> None:
+    """Raise InputError for an image of PostScript, which Pillow would have Ghostscript run."""
+    if image.format == "EPS":
+        raise InputError("it is a program in PostScript, which is not run; save it as PNG")
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -102,13 +102,16 @@ class Raster:
             hidden = (self.values[..., : len(self.key)] == self.key).all(axis=2)
             pixels = np.where(hidden[..., None], np.uint8(255), pixels)
         if self.alpha is not None:
-            opacity = self.values[..., [self.alpha]].astype(np.float64)
             # Files of 12 bits write opaque as 4095 or as 65535.
-            fits = value_range is not None and opacity.max(initial=0) <= value_range[1]
+            fits = value_range is not None and self.values[..., self.alpha].max(initial=0) <= value_range[1]
             opaque = 1.0 if self.values.dtype.kind == "f" else float(np.iinfo(self.values.dtype).max)
-            opacity /= value_range[1] if fits and value_range is not None else opaque
-            colour = pixels if self.premultiplied else pixels * opacity
-            pixels = np.rint(colour + 255 * (1 - opacity)).clip(0, 255).astype(np.uint8)
+            opaque = value_range[1] if fits and value_range is not None else opaque
+            blended = np.empty_like(pixels)
+            for row, (colours, opacities) in enumerate(zip(pixels, self.values[..., [self.alpha]], strict=True)):
+                opacity = opacities.astype(np.float64) / opaque
+                colour = colours if self.premultiplied else colours * opacity
+                blended[row] = np.rint(colour + 255 * (1 - opacity)).clip(0, 255)
+            pixels = blended
         return pixels
 
 

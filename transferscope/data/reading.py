@@ -59,8 +59,7 @@ class Reading:
         Raises
         ------
         InputError
-            With the reason alone: it cannot be decoded, lacks a band, or is larger than Pillow's limit against
-            decompression bombs.
+            With the reason alone: it cannot be decoded, lacks a band, or has more pixels than are read.
         """
         look = look_at(data)
         if self.bands is not None or look.wide or look.misread:
@@ -148,7 +147,7 @@ class Survey:
         self._wide += look.wide
         if look.spare:
             self._spare.append((name, look.bands))
-        if look.pages > 1:
+        if look.paged:
             self._paged.append(name)
         if self.asked.bands is not None and not self._lacking:
             try:

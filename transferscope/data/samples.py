@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from transferscope.data.arrays import as_numpy, has_hidden_pixels, read_array
-from transferscope.data.decoding import Look
+from transferscope.data.decoding import FORMATS, Look
 from transferscope.data.images import read_bytes
 from transferscope.data.labels import WANTED, label_array
 from transferscope.data.rasters import Picture, Raster, as_picture
@@ -18,8 +18,7 @@ from transferscope.data.reading import Reading, Survey
 from transferscope.errors import InputError
 from transferscope.runtime.progress import Report, silent
 
-_ENDINGS = "jpg jpeg jpe jfif png bmp gif tif tiff webp ppm pgm pbm pnm jp2 avif"
-SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split(" "))
+SUFFIXES = frozenset(f".{ending}" for endings in FORMATS.values() for ending in endings.split())
 """File names that end so (in any case) are images."""
 
 

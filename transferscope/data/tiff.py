@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from transferscope.data.pixel_bound import check_pixels
 from transferscope.errors import InputError
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -61,7 +62,7 @@ def read_values(data: bytes) -> np.ndarray:
     Raises
     ------
     InputError
-        With the reason alone: the page is of a kind that is not read here, or larger than Pillow's limit.
+        With the reason alone: the page is of a kind that is not read here, or has more pixels than are read.
     """
     tags = read_tags(data)
     dtype, compression, predictor = number_type(tags), tags.get(COMPRESSION, _NONE), tags.get(_PREDICTOR, 1)
@@ -78,10 +79,7 @@ def read_values(data: bytes) -> np.ndarray:
             f"{tags.get(PHOTOMETRIC)}, bits {tags.get(BITS)}); save it without compression, or as PNG"
         )
     width, height, bands = tags[WIDTH], tags[HEIGHT], tags.get(BANDS, 1)
-    # Pillow's limit is for pixels of up to four bands.
-    most = math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
-    if width * height > most or width * height * bands > 4 * most:
-        raise InputError(f"its {width} x {height} pixels are over Pillow's limit against decompression bombs")
+    check_pixels(width, height, bands, dtype.itemsize)
     # A damaged header asks for far more than any compression of so few bytes can hold.
     if width * height * bands * dtype.itemsize > len(data) * _DENSEST.get(compression, math.inf):
         raise InputError(f"its {len(data)} bytes cannot hold {width} x {height} pixels")
@@ -133,7 +131,7 @@ def _by_libtiff(raw: bytes, compression: int, size: int) -> bytes:
     ]  # fmt: skip
     tags = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
     head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + tags + struct.pack("<I", 0)  # 122 bytes
-    with Image.open(io.BytesIO(head + raw)) as image:
+    with Image.open(io.BytesIO(head + raw), formats=("TIFF",)) as image:
         return image.tobytes()
 
 

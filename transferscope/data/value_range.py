@@ -24,6 +24,9 @@ _DARK = 4
 _SAMPLE = 1024
 """Values of each image that are looked at for these."""
 
+_BLOCK = 2**20
+"""Values that become 8 bits together."""
+
 _SLACK = 1e-5
 """Room for the rounding of float32 pixels about 0 and 1."""
 
@@ -45,8 +48,14 @@ def check_range(value: Any) -> Range:
 def to_8_bit(values: np.ndarray, value_range: Range) -> np.ndarray:
     """Spread `values` over 0 to 255 (uint8), rounded; what is outside of the range is clipped, NaN becomes black."""
     low, high = value_range
-    shares = np.nan_to_num((values.astype(np.float64) - low) / (high - low), nan=0.0)
-    return np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
+    result = np.empty(values.shape, np.uint8)
+    # Some rows at a time: 8 bytes for every value of a large image would be several times as much as it holds.
+    step = max(1, _BLOCK // max(1, values[:1].size))
+    for start in range(0, len(values), step):
+        rows = values[start : start + step]
+        shares = np.nan_to_num((rows.astype(np.float64) - low) / (high - low), nan=0.0)
+        result[start : start + step] = np.rint(shares.clip(0, 1) * 255)
+    return result
 
 
 class Spread:

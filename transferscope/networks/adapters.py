@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from transferscope.errors import SourceError
+from transferscope.runtime.regular import is_regular, read_regular
 
 CONFIG = "adapter_config.json"
 """What PEFT writes beside an adapter: how strongly it counts."""
@@ -38,7 +39,7 @@ def has_adapters(file: Mapping[str, Tensor]) -> bool:
 def config_beside(path: Path) -> Path | None:
     """Return the file that says how an adapter in `path` is merged, if there is one."""
     config = path.parent / CONFIG
-    return config if config.is_file() else None
+    return config if is_regular(config) else None
 
 
 def merged(file: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -90,9 +91,9 @@ def _config(path: Path) -> dict[str, Any]:
     if beside is None:
         raise _refused(path, f"holds LoRA adapters, and no {CONFIG} beside it says how strongly they count")
     try:
-        config = json.loads(beside.read_text(encoding="utf-8"))
+        config = json.loads(read_regular(beside, 2**22))
         float(config["lora_alpha"]), int(config["r"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise _refused(path, f"holds LoRA adapters, and {beside} does not give lora_alpha and r") from error
     if other := [key for key in _BEYOND if config.get(key)]:
         raise _refused(path, f"holds LoRA adapters with {', '.join(other)}, which are not merged here")

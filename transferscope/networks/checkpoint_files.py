@@ -13,8 +13,16 @@ import torch
 from torch import Tensor
 
 from transferscope.errors import SourceError
+from transferscope.networks.checkpoint_bounds import (
+    DEEPEST,
+    TENSORS,
+    too_large,
+    too_much_pickled,
+    too_much_safetensors,
+)
 from transferscope.networks.other_files import what_else
 from transferscope.runtime.lookup import missing_file
+from transferscope.runtime.regular import is_regular, open_regular
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt", ".pt.tar", ".pth.tar")
 
@@ -81,13 +89,24 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
         The file is missing, damaged, of another kind, would run code, or holds no named tensors.
     """
     check_suffix(path)
-    if not path.is_file():
-        raise SourceError(f"checkpoint: {missing_file(path)}")
-    content = _safetensors(path) if path.name.lower().endswith(".safetensors") else _pickled(path, mapped)
+    check_bounds(path)
+    content = _safetensors(path) if _is_safetensors(path) else _pickled(path, mapped)
     state: dict[str, Tensor] = {}
-    for name, tensor in _named(content, ""):
+    for steps, (name, tensor) in enumerate(_named(content, "", [])):
+        if steps >= TENSORS or name is None:
+            raise SourceError(
+                f"checkpoint {path} holds mappings that hold themselves, over {DEEPEST} in each other or over "
+                f"{TENSORS} tensors; save the weights alone"
+            )
+        if tensor is None:
+            continue
         if name in state:
             raise SourceError(f"checkpoint {path} holds two tensors that are called {name}; save it again with one")
+        if too_large(tensor, path):
+            raise SourceError(
+                f"checkpoint {path} holds too little for {name} of shape {tuple(tensor.shape)}, which repeats or lacks "
+                "its numbers; save the weights themselves"
+            )
         state[name] = tensor
     if not state:
         raise SourceError(
@@ -96,10 +115,26 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
     return state
 
 
+def _is_safetensors(path: Path) -> bool:
+    return path.name.lower().endswith(".safetensors")
+
+
+def check_bounds(path: Path) -> None:
+    """Raise `SourceError` unless a checkpoint is a file, and one that asks for no more than its size allows."""
+    if not is_regular(path):
+        raise SourceError(f"checkpoint: {missing_file(path)}")
+    try:
+        too_much = too_much_safetensors(path) if _is_safetensors(path) else too_much_pickled(path)
+    except OSError as error:
+        raise SourceError(f"checkpoint {path} cannot be read: {error.strerror}") from error
+    if too_much is not None:
+        raise SourceError(f"checkpoint {path} {too_much}")
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal; `SourceError` when it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
         raise SourceError(missing_file(path)) from error
@@ -107,16 +142,23 @@ def file_digest(path: Path) -> str:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _named(content: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+def _named(content: Any, prefix: str, around: list[int]) -> Iterator[tuple[str | None, Tensor | None]]:
+    """Yield the tensors by name; a name alone for each mapping, and nothing for what holds itself or lies too deep."""
     if isinstance(content, list | tuple):  # of tensors in lists nothing tells what they are
         content = {index: item for index, item in enumerate(content) if not isinstance(item, Tensor)}
     if not isinstance(content, Mapping):
         return
+    yield prefix, None
+    if id(content) in around or len(around) > DEEPEST:
+        yield None, None
+        return
+    around.append(id(content))
     for key, value in content.items():
         if isinstance(value, Tensor):
             yield f"{prefix}{key}", value
         else:
-            yield from _named(value, f"{prefix}{key}.")
+            yield from _named(value, f"{prefix}{key}.", around)
+    around.pop()
 
 
 def _kind(content: Any) -> str:

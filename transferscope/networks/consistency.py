@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from transferscope.errors import near
-from transferscope.networks.located_yaml import Problem
+from transferscope.errors import SUGGESTED, near
+from transferscope.networks.located_yaml import Problem, shown
+from transferscope.networks.lookup import name_on_hub
 
 PATHS = {
     "checkpoint": "for the library's own weights",
@@ -16,9 +17,12 @@ PATHS = {
 
 # Weights that came in through these would escape both weights_only reading and the fingerprint.
 _WEIGHT_ARGUMENTS = {
-    "timm": ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
-    "torchvision": ("weights", "weights_backbone"),
+    "timm": ("pretrained", "checkpoint", "cache_dir"),
+    "torchvision": ("weights", "pretrained"),
+    "transformers": ("pretrained", "use_pretrained"),
+    "open_clip": ("pretrained_", "timm_model_pretrained", "hf_"),
 }
+"""What they begin with."""
 _MODELS = {
     "transformers": "model on the hub, or its folder",
     "open_clip": "architecture, the model on the hub (hf-hub:owner/name), or its folder",
@@ -38,13 +42,14 @@ def contradictions(entry: Mapping[Any, Any]) -> Iterator[Problem]:
     if loader in ("timm", "torchvision", "transformers", "open_clip"):
         if model is None:
             yield ("model",), f"is missing: with loader {loader} it names the {_MODELS.get(loader, 'architecture')}"
-        if loader == "timm" and str(model).startswith("local-dir:"):
-            yield ("model",), "cannot be a folder: name the architecture, and its weights as checkpoint"
+        if loader == "timm" and ":" in str(model) and name_on_hub(str(model)) is None:
+            text = "cannot be a folder or another place: name the architecture, and its weights as checkpoint"
+            yield ("model",), f"{text}; or hf-hub:owner/name"
         if entry.get("factory") is not None:
             yield ("factory",), f"does not go with loader {loader}: remove it, or use loader python"
-        for argument in _WEIGHT_ARGUMENTS.get(loader, ()):
-            value = given.get(argument)
-            if argument in given and not (argument == "pretrained" and value is False):
+        for argument, value in given.items():
+            chooses = str(argument).startswith(_WEIGHT_ARGUMENTS[loader])
+            if chooses and not (argument == "pretrained" and value is False and loader == "timm"):
                 yield ("kwargs", argument), _instead_of(argument, value)
     if loader == "python":
         if entry.get("factory") is None:
@@ -87,7 +92,7 @@ def _weights(entry: Mapping[Any, Any], kwargs: Mapping[Any, Any]) -> Iterator[Pr
         yield ("checkpoint_key",), "says where in a checkpoint the network lies: add the checkpoint, or remove it"
 
 
-def _instead_of(argument: str, value: Any) -> str:
+def _instead_of(argument: Any, value: Any) -> str:
     if argument == "pretrained" and value is True:
         return "is the default: remove it and use checkpoint for other weights, or say false for random ones"
     if value is None and argument == "weights":
@@ -97,17 +102,20 @@ def _instead_of(argument: str, value: Any) -> str:
 
 def repeated_names(names: Sequence[Any]) -> Iterator[Problem]:
     """Yield a problem for each source whose name another has before it."""
+    places: dict[str, int] = {}
     for index, name in enumerate(names):
-        first = names.index(name)
-        if isinstance(name, str) and first != index:
+        if isinstance(name, str) and (first := places.setdefault(name, index)) != index:
             yield ("sources", index, "name"), f"{name!r} is already taken by sources[{first}]; choose another"
 
 
 def wrong_order(order: Any, names: Sequence[Any]) -> Iterator[Problem]:
     """Yield a problem for each name in `order` that no source has, or that comes twice."""
-    order = list(order) if isinstance(order, list | tuple) else []
-    for index, name in enumerate(order):
-        if name not in names:
-            yield ("order", index), f"no source is called {name!r}{near(name, map(str, names))}; correct or remove it"
-        elif order.index(name) != index:
-            yield ("order", index), f"{name!r} comes twice, first as order[{order.index(name)}]; remove one"
+    known, places = {name for name in names if isinstance(name, str)}, dict[str, int]()
+    strange = 0
+    for index, name in enumerate(order if isinstance(order, list | tuple) else ()):
+        if not isinstance(name, str) or name not in known:
+            strange += 1
+            hint = near(name, known) if strange <= SUGGESTED else ""
+            yield ("order", index), f"no source is called {shown(name)}{hint}; correct or remove it"
+        elif (first := places.setdefault(name, index)) != index:
+            yield ("order", index), f"{name!r} comes twice, first as order[{first}]; remove one"

@@ -7,14 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from torch import nn
 
 from transferscope.errors import SourceError, near
 from transferscope.networks.checkpoint_files import file_digest
+from transferscope.networks.lookup import parsed
 from transferscope.networks.zoo import Source
 from transferscope.runtime.lookup import missing_file
+from transferscope.runtime.regular import is_regular, read_regular
 
 
 def said(error: BaseException) -> str:
@@ -32,7 +34,7 @@ def from_factory(source: Source) -> nn.Module:
     """
     path, name = source.factory_parts
     try:
-        code = path.read_bytes()
+        code = read_regular(path)
     except FileNotFoundError as error:
         raise SourceError(missing_file(path)) from error
     except OSError as error:
@@ -63,11 +65,18 @@ def _module(path: Path, code: bytes) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up there
     try:
-        exec(compile(code, path, "exec"), vars(module))
+        exec(_compiled(path, code), vars(module))
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+def _compiled(path: Path, code: bytes) -> CodeType:
+    try:
+        return compile(code, path, "exec")
+    except (RecursionError, MemoryError) as error:  # which here say something about the file, not about the machine
+        raise SourceError(f"factory {path} is nested too deeply for Python; correct it") from error
 
 
 @contextmanager
@@ -97,14 +106,12 @@ def code_digests(factory: Path) -> list[str]:
         if path in digests:
             continue
         digests[path] = file_digest(path)
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):
+        if (tree := parsed(path)) is None:
             continue  # running it will tell
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             for name in names:
                 beside = factory.parent / name.partition(".")[0]
-                waiting += [file for file in (beside.with_suffix(".py"), *beside.glob("**/*.py")) if file.is_file()]
+                waiting += [file for file in (beside.with_suffix(".py"), *beside.glob("**/*.py")) if is_regular(file)]
     return [digests.pop(factory), *(digest for _, digest in sorted(digests.items()))]

@@ -16,6 +16,7 @@ from transferscope.networks.checkpoint_files import file_digest
 from transferscope.networks.checkpoints import find_weights
 from transferscope.networks.lookup import HUB, local_path
 from transferscope.networks.zoo import Source
+from transferscope.runtime.regular import read_regular
 from transferscope.runtime.trained import mark_untrained
 
 CONFIG = "open_clip_config.json"
@@ -75,12 +76,14 @@ def image_options(source: Source) -> dict[str, Any]:
     return {key: prepared[key] for key in ("size", "mean", "std", "interpolation")}
 
 
-def contents(source: Source) -> Any:
-    """Return what a model is known by: its files where it is a folder or a file, else its name."""
+def contents(source: Source, *, weights: bool) -> Any:
+    """Return what a model is known by: its files where it is a folder, a file or on the hub, else its name."""
     path = local_path("open_clip", str(source.model), Path.cwd())
-    if path is None:
+    if path is None and not str(source.model).startswith(HUB):
         return source.model
-    return file_digest(path) if path.is_file() else hub.contents(path)
+    if path is None:
+        path = _fetched(str(source.model).removeprefix(HUB), source, weights=weights)
+    return file_digest(path) if path.is_file() else hub.contents(path, weights=weights)
 
 
 def check_weights(source: Source) -> None:
@@ -120,8 +123,8 @@ def _architecture(said: Any, path: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_regular(path, 2**24))
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} cannot be read ({type(error).__name__}); correct it, or save it again") from error
     return found if isinstance(found, dict) else {}
 
@@ -151,6 +154,8 @@ def _tower(source: Source, architecture: Mapping[str, Any]) -> nn.Module:
             f"kwargs; they are those of its CLIPVisionCfg, and {' and '.join(_OF_WEIGHTS)}"
         )
     vision = {**architecture["vision_cfg"], **given, "timm_model_pretrained": False}
+    if ":" in str(vision.get("timm_model_name") or ""):
+        raise SourceError(f"timm_model_name must be an architecture of timm, but is {vision['timm_model_name']!r}")
     whole = open_clip.CLIP(architecture["embed_dim"], vision, _TEXT, quick_gelu=architecture.get("quick_gelu", False))
     return whole.visual
 

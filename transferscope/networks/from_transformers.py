@@ -13,11 +13,13 @@ from torch import nn
 
 from transferscope.errors import SourceError, near
 from transferscope.networks import hub
+from transferscope.networks.checkpoint_files import check_bounds
 from transferscope.networks.expected import Expected
 from transferscope.networks.lookup import local_path
 from transferscope.networks.processors import processor_options
 from transferscope.networks.quiet import quiet_transformers
 from transferscope.networks.zoo import Source
+from transferscope.runtime.regular import read_regular
 from transferscope.runtime.trained import mark_untrained
 
 _WEIGHTS = (re.compile(r"model(-\d+-of-\d+)?\.safetensors"), re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin"))
@@ -72,6 +74,9 @@ def _interpolating(_module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any
 
 def _loaded(source: Source, folder: Path, plan: _Plan) -> nn.Module:
     """Return the network with the weights of a folder: all of them, but for a classifier of another width."""
+    for path in folder.iterdir():
+        if any(kind.fullmatch(path.name) for kind in _WEIGHTS):
+            check_bounds(path)
     module, info = plan.kind.from_pretrained(
         folder, config=plan.config, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32,
         local_files_only=True, **plan.options,
@@ -123,10 +128,10 @@ def channels(source: Source) -> int:
     return said if isinstance(said, int) else 3
 
 
-def contents(source: Source) -> Any:
-    """Return what a model is known by: its files where it is a folder, else its name on the hub."""
-    path = local_path("transformers", str(source.model), Path.cwd())
-    return source.model if path is None else hub.contents(path)
+def contents(source: Source, *, weights: bool) -> Any:
+    """Return what a model is known by: its files, and those of its weights where they count."""
+    on_hub = local_path("transformers", str(source.model), Path.cwd()) is None
+    return hub.contents(_folder(source, weights=weights and on_hub), weights=weights)
 
 
 def check_weights(source: Source) -> None:
@@ -167,8 +172,8 @@ def _lacking_weights(folder: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_regular(path, 2**24))
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} cannot be read ({type(error).__name__}); save the model again") from error
     if not isinstance(found, dict):
         raise SourceError(f"{path} must hold a mapping, got {type(found).__name__}; save the model again")

@@ -1,7 +1,9 @@
 """Models by their name on the Hugging Face hub → a folder on this machine: fetched once, and without long retries."""
 
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from transferscope.errors import SourceError
@@ -14,6 +16,33 @@ _SECONDS = 5
 """How long the hub may take to say what a model consists of; its own functions go on trying for half a minute."""
 _DECIDING = {".json", ".safetensors", ".bin", ".pt", ".pth", ".py"}
 """What files end in that decide what a model is: not its description, nor its weights for other libraries."""
+_DESCRIBING = {".json", ".py"}
+
+
+_unasked: ContextVar[bool] = ContextVar("unasked", default=False)
+
+
+@contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """Take no more than is on this machine: what only looks at a zoo has not been asked to download."""
+    token = _unasked.set(True)
+    try:
+        yield
+    finally:
+        _unasked.reset(token)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Keep the hub's own library from asking it, and from going on trying for most of a minute."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def fetched(
@@ -21,6 +50,8 @@ def fetched(
     choose: Callable[[Sequence[str]], Sequence[str]],
     lacking: Callable[[Path], str],
     revision: str | None = None,
+    *,
+    instead: str = "give a folder that holds the model as `model`",
 ) -> Path:
     """Return the folder that holds what is needed of a model on the hub.
 
@@ -37,6 +68,8 @@ def fetched(
         Says what a folder lacks; nothing where it has all.
     revision
         A branch, a tag or a commit.
+    instead
+        What to do where it cannot be downloaded, for the message.
 
     Raises
     ------
@@ -46,7 +79,12 @@ def fetched(
     cached = _cached(model, revision)
     if cached is not None and not lacking(cached):
         return cached
-    folder = _downloaded(model, choose, revision)
+    if _unasked.get():
+        raise SourceError(
+            f"{model!r} is not on this machine, or not all of it, and nothing is downloaded to look at it; what runs "
+            "it, as rank does, fetches it"
+        )
+    folder = _downloaded(model, choose, revision, instead)
     if lack := lacking(folder):
         raise SourceError(f"{model!r} has {lack} on the Hugging Face hub; choose another model")
     return folder
@@ -61,15 +99,17 @@ def _cached(model: str, revision: str | None) -> Path | None:
         return None
 
 
-def _downloaded(model: str, choose: Callable[[Sequence[str]], Sequence[str]], revision: str | None) -> Path:
+def _downloaded(
+    model: str, choose: Callable[[Sequence[str]], Sequence[str]], revision: str | None, instead: str
+) -> Path:
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     at = f" at the revision {revision!r}" if revision else ""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         raise SourceError(
             f"{model!r}{at} is not on this machine, or not all of it, and HF_HUB_OFFLINE forbids to download it; unset "
-            "that, or give a folder that holds the model as `model`"
+            f"that, or {instead}"
         )
     try:
         found = huggingface_hub.HfApi().model_info(model, revision=revision, timeout=_SECONDS)
@@ -89,7 +129,7 @@ def _downloaded(model: str, choose: Callable[[Sequence[str]], Sequence[str]], re
             raise
         raise SourceError(
             f"{model!r} could not be downloaded from the Hugging Face hub ({type(error).__name__}); connect to the "
-            "internet, or give a folder that holds the model as `model`"
+            f"internet, or {instead}"
         ) from error
 
 
@@ -102,7 +142,8 @@ def is_download(error: BaseException | None) -> bool:
     return False
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Digest the files that decide what a model in a folder is, by name."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in _DECIDING and path.is_file())
+def contents(folder: Path, *, weights: bool = True) -> dict[str, str]:
+    """Digest the files that decide what a model in a folder is, by name; without `weights` those that describe it."""
+    kinds = _DECIDING if weights else _DESCRIBING
+    files = sorted(path for path in folder.iterdir() if path.suffix in kinds and path.is_file())
     return {path.name: file_digest(path) for path in files}

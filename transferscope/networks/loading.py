@@ -14,11 +14,11 @@ from torch import nn
 
 from transferscope.data.images import Transform
 from transferscope.errors import InputError, SourceError
-from transferscope.networks import adapters, from_open_clip, from_transformers
+from transferscope.networks import adapters, from_open_clip, from_timm, from_transformers
 from transferscope.networks.checkpoint_files import file_digest
 from transferscope.networks.checkpoints import load_checkpoint
 from transferscope.networks.factories import code_digests, from_factory, said
-from transferscope.networks.hub import is_download
+from transferscope.networks.hub import is_download, nothing_fetched
 from transferscope.networks.inputs import resolve_transform
 from transferscope.networks.lookup import unknown_model
 from transferscope.networks.zoo import Source
@@ -99,9 +99,10 @@ def load_architecture(source: Source, *, trust_code: bool = False, seed: int = 0
     InputError, SourceError
         As for `load_network`.
     """
-    module = build_untrained(source, seed=seed, trust_code=trust_code)
-    with _blamed_on(source):
-        return Network(source.name, module, resolve_transform(source, module), source, seed)
+    with nothing_fetched():
+        module = build_untrained(source, seed=seed, trust_code=trust_code)
+        with _blamed_on(source):
+            return Network(source.name, module, resolve_transform(source, module), source, seed)
 
 
 def outline(source: Source, *, trust_code: bool = False) -> nn.Module:
@@ -114,15 +115,16 @@ def outline(source: Source, *, trust_code: bool = False) -> nn.Module:
     """
     if source.loader == "python":
         return build_untrained(source, seed=0, trust_code=trust_code)
-    try:
-        with contained(), torch.device("meta"):
-            module = _from_library(source, pretrained=False, trust_code=trust_code)
-    except Exception:  # some constructors compute with values
-        module = build_untrained(source, seed=0, trust_code=trust_code)
-    with _blamed_on(source):
-        resolve_transform(source, module)
-        if source.checkpoint is None and not source.is_random:
-            _check_has_weights(source)
+    with nothing_fetched():
+        try:
+            with contained(), torch.device("meta"):
+                module = _from_library(source, pretrained=False, trust_code=trust_code)
+        except Exception:  # some constructors compute with values
+            module = build_untrained(source, seed=0, trust_code=trust_code)
+        with _blamed_on(source):
+            resolve_transform(source, module)
+            if source.checkpoint is None and not source.is_random:
+                _check_has_weights(source)
     return module
 
 
@@ -177,11 +179,16 @@ def fingerprint(source: Source) -> str:
     SourceError
         A file is missing or cannot be read.
     """
+    return _fingerprint(source, weights=source.checkpoint is None and not source.is_random)
+
+
+def _fingerprint(source: Source, *, weights: bool) -> str:
+    """Do so, with or without the library's own weights."""
     with _blamed_on(source):
         libraries = _DISTRIBUTIONS.get(source.loader, (source.loader,))
         facts = {
             "loader": source.loader,
-            "model": _contents(source),
+            "model": _contents(source, weights=weights),
             "kwargs": _library_kwargs(source),
             "transform": source.transform.model_dump(),
             "checkpoint": file_digest(source.checkpoint) if source.checkpoint else None,
@@ -209,7 +216,7 @@ def architecture(source: Source) -> str:
         As `fingerprint`.
     """
     update = {"checkpoint": None, "checkpoint_key": None, "weights": None, "kwargs": _library_kwargs(source)}
-    return fingerprint(source.model_copy(update=update))
+    return _fingerprint(source.model_copy(update=update), weights=False)
 
 
 def identity(source: Source, seed: int = 0) -> list[Any]:
@@ -246,11 +253,10 @@ def _blamed_on(source: Source) -> Iterator[None]:
         ) from error
 
 
-def _contents(source: Source) -> Any:
+def _contents(source: Source, *, weights: bool) -> Any:
     """Return what the model of a source is known by: its name, or the contents of its folder."""
-    if source.loader == "transformers":
-        return from_transformers.contents(source)
-    return from_open_clip.contents(source) if source.loader == "open_clip" else source.model
+    of_library = {"timm": from_timm, "transformers": from_transformers, "open_clip": from_open_clip}.get(source.loader)
+    return source.model if of_library is None else of_library.contents(source, weights=weights)
 
 
 def _build(source: Source, *, pretrained: bool, seed: int, trust_code: bool) -> nn.Module:
@@ -271,19 +277,9 @@ def _has_classifier_of_its_own(module: nn.Module) -> bool:
     return bool(classes) and config.get("num_classes", classes) != classes
 
 
-def _check_timm_has_weights(model: str) -> None:
-    import timm
-
-    config = None if ":" in model else timm.get_pretrained_cfg(model)
-    if config is not None and not config.has_weights:
-        raise SourceError(
-            f"timm has no weights for {model!r}; name a file as `checkpoint`, or say `weights: none` for random ones"
-        )
-
-
 def _check_has_weights(source: Source) -> None:
     if source.loader == "timm":
-        _check_timm_has_weights(str(source.model))
+        from_timm.check_has_weights(str(source.model))
     elif source.loader == "transformers":
         from_transformers.check_weights(source)
     elif source.loader == "open_clip":
@@ -294,17 +290,13 @@ def _from_library(source: Source, pretrained: bool, trust_code: bool) -> nn.Modu
     model, kwargs = str(source.model), _library_kwargs(source)
     if problem := unknown_model(source.loader, model):
         raise SourceError(problem)
-    if pretrained and source.loader == "timm":
-        _check_timm_has_weights(model)
     try:
         if source.loader == "transformers":
             return from_transformers.build(source, pretrained=pretrained, trust_code=trust_code)
         if source.loader == "open_clip":
             return from_open_clip.build(source, pretrained=pretrained)
         if source.loader == "timm":
-            import timm
-
-            return timm.create_model(model, pretrained=pretrained, **kwargs)
+            return from_timm.build(source, kwargs, pretrained=pretrained)
         import torchvision
 
         # Left to themselves, detection and segmentation models download the weights of their backbone.

@@ -4,6 +4,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from transferscope.runtime.regular import open_regular
+
 _SAFETENSORS_HEADER = 8
 """Bytes before the header of safetensors, which begins with a brace."""
 
@@ -11,7 +13,7 @@ _SAFETENSORS_HEADER = 8
 def what_else(path: Path) -> str | None:
     """Return what a file is and what to do, to be read after its name; None where its bytes do not tell."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             first = file.read(64)
         if not first:
             return "is damaged or no checkpoint (it is empty); fetch or save it again"

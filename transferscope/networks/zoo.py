@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from transferscope.errors import InputError, near
+from transferscope.errors import SUGGESTED, InputError, near
 from transferscope.networks.consistency import PATHS, contradictions, is_random, repeated_names, wrong_order
-from transferscope.networks.located_yaml import Lines, Location, Problem, line_of, read_yaml
+from transferscope.networks.located_yaml import Lines, Location, Problem, line_of, read_yaml, shown
 from transferscope.networks.lookup import EXTRAS, local_path, missing_function, unknown_model
 from transferscope.runtime.lookup import missing_file, missing_folder
+from transferscope.runtime.regular import expanded, is_folder, is_regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,10 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 SCRATCH = "scratch"
 COMPACT, OWN = "compact", "own"
 """What `reference` can be beside a source, which therefore has another name."""
+
+
+_LISTED = 100
+"""Problems that a message lists."""
 
 
 def _usable_name(name: str) -> str:
@@ -39,15 +44,15 @@ def _one_of(vocabulary: Any) -> str:
 # The descriptions are also what an error message says was expected.
 _Text = Annotated[str, Field(strict=True, min_length=1)]
 _FileName = Annotated[str, Field(strict=True, max_length=100, pattern=r"^[^\s/\\]([^/\\]*[^\s/\\])?$")]
-_Side = Annotated[int, Field(strict=True, gt=0)]
+_Side = Annotated[int, Field(strict=True, gt=0, le=4096)]
 _Pixels = Annotated[
     _Side | tuple[_Side, _Side] | None,
-    Field(description="a whole number of pixels above 0, or a list of two (height, width), without quotes"),
+    Field(description="a whole number of pixels from 1 to 4096, or a list of two (height, width), without quotes"),
 ]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Positive = Annotated[_Number, Field(gt=0)]
-_Vector = Annotated[tuple[_Number, ...], Field(min_length=1)]
-_Scales = Annotated[tuple[_Positive, ...], Field(min_length=1)]
+_Vector = Annotated[tuple[_Number, ...], Field(min_length=1, max_length=1000)]
+_Scales = Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=1000)]
 
 
 _CHANNELS = "one for each channel (red, green, blue), or one for all"
@@ -224,8 +229,9 @@ def load_zoo(zoo: "str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | 
     if problems:
         problems += _missing_from(entries, folder)
         problems.sort(key=lambda problem: line_of(problem[0], lines))
-        listed = [_located(where, text, path, lines, names) for where, text in problems]
-        raise InputError("\n".join([f"{path or 'the zoo'} is not valid (problems: {len(listed)}):", *listed]))
+        listed = [_located(where, text, path, lines, names) for where, text in problems[:_LISTED]]
+        listed += [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+        raise InputError("\n".join([f"{path or 'the zoo'} is not valid (problems: {len(problems)}):", *listed]))
     valid = Zoo.model_validate(raw)
     valid = valid.model_copy(update={"sources": tuple(_anchored(source, folder) for source in valid.sources)})
     valid._path, valid._lines = path, lines
@@ -246,42 +252,47 @@ def _rows(table: Any) -> Any:
 
 def check_files(zoo: Zoo) -> list[str]:
     """Return a message, with its line, for each file, folder or library model that is not there; load nothing."""
-    problems = [problem for index, source in enumerate(zoo.sources) for problem in missing(index, source)]
+    problems: list[Problem] = []
+    for index, source in enumerate(zoo.sources):
+        problems += missing(index, source, suggest=len(problems) < SUGGESTED)
     return [zoo.located(where, text) for where, text in problems]
 
 
-def missing(index: int, source: Source) -> Iterator[Problem]:
+def missing(index: int, source: Source, *, suggest: bool = True) -> Iterator[Problem]:
     """Find what a valid entry names and what is not there."""
     for key, path in (("checkpoint", source.checkpoint), ("initial", source.initial)):
-        if path and not path.is_file():
+        if path and not is_regular(path):
             yield ("sources", index, key), missing_file(path)
-    if source.images and not source.images.is_dir():
+    if source.images and not is_folder(source.images):
         yield ("sources", index, "images"), missing_folder(source.images, "images")
     if source.factory:
         file, function = source.factory_parts
-        problem = missing_function(file, function) if file.is_file() else missing_file(file)
+        problem = missing_function(file, function) if is_regular(file) else missing_file(file)
         if problem:
             yield ("sources", index, "factory"), problem
-    if source.model and (problem := unknown_model(source.loader, source.model)):
+    if source.model and (problem := unknown_model(source.loader, source.model, suggest=suggest)):
         yield ("sources", index, "model"), problem
 
 
 def _missing_from(entries: Sequence[Any], folder: Path) -> Iterator[Problem]:
     """Do the same for those entries of an invalid file that are valid themselves."""
+    found = 0
     for index, entry in enumerate(entries):
         try:
-            source = Source.model_validate(entry)
-        except ValidationError:
+            source = _anchored(Source.model_validate(entry), folder)
+        except (ValidationError, InputError):
             continue
-        yield from missing(index, _anchored(source, folder))
+        for problem in missing(index, source, suggest=found < SUGGESTED):
+            found += 1
+            yield problem
 
 
 def _anchored(source: Source, folder: Path) -> Source:
     paths = {key: getattr(source, key) for key in PATHS}
-    update: dict[str, Any] = {key: folder / path.expanduser() for key, path in paths.items() if path is not None}
+    update: dict[str, Any] = {key: folder / expanded(path, key) for key, path in paths.items() if path is not None}
     if source.factory is not None:
         file, function = source.factory_parts
-        update["factory"] = f"{folder / file.expanduser()}:{function}"
+        update["factory"] = f"{folder / expanded(file, 'factory')}:{function}"
     if source.model is not None and source.loader in EXTRAS:
         path = local_path(source.loader, source.model, folder)
         update["model"] = source.model if path is None else str(path)
@@ -294,10 +305,10 @@ def _field_problems(raw: Any) -> list[Problem]:
         Zoo.model_validate(raw)
     except ValidationError as error:
         problems: dict[Location, str] = {}  # a key that fails in several ways is named once
-        for item in error.errors(include_url=False):
+        for item in error.errors(include_url=False, include_input=False):
             where, kind = item["loc"], item["type"]
             if kind in {"extra_forbidden", "invalid_key"} and len(where) in _KEYS:
-                problems[where] = _unknown_key(where)
+                problems[where] = _unknown_key(where, suggest=len(problems) < _LISTED)
             elif kind == "value_error" and len(where) in {0, 2}:
                 continue  # of the validators of the whole: load_zoo finds the same, each at its own key
             elif not (kind == "too_short" and where == ("sources",) and raw["sources"]):  # if none is valid
@@ -311,11 +322,11 @@ def _field_problems(raw: Any) -> list[Problem]:
 _KEYS = {1: Zoo.model_fields, 3: Source.model_fields, 4: TransformOptions.model_fields}
 
 
-def _unknown_key(where: Location) -> str:
+def _unknown_key(where: Location, *, suggest: bool) -> str:
     keys = _KEYS[len(where)]
     if len(where) == 3 and where[-1] in _KEYS[4]:
         return "belongs under transform: move it there"
-    return f"is not a known key{near(where[-1], keys)}; keys here are {', '.join(keys)}"
+    return f"is not a known key{near(where[-1], keys) if suggest else ''}; keys here are {', '.join(keys)}"
 
 
 def _mismatch(raw: Any, where: Location) -> str:
@@ -327,14 +338,14 @@ def _mismatch(raw: Any, where: Location) -> str:
         if isinstance(raw, Mapping) and key not in raw:
             return f"is missing: expected {expected}"
         raw = raw[key]
-    came = "nothing" if raw is None else repr(raw)
-    return f"expected {expected}; got {came if len(came) <= 80 else came[:77] + '...'}"
+    return f"expected {expected}; got {'nothing' if raw is None else shown(raw)}"
 
 
 def _located(where: Location, text: str, path: Path | None, lines: Lines, names: Sequence[Any]) -> str:
     """Prefix a problem with its place: ``file:line: sources[1] (name).key: text``."""
     words = ""
     for depth, key in enumerate(where):
+        key = key if isinstance(key, int) or (key.isprintable() and len(key) <= 80) else shown(key)
         words += f"[{key}]" if isinstance(key, int) else f".{key}" if words else str(key)
         name = names[key] if depth == 1 and where[0] == "sources" and isinstance(key, int) else None
         if isinstance(name, str) and name.isprintable():

@@ -21,6 +21,7 @@ from transferscope.errors import InputError
 from transferscope.prediction.calibration_file import VERSION, read_calibration
 from transferscope.prediction.effects import BASES, EFFECTS, shares
 from transferscope.results.files import write_file
+from transferscope.runtime.regular import read_regular
 
 _FILE = "calibration.json"
 _DIGITS = 6
@@ -149,7 +150,7 @@ def load_calibration(path: str | Path | None = None) -> Calibration:
     if path is None:
         return _shipped()
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_regular(path, 2**26).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Expected `path` to be a calibration file, but it cannot be read ({error})") from error
     return _read(text, str(path))

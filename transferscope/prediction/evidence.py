@@ -1,6 +1,7 @@
 """What an earlier `measure` says of a target: rows of its runs.csv as observations, and which rows are of no use."""
 
 import hashlib
+import io
 import json
 import math
 import warnings
@@ -14,6 +15,7 @@ import pandas as pd
 
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.prediction.observation import Observation
+from transferscope.runtime.regular import is_folder, read_regular
 from transferscope.runtime.spreadsheets import unquoted
 
 TABLE, SETTINGS, RESULT = "runs.csv", "measure.json", "measurement.json"
@@ -98,11 +100,14 @@ def read_evidence(evidence: Sequence[Any]) -> tuple[Table, ...]:
     )
 
 
+_BYTES = 2**28
+
+
 def _read(path: Path) -> Table:
-    path = path / TABLE if path.is_dir() else path
+    path = path / TABLE if is_folder(path) else path
     try:
-        content = path.read_bytes()
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        content = read_regular(path, _BYTES)
+        rows = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
         rows = rows.assign(**{name: rows[name].map(unquoted) for name in _TEXTS if name in rows})
     except OSError as error:
         raise InputError(
@@ -134,8 +139,8 @@ def _sha256(content: bytes) -> str:
 def _mapping(path: Path) -> dict[str, Any]:
     """Return what a JSON file beside a table holds; nothing when there is none, or it is something else."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        content = json.loads(read_regular(path, _BYTES))
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

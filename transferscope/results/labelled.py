@@ -7,6 +7,8 @@ transferscope it was made, and in `versions` (JSON) by which of the packages tha
 
 import json
 import re
+import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +22,7 @@ import xarray as xr
 from transferscope import similarity
 from transferscope.activations.stages import Stage
 from transferscope.runtime.provenance import versions
+from transferscope.runtime.regular import open_regular
 from transferscope.runtime.version import __version__
 from transferscope.transferability import SCORES
 from transferscope.transferability.scores import ACCURACIES
@@ -253,7 +256,12 @@ def _padded(arrays: Sequence[Any], fill: Any, shape: tuple[int, ...], dtype: Any
     return out
 
 
-def read_netcdf(path: str | Path, choose: Callable[[list[str]], list[str]] | None = None, **options: Any) -> xr.Dataset:
+def read_netcdf(
+    path: str | Path,
+    choose: Callable[[list[str]], list[str]] | None = None,
+    check: Callable[[int], None] | None = None,
+    **options: Any,
+) -> xr.Dataset:
     """Read a NetCDF file into memory.
 
     Parameters
@@ -261,13 +269,32 @@ def read_netcdf(path: str | Path, choose: Callable[[list[str]], list[str]] | Non
     path
     choose
         Takes the names of all variables and returns those to read; None for all.
+    check
+        Takes how many bytes these are, before they are read.
     **options
         Passed to `xarray.open_dataset`.
     """
-    with xr.open_dataset(path, **options) as dataset:
-        if choose is None:
-            return dataset.load()
-        return dataset.reset_coords()[choose([str(name) for name in dataset.variables])].load()
+    open_regular(path).close()  # not a pipe, which libraries would wait for
+    try:
+        with xr.open_dataset(path, **options) as dataset:
+            chosen = dataset
+            if choose is not None:
+                chosen = dataset.reset_coords()[choose([str(name) for name in dataset.variables])]
+            if check is not None:
+                check(chosen.nbytes)
+            return chosen.load()
+    except Exception as error:
+        _clear_away(error)
+        raise
+
+
+def _clear_away(error: Exception) -> None:
+    """Let go of what an error holds on to: half of a damaged file, which would complain on stderr that it is closed."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        traceback.clear_frames(error.__traceback__)
+    finally:
+        sys.unraisablehook = hook
 
 
 def runs_dataset(

@@ -23,6 +23,7 @@ from transferscope.results.summary import Reference, TargetSummary
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.filesets import complete
 from transferscope.runtime.provenance import Provenance
+from transferscope.runtime.regular import read_regular
 
 SCHEMA_VERSION = 1
 
@@ -239,7 +240,7 @@ def load_ranking(folder: str | Path) -> Ranking:
     folder = Path(folder)
     complete(folder)
     try:
-        content = json.loads((folder / "ranking.json").read_text(encoding="utf-8"))
+        content = json.loads(read_regular(folder / "ranking.json", 2**28))
         scores = read_netcdf(folder / "scores.nc", engine="h5netcdf")
         version = content["schema_version"]
         if version == SCHEMA_VERSION:
@@ -253,7 +254,7 @@ def load_ranking(folder: str | Path) -> Ranking:
                 pilots=tuple(Pilot(**row) for row in content.get("pilots", ())),
                 outlook=Outlook(**content["pilot_outlook"]) if content.get("pilot_outlook") else None,
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # of what others have written, or changed
         raise InputError(
             f"Expected `folder` to hold ranking.json and scores.nc as `rank -o` writes them, but {folder} does "
             f"not ({error})"

@@ -70,7 +70,7 @@ def panel_from_layer(
             continue
         try:
             values[score.name] = score.from_layer(layer, codes)
-        except InputError as error:
+        except (InputError, np.linalg.LinAlgError) as error:
             warnings.warn(f"the score {score.name} is NaN: {error}", TransferscopeWarning, stacklevel=2)
             values[score.name] = math.nan
     return values

@@ -2,10 +2,9 @@
 
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import array_api_compat
 import numpy as np
@@ -18,8 +17,12 @@ from transferscope.arrays import backend
 from transferscope.errors import InputError
 from transferscope.runtime.checks import check_labelled
 from transferscope.runtime.lookup import missing_file
+from transferscope.runtime.regular import is_regular, open_regular
 
 FORMATS = (".npz", ".npy", ".nc")
+
+_DENSEST, _SMALL = 50, 2**27
+"""How many times its own bytes a file may stand for, and bytes that any may."""
 
 
 def score(
@@ -116,6 +119,8 @@ def _named(layer: Any, *arguments: Any) -> dict[str, float]:
 
 
 def _array(name: str, values: Any) -> Any:
+    if values is None and name == "labels":
+        raise InputError("Expected `labels` to name the class of every sample, but got None")
     if isinstance(values, xr.DataArray):
         values = _transposed(f"`{name}`", values, _DIMS[name]).to_numpy()
     if isinstance(values, pd.Series) and name == "labels":
@@ -135,6 +140,8 @@ def _array(name: str, values: Any) -> Any:
         return values.to_numpy(np.float64, na_value=np.nan) if array.dtype == object else array
     array = backend.from_torch(values) if array_api_compat.is_torch_array(values) else values
     if name == "labels":
+        if isinstance(array, np.ndarray):
+            backend.to_numpy(array)  # which a masked one is not let through
         check_labelled(np.asarray(array) if isinstance(array, list | tuple) else array, "samples")
     return array
 
@@ -198,13 +205,13 @@ def _read_npy(path: Path) -> np.ndarray:
 
 def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
     """Call the reader; say what is wrong with the file when it cannot be read."""
-    if not path.is_file():
+    if not is_regular(path):
         raise InputError(missing_file(path))
     try:
         return reader(path)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # libraries raise nearly anything on bytes that are not their own
         if "allow_pickle" in str(error):
             raise InputError(
                 f"{path} holds Python objects, which are never read, for that runs code; save features and labels as "
@@ -215,7 +222,7 @@ def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
 
 def _npy(path: Path) -> np.ndarray:
     # Opened here, for numpy leaves a damaged file open.
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         array = np.load(stream, allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise InputError(f"Expected {path} to hold one array but it is an archive of several; call it .npz")
@@ -223,17 +230,45 @@ def _npy(path: Path) -> np.ndarray:
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
+        _check_size(path, _unpacked_size(stream))
         file = np.load(stream, allow_pickle=False)
         if isinstance(file, np.ndarray):
             raise InputError(f"Expected {path} to hold features and labels but it is a single array; call it .npy")
         return {name: file[name] for name in _expected(path, file.files)}
 
 
+def _unpacked_size(stream: IO[bytes]) -> int:
+    """Return how many bytes an archive unpacks to, 0 of what is none."""
+    is_archive = stream.read(2) == b"PK"
+    stream.seek(0)
+    if not is_archive:
+        return 0
+    with zipfile.ZipFile(stream) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    stream.seek(0)
+    return size
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Raise InputError when a file stands for far more than it holds."""
+    held = path.stat().st_size
+    if size > max(_DENSEST * held, _SMALL):
+        raise InputError(
+            f"Expected {path} to hold what it stands for, but its {held} bytes stand for {size}, more than {_DENSEST} "
+            "times as many; save the features without compression"
+        )
+
+
 def _netcdf(path: Path) -> dict[str, np.ndarray]:
     from transferscope.results.labelled import read_netcdf  # which loads torch
 
-    dataset = read_netcdf(path, lambda names: _expected(path, names), decode_times=False)
+    dataset = read_netcdf(
+        path,
+        lambda names: _expected(path, names),
+        lambda size: _check_size(path, size),
+        decode_times=False,
+    )
     return {
         name: _transposed(f"variable {name} of {path}", dataset[name], _DIMS[name]).to_numpy()
         for name in _DIMS

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from transferscope.errors import TransferscopeWarning
+from transferscope.runtime.regular import is_regular
 from transferscope.runtime.store import write_atomically
 
 INTERVAL_S = 10.0
@@ -35,7 +36,7 @@ class StateFile:
 
     def read(self, device: torch.device) -> dict[str, Any] | None:
         """Return what was kept, on `device`; None, with a warning if there is a file, when it is of no use."""
-        if not self._path.exists():
+        if not is_regular(self._path):
             return None
         try:
             checkpoint = torch.load(self._path, map_location=device, weights_only=True)

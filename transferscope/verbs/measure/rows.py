@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transferscope.runtime.regular import read_regular
 from transferscope.runtime.spreadsheets import quoted, unquoted
 
 Row = dict[str, Any]
@@ -80,7 +81,7 @@ def read_rows(path: Path) -> tuple[list[Row], int]:
         It cannot be read.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
     except FileNotFoundError:
         return [], 0
     except IsADirectoryError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transferscope.runtime.regular import read_regular
 from transferscope.runtime.version import __version__
 from transferscope.verbs.measure.rows import ForeignError, Row
 
@@ -59,10 +60,10 @@ class Settings:
 def read_settings(path: Path) -> dict[str, Any] | None:
     """Return what measure.json holds, None when it is not there; raise `ForeignError` when it holds something else."""
     try:
-        settings = json.loads(path.read_bytes())
+        settings = json.loads(read_regular(path))
     except FileNotFoundError:
         return None
-    except (ValueError, IsADirectoryError) as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise ForeignError(f"{path.name} cannot be read ({error})") from error
     if not isinstance(settings, dict) or not all(
         isinstance(settings.get(name), dict) for name in ("target", "options", "sources")

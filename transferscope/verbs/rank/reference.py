@@ -21,6 +21,7 @@ from transferscope.protocols.scratch import ScratchResult
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
 from transferscope.results.summary import Reference
 from transferscope.runtime.progress import Report
+from transferscope.runtime.regular import is_regular
 from transferscope.runtime.seeding import seeded
 from transferscope.runtime.store import digest
 from transferscope.runtime.version import __version__
@@ -88,7 +89,7 @@ class ReferenceMaker:
 
     def given_source(self) -> Source | None:
         """Return the zoo entry that was handed in as the reference, if one was."""
-        if self.kind in (COMPACT, OWN) or Path(self.kind).is_file():
+        if self.kind in (COMPACT, OWN) or is_regular(self.kind):
             return None
         names = [source.name for source in self.bench.zoo]
         if self.kind in names:
