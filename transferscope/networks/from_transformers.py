@@ -129,6 +129,12 @@ def contents(source: Source) -> Any:
     return source.model if path is None else hub.contents(path)
 
 
+def description(source: Source) -> dict[str, bytes]:
+    """Return what a model is built from again, by file name: its configuration, and code of its own if it has any."""
+    folder = _folder(source, weights=False)
+    return {path.name: path.read_bytes() for path in (folder / "config.json", *sorted(folder.glob("*.py")))}
+
+
 def check_weights(source: Source) -> None:
     """Raise `SourceError` unless the folder of a source holds weights."""
     if local_path("transformers", str(source.model), Path.cwd()) is not None:
