@@ -11,7 +11,9 @@ import click
 from transferscope.cli import completion, version
 from transferscope.errors import TransferscopeError, is_interrupt
 
-VERBS = ("rank", "compare", "score", "measure", "advise", "parameters", "validate", "layers", "demo")
+VERBS = (
+    "rank", "transfer", "predict", "compare", "score", "measure", "advise", "parameters", "validate", "layers", "demo",
+)  # fmt: skip
 
 INTERRUPTED = 130
 

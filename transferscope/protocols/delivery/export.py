@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,8 +76,8 @@ def export(network: DeliveredNetwork, name: str, images: Tensor) -> bytes:
             return data
         problems.append(problem)
     raise SourceError(
-        f"the network cannot be exported to {name} ({problems[0]}), so no such file is written; use the other format, or "
-        "the network itself"
+        f"the network cannot be exported to {name} ({problems[0]}), so no such file is written; use the other "
+        "format, or the network itself"
     )
 
 
@@ -115,12 +116,12 @@ def _quiet() -> Iterator[None]:
 
 def _onnx(whole: nn.Module, images: Tensor) -> bytes:
     # By the older of torch's ways: the newer one takes no network that is stopped at a cut.
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()
     torch.onnx.export(
         whole, (images,), buffer, input_names=["images"], output_names=["probabilities"], dynamo=False,
         dynamic_axes={"images": {0: "n"}, "probabilities": {0: "n"}},
     )  # fmt: skip
-    return buffer.getvalue()
+    return bytes(buffer.getvalue())
 
 
 def _onnx_by_export(whole: nn.Module, images: Tensor) -> bytes:

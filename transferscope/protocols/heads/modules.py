@@ -20,6 +20,14 @@ class HeadScores(nn.Module):
         low and high (thresholds of z-scores) or centers (n_centers, n_features) or neither.
     """
 
+    mean: Tensor
+    deviation: Tensor
+    weight: Tensor
+    bias: Tensor
+    low: Tensor | None
+    high: Tensor | None
+    centers: Tensor | None
+
     _NAMES = ("mean", "deviation", "weight", "bias", "low", "high", "centers")
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -36,7 +44,7 @@ class HeadScores(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map features (n, n_features) to scores (n, n_classes), float64."""
         values = (features.double() - self.mean) / self.deviation
-        if self.low is not None:
+        if self.low is not None and self.high is not None:
             values = (values > self.high).double() - (values < self.low).double()
         if self.centers is not None:
             squares = (values**2).sum(1, keepdim=True) + (self.centers**2).sum(1) - 2 * (values @ self.centers.T)
