@@ -82,9 +82,10 @@ def unlabelled(images: Any, reading: Reading) -> Unlabelled:
                 f"Expected `images` to have shape (N, H, W), (N, H, W, C) or (N, C, H, W), none of them 0, but got "
                 f"{images.shape}"
             )
-    elif not (hasattr(images, "__len__") and hasattr(images, "__getitem__")) or isinstance(images, dict):
+    is_dataset = hasattr(images, "__len__") and hasattr(images, "__getitem__") and not isinstance(images, dict)
+    if not (is_dataset or isinstance(images, Target)):
         raise InputError(
-            "Expected `images` to be a folder, files, an array or tensor, a target or a dataset with __len__ and "
+            "Expected `images` to be a folder, files, an array or tensor, a Target or a dataset with __len__ and "
             f"__getitem__, but got {type(images).__name__}; of a DataLoader pass its dataset"
         )
     if not len(images):

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -188,21 +187,3 @@ def delivered(network: Network, form: Form, classes: int) -> DeliveredNetwork:
         inner.append((path, int(layer[len(path) + 1 :] or 1), call))
     means = StageMeans(stopped(net, form.layers[-1], sample).eval(), inner)
     return DeliveredNetwork(means, HeadScores.like(form.head or {}))
-
-
-def with_head(network: Network, layers: Sequence[str], arrays: Mapping[str, np.ndarray]) -> DeliveredNetwork:
-    """Return a network that is cut after the last of these layers and ends in a fitted head.
-
-    Parameters
-    ----------
-    network : Network
-        The source; left as it is.
-    layers : sequence of str
-        Whose features the head was fitted to.
-    arrays : mapping of str to numpy.ndarray
-        As `HeadFit.arrays`.
-    """
-    shapes = {name: array.shape for name, array in arrays.items()}
-    made = delivered(network, Form(tuple(layers), shapes), len(arrays["bias"]))
-    made.head = HeadScores(arrays)
-    return made

@@ -2,8 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from transferscope.networks import loading
 from transferscope.networks.blueprint import blueprint, is_compact
 from transferscope.networks.zoo import Zoo
 from transferscope.protocols.cutting.cut import cut
-from transferscope.protocols.delivery.network import DeliveredNetwork, Form, delivered, with_head
+from transferscope.protocols.delivery.network import DeliveredNetwork, Form, delivered
+from transferscope.protocols.heads.modules import HeadScores
 from transferscope.runtime.checks import ALL
 from transferscope.runtime.failures import describe
 from transferscope.runtime.footprint import Footprint
@@ -137,7 +137,7 @@ class Job:
         return f"the {name} split of the target" + (f", {n_test} of its {count} images" if n_test < count else "")
 
     def carry_out(self, reporter: Reporter) -> tuple[DeliveredNetwork, Footprint]:
-        """Train or fit, and return the network, on the CPU, with what that cost.
+        """Train or fit, and return the network as whoever loads it will build it, with what that cost.
 
         Training that was interrupted goes on where it was.
 
@@ -147,62 +147,58 @@ class Job:
             It cannot be done with this source, or training diverges.
         """
         executor, run = self.executor, self.run
-        whole = self._checked()
+        adapted, built = self._checked()
         try:
-            if PROTOCOLS[run.protocol].kind != "trained":
+            if PROTOCOLS[run.protocol].kind == "trained":
+                with reporter.bar(f"training {run.source}") as report, executor.meter.run() as meter:
+                    adapted.take(executor.trained(run, meter, report).cpu())
+                with contextlib.suppress(OSError):
+                    executor.setup.states.rmdir()
+            else:
                 with reporter.bar(f"computing features of {run.source}"):
                     executor.prepare_features(run.source)
                 with executor.meter.run() as meter:
-                    head = executor.fitted(run, meter)
-                return with_head(self.network, self.model.form.layers, head.arrays), meter.footprint()
-            with reporter.bar(f"training {run.source}") as report, executor.meter.run() as meter:
-                whole.take(executor.trained(run, meter, report).cpu())
+                    arrays = executor.fitted(run, meter).arrays
+                adapted.head, built.head = HeadScores(arrays), HeadScores(arrays)
         except TransferscopeError:
             raise
         except (Exception, SystemExit) as error:  # whatever a network's code raises
             if is_interrupt(error):
                 raise KeyboardInterrupt from error
-            raise SourceError(
-                f"source {run.source!r}: {describe(run.source, error, executor.setup.batch_size)}"
-            ) from error
-        with contextlib.suppress(OSError):
-            executor.setup.states.rmdir()
-        return whole, meter.footprint()
-
-    @contextmanager
-    def rebuilt(self, network: DeliveredNetwork) -> Iterator[DeliveredNetwork]:
-        """Build the model as whoever loads it will, from its recipe and files, and give it the weights of `network`."""
-        with tempfile.TemporaryDirectory(prefix="transferscope-") as folder:
-            for name, content in self.files.items():
-                path = Path(folder) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            built = self.with_head_of(network).build(Path(folder), trust_code=self.executor.setup.trust_code)
-            check_same_network(built, network, self.run.source)
-            built.load_state_dict(network.state_dict())
-            yield built
+            reason = describe(run.source, error, executor.setup.batch_size)
+            raise SourceError(f"source {run.source!r}: {reason}") from error
+        built.load_state_dict(adapted.state_dict())
+        return built, meter.footprint()
 
     def with_head_of(self, network: DeliveredNetwork) -> ModelRecipe:
         """Return the recipe of a model with the head that `network` has."""
         shapes = None if network.head is None else {key: tuple(t.shape) for key, t in network.head.state_dict().items()}
         return replace(self.model, form=replace(self.model.form, head=shapes))
 
-    def _checked(self) -> DeliveredNetwork:
-        """Return the network that is delivered, not yet adapted, once it is known that it can be built again."""
-        run, network = self.run, self.network
-        whole = delivered(network, self.model.form, len(self.target.classes))
-        with self.rebuilt(whole):
-            pass
+    def _checked(self) -> tuple[DeliveredNetwork, DeliveredNetwork]:
+        """Return the network that is delivered, before it is adapted, and one that was built from the recipe.
+
+        Raises
+        ------
+        SourceError
+            They differ, or the protocol would make two networks of one.
+        """
+        run, setup = self.run, self.executor.setup
+        adapted = delivered(self.network, self.model.form, len(self.target.classes))
+        with tempfile.TemporaryDirectory(prefix="transferscope-") as folder:
+            for name, content in self.files.items():
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            built = self.model.build(Path(folder), trust_code=setup.trust_code)
+        check_same_network(built, adapted, run.source)
         if run.protocol in ("reinit", "defrost") and run.depth:
-            setup = self.executor.setup
-            prefix, rest = cut(
-                network, run.depth, run.protocol, len(setup.target.classes), trust_code=setup.trust_code
-            ).divided()
-            if prefix is not None:
-                trained = {name for name, _ in rest.named_parameters()}
-                if both := sorted(trained & prefix.state_dict().keys()):
-                    raise SourceError(
-                        f"source {run.source!r}: {both[0].removeprefix('net.')!r} is used before and after "
-                        f"{run.layer!r}, so that {run.protocol} makes two networks of one; use finetune or truncate"
-                    )
-        return whole
+            parts = cut(self.network, run.depth, "defrost", len(self.target.classes), trust_code=setup.trust_code)
+            prefix, rest = parts.divided()
+            trained = {name for name, _ in rest.named_parameters()}
+            if prefix is not None and (both := sorted(trained & prefix.state_dict().keys())):
+                raise SourceError(
+                    f"source {run.source!r}: {both[0].removeprefix('net.')!r} is used before and after {run.layer!r}, "
+                    f"so that {run.protocol} would make two networks of one; use finetune or truncate"
+                )
+        return adapted, built

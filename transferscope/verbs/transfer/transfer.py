@@ -125,8 +125,8 @@ def answer(request: TransferRequest) -> Transfer:
         logger.info("%s holds this model already; nothing is trained.", folder)
         done, row = _exported(request, job, earlier), evidence_files.row_of(folder)
     else:
-        network, footprint = job.carry_out(reporter)
-        done, row = _delivered(request, job, network, footprint, reporter)
+        model, footprint = job.carry_out(reporter)
+        done, row = _delivered(request, job, model, footprint, reporter)
     if into is not None:
         evidence_files.append(into, row, job.settings)
     return done
@@ -146,23 +146,22 @@ def _earlier(folder: Path) -> Transfer | None:
 
 
 def _delivered(
-    request: TransferRequest, job: Job, network: DeliveredNetwork, footprint: Footprint, reporter: Reporter
+    request: TransferRequest, job: Job, model: DeliveredNetwork, footprint: Footprint, reporter: Reporter
 ) -> tuple[Transfer, Row]:
-    """Measure what is delivered, as it will be loaded, and write it; return the result and its row of evidence."""
+    """Measure what is delivered and write it; return the result and its row of evidence."""
     setup, device = job.executor.setup, job.executor.device
     truth, classes = job.target.labels[setup.test], job.target.classes
-    with job.rebuilt(network) as model:
-        model.to(device)
-        with reporter.bar("measuring") as report:
-            images = job.executor.bank(job.run.source)
-            images.add(setup.test)
-            logits = _logits(model, images.batches(setup.test, setup.batch_size, report))
-        model.temperature.fill_(fit_temperature(logits, truth))
-        model.cpu()
-        files = {WEIGHTS: safetensors.torch.save(model.arrays), RECIPE: job.with_head_of(model).to_json().encode()}
-        files |= job.files
-        with reporter.bar("exporting"):
-            files |= {FORMATS[name]: exported(model, name, _tried(job)) for name in request.export}
+    model.to(device)
+    with reporter.bar("measuring") as report:
+        images = job.executor.bank(job.run.source)
+        images.add(setup.test)
+        logits = _logits(model, images.batches(setup.test, setup.batch_size, report))
+    model.temperature.fill_(fit_temperature(logits, truth))
+    model.cpu()
+    files = {WEIGHTS: safetensors.torch.save(model.arrays), RECIPE: job.with_head_of(model).to_json().encode()}
+    files |= job.files
+    with reporter.bar("exporting"):
+        files |= {FORMATS[name]: exported(model, name, _tried(job)) for name in request.export}
     predicted = logits.argmax(1)
     row = job.executor.row(job.run, predicted, footprint)
     result = Transfer(
