@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,15 +27,17 @@ from transferscope.results import saving
 from transferscope.results.transfer import read_card
 
 FACTORY = """
+from pathlib import Path
 from helpers_of_ours import WIDTH
 from transferscope.networks import CompactResNet
 
 def build():
     return CompactResNet(3, width=WIDTH)
 
-def changing(_built=[]):
-    _built.append(None)
-    return CompactResNet(3, width=WIDTH + len(_built))
+def changing():
+    first = not Path("built").exists()
+    Path("built").touch()
+    return CompactResNet(3, width=WIDTH + first)
 """
 HEADS = ("truncate", "svm", "nearest_mean", "toptuning", "fne")
 VIEWS = saving.views
@@ -251,7 +254,7 @@ class TestGoingOn:
         first = run(target)
         monkeypatch.setattr("transferscope.verbs.transfer.job.Job.carry_out", None)
         again = run(target, export=["torchscript"], evidence="evidence")
-        assert again.to_dict() | {"hashes": first.hashes} == first.to_dict()
+        assert again.to_json() == replace(first, hashes=again.hashes).to_json()
         assert set(again.hashes) - set(first.hashes) == {"model.torchscript.pt"}
         assert read_card(Path("model")).hashes == again.hashes
         assert Path("evidence/runs.csv").is_file()
@@ -328,7 +331,7 @@ class TestRankings:
         assert (result.source, result.protocol) == ("scratch", "scratch")
 
     def test_one_of_other_images_is_pointed_out(self, target):
-        other = self.ranking(target, target=make_ranking({"ours": [0.5]}).target)
+        other = make_ranking({"ours": [0.4, 0.5, 0.9, 0.7, 0.6, 0.5, 0.4, 0.3]})
         with pytest.warns(TransferscopeWarning, match="of other images than target 'shells'"):
             run(target, source=None, protocol=None, depth=None, ranking=other)
 
@@ -355,7 +358,10 @@ class TestWhatGoesWrong:
             ({"ranking": "ranked"}, "either `ranking` or `source`, .*got `ranking` and `source`"),
             ({"depth": 1.5}, "`depth` to be a whole number of stages, but got 1.5"),
             ({"depth": None}, "'ours': Expected `depth` to be from 1 to 8 for the protocol 'truncate', but got None"),
-            ({"depth": 9}, r"from 1 to 8 for the protocol 'truncate', but got 9; the stages are 1 stem, 2 blocks\.0"),
+            (
+                {"depth": 9},
+                r"from 1 to 8 for the protocol 'truncate', but got 9; the stages are 1 stem\.2, 2 blocks",
+            ),
             ({"protocol": "fne", "depth": 3}, "to be 8 for the protocol 'fne', but got 3"),
             ({"source": "theirs"}, "no source is called 'theirs'"),
             ({"source": "scratch"}, "Expected the protocol scratch for the source 'scratch', but got 'truncate'"),
@@ -474,7 +480,10 @@ class TestPredicting:
 class TestExports:
     def test_torchscript_runs_without_this_package(self, target):
         run(target, protocol="finetune", export="torchscript")
-        self.agrees(load(), lambda data: torch.jit.load("model/model.torchscript.pt")(data).numpy())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own ways have become old
+            module = torch.jit.load("model/model.torchscript.pt")
+        self.agrees(load(), lambda data: module(data).numpy())
 
     @pytest.mark.parametrize("protocol", ["toptuning", "defrost"])
     def test_onnx(self, target, protocol):
