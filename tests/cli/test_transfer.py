@@ -57,7 +57,7 @@ def test_from_images_to_predictions_on_new_ones(target, capsys):
     predict = ["predict", "out model", str(target), "--trust-code"]
     assert run([*predict, "-o", "new/predictions.csv"]) == 3
     shown = capsys.readouterr()
-    assert "… and 16 more; -o FILE.csv or --format csv gives all." in shown.out
+    assert "… and 16 more; all are in new/predictions.csv." in shown.out
     assert "36 images: blue 12, green 12, red 12." in shown.out
     assert "Wrote 36 predictions to new/predictions.csv." in shown.err
     assert f"1 of 37 images cannot be read:\n  {broken}: the file is empty" in shown.err

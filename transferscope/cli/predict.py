@@ -61,7 +61,7 @@ def command(
     elif output_format == "csv":
         sys.stdout.write(predictions.to_csv())
     else:
-        print_predictions(predictions, options.console())
+        print_predictions(predictions, options.console(), written)
     sys.stdout.flush()
     if written is not None and not quiet:
         click.echo("\n" * (output_format == "table") + f"Wrote {len(predictions)} predictions to {written}.", err=True)

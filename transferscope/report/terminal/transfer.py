@@ -1,6 +1,7 @@
 """A transfer, and what its model predicts, on a terminal."""
 
 import math
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -41,15 +42,16 @@ def print_transfer(transfer: Transfer, console: Console) -> None:
     console.print(Text("\n" + "\n".join(lines), style="dim"))
 
 
-def print_predictions(predictions: Predictions, console: Console) -> None:
-    """Print the first predictions, how many of each class there are, and what could not be read."""
+def print_predictions(predictions: Predictions, console: Console, written: Path | None = None) -> None:
+    """Print the first predictions, how many of each class there are, and which file all were written to."""
     shown = predictions.table.head(_MOST_ROWS)
     names = {"path": shown["path"].tolist()}
     columns = {"label": shown["label"].tolist(), "probability": [f"{value:.3f}" for value in shown["probability"]]}
     print_tables(fitted(names, columns, width=console.width, names=["path", "label"]), console)
     lines = []
     if (more := len(predictions) - len(shown)) > 0:
-        lines.append(f"… and {more} more; -o FILE.csv or --format csv gives all.")
+        where = "-o FILE.csv or --format csv gives all" if written is None else f"all are in {written}"
+        lines.append(f"… and {more} more; {where}.")
     labels = predictions.labels
     counts = sorted(((labels.count(name), name) for name in set(labels)), key=lambda pair: (-pair[0], pair[1]))
     listed = ", ".join(f"{name} {count}" for count, name in counts[:_MOST_ROWS]) + ", …" * (len(counts) > _MOST_ROWS)
