@@ -33,7 +33,7 @@ class TransferredModel:
         Where it lies.
     network : DeliveredNetwork
         A `torch.nn.Module` from images (n, channels, height, width), as `transform` makes them, to logits
-        (n, n_classes); `network.probabilities` is the softmax of these.
+        (n, n_classes); its `probabilities` are the softmax of these.
     device : torch.device
         Where the network is.
     """
