@@ -1,5 +1,7 @@
 """Delivered networks: they do what the network that was adapted does, cut anywhere, and can be stored and exported."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from transferscope.networks.loading import load_network
 from transferscope.networks.zoo import load_zoo
 from transferscope.protocols.cutting.cut import cut
 from transferscope.protocols.delivery.export import check_formats, export
-from transferscope.protocols.delivery.network import Form, delivered
+from transferscope.protocols.delivery.network import Form, delivered, moved
 from transferscope.protocols.delivery.temperature import fit_temperature
 from transferscope.protocols.heads.modules import HeadScores
 
@@ -62,6 +64,46 @@ def test_a_trained_network_is_put_together_again(network, protocol):
     assert not torch.allclose(whole(images(source)), before)
     torch.testing.assert_close(whole(images(source)), trained(images(source)).detach(), rtol=0, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in whole.parameters())
+
+
+@pytest.fixture(scope="module")
+def nested():
+    """A network whose blocks without a skip end in the midst of a batch norm with an activation."""
+    entry = {"name": "a", "loader": "timm", "model": "test_efficientnet", "weights": "none",
+             "transform": {"size": 64, "mean": [0.5] * 3, "std": [0.5] * 3}}  # fmt: skip
+    return load_network(load_zoo([entry])["a"])
+
+
+def test_a_module_in_the_midst_of_which_the_cut_lies_keeps_its_averages(nested):
+    places = len(resolve_stages(nested.module, "auto", nested.transform.blank(), cuts_only=True))
+    shared = 0
+    for depth in range(1, places):
+        parts = moved(cut(nested, depth, "defrost", 3))
+        prefix, rest = (part.net.state_dict() for part in parts.divided())
+        shared += any(not torch.equal(prefix[key], rest[key]) for key in prefix.keys() & rest.keys())
+        whole = delivered(nested, Form(), 3)
+        whole.take(parts)
+        torch.testing.assert_close(whole(images(nested)), parts(images(nested)).detach(), rtol=0, atol=1e-4)
+    assert shared  # else this shows nothing
+
+
+class Twice(nn.Module):
+    """One layer before the cut and after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.middle = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.pool, self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(3, 5)
+
+    def forward(self, x):
+        return self.head(self.pool(self.stem(self.middle(self.stem(x)))))
+
+
+def test_two_parts_that_share_a_layer_make_no_network(nested):
+    twice = replace(nested, module=Twice().eval())
+    whole = delivered(twice, Form(), 3)
+    with pytest.raises(SourceError, match=r"Twice uses some weights both before and after 'middle'.*use finetune"):
+        whole.take(moved(cut(twice, 2, "defrost", 3)))
 
 
 def test_features_are_those_that_heads_are_fitted_to(network):

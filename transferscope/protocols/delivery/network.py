@@ -15,9 +15,13 @@ from transferscope.errors import SourceError
 from transferscope.networks.loading import Network
 from transferscope.protocols.cutting.anatomy import copied
 from transferscope.protocols.cutting.cut import CutNetwork
-from transferscope.protocols.cutting.dividing import Prefix, Suffix, join, stopped
+from transferscope.protocols.cutting.dividing import Prefix, Suffix, stopped, trial_images
 from transferscope.protocols.cutting.heads import renew_head
 from transferscope.protocols.heads.modules import HeadScores
+from transferscope.runtime.seeding import seeded
+
+_TOLERANCE = 1e-4
+"""Of the largest logit: how far a network that was put together again may be from its two parts."""
 
 
 @dataclass(frozen=True)
@@ -122,19 +126,30 @@ class DeliveredNetwork(nn.Module):
         return self(images.to(self.temperature.device)).softmax(dim=1)
 
     def take(self, trained: CutNetwork) -> None:
-        """Take over the weights of a network that `cut` made of the same source, and that was trained since.
+        """Take over the weights of a network on the CPU that `cut` made of the same source, and that was trained since.
 
         Raises
         ------
         SourceError
-            It was trained in two parts that no longer agree about a weight which both use.
+            It was trained in two parts, and no single network does what the two do.
         """
         prefix, rest = trained.divided()
         if prefix is None:
             self.body.load_state_dict(trained.rest.state_dict())
-        else:
-            assert isinstance(rest, Suffix)
-            join(self.body, prefix, rest)
+            return
+        assert isinstance(rest, Suffix)
+        # A module in the midst of which the network is cut is in both parts. What it has learnt in the second of images
+        # that were not there (averages of batch norm) means nothing.
+        self.body.load_state_dict({**rest.net.state_dict(), **prefix.net.state_dict()}, strict=False)
+        images = trial_images(trained.transform.blank())
+        with torch.inference_mode():
+            expected, found = trained(images), self(images)
+        if not torch.allclose(found, expected, rtol=0, atol=_TOLERANCE * float(expected.abs().max())):
+            raise SourceError(
+                f"{type(rest.net).__name__} uses some weights both before and after {trained.layer!r}, so that no "
+                f"single network does what its two parts do after {trained.protocol}; use finetune or truncate, or cut "
+                "elsewhere"
+            )
 
     @property
     def arrays(self) -> dict[str, Tensor]:
@@ -187,3 +202,17 @@ def delivered(network: Network, form: Form, classes: int) -> DeliveredNetwork:
         inner.append((path, int(layer[len(path) + 1 :] or 1), call))
     means = StageMeans(stopped(net, form.layers[-1], sample).eval(), inner)
     return DeliveredNetwork(means, HeadScores.like(form.head or {}))
+
+
+def moved(network: CutNetwork) -> CutNetwork:
+    """Return a cut network, changed as training changes it, to see beforehand what `take` makes of it.
+
+    Its trained weights become others, and so do the averages that it keeps in training mode.
+    """
+    images = trial_images(network.transform.blank())
+    with torch.no_grad(), seeded(0):
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(1.01)
+        network.train()(images)
+    return network.eval()

@@ -16,7 +16,7 @@ from transferscope.networks import loading
 from transferscope.networks.blueprint import blueprint, is_compact
 from transferscope.networks.zoo import Zoo
 from transferscope.protocols.cutting.cut import cut
-from transferscope.protocols.delivery.network import DeliveredNetwork, Form, delivered
+from transferscope.protocols.delivery.network import DeliveredNetwork, Form, delivered, moved
 from transferscope.protocols.heads.modules import HeadScores
 from transferscope.runtime.checks import ALL
 from transferscope.runtime.failures import describe
@@ -193,12 +193,7 @@ class Job:
             built = self.model.build(Path(folder), trust_code=setup.trust_code)
         check_same_network(built, adapted, run.source)
         if run.protocol in ("reinit", "defrost") and run.depth:
+            # Before anything is trained, not after it.
             parts = cut(self.network, run.depth, "defrost", len(self.target.classes), trust_code=setup.trust_code)
-            prefix, rest = parts.divided()
-            trained = {name for name, _ in rest.named_parameters()}
-            if prefix is not None and (both := sorted(trained & prefix.state_dict().keys())):
-                raise SourceError(
-                    f"source {run.source!r}: {both[0].removeprefix('net.')!r} is used before and after {run.layer!r}, "
-                    f"so that {run.protocol} would make two networks of one; use finetune or truncate"
-                )
+            adapted.take(moved(parts))
         return adapted, built
