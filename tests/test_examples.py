@@ -76,5 +76,5 @@ def test_notebooks_are_kept_without_outputs(path):
     assert "of your own" in notebook.cells[0].source
 
 
-def test_there_are_four_notebooks():
-    assert [path.name[:3] for path in NOTEBOOKS] == ["01_", "02_", "03_", "04_"]
+def test_there_are_five_notebooks():
+    assert [path.name[:3] for path in NOTEBOOKS] == ["01_", "02_", "03_", "04_", "05_"]

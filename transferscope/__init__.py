@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from transferscope import similarity, transferability
     from transferscope.activations.capture import capture
     from transferscope.data.target import Target, load_target
+    from transferscope.networks.loading import load_network
     from transferscope.networks.zoo import Zoo, load_zoo
     from transferscope.protocols.cutting.cut import cut
+    from transferscope.protocols.training.recipe import Recipe
     from transferscope.report import plot
     from transferscope.results.advice import Advice
     from transferscope.results.measurement import Measurement
+    from transferscope.results.predictions import Predictions
     from transferscope.results.ranking import Ranking, load_ranking
     from transferscope.results.recommendation import Recommendation
+    from transferscope.results.transfer import Transfer
     from transferscope.verbs import parameters
     from transferscope.verbs.advise.advise import advise
     from transferscope.verbs.calibrate import calibrate
@@ -32,13 +36,19 @@ if TYPE_CHECKING:
     from transferscope.verbs.measure.measure import measure
     from transferscope.verbs.rank.rank import rank
     from transferscope.verbs.score import score
+    from transferscope.verbs.transfer.model import TransferredModel, load_transfer
+    from transferscope.verbs.transfer.transfer import transfer
 
 _HOMES = {
     "Advice": "results.advice",
     "Measurement": "results.measurement",
+    "Predictions": "results.predictions",
     "Ranking": "results.ranking",
+    "Recipe": "protocols.training.recipe",
     "Recommendation": "results.recommendation",
     "Target": "data.target",
+    "Transfer": "results.transfer",
+    "TransferredModel": "verbs.transfer.model",
     "Zoo": "networks.zoo",
     "advise": "verbs.advise.advise",
     "calibrate": "verbs.calibrate",
@@ -46,8 +56,10 @@ _HOMES = {
     "compare": "verbs.compare.networks",
     "compare_sources": "verbs.compare.sources",
     "cut": "protocols.cutting.cut",
+    "load_network": "networks.loading",
     "load_ranking": "results.ranking",
     "load_target": "data.target",
+    "load_transfer": "verbs.transfer.model",
     "load_zoo": "networks.zoo",
     "measure": "verbs.measure.measure",
     "parameters": "verbs.parameters",
@@ -55,6 +67,7 @@ _HOMES = {
     "rank": "verbs.rank.rank",
     "score": "verbs.score",
     "similarity": "similarity",
+    "transfer": "verbs.transfer.transfer",
     "transferability": "transferability",
 }
 _MODULES = ("parameters", "plot", "similarity", "transferability")
@@ -62,9 +75,13 @@ _MODULES = ("parameters", "plot", "similarity", "transferability")
 __all__ = [
     "Advice",
     "Measurement",
+    "Predictions",
     "Ranking",
+    "Recipe",
     "Recommendation",
     "Target",
+    "Transfer",
+    "TransferredModel",
     "Zoo",
     "advise",
     "calibrate",
@@ -72,8 +89,10 @@ __all__ = [
     "compare",
     "compare_sources",
     "cut",
+    "load_network",
     "load_ranking",
     "load_target",
+    "load_transfer",
     "load_zoo",
     "measure",
     "parameters",
@@ -81,6 +100,7 @@ __all__ = [
     "rank",
     "score",
     "similarity",
+    "transfer",
     "transferability",
 ]
 

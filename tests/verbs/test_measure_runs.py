@@ -33,6 +33,7 @@ SETTINGS = Settings(
     device="cpu",
     options={"epochs": 30, "recipes": {"finetune": {"views": (1, 2)}}},
     sources={"net": "f0", 'ünï, "quoted"\r\nin two lines': "f1"},
+    n_test=20,
 )
 NET, ODD = SETTINGS.sources
 MEASURED = {

@@ -13,6 +13,7 @@ from transferscope.verbs.compare.request import CompareRequest
 from transferscope.verbs.measure.request import MeasureRequest
 from transferscope.verbs.parameters.request import ParametersRequest
 from transferscope.verbs.rank.request import RankRequest
+from transferscope.verbs.transfer.request import TransferRequest
 
 pytestmark = pytest.mark.bounds
 
@@ -22,12 +23,13 @@ REQUESTS = {
     "compare": (ts.compare_sources, CompareRequest),
     "measure": (ts.measure, MeasureRequest),
     "parameters": (ts.parameters.measure, ParametersRequest),
+    "transfer": (ts.transfer, TransferRequest),
 }
 # What the command line says in other words: it becomes `recipe`, `progress`, or decides where the answer goes.
 OWN_WORDS = {
     "reference_epochs", "reference_budget", "output", "output_format", "quiet", "verbose", "dry_run", "help",
 }  # fmt: skip
-SMALLEST = {"target": "data", "targets": ["data"], "zoo": "zoo.yaml", "x": "a", "y": "b"}
+SMALLEST = {"target": "data", "targets": ["data"], "zoo": "zoo.yaml", "x": "a", "y": "b", "ranking": "out"}
 
 
 def smallest(request, **more):

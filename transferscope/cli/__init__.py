@@ -14,7 +14,9 @@ from transferscope.cli.messages import say
 from transferscope.errors import TransferscopeError, is_interrupt
 from transferscope.runtime import signals
 
-VERBS = ("rank", "compare", "score", "measure", "advise", "parameters", "validate", "layers", "demo")
+VERBS = (
+    "rank", "transfer", "predict", "compare", "score", "measure", "advise", "parameters", "validate", "layers", "demo",
+)  # fmt: skip
 
 INTERRUPTED, TERMINATED = 130, 143
 

@@ -269,3 +269,21 @@ def _one_class_hint(root: Path, images: list[_Parts]) -> str:
     if any(parts[0] != outer for parts in images) or len(inner) < 2:
         return ""
     return f"{root / outer} holds {len(inner)} folders with images: give that folder instead"
+
+
+def image_files(root: Path) -> list[Path]:
+    """Return the image files of a folder, at any depth and in sorted order, by their names' endings.
+
+    Hidden names and what other programs leave are left out, as `from_folder` does.
+
+    Raises
+    ------
+    InputError
+        A folder cannot be read.
+    """
+    found = _walk(root, (), [root.resolve()], Foreign(root))
+    return [
+        root.joinpath(*parts)
+        for parts, is_folder in found
+        if not is_folder and Path(parts[-1]).suffix.lower() in SUFFIXES
+    ]

@@ -97,15 +97,22 @@ def _importing_beside(path: Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def code_digests(factory: Path) -> list[str]:
-    """Digest the factory file, then what it imports from its folder, directly or not, by path."""
-    digests: dict[Path, str] = {}
+def code_files(factory: Path) -> list[Path]:
+    """Return the factory file, then what it imports from its folder, directly or not, by path.
+
+    Raises
+    ------
+    SourceError
+        A file cannot be read.
+    """
+    found: dict[Path, None] = {}
     waiting = [factory]
     while waiting:
         path = waiting.pop()
-        if path in digests:
+        if path in found:
             continue
-        digests[path] = file_digest(path)
+        found[path] = None
+        file_digest(path)  # which says what is wrong with it
         if (tree := parsed(path)) is None:
             continue  # running it will tell
         for node in ast.walk(tree):
@@ -114,4 +121,9 @@ def code_digests(factory: Path) -> list[str]:
             for name in names:
                 beside = factory.parent / name.partition(".")[0]
                 waiting += [file for file in (beside.with_suffix(".py"), *beside.glob("**/*.py")) if is_regular(file)]
-    return [digests.pop(factory), *(digest for _, digest in sorted(digests.items()))]
+    return [factory, *sorted(path for path in found if path != factory)]
+
+
+def code_digests(factory: Path) -> list[str]:
+    """Digest the factory file, then what it imports from its folder, directly or not, by path."""
+    return [file_digest(path) for path in code_files(factory)]

@@ -86,6 +86,13 @@ def contents(source: Source, *, weights: bool) -> Any:
     return file_digest(path) if path.is_file() else hub.contents(path, weights=weights)
 
 
+def description(source: Source) -> dict[str, bytes]:
+    """Return what a tower is built from again, by file name, whether open_clip knows the model by its name or not."""
+    model = _model(source, weights=False)
+    said = {"model_cfg": dict(model.architecture), "preprocess_cfg": dict(model.preparation)}
+    return {CONFIG: json.dumps(said, indent=1).encode()}
+
+
 def check_weights(source: Source) -> None:
     """Raise `SourceError` unless it is known where the weights of a source come from; nothing is downloaded."""
     if local_path("open_clip", str(source.model), Path.cwd()) is None:

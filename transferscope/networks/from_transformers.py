@@ -134,6 +134,12 @@ def contents(source: Source, *, weights: bool) -> Any:
     return hub.contents(_folder(source, weights=weights and on_hub), weights=weights)
 
 
+def description(source: Source) -> dict[str, bytes]:
+    """Return what a model is built from again, by file name: its configuration, and code of its own if it has any."""
+    folder = _folder(source, weights=False)
+    return {path.name: path.read_bytes() for path in (folder / "config.json", *sorted(folder.glob("*.py")))}
+
+
 def check_weights(source: Source) -> None:
     """Raise `SourceError` unless the folder of a source holds weights."""
     if local_path("transformers", str(source.model), Path.cwd()) is not None:

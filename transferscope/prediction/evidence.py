@@ -121,7 +121,7 @@ def _read(path: Path) -> Table:
     about = about if isinstance(about, dict) else {}
     finished = finished if isinstance(finished, dict) else {}
     # The result of another measurement may have stayed behind.
-    tested = finished.get("n_test") if about.get("hash") == finished.get("hash") else None
+    tested = finished.get("n_test") if about.get("hash") == finished.get("hash") else about.get("n_test")
     return Table(
         name=str(path),
         rows=_plain(str(path), rows),

@@ -8,13 +8,17 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from transferscope.report import plot
+from transferscope.report.card import readme
 from transferscope.report.html import page
 from transferscope.report.plots import parameter_plots, transfer_plots
+from transferscope.report.plots.confusion import confusion
+from transferscope.report.plots.drawing import figure_of, outside_pyplot
 from transferscope.results.comparison import Comparison
 from transferscope.results.measurement import Measurement
 from transferscope.results.parameters import ParameterTransfer
 from transferscope.results.ranking import Ranking
 from transferscope.results.recommendation import Recommendation
+from transferscope.results.transfer import Transfer
 
 
 @singledispatch
@@ -46,6 +50,13 @@ def _(measurement: Measurement) -> dict[str, bytes]:
 @views.register
 def _(transfer: ParameterTransfer) -> dict[str, bytes]:
     return {name: png(figure) for name, figure in parameter_plots.figures(transfer).items()}
+
+
+@views.register
+def _(transfer: Transfer) -> dict[str, bytes]:
+    with outside_pyplot():
+        figure = figure_of(confusion(transfer))
+    return {"README.md": readme(transfer).encode(), "confusion.png": png(figure)}
 
 
 @singledispatch

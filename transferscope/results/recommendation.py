@@ -1,6 +1,7 @@
 """The cut of a source that is recommended, with what is expected of it and what it costs."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from transferscope.results import saving
 
@@ -45,7 +46,20 @@ class Recommendation:
         return saving.fragment(self)
 
 
-def how(pick: Recommendation) -> str:
+class Way(Protocol):
+    """How a source is transferred, be it recommended or done."""
+
+    @property
+    def layer(self) -> str | None: ...  # noqa: D102
+    @property
+    def depth(self) -> int: ...  # noqa: D102
+    @property
+    def depths(self) -> int: ...  # noqa: D102
+    @property
+    def protocol(self) -> str: ...  # noqa: D102
+
+
+def how(pick: Way) -> str:
     """Say in words what is done with a source."""
     if pick.layer is None:
         return "from scratch"

@@ -164,7 +164,12 @@ def fit_embedding_head(
     train, rotate = rotated(train)
     head = LinearHead(linear_svm(1.0, seed), train, labels)
     warn_unconverged(head)
-    return HeadFit(lambda test: head.predict(rotate(embedding.transform(list(test)))), 1, None)
+    kept = [np.concatenate(part) for part in zip(*embedding.statistics_, strict=True)]
+    arrays = {
+        **dict(zip(("mean", "deviation"), kept, strict=True)),
+        "low": np.array(embedding.negative), "high": np.array(embedding.positive), **head.scores(rotate),
+    }  # fmt: skip
+    return HeadFit(lambda test: head.predict(rotate(embedding.transform(list(test)))), 1, None, arrays)
 
 
 def _is_layers(X: Any) -> bool:

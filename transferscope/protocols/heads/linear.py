@@ -1,8 +1,8 @@
 """New heads for frozen features: logistic regression, linear SVM, nearest class mean."""
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class HeadFit:
     """Hyper-parameter settings looked at; the final fit is not counted again."""
     validation_accuracy: float | None
     """Of the chosen setting, fitted without the validation images; None without any."""
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What it computes by, all float64: see `heads.modules.HeadScores`, which does the same as a module of torch."""
 
 
 def fit_head(
@@ -106,7 +108,8 @@ def fit_head(
     head = _fitted(name, chosen, train, labels, seed)
     warn_unconverged(head)
     n_features = features.shape[1]
-    return HeadFit(lambda test: head.predict(prepare(_checked(test, n_features))), trials, accuracy)
+    arrays = head.arrays(prepare)
+    return HeadFit(lambda test: head.predict(prepare(_checked(test, n_features))), trials, accuracy, arrays)
 
 
 def _checked(test_features: np.ndarray, n_features: int) -> np.ndarray:
@@ -163,7 +166,28 @@ def statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return wide.mean(axis=0), np.where(varies, wide.std(axis=0), np.inf)
 
 
-def rotated(train: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """The map from features to the coordinates that a linear model is fitted to.
+
+    Attributes
+    ----------
+    basis
+        (n_features, n_coordinates), orthonormal columns; None where the features are the coordinates.
+    """
+
+    basis: np.ndarray | None
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Return coordinates of images with these features."""
+        return features if self.basis is None else features @ self.basis
+
+    def undone(self, weights: np.ndarray) -> np.ndarray:
+        """Return what weights (n_classes, n_coordinates) are for the features themselves."""
+        return weights if self.basis is None else weights @ self.basis.T
+
+
+def rotated(train: np.ndarray) -> tuple[np.ndarray, Rotation]:
     """Return coordinates in the row space of `train`, where that has fewer dimensions than the features.
 
     The second thing returned gives those of other images. A linear model with an L2 penalty has its weights in that
@@ -171,18 +195,31 @@ def rotated(train: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.nd
     """
     n_samples, n_features = train.shape
     if n_features <= n_samples:
-        return train, lambda test: test
+        return train, Rotation(None)
     basis, triangle = qr(train.T, mode="economic", check_finite=False)
-    return np.ascontiguousarray(triangle.T), lambda test: test @ basis
+    return np.ascontiguousarray(triangle.T), Rotation(basis)
 
 
-def _prepared(name: str, train: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+@dataclass(frozen=True, eq=False)
+class _Preparation:
+    """What becomes of features before a head: z-scores in the row space of the training images."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    rotation: Rotation
+
+    def __call__(self, test: np.ndarray) -> np.ndarray:
+        return self.rotation((test - self.mean) / self.deviation)
+
+
+def _prepared(name: str, train: np.ndarray) -> tuple[np.ndarray, _Preparation]:
     """Return what the head `name` is fitted to, and the map that gives the same of other images."""
     if name == "nearest_mean":
-        return train.astype(np.float64), lambda test: test.astype(np.float64)
+        width = train.shape[1]
+        return train.astype(np.float64), _Preparation(np.zeros(width), np.ones(width), Rotation(None))
     mean, deviation = statistics(train)
     coordinates, rotate = rotated((train - mean) / deviation)
-    return coordinates, lambda test: rotate((test - mean) / deviation)
+    return coordinates, _Preparation(mean, deviation, rotate)
 
 
 def _fitted(
@@ -227,6 +264,17 @@ class LinearHead:
         """Return the classes, (n,) int64."""
         return self.model.predict(features)
 
+    def scores(self, rotation: Rotation) -> dict[str, np.ndarray]:
+        """Return weight (n_classes, n_features) and bias (n_classes,): a score for each class, the largest wins."""
+        weight, bias = rotation.undone(self.model.coef_), self.model.intercept_
+        if len(bias) == 1:  # of two classes there is one score, the second's less the first's
+            weight, bias = np.concatenate([np.zeros_like(weight), weight]), np.array([0.0, bias[0]])
+        return {"weight": weight, "bias": bias}
+
+    def arrays(self, prepare: _Preparation) -> dict[str, np.ndarray]:
+        """Return what it computes by, see `HeadFit`."""
+        return {"mean": prepare.mean, "deviation": prepare.deviation, **self.scores(prepare.rotation)}
+
     def loss(self, features: np.ndarray, labels: np.ndarray) -> float:
         """Return the mean log loss, or the mean of the hinge losses summed over the classes."""
         one_hot = labels[:, None] == self.model.classes_
@@ -258,6 +306,15 @@ class _NearestMean:
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         return self._classes[np.argmin(cdist(features, self._means), axis=1)]
+
+    def arrays(self, _prepare: _Preparation) -> dict[str, np.ndarray]:
+        # The negative squared distance without what is the same for all classes, seen from the middle: |x|² - 2xm + m²
+        middle = self._means.mean(axis=0)
+        means = self._means - middle
+        return {
+            "mean": middle, "deviation": np.ones_like(middle),
+            "weight": 2 * means, "bias": -np.sum(means**2, axis=1),
+        }  # fmt: skip
 
     def loss(self, _features: np.ndarray, _labels: np.ndarray) -> float:
         return 0.0

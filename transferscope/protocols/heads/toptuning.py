@@ -295,9 +295,20 @@ def fit_top_tuning_head(features: Array, labels: np.ndarray, validation: np.ndar
         Decides the centres, and whose distances the median is taken of.
     """
     if validation is None:
-        return HeadFit(NystromKernelRidge(random_state=seed).fit(features, labels).predict, 1, None)
+        fitted = NystromKernelRidge(random_state=seed).fit(features, labels)
+        return HeadFit(fitted.predict, 1, None, _arrays(fitted))
     chosen = TopTuning(random_state=seed).fit(features, labels, validation)
-    return HeadFit(chosen.predict, chosen.n_trials_, chosen.validation_accuracy_)
+    return HeadFit(chosen.predict, chosen.n_trials_, chosen.validation_accuracy_, _arrays(chosen.estimator_))
+
+
+def _arrays(fitted: NystromKernelRidge) -> dict[str, np.ndarray]:
+    """Return what it computes by, see `HeadFit`."""
+    centers = to_numpy(fitted.centers_).astype(np.float64)
+    return {
+        "mean": centers.mean(axis=0), "deviation": np.full(centers.shape[1], fitted.sigma_),
+        "centers": (centers - centers.mean(axis=0)) / fitted.sigma_, "weight": to_numpy(fitted.coefficients_).T,
+        "bias": np.zeros(len(fitted.classes_)),
+    }  # fmt: skip
 
 
 def _checked_features(estimator: BaseEstimator, X: Any, *, reset: bool = False) -> Array:

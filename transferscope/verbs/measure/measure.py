@@ -1,6 +1,5 @@
 """A grid of real transfers from beginning to end: plan, run what is missing, record each run as it ends."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from transferscope.runtime.checks import ALL, Size
 from transferscope.runtime.failures import Failure, failure, listed
 from transferscope.runtime.power import WORLD
 from transferscope.runtime.progress import Report, Reporter
-from transferscope.runtime.store import Store, digest
+from transferscope.runtime.store import Store
 from transferscope.verbs.measure.grid import Grid
 from transferscope.verbs.measure.plan import Depths, plan
 from transferscope.verbs.measure.request import OUTPUT, PROTOCOLS_BY_DEFAULT, SIZES_BY_DEFAULT, MeasureRequest
-from transferscope.verbs.measure.settings import Settings
+from transferscope.verbs.measure.settings import Settings, held_out
 from transferscope.verbs.possible import possible_protocols
 from transferscope.verbs.running.executor import Executor, Setup
 from transferscope.verbs.running.run import PROTOCOLS, Run
@@ -173,10 +172,11 @@ def prepare(request: MeasureRequest) -> Grid:
     settings = Settings(
         target=images.name,
         target_hash=images.hash,
-        held_out=digest(hashlib.sha256(pool.tobytes()).hexdigest(), hashlib.sha256(test.tobytes()).hexdigest()),
+        held_out=held_out(pool, test),
         device=where.type,
         options=request.decisive(),
         sources={name: loading.fingerprint(sources[name]) for name in layers},
+        n_test=len(test),
     )
     return Grid(
         runs,

@@ -1,12 +1,16 @@
 """measure.json: the settings that the rows of a table hold for."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from transferscope.runtime.regular import read_regular
+from transferscope.runtime.store import digest
 from transferscope.runtime.version import __version__
 from transferscope.verbs.measure.rows import ForeignError, Row
 
@@ -33,6 +37,8 @@ class Settings:
         JSON-like: the recipe and whatever else decides results.
     sources : mapping of str to str
         The fingerprint of each source.
+    n_test : int
+        Images tested on.
     """
 
     target: str
@@ -41,13 +47,14 @@ class Settings:
     device: str
     options: Mapping[str, Any]
     sources: Mapping[str, str]
+    n_test: int
 
     def record(self) -> dict[str, Any]:
         """Return what measure.json holds."""
         record = {
             "schema_version": SCHEMA_VERSION,
             "transferscope": ".".join(__version__.split(".")[:2]),
-            "target": {"name": self.target, "hash": self.target_hash},
+            "target": {"name": self.target, "hash": self.target_hash, "n_test": self.n_test},
             "held_out": self.held_out,
             "device": self.device,
             "options": dict(self.options),
@@ -55,6 +62,11 @@ class Settings:
         }
         loaded: dict[str, Any] = json.loads(json.dumps(record))  # tuples become lists, as they are when read
         return loaded
+
+
+def held_out(pool: np.ndarray, test: np.ndarray) -> str:
+    """Return a hash of which images are trained and which tested on, by their indices into the target."""
+    return digest(hashlib.sha256(pool.tobytes()).hexdigest(), hashlib.sha256(test.tobytes()).hexdigest())
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
@@ -90,8 +102,9 @@ def check(recorded: dict[str, Any] | None, wanted: dict[str, Any], rows: Sequenc
     if unknown := {row["source"] for row in rows} - set(recorded["sources"]):
         raise ForeignError(f"the settings do not know the source of some rows, {unknown.pop()!r}")
     old, new = dict(_flat(recorded)), dict(_flat(wanted))
-    # More sources are welcome; what the target is called decides nothing.
-    free = {"target.name", *(f"sources.{name}" for name in set(recorded["sources"]) ^ set(wanted["sources"]))}
+    # More sources are welcome; what the target is called decides nothing, and `held_out` says more than its number.
+    more = {f"sources.{name}" for name in set(recorded["sources"]) ^ set(wanted["sources"])}
+    free = {"target.name", "target.n_test", *more}
     changes = [
         f"{key} was {old.get(key)!s:.40} and is {new.get(key)!s:.40}"
         for key in sorted({*old, *new} - free)

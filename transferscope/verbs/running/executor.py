@@ -154,7 +154,7 @@ class Executor:
         trained = PROTOCOLS[runs[0].protocol].kind == "trained"
         try:
             if not trained:
-                self._features(runs[0].source)  # shared work, of which each run is charged its part
+                self.prepare_features(runs[0].source)
             with self.meter.run() as meter:
                 if len(runs) > 1:
                     outcomes: Sequence[np.ndarray | SourceError] = self._train_together(runs, meter, on_epoch)
@@ -173,15 +173,20 @@ class Executor:
         return [
             self._failed(run, outcome)
             if isinstance(outcome, SourceError)
-            else self._row(run, outcome, footprint, 1 / len(runs))
+            else self.row(run, outcome, footprint, 1 / len(runs))
             for run, outcome in zip(runs, outcomes, strict=True)
         ]
+
+    def prepare_features(self, source: str) -> tuple[Stage, ...]:
+        """Compute the features of all images, shared work of which each run is charged its part; return the stages."""
+        return self._features(source)[0].stages
 
     def _failed(self, run: Run, error: BaseException) -> dict[str, Any]:
         reason = describe(run.source, error, self.setup.batch_size)
         return self.setup.row(run) | {"status": f"failed: {' '.join(reason.split())}"}
 
-    def _row(self, run: Run, predictions: np.ndarray, footprint: Footprint, share: float) -> dict[str, Any]:
+    def row(self, run: Run, predictions: np.ndarray, footprint: Footprint, share: float = 1.0) -> dict[str, Any]:
+        """Return the row of a run that has ended, from what it predicts for the test images and its share of a cost."""
         truth = self.setup.target.labels[self.setup.test]
         seconds = {phase: share * spent for phase, spent in footprint.seconds.items()}
         return self.setup.row(run) | {
@@ -202,22 +207,27 @@ class Executor:
         return loading.load_network(self.setup.zoo[source], trust_code=self.setup.trust_code, seed=self.setup.seed)
 
     def _fit_head(self, run: Run, meter: RunMeter) -> np.ndarray:
+        head = self.fitted(run, meter)
+        features, _ = self._features(run.source)
+        test = self._rows(self.setup.test)
+        layers = [layer[test] for layer in features.arrays.values()]
+        return head.predict(layers if PROTOCOLS[run.protocol].kind == "embedding" else layers[run.depth - 1])
+
+    def fitted(self, run: Run, meter: RunMeter) -> HeadFit:
+        """Return the head of a run, fitted to the features of its training images, for which it is charged its part."""
         drawn = self.setup.drawn_by(run)
         features, pace = self._features(run.source)
-        place = {int(index): i for i, index in enumerate(self._all_indices())}
-        rows, test = ([place[int(index)] for index in part] for part in (drawn, self.setup.test))
+        rows = self._rows(drawn)
         # A network that is cut after a stage is charged for its prefix alone, and for the images it learns from.
         last = features.stages[run.depth - 1]
         seconds = len(drawn) * pace.seconds[last.layer]
         meter.charge("features", seconds, len(drawn) * last.flops, pace.watts * seconds / JOULES_PER_KWH)
-        layers = list(features.arrays.values())
-        learnt_from, labels = [layer[rows] for layer in layers], self.setup.target.labels[drawn]
+        learnt_from = [layer[rows] for layer in features.arrays.values()]
+        labels = self.setup.target.labels[drawn]
         with meter.phase("head"):
             head = self.fit_head(run, learnt_from, labels)
         meter.trials = head.trials
-        if PROTOCOLS[run.protocol].kind == "embedding":
-            return head.predict([layer[test] for layer in layers])
-        return head.predict(layers[run.depth - 1][test])
+        return head
 
     def fit_head(self, run: Run, layers: Sequence[np.ndarray], labels: np.ndarray) -> HeadFit:
         """Fit the head of a run to the features of every stage, each (n_samples, n_features)."""
@@ -229,6 +239,10 @@ class Executor:
         return fit_head(run.protocol, features, labels, validation, run.seed)
 
     def _train(self, run: Run, meter: RunMeter, on_epoch: Report) -> np.ndarray:
+        return self._predict(run.source, self.trained(run, meter, on_epoch))
+
+    def trained(self, run: Run, meter: RunMeter, on_epoch: Report = silent) -> CutNetwork:
+        """Return the network of a run, trained on its images; training that was interrupted goes on where it was."""
         net, training = finetuning.train(
             lambda: self._cut(run), self._lesson(run),
             recipe=self.setup.recipes[run.protocol], learning_rates=self.setup.learning_rates, seed=run.seed,
@@ -236,7 +250,7 @@ class Executor:
             state=self.setup.states / f"{digest(asdict(run))[:16]}.pt",
         )  # fmt: skip
         meter.trials = training.trials
-        return self._predict(run.source, net)
+        return net
 
     def _train_together(self, runs: Sequence[Run], meter: RunMeter, on_epoch: Report) -> list[np.ndarray | SourceError]:
         nets = [self._cut(run) for run in runs]
@@ -269,6 +283,11 @@ class Executor:
         with torch.inference_mode():
             parts = [net(batch.to(self.device)).argmax(1).cpu() for batch in bank.batches(test, self.setup.batch_size)]
         return torch.cat(parts).numpy()
+
+    def _rows(self, indices: np.ndarray) -> list[int]:
+        """Return where images of the target stand among those whose features are computed."""
+        place = {int(index): i for i, index in enumerate(self._all_indices())}
+        return [place[int(index)] for index in indices]
 
     def _all_indices(self) -> np.ndarray:
         return np.concatenate([self.setup.drawn, self.setup.test])

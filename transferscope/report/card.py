@@ -1,0 +1,111 @@
+"""The README of a model: what it is, how good it is and how it is used, as Markdown."""
+
+import math
+
+from transferscope.results.files import short_cost
+from transferscope.results.transfer import Transfer
+
+_MOST_CLASSES = 100
+"""Classes that the table lists; of more those with the lowest recall."""
+
+
+def readme(transfer: Transfer) -> str:
+    """Return the README of a model."""
+    sections = [_what(transfer), _how_good(transfer), _use(transfer), _cost(transfer), _versions(transfer)]
+    return "\n\n".join(sections) + "\n"
+
+
+def _what(transfer: Transfer) -> str:
+    classes = ", ".join(map(_escaped, transfer.classes[:20])) + ("" if len(transfer.classes) <= 20 else ", …")
+    start = "trained from scratch" if transfer.protocol == "scratch" else f"made from `{transfer.source}`"
+    return (
+        f"# A model for {_escaped(transfer.target.name)}\n\n"
+        f"It tells {len(transfer.classes)} classes apart ({classes}), and was {start}: {transfer.how}. It was "
+        f"trained on {transfer.trained_on} images by transferscope."
+    )
+
+
+def _how_good(transfer: Transfer) -> str:
+    low, high = transfer.interval
+    rows = [
+        "| | accuracy | 80 % interval | images |",
+        "|---|---|---|---|",
+        f"| measured | {transfer.accuracy:.3f} | {low:.3f} to {high:.3f} | {transfer.measured_on} |",
+    ]
+    if (expected := transfer.expected) is not None:
+        lower, upper = expected.interval
+        rows.insert(2, f"| expected by the ranking | {expected.accuracy:.3f} | {lower:.3f} to {upper:.3f} | |")
+    table = transfer.by_class
+    cut = ""
+    if len(table) > _MOST_CLASSES:
+        table = table.sort_values("recall", kind="stable").head(_MOST_CLASSES)
+        cut = f"\n\nThe {_MOST_CLASSES} classes with the lowest recall; card.json has all."
+    by_class = ["| class | images | recall | precision | mistaken most for |", "|---|---|---|---|---|"]
+    by_class += [
+        f"| {_escaped(name)} | {images} | {_share(recall)} | {_share(precision)} | {_escaped(taken_for)} |"
+        for name, images, recall, precision, taken_for in table.itertuples(index=False)
+    ]
+    return (
+        "\n".join(
+            [
+                "## How good it is\n",
+                *rows,
+                f"\n{_escaped(transfer.verdict)} Balanced accuracy {transfer.balanced_accuracy:.3f}.\n",
+                f"Measured on: {_escaped(transfer.held_out)}. These images were not trained on, and the model that is "
+                "delivered is the one that was measured. On images of another kind it may be worse. "
+                f"One number was fitted to them, the temperature {transfer.temperature:.3g} that turns scores into "
+                "probabilities; it changes no prediction.\n",
+                "![Confusion matrix](confusion.png)\n",
+                *by_class,
+            ]
+        )
+        + cut
+    )
+
+
+def _use(transfer: Transfer) -> str:
+    files = [name for name in transfer.hashes if name.startswith("code/")]
+    trust, argument = (" --trust-code", ", trust_code=True") if files else ("", "")
+    text = (
+        "## How to use it\n\n```bash\n"
+        f"transferscope predict .{trust} images/ -o predictions.csv\n```\n\n```python\nimport transferscope as ts\n\n"
+        f'model = ts.load_transfer("."{argument})\n'
+        'model.predict("images/").table\n```'
+    )
+    if files:
+        text += (
+            f"\n\nIts architecture is built by code that lies in this folder ({', '.join(files)}) and only runs where "
+            "that is allowed. Look at it first."
+        )
+    return text
+
+
+def _cost(transfer: Transfer) -> str:
+    seconds = ", ".join(f"{phase} {short_cost(spent)} s" for phase, spent in transfer.seconds.items())
+    total = short_cost(sum(transfer.seconds.values()))
+    kwh, co2 = (short_cost(value) for value in (transfer.kwh, transfer.kgco2e))
+    energy = f"{kwh} kWh and {co2} kg CO2e" if kwh else "energy not known"
+    params = "unknown" if math.isnan(transfer.params) else f"{transfer.params:,.0f}"
+    return (
+        f"## What it cost\n\n{total} s ({seconds}), {energy}. {_escaped(transfer.energy)}\n\n"
+        f"Parameters of the model: {params}."
+    )
+
+
+def _versions(transfer: Transfer) -> str:
+    made = transfer.provenance
+    lines = ["## Where it comes from\n", f"- images: SHA-256 `{transfer.target.hash}`"]
+    if made is not None:
+        lines += [f"- {_escaped(name)}: SHA-256 `{fingerprint}`" for name, fingerprint in made.sources.items()]
+        lines.append(f"- versions: {', '.join(f'{name} {version}' for name, version in made.versions.items())}")
+    lines += [f"- {name}: SHA-256 `{digest}`" for name, digest in transfer.hashes.items()]
+    return "\n".join(lines)
+
+
+def _share(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def _escaped(text: str) -> str:
+    """Keep names from being read as Markdown."""
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|" else letter for letter in text)

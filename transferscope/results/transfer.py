@@ -1,0 +1,244 @@
+"""The result of `transfer`: what was delivered, what was expected of it and what it was measured to do."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from transferscope.errors import InputError
+from transferscope.results import saving
+from transferscope.results.files import csv, significant
+from transferscope.results.recommendation import LEVEL, how
+from transferscope.results.summary import TargetSummary
+from transferscope.runtime.provenance import Provenance
+
+SCHEMA_VERSION = 1
+
+SCRATCH = "scratch"
+"""The source of a network that is trained from scratch without one."""
+
+_HEADS = {
+    "truncate": "logistic regression",
+    "svm": "a linear SVM",
+    "nearest_mean": "the nearest class mean",
+    "toptuning": "top-tuning (Gaussian kernel ridge regression)",
+}
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a ranking expected of a transfer."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    """80 % interval of the accuracy of one transfer on new images."""
+    samples: int
+    """Images to train on that it is for."""
+    rank: int
+    """In that ranking."""
+
+
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """A transfer that was run: its model lies in a folder, from which `load_transfer` makes predictions."""
+
+    target: TargetSummary
+    """`samples` are all its images."""
+    classes: tuple[str, ...]
+    source: str
+    protocol: str
+    depth: int
+    """Stages of the source that are kept or frozen; 0 from scratch."""
+    depths: int
+    layer: str
+    """The last of them; the set of layers for a full-network embedding; empty from scratch."""
+    trained_on: int
+    """Images."""
+    held_out: str
+    """Which images it was measured on, in words."""
+    confusion: np.ndarray
+    """Images measured on, (n_classes, n_classes): true class by predicted class."""
+    balanced_accuracy: float
+    """Accuracy averaged over the classes."""
+    temperature: float
+    """What logits are divided by before the softmax; fitted on the images measured on, it changes no prediction."""
+    seconds: Mapping[str, float]
+    """By phase, without reading images and measuring."""
+    kwh: float
+    """Electricity of these; NaN where it is not known."""
+    kgco2e: float
+    energy: str
+    """How electricity was measured or estimated, in one line."""
+    params: float
+    """Of the network that was delivered: an integer, NaN when unknown."""
+    identity: str
+    """Tells it from other transfers: equal ones give equal models on one machine."""
+    expected: Expectation | None = None
+    """None without a ranking."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 (hex) of the files that predictions are made from, by name."""
+    provenance: Provenance | None = None
+    folder: Path = field(default=Path(), compare=False)
+    """Where the model lies; not saved."""
+
+    @property
+    def measured_on(self) -> int:
+        """Images that the accuracy was measured on, none of which it was trained on."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of them that are classified correctly."""
+        return float(np.trace(self.confusion) / self.measured_on)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """80 % interval of the accuracy on new images like these: Wilson's, from the number of images alone."""
+        found = binomtest(int(np.trace(self.confusion)), self.measured_on).proportion_ci(LEVEL, method="wilson")
+        return float(found.low), float(found.high)
+
+    @property
+    def how(self) -> str:
+        """What was done with the source, in words."""
+        stages = f"{self.layer} (depth {self.depth} of {self.depths})"
+        if self.protocol == "scratch":
+            return "its architecture re-initialised and trained"
+        if self.protocol == "fne":
+            return f"frozen, a full-network embedding of its layers ({self.layer}) under a linear SVM"
+        if self.protocol == "surgical":
+            return "the whole network fine-tuned, each stage at a learning rate of its own, with a new head"
+        if self.protocol in _HEADS:
+            return f"cut after {stages}, its features frozen, {_HEADS[self.protocol]} on them"
+        return how(self) if self.depth else "the whole network fine-tuned with a new head"
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether a ranking can learn from it: it is of a source, by a protocol that rankings choose among."""
+        return self.source != SCRATCH and self.protocol in ("truncate", "reinit", "finetune", "defrost", "scratch")
+
+    @property
+    def verdict(self) -> str:
+        """What it does, against what was expected, in one sentence or two."""
+        low, high = self.interval
+        text = (
+            f"Measured accuracy {self.accuracy:.3f} [{low:.3f}, {high:.3f}] on {self.measured_on} images that it was "
+            "not trained on"
+        )
+        if self.expected is None:
+            return f"{text}."
+        lower, upper = self.expected.interval
+        inside = lower <= self.accuracy <= upper
+        place = "within" if inside else "above" if self.accuracy > upper else "below"
+        sentence = f"{text}; expected {self.expected.accuracy:.3f} [{lower:.3f}, {upper:.3f}], so {place} the interval."
+        if self.expected.samples != self.trained_on:
+            sentence += (
+                f" That was expected for {self.expected.samples} images to train on; it was trained on "
+                f"{self.trained_on}."
+            )
+        return sentence
+
+    @property
+    def by_class(self) -> pd.DataFrame:
+        """A row a class: images measured on, recall, precision (NaN where nothing was), and what it is taken for most.
+
+        The last is the class that most of its images which were classified wrongly went to; empty without any.
+        """
+        correct, true, predicted = np.diag(self.confusion), self.confusion.sum(1), self.confusion.sum(0)
+        wrong = self.confusion - np.diag(correct)
+        with np.errstate(invalid="ignore"):
+            recall, precision = correct / true, correct / predicted
+        most = [self.classes[row.argmax()] if row.any() else "" for row in wrong]
+        return pd.DataFrame(
+            {"class": self.classes, "images": true, "recall": recall, "precision": precision, "taken_for": most}
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what card.json holds; values that are not finite become None."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "target": asdict(self.target),
+            "classes": list(self.classes),
+            "source": self.source,
+            "protocol": self.protocol,
+            "depth": self.depth,
+            "depths": self.depths,
+            "layer": self.layer,
+            "how": self.how,
+            "trained_on": self.trained_on,
+            "measured": {
+                "accuracy": self.accuracy,
+                "interval": list(self.interval),
+                "level": LEVEL,
+                "samples": self.measured_on,
+                "images": self.held_out,
+                "balanced_accuracy": self.balanced_accuracy,
+            },
+            "expected": None if self.expected is None else asdict(self.expected),
+            "confusion": self.confusion.tolist(),
+            "temperature": self.temperature,
+            "seconds": dict(self.seconds),
+            "kwh": self.kwh,
+            "kgco2e": self.kgco2e,
+            "energy": self.energy,
+            "params": self.params,
+            "identity": self.identity,
+            "hashes": dict(self.hashes),
+            "provenance": None if self.provenance is None else self.provenance.to_dict(),
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON text; numbers have six significant digits."""
+        return json.dumps(significant(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_csv(self) -> str:
+        """Return `by_class` as CSV text."""
+        return csv(self.by_class)
+
+    def files(self) -> dict[str, bytes]:
+        """Return card.json and its views, README.md and confusion.png: name to content."""
+        return {"card.json": self.to_json().encode(), **saving.views(self)}
+
+
+def read_card(folder: Path) -> Transfer:
+    """Return the transfer whose card lies in a folder.
+
+    Raises
+    ------
+    InputError
+        There is none, or of another schema version.
+    """
+    try:
+        content = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"its schema_version is {content['schema_version']!r}, not {SCHEMA_VERSION}")
+        more: dict[str, Any] = {
+            name: content[name]
+            for name in (
+                "source", "protocol", "depth", "depths", "layer", "trained_on", "temperature", "seconds", "energy",
+                "hashes", "identity",
+            )
+        }  # fmt: skip
+        more |= {name: float("nan") if content[name] is None else content[name] for name in ("kwh", "kgco2e", "params")}
+        if (expected := content["expected"]) is not None:
+            more["expected"] = Expectation(**{**expected, "interval": tuple(expected["interval"])})
+        if content["provenance"] is not None:
+            more["provenance"] = Provenance(**content["provenance"])
+        return Transfer(
+            target=TargetSummary(**content["target"]),
+            classes=tuple(content["classes"]),
+            held_out=content["measured"]["images"],
+            balanced_accuracy=content["measured"]["balanced_accuracy"],
+            confusion=np.array(content["confusion"], dtype=np.int64),
+            folder=folder,
+            **more,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"Expected {folder} to be the folder of a model, as `transfer -o` writes it, but its card.json cannot be "
+            f"read ({error})"
+        ) from error
