@@ -520,7 +520,7 @@ def test_what_the_network_says_is_passed_on():
         ("blocks.3:2", r"runs through no layer 'blocks\.3:2'"),
         (
             "blocks.3.bn1",
-            r"cannot be cut after 'blocks\.3\.bn1', since other paths lead around it; the nearest layers where it can "
+            r"cannot be cut after 'blocks\.3\.bn1', since it lies inside a residual connection; the nearest layers where it can "
             r"be cut: 'blocks\.2' before it, 'blocks\.3\.act2' after it$",
         ),
         ("blocks.0.conv1", r"'stem' before it, 'blocks\.0\.act2' after it"),
@@ -886,7 +886,7 @@ def test_an_architecture_that_changes_with_its_weights_cannot_be_drawn_anew(load
     network = Network("small", example(), loaded.transform, entry)
     assert made(network, 2, "defrost").depth == 2
     network.module.layer3[0].extra = nn.Linear(2, 2)
-    with pytest.raises(SourceError, match=r"'small': .*cannot be drawn anew"):
+    with pytest.raises(SourceError, match=r"'small': .*cannot be re-initialised"):
         made(network, 2, "reinit")
 
 

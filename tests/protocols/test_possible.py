@@ -218,7 +218,7 @@ def test_of_outputs_side_by_side_none_can_be_given_a_head(network):
 def test_an_architecture_that_is_built_otherwise_cannot_be_drawn_anew(network):
     found = tried(network("Different"))
     assert at(found, "scratch") == []
-    assert "cannot be drawn anew" in found["reinit"][1]
+    assert "cannot be re-initialised" in found["reinit"][1]
     assert at(found, "defrost") == [0, 1, 2, 3, 4]
     # What differs is kept.
     assert at(found, "reinit") == [3, 4]

@@ -73,8 +73,8 @@ class TestWords:
 
     def test_where_it_changes(self):
         assert ADVICE.turning == (
-            "The advice changes between 40 and 50 images of each class from top-tuning to full fine-tuning (looked at: "
-            "15 to 300)."
+            "The advice changes between 40 and 50 images of each class from top-tuning to full fine-tuning (from 15 "
+            "to 300 images of each class)."
         )
         same = "The advice stays the same from 15 to 300 images of each class."
         assert replace(ADVICE, changes=()).turning == same

@@ -479,7 +479,7 @@ class TestGoingOn:
     def test_a_changed_setting_begins_a_new_table_and_keeps_the_old_one(self, zoo):
         measure(zoo)
         before = Path("out/runs.csv").read_bytes()
-        with pytest.warns(TransferscopeWarning, match=r"cannot be gone on with: the settings have changed .*epochs"):
+        with pytest.warns(TransferscopeWarning, match=r"cannot be resumed: the settings have changed .*epochs"):
             measure(zoo, epochs=2)
         assert Path("out/runs-1.csv").read_bytes() == before
         assert len(read()) == 2

@@ -206,12 +206,12 @@ def resolve_stages(
         selected = [call for call in selected if call.is_cut]
         if not selected:
             raise CaptureError(
-                f"No network can be cut after {listed(inner)}: other paths lead around, or the images are regrouped "
-                "there (to windows, say); name whole blocks, which `transferscope layers` lists"
+                f"No network can be cut after {listed(inner)}: inside a residual connection, or where the images are "
+                "regrouped (to windows, say); name whole blocks, which `transferscope layers` lists"
             )
         warnings.warn(
-            f"{len(inner)} layers are left out, since no network can be cut there (other paths lead around, or the "
-            f"images are regrouped, to windows, say): {listed(inner)}",
+            f"{len(inner)} layers are left out, since no network can be cut there (inside a residual connection, or "
+            f"where the images are regrouped, to windows, say): {listed(inner)}",
             TransferscopeWarning,
             stacklevel=2,
         )

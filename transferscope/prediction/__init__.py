@@ -1,1 +1,1 @@
-"""What a transfer would reach, foretold from the target's images and a source, without running it."""
+"""What a transfer would reach, predicted from the target's images and a source, without running it."""

@@ -211,8 +211,8 @@ class Belief:
     @cached_property
     def _surprise(self) -> np.ndarray:
         logits = np.array([logit(each.accuracy, each.tested) for each in self.observations])
-        foretold = self.calibration.design(self.seen) @ self.calibration.coefficients
-        return solve_triangular(self._root, logits - foretold, lower=True)
+        expected = self.calibration.design(self.seen) @ self.calibration.coefficients
+        return solve_triangular(self._root, logits - expected, lower=True)
 
     def _gain(self, rows: pd.DataFrame) -> np.ndarray:
         return solve_triangular(self._root, self._prior(self.seen, rows), lower=True)

@@ -70,8 +70,8 @@ def expected_gains(belief: Belief, options: Sequence[Option], among: np.ndarray 
     index = best_first(belief, among)[:CONSIDERED]
     mean, spread = belief.mean[index], belief.variance[index]
     rows = belief.rows_of(options)
-    foretold, uncertain = belief.posterior(rows)
-    total = uncertain + belief.noise(options, expit(foretold))
+    expected, uncertain = belief.posterior(rows)
+    total = uncertain + belief.noise(options, expit(expected))
     moved = belief.covariance(belief.rows.iloc[index], rows) / np.sqrt(total)
     left = (spread[:, None] - moved**2).clip(min=0)
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
@@ -103,7 +103,7 @@ def narrowing(
         option = affordable[chosen[0]]
         left.remove(option)
         spent += option.seconds
-        belief = belief.given([_as_foretold(belief, option)])
+        belief = belief.given([_as_expected(belief, option)])
     return now, _half_width(belief, among)
 
 
@@ -118,9 +118,9 @@ def _half_width(belief: Belief, among: np.ndarray | None) -> float:
     return float(ends["upper"] - ends["lower"]) / 2
 
 
-def _as_foretold(belief: Belief, option: Option) -> Observation:
-    foretold = float(expit(belief.posterior(belief.rows_of([option]))[0][0]))
+def _as_expected(belief: Belief, option: Option) -> Observation:
+    expected = float(expit(belief.posterior(belief.rows_of([option]))[0][0]))
     return Observation(
         source=option.source, depth=option.depth, protocol=option.protocol, samples=option.samples,
-        accuracy=foretold, tested=option.tested,
+        accuracy=expected, tested=option.tested,
     )  # fmt: skip

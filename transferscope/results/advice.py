@@ -170,7 +170,7 @@ class Advice:
             f"{NAMES[change.after]}"
             for change in self.changes
         ]
-        return f"The advice changes {'; '.join(parts)} (looked at: {low} to {high})."
+        return f"The advice changes {'; '.join(parts)} (from {low} to {high} images of each class)."
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain lists and mappings; values that are not finite become None."""

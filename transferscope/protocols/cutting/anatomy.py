@@ -111,7 +111,7 @@ def dissect(net: nn.Module, layer: str, sample: Tensor, *, detached: bool = Fals
     Raises
     ------
     CaptureError
-        When the forward pass runs through no such layer, or other paths lead around it.
+        When the forward pass runs through no such layer, or it lies inside a residual connection.
     """
     return Dissection(net, sample).at(layer, detached=detached)
 
@@ -186,7 +186,7 @@ def _find(net: nn.Module, layer: str, calls: Trace, detached: bool) -> Call:
 
 def _why_not(call: Call) -> str:
     """Say why a network cannot be cut after a call."""
-    return "other paths lead around it" if call.has_images else "its output is not one for each image"
+    return "it lies inside a residual connection" if call.has_images else "its output is not one for each image"
 
 
 def _runs(net: nn.Module, sample: Tensor) -> dict[nn.Module, list[_Run]]:

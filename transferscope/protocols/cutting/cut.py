@@ -1,4 +1,4 @@
-"""A source network cut after one of its stages and made ready for a target: what is kept, frozen, drawn anew."""
+"""A source network cut after one of its stages and made ready for a target: what is kept, frozen, re-initialised."""
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ def cut(
         "truncate"
             The kept stages frozen, the rest removed; a linear head on the spatial mean of what is left.
         "reinit"
-            The kept stages frozen, the rest drawn anew by the architecture's own initialiser.
+            The kept stages frozen, the rest re-initialised by the architecture's own initialiser.
         "finetune"
             As reinit, but nothing is frozen.
         "defrost"
@@ -47,7 +47,7 @@ def cut(
         "surgical"
             All weights from the source, nothing frozen.
         "scratch"
-            Everything drawn anew.
+            Everything re-initialised.
 
         The classifier is new in every case: in place of the source's own, or, where it has none, on the mean over
         positions of what it puts out.

@@ -185,7 +185,7 @@ def divide(net: nn.Module, layer: str, sample: Tensor) -> tuple[Prefix, Suffix]:
     Raises
     ------
     CaptureError
-        When the forward pass runs through no such layer, or other paths lead around it.
+        When the forward pass runs through no such layer, or it lies inside a residual connection.
     SourceError
         When the suffix does not give what the network gives.
     """

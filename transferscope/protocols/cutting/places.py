@@ -25,7 +25,7 @@ class Cut:
 def cuts(net: nn.Module, layers: Layers, sample: Tensor) -> tuple[Cut, ...]:
     """Return the cuts of a network at depth 1, 2, …, from the input on.
 
-    Parameters and errors are those of `capture.resolve_stages`; layers that other paths lead around are left
+    Parameters and errors are those of `capture.resolve_stages`; layers inside a residual connection are left
     out with a warning.
     """
     stages = resolve_stages(net, layers, sample, cuts_only=True)

@@ -171,5 +171,5 @@ def check_redrawn(net: nn.Module, fresh: nn.Module, kept_keys: Collection[str] =
     if differing:
         raise SourceError(
             f"Built without its weights the architecture has other parameters than with them ({len(differing)}: "
-            f"{', '.join(differing[:3])}), so that they cannot be drawn anew; use 'truncate' or 'defrost'"
+            f"{', '.join(differing[:3])}), so that they cannot be re-initialised; use 'truncate' or 'defrost'"
         )

@@ -172,7 +172,7 @@ class RunTable:
         for path, free in moved:
             path.rename(free)
         warnings.warn(
-            f"{' and '.join(path.name for path, _ in moved)} in {self.path.parent} cannot be gone on with: {reason}. "
+            f"{' and '.join(path.name for path, _ in moved)} in {self.path.parent} cannot be resumed: {reason}. "
             f"Set aside as {' and '.join(free.name for _, free in moved)}; a new table is begun",
             TransferscopeWarning,
             stacklevel=4,

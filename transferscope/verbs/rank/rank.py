@@ -99,7 +99,7 @@ def rank(
         How images are read, as `load_target` says: by default as they tell.
     protocol : str
         "truncate" (a linear head on frozen features, the network ends at the cut), "reinit" (what follows the cut is
-        drawn anew and trained, what is kept stays frozen), "finetune" (the same, all of it trained), "defrost" (the
+        re-initialised and trained, what is kept stays frozen), "finetune" (the same, all of it trained), "defrost" (the
         whole source is kept, frozen up to the cut, the rest trained) or "any": the best of them for each source.
     shots : int, optional
         Images of each class that a transfer is expected to be trained on. By default all images of the target. With
@@ -108,7 +108,7 @@ def rank(
         "accuracy"; "accuracy-per-joule" of one prediction (accuracy above that of always guessing the largest class,
         over FLOPs); or "latency": the fewest FLOPs of all that are tied for best.
     mode : str
-        "default", or "quick": similarities, and of the scores those alone that expected accuracies are made from.
+        "default", or "quick": similarities, and only the scores that the prediction needs.
     pilots : int or "auto"
         Real transfers to run before the answer, at most; one after the other, first the one that is expected to help
         most for its time, with the recipe of `measure`. They end early when one source with one protocol is the best

@@ -40,11 +40,11 @@ _ALL = (
     Protocol("svm", "cut and frozen; linear support vector machine on the features", "features", "cuts"),
     Protocol("toptuning", "cut and frozen; Gaussian kernel ridge regression on the features", "features", "cuts"),
     Protocol("fne", "frozen; features of many layers, made ternary, under a linear SVM", "embedding", "whole"),
-    Protocol("reinit", "cut and frozen; what follows is drawn anew and trained", "trained", "cuts"),
-    Protocol("finetune", "cut; what follows is drawn anew, and everything is trained", "trained", "cuts"),
+    Protocol("reinit", "cut and frozen; what follows is re-initialised and trained", "trained", "cuts"),
+    Protocol("finetune", "cut; what follows is re-initialised, and everything is trained", "trained", "cuts"),
     Protocol("defrost", "the whole network, its first stages frozen, the others trained", "trained", "frozen"),
     Protocol("surgical", "the whole network trained, with a learning rate for each stage", "trained", "whole"),
-    Protocol("scratch", "the same architecture, drawn anew and trained", "trained", "none"),
+    Protocol("scratch", "the same architecture, re-initialised and trained", "trained", "none"),
 )  # fmt: skip
 PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
 """By name."""
