@@ -246,10 +246,20 @@ def _weights() -> tuple[bytes, ...]:
     return (*(stream.getvalue() for stream in streams), safetensors.torch.save(state))
 
 
-def checkpoint(rng: Random, folder: Path) -> Try:
-    """Checkpoints: damaged ones of every format; pickles that run, allocate, hold themselves; archives that grow."""
+@cache
+def _network() -> Any:
     import timm
 
+    return timm.create_model("test_resnet", num_classes=3)
+
+
+@cache
+def _many(count: int) -> bytes:
+    return pickle.dumps(dict.fromkeys(map(str, range(count))), protocol=2)
+
+
+def checkpoint(rng: Random, folder: Path) -> Try:
+    """Checkpoints: damaged ones of every format; pickles that run, allocate, hold themselves; archives that grow."""
     from transferscope.networks.checkpoints import load_checkpoint
 
     ending = rng.choice((".pt", ".pt", ".bin", ".safetensors"))
@@ -267,7 +277,7 @@ def checkpoint(rng: Random, folder: Path) -> Try:
         inner["self"] = rng.choice((inner, {"deeper": inner}))
         data = _with_pickle(pickle.dumps(inner, protocol=2))
     elif kind == 2:
-        data = _with_pickle(pickle.dumps(dict.fromkeys(map(str, range(rng.choice((10, 10_000, 400_000))))), protocol=2))
+        data = _with_pickle(_many(rng.choice((10, 10_000, 400_000))))
     elif kind == 3:
         data = _with_pickle(pickle.dumps({}), more=bytes(rng.choice((10, 2**26))), compression=zipfile.ZIP_DEFLATED)
     elif kind == 4:
@@ -278,7 +288,7 @@ def checkpoint(rng: Random, folder: Path) -> Try:
     else:
         data = mutated(rng, data)
     path.write_bytes(data)
-    module = timm.create_model("test_resnet", num_classes=3)
+    module = _network()
 
     def attempt() -> None:
         with warnings.catch_warnings():
@@ -288,6 +298,7 @@ def checkpoint(rng: Random, folder: Path) -> Try:
     return attempt
 
 
+@cache
 def _with_pickle(data: bytes, more: bytes = b"", compression: int = zipfile.ZIP_STORED) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(_weights()[0])) as archive, zipfile.ZipFile(stream, "w", compression) as result:

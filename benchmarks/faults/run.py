@@ -28,7 +28,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 LIMIT = 60
 """Seconds after which an input is given up."""
-WARM = 12
+WARM = 60
 """Inputs before those that count, for libraries to be imported."""
 
 
@@ -146,7 +146,7 @@ def page(results: dict[str, dict[str, Any]]) -> str:
         counts = result["counts"]
         numbers = [sum(counts.values()), *(counts.get(key, 0) for key in ("refused", "survived", "wrong"))]
         what = str(KINDS[kind].__doc__).partition(": ")[2].rstrip(".")
-        cells = [kind, what, *map(str, numbers), f"{result['seconds']:.1f}", f"{result['memory'] / 1e6:.0f}"]
+        cells = [kind, what, *map(str, numbers), f"{result['seconds']:.2f}", f"{result['memory'] / 1e6:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"- {each}" for each in wrong), *([""] if wrong else [])]
     lines += [
