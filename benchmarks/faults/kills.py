@@ -237,15 +237,18 @@ class Trial:
         shutil.rmtree("earlier", ignore_errors=True)
         shutil.copytree("out", "earlier")
         self._reset()
-        start = time.monotonic()
         assert ended(forked(command(VERBS[verb]), lambda: self._record(Path("steps")))) == 0, Path("stderr").read_text()
-        self._seconds = time.monotonic() - start
         self._wanted, self._cache = files(Path("out")), {path.name for path in Path("home").rglob("*")}
         steps = [json.loads(line) for line in Path("steps").read_text().splitlines()]
         ours = [step for step in steps if all(path.startswith(tuple(self._ours)) for path in step[1])]
         self._steps = {"before": len(ours), "inside": sum(event == "open" for event, _ in ours)}
         others = {path for step in steps for path in step[1] if not path.startswith(tuple(self._ours))}
-        self.touched = {path.replace(str(place), "<work>") for path in others} - {"/dev/null", os.path.abspath("steps")}
+        drawn = str(place / "drawn")
+        self.touched = {path for path in others if not path.startswith(drawn)} - {"/dev/null"}
+        self._reset()
+        start = time.monotonic()
+        assert ended(forked(command(VERBS[verb]))) == 0  # with pictures that are drawn
+        self._seconds = time.monotonic() - start
 
     def _reset(self) -> None:
         for name in ("out", "home"):
@@ -296,7 +299,7 @@ class Trial:
     def at_random(self, kills: int, rng: random.Random) -> Tally:
         """Kill after a random time."""
         tally = Tally()
-        for _ in range(kills):
+        while tally.kills < kills:  # some end before
             self._reset()
             child = forked(command(VERBS[self.verb]), lambda: _watched.append(True))
             time.sleep(rng.uniform(0, self._seconds))
@@ -309,6 +312,7 @@ class Trial:
             return
         tally.kills += 1
         tally.mixed += self._is_mixed(files(Path("out")))
+        print(f"{self.verb}: {tally.kills}", end="\r", file=sys.stderr, flush=True)
         if (again := ended(forked(command(VERBS[self.verb]), lambda: _watched.append(True)))) != 0:
             tally.failed.append(f"`{self.verb}` with {again}: {Path('stderr').read_text()[-200:]}")
         after = files(Path("out"))
