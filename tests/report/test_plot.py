@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from rankings import make_ranking
+from transfers import MADE
 
 from transferscope.errors import InputError
 from transferscope.report import plot
@@ -52,6 +53,7 @@ PICTURES = {
     "accuracy_by_cost": lambda **how: plot.accuracy_by_cost(MEASURED, "birds", **how),
     "parameter_heatmap": lambda **how: plot.parameter_heatmap(MOVED[MOVED["step"] == 1], **how),
     "parameter_transferability": lambda **how: plot.parameter_transferability(LAYERS, **how),
+    "confusion": lambda **how: plot.confusion(MADE, **how),
     "parameter_steps": lambda **how: plot.parameter_steps(MOVED, "birds", "shells", **how),
 }
 every = pytest.mark.parametrize("name", PICTURES)

@@ -8,23 +8,13 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from rich.console import Console
+from transfers import MADE
 
 from transferscope.errors import InputError
 from transferscope.report import plot
 from transferscope.report.card import readme
 from transferscope.report.terminal.transfer import print_transfer
-from transferscope.results.summary import TargetSummary
-from transferscope.results.transfer import Expectation, Transfer, read_card
-from transferscope.runtime.provenance import Provenance
-
-MADE = Transfer(
-    target=TargetSummary("shells", 120, 3, "0f" * 32), classes=("b|ue", "red", "never"), source="ours",
-    protocol="reinit", depth=3, depths=8, layer="blocks.2", trained_on=90, held_out="the test split of the target",
-    confusion=np.array([[8, 2, 0], [1, 9, 0], [4, 6, 0]]), balanced_accuracy=17 / 30, temperature=1.5,
-    seconds={"features": 1.0, "training": 2.5}, kwh=1e-5, kgco2e=math.nan, energy="Energy is an estimate.",
-    params=1234, identity="1d", expected=Expectation(0.6, (0.5, 0.7), 80, 2), hashes={"model.json": "aa"},
-    provenance=Provenance({"seed": 0}, {"ours": "f0"}, {"torch": "2"}),
-)  # fmt: skip
+from transferscope.results.transfer import Expectation, read_card
 
 
 def test_figures():

@@ -36,8 +36,7 @@ def confusion(transfer: Transfer, ax: Axes | None = None, *, context: Context = 
     n_classes = len(counts)
     names = [short(name, longest(context)) for name in transfer.classes]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 0.5 + 0.5 * min(1.0, n_classes / 12)
-    with canvas(ax, context, lambda width: (width * side, 0.85 * width * side)) as axes:
+    with canvas(ax, context, lambda width: (width, 0.8 * width)) as axes:
         numbered, named = n_classes <= _MOST_NUMBERED, n_classes <= _MOST_NAMED
         sns.heatmap(
             shares, ax=axes, vmin=0, vmax=1, cmap="Blues", square=True, annot=counts if numbered else False, fmt="d",
