@@ -315,7 +315,10 @@ class TestTable:
             runs = read()
             own = runs[(runs["source"] == "second") & (runs["protocol"] == "truncate")]
             np.testing.assert_allclose(accuracy, own["accuracy"].astype(float))
-        assert {path for path in os.listdir("out") if path.startswith(".") or path.endswith("tmp")} == {".measure.lock"}
+        assert {path for path in os.listdir("out") if path.startswith(".") or path.endswith("tmp")} == {
+            ".measure.lock",
+            ".transferscope",
+        }
 
     def test_cost_of_the_networks_cut_at_each_depth(self, zoo):
         result = measure(zoo[:1])

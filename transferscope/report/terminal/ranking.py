@@ -142,8 +142,8 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
         for pick in ranking.recommendations[1:]:
             console.print(Text(f"{pick.source}: {pick.reason}\n"))
     lines = [
-        f"Based on {target.samples} images, {target.classes} classes of {target.name}. Accuracy: expected on new images "
-        f"after a transfer trained on {ranking.expected_for} images, from transfers measured on other targets; "
+        f"Based on {target.samples} images, {target.classes} classes of {target.name}. Accuracy: expected on new "
+        f"images after a transfer trained on {ranking.expected_for} images, from transfers measured on other targets; "
         "uncut: the same with all layers kept; FLOPs: per image; CKA, SVCCA: similarity to the scratch network at the "
         "cut."
     ]
