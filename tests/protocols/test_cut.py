@@ -520,8 +520,8 @@ def test_what_the_network_says_is_passed_on():
         ("blocks.3:2", r"runs through no layer 'blocks\.3:2'"),
         (
             "blocks.3.bn1",
-            r"cannot be cut after 'blocks\.3\.bn1', since it lies inside a residual connection; the nearest layers where "
-            r"it can be cut: 'blocks\.2' before it, 'blocks\.3\.act2' after it$",
+            r"cannot be cut after 'blocks\.3\.bn1', since it lies inside a residual connection; the nearest layers "
+            r"where it can be cut: 'blocks\.2' before it, 'blocks\.3\.act2' after it$",
         ),
         ("blocks.0.conv1", r"'stem' before it, 'blocks\.0\.act2' after it"),
     ],
