@@ -136,7 +136,7 @@ def test_what_is_carried_over_is_told_from_what_is_new(folder, small):
 )
 def test_a_cell_is_trained_and_recorded_and_repeats(folder, small, tmp_path, protocol, share):
     cell = Cell(SMALL, "caltech-2", protocol, share, 5, 1)
-    first, again = (trainer(Path(), folder, Recipe(epochs=1, least_steps=30), "cpu").row(cell) for _ in range(2))
+    first, again = (trainer(Path(), folder, Recipe(epochs=1, least_steps=30), "cpu").row_of(cell) for _ in range(2))
     assert first["status"] == "done"
     assert (first["samples"], first["depths"], first["trials"]) == (10, 6, 1)
     assert first["accuracy"] == again["accuracy"] == 1
@@ -153,7 +153,7 @@ def test_a_cell_is_trained_and_recorded_and_repeats(folder, small, tmp_path, pro
 
 def test_head_only_protocols_are_one_and_the_same_transfer(folder, small):
     results = [
-        trainer(Path(), folder, Recipe(epochs=1, least_steps=3), "cpu").row(
+        trainer(Path(), folder, Recipe(epochs=1, least_steps=3), "cpu").row_of(
             Cell(SMALL, "caltech-2", protocol, 1.0, 5, 0)
         )
         for protocol in ("reinit", "defrost")

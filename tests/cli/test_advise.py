@@ -127,7 +127,7 @@ class TestAnswers:
         def interrupted(*_args, **_options):
             raise KeyboardInterrupt
 
-        for work in ("answer_rank", "head_shifts", "_costs", "Timer.training", "Timer.forward"):
+        for work in ("answer_and_belief", "head_shifts", "_costs", "Timer.training", "Timer.forward"):
             with monkeypatch.context() as context:
                 context.setattr(f"transferscope.verbs.advise.advise.{work}", interrupted)
                 assert advise() == 130
@@ -143,7 +143,7 @@ class TestRefusals:
         [
             (["--tolerance", "1"], "--tolerance"),
             (["--tolerance", "-0.1"], "--tolerance"),
-            (["--tolerance", "nan"], "`tolerance`"),
+            (["--tolerance", "nan"], "--tolerance"),
             (["--shots", "0"], "--shots"),
             (["--shots", "some"], "--shots"),
             (["--source", "biuld"], "`source` to name a source of the zoo, but got 'biuld' (did you mean 'build'?)"),

@@ -48,7 +48,7 @@ def test_from_images_to_predictions_on_new_ones(target, capsys):
     assert "--evidence known --trust-code" in shown.err
     assert {path.name for path in Path("out model").iterdir()} == {
         "model.json", "model.safetensors", "code", "card.json", "README.md", "confusion.png", "runs.csv",
-        "measure.json",
+        "measure.json", ".transferscope",
     }  # fmt: skip
     assert Path("known/runs.csv").is_file()
 

@@ -295,7 +295,7 @@ def test_the_domain_is_measured_on_features_of_length_one(xp):
     expected = (frechet_distance(*unit), maximum_mean_discrepancy(*unit), *diversity(unit[1], labels))
     found = domain(xp.asarray(source), xp.asarray(target), labels)
     assert found == pytest.approx(expected, rel=1e-9)
-    scales = np.geomspace(1e-200, 1e200, 20)[:, None]
+    scales = np.geomspace(1e-48, 1e48, 20)[:, None]
     assert domain(xp.asarray(source), xp.asarray(target * scales), labels) == pytest.approx(expected, rel=1e-9)
 
 

@@ -448,7 +448,7 @@ class TestPredicting:
         found = model.predict([target / "green", "gone.png"], progress=False)
         assert len(found) == 16
         assert [each.source for each in found.unreadable] == [str(broken), "gone.png"]
-        assert "no image in a format that Pillow knows" in found.unreadable[0].error
+        assert "no image in a format that is read" in found.unreadable[0].error
         with pytest.raises(InputError, match=r"none of 1 can: .*broken\.png: it is no image"):
             model.predict(broken, progress=False)
 

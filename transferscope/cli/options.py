@@ -224,7 +224,7 @@ def output(folder: str, help: str) -> Decorator:
 
 def _at_home(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     """Expand a ~, which the shell leaves as it is in -o=~/results."""
-    return str(expanded(value, "-o"))
+    return str(expanded(value, "-o")) if value else value  # which the verb refuses
 
 
 @contextmanager

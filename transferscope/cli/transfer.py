@@ -30,12 +30,10 @@ Examples:
   transferscope transfer --target data/ --sources zoo.yaml --ranking transferscope-results --row 2 -o model/
   transferscope transfer --target data/ --sources zoo.yaml --source mobilenetv2 --depth 12 --protocol reinit -o model/
   transferscope transfer --target data/ --sources zoo.yaml --ranking transferscope-results --export onnx -o model/
-  transferscope predict model/ new-images/ -o predictions.csv
 
 \b
 On what `transferscope demo -o demo` makes:
-  transferscope transfer --target demo/target --sources demo/zoo.yaml --trust-code --ranking demo/results \\
-      -o demo/model""",
+  transferscope transfer --target demo/target --sources demo/zoo.yaml --trust-code --ranking demo/results -o model""",
 )
 @options.target
 @options.reading

@@ -25,7 +25,7 @@ from transferscope.verbs.running.run import Run
 class CellExecutor(Executor):
     """Carries out cells as `measure` does."""
 
-    def row(self, cell: Cell) -> dict[str, Any]:
+    def row_of(self, cell: Cell) -> dict[str, Any]:
         """Run a cell; whatever goes wrong is its status."""
         layers = [stage.layer for stage in self.stages(cell.source)]
         depth = cell.depth(len(layers))
@@ -58,9 +58,9 @@ class Trainer(CellExecutor):
         meter.trials = 1
         return self._predict(run.source, net)
 
-    def row(self, cell: Cell) -> dict[str, Any]:
+    def row_of(self, cell: Cell) -> dict[str, Any]:
         """Run a cell; its time on the processor is that of training alone."""
-        return super().row(cell) | {rows.CPU_SECONDS: f"{self._cpu_seconds:.2f}"}
+        return super().row_of(cell) | {rows.CPU_SECONDS: f"{self._cpu_seconds:.2f}"}
 
 
 def trainer(real: Path, images: Path, recipe: Recipe, device: str) -> Trainer:

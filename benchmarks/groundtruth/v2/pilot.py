@@ -45,7 +45,7 @@ def main() -> None:
                 if (source, protocol, share == 1, label) in done:
                     continue
                 runner = runner or trainer(real, unpack(real, target, cache_folder()), recipe, "cpu")
-                row = runner.row(Cell(source, target, protocol, share, size, SEED))
+                row = runner.row_of(Cell(source, target, protocol, share, size, SEED))
                 rows.append(FILE, [row | {rows.RECIPE: label}])
                 done.add((source, protocol, share == 1, label))
                 print(name, source, protocol, share, row.get("accuracy"), row["status"], flush=True)

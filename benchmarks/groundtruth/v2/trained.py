@@ -45,7 +45,7 @@ def work(real: Path, device: str) -> Iterator[str]:
     """Run the next cell whenever one is asked for; yield its name."""
     prepared = cache(lambda target: trainer(real, unpack(real, target, cache_folder()), RECIPE, device))
     for cell in missing():
-        row = prepared(cell.target).row(cell)
+        row = prepared(cell.target).row_of(cell)
         rows.append(FOLDER / cell.target / "runs.csv", [row | {rows.RECIPE: RECIPE.version}])
         yield (
             f"{cell.source} {cell.target} {cell.protocol} {row['depth']}/{row['depths']} n={cell.samples_per_class} "
@@ -76,7 +76,7 @@ def work_of_the_product(real: Path, device: str) -> Iterator[str]:
     """Run the next such cell whenever one is asked for; yield its name and both accuracies."""
     prepared = cache(lambda target: of_the_product(real, unpack(real, target, cache_folder()), device))
     for cell in paired():
-        row = prepared(cell.target).row(cell)
+        row = prepared(cell.target).row_of(cell)
         rows.append(PRODUCT / cell.target / "runs.csv", [row | {rows.RECIPE: "product"}])
         yield (
             f"{cell.source} {cell.target} {cell.protocol} {row['depth']}/{row['depths']} n={cell.samples_per_class} "
