@@ -1,5 +1,6 @@
 """Models by name on the Hugging Face hub: fetched once, without the network afterwards, and failures are a sentence."""
 
+import json
 import shutil
 import time
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import huggingface_hub
 import huggingface_hub.constants
 import pytest
 from huggingface_hub import errors
+from safetensors.torch import save_file
 
 from transferscope.errors import InputError, SourceError
 from transferscope.networks import hub, lookup
@@ -189,9 +191,14 @@ def of_timm(tmp_path):
     """A folder as timm puts it on the hub."""
     import timm
 
-    module = timm.create_model("test_resnet", num_classes=5)
-    timm.models.save_for_hf(module, tmp_path / "saved", model_config={"num_classes": 5})
-    return tmp_path / "saved", module
+    module, saved = timm.create_model("test_resnet", num_classes=5), tmp_path / "saved"
+    saved.mkdir()
+    # Older versions have no public function for it.
+    save_file(module.state_dict(), saved / "model.safetensors")
+    known = {name: value for name, value in module.pretrained_cfg.items() if value is not None}
+    config = {"architecture": "test_resnet", "num_classes": 5, "pretrained_cfg": known}
+    (saved / "config.json").write_text(json.dumps(config))
+    return saved, module
 
 
 def test_a_model_of_timm_on_the_hub_is_loaded_without_a_question(cache, of_timm):
