@@ -2,7 +2,7 @@
 
     python benchmarks/demo.py [--seeds 20]
 
-The target are ten Greek letters, 8 images of each to train on. The sources are a network that learnt to tell four
+The target are ten Greek letters, 8 images of each to train on. The sources are a network that learnt to tell eight
 groups of Latin letters and digits (its end knows the groups alone, so that a cut before it should be better), one of
 gratings, one of the same letters under random labels, and one without weights. For each seed all of it is drawn and
 trained anew;
@@ -40,9 +40,9 @@ from transferscope.verbs.running.run import Run
 RESULTS = Path(__file__).parents[1] / "results"
 ROWS = RESULTS / "demo.csv"
 GREEK, LATIN = "βγδζθλξπσψ", "ABDEFGHJKLMNQRSTWXYZ234567"
-SHOTS, TESTED, DRAWN, GROUPS = 8, 40, 100, 4
+SHOTS, TESTED, DRAWN, GROUPS = 8, 40, 120, 8
 """Images of each class to train and to test on, of each class of a source, and groups of its letters."""
-RECIPE = Recipe(epochs=12, patience=12)
+RECIPE = Recipe(epochs=16, patience=16)
 FACTORY = """from transferscope.networks import CompactResNet
 
 
@@ -71,7 +71,7 @@ def make(folder: Path, seed: int) -> Zoo:
     for name, (images, labels) in tasks.items():
         n_classes = int(labels.max()) + 1
         path = folder / f"{name}.safetensors"
-        _train(images, labels, n_classes, seed, path)
+        print(f"{name}: validation accuracy {_train(images, labels, n_classes, seed, path):.2f}", flush=True)
         entries.append({"name": name, "checkpoint": str(path), "kwargs": {"classes": n_classes}})
     entries.append({"name": "untrained", "weights": "none", "kwargs": {"classes": 4}})
     shared = {
@@ -81,14 +81,15 @@ def make(folder: Path, seed: int) -> Zoo:
     return load_zoo({"version": 1, "sources": [entry | shared for entry in entries]})
 
 
-def _train(images: np.ndarray, labels: np.ndarray, classes: int, seed: int, path: Path) -> None:
+def _train(images: np.ndarray, labels: np.ndarray, classes: int, seed: int, path: Path) -> float:
     x = torch.from_numpy(images).float().div(255).sub(0.5).div(0.25)[:, None].expand(-1, 3, -1, -1)
     y = torch.from_numpy(labels)
     with seeded(seed):
         net = CompactResNet(classes=classes, stem_stride=2)
     held_out = np.arange(len(labels)) % 8 == 0
-    fit(net, x[~held_out], y[~held_out], (x[held_out], y[held_out]), recipe=RECIPE, seed=seed)
+    record = fit(net, x[~held_out], y[~held_out], (x[held_out], y[held_out]), recipe=RECIPE, seed=seed)
     save_file(net.state_dict(), path)
+    return record.validation_accuracy
 
 
 def told(folder: Path, seed: int) -> pd.DataFrame:
@@ -140,7 +141,7 @@ def page(rows: pd.DataFrame) -> Iterator[str]:
     yield "# Where the choice matters: drawn letters\n"
     yield (
         "Made by `python benchmarks/demo.py`, which says what is drawn and trained. No transfer to drawn letters was "
-        "among those that expected accuracies come from.\n"
+        "among those that expected accuracies come from; their model was mended after a look at such letters, though.\n"
     )
     yield f"- The first of the ranking beat the last in {(lead > 0).sum()} of {count}, by {lead.mean():.2f} on average."
     yield f"- It beat itself uncut in {(gain > 0).sum()} of {count}, by {gain.mean():.3f} on average."
