@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from transferscope.errors import InputError, SourceError
 from transferscope.networks import hub, lookup
+from transferscope.networks.blueprint import blueprint
 from transferscope.networks.checking import check_sources
 from transferscope.networks.loading import architecture, fingerprint, load_architecture, load_network, outline
 from transferscope.networks.zoo import load_zoo
@@ -213,6 +214,15 @@ def test_a_model_of_timm_on_the_hub_is_loaded_without_a_question(cache, of_timm)
     damage(cache, "*model.*")
     assert fingerprint(source) != first
     assert architecture(source) == architecture(entry("timm", f"hf_hub:{NAME}", weights="none"))
+
+
+@pytest.mark.parametrize("prefix", ["hf-hub:", "hf_hub:"])
+def test_a_model_of_timm_on_the_hub_is_described_for_being_built_again_without_a_question(cache, of_timm, prefix):
+    in_cache(cache, of_timm[0])
+    plan = blueprint(entry("timm", f"{prefix}{NAME}"))
+    assert plan.entry == {"loader": "timm", "model": "test_resnet", "kwargs": {"num_classes": 5}}
+    assert plan.files == {}
+    assert cache.asked == []
 
 
 def test_weights_of_timm_are_asked_for_once(cache):

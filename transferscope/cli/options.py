@@ -296,15 +296,16 @@ class Sink:
             with Reporter(not self.quiet).bar("drawing and writing"):
                 names = [*written, *(path.name for path in result.save(self.output))]
         except TransferscopeError:
-            self._print(result, show)
+            self.show(result, show)
             raise
-        self._print(result, show)
+        self.show(result, show)
         if not self.quiet:
             # Apart from the table on a terminal, where both are seen.
             say("\n" * (self.output_format == "table") + _where(self.output, names))
 
-    def _print(self, result: Any, show: Callable[[Any, "Console"], None]) -> None:
-        if getattr(sys.stdout, "missing", False):  # who closed it wants files alone
+    def show(self, result: Any, show: Callable[[Any, "Console"], None]) -> None:
+        """Put a result on stdout as it was asked for, a table by `show`."""
+        if self.output and getattr(sys.stdout, "missing", False):  # who closed it wants files alone
             return
         if self.output_format == "json":
             sys.stdout.write(result.to_json())

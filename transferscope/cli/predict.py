@@ -1,10 +1,9 @@
 """`transferscope predict`: labels and probabilities of images."""
 
-import sys
-
 import click
 
 from transferscope.cli import completion, options
+from transferscope.cli.messages import say, set_up_messages
 
 
 @click.command(
@@ -48,7 +47,8 @@ def command(
 
     Exit code 3: done, but some images cannot be read; they are listed and the others are predicted.
     """
-    options.set_up_messages(quiet, verbose)
+    set_up_messages(quiet, verbose)
+    sink = options.Sink(output or "", output_format, quiet, verbose)
     from transferscope.report.terminal.transfer import print_predictions, unreadable_lines
     from transferscope.verbs.transfer.model import load_transfer
 
@@ -56,16 +56,10 @@ def command(
         loaded = load_transfer(model, device=device, trust_code=trust_code)
         predictions = loaded.predict(list(images), batch_size=batch_size, progress=not quiet)
         written = None if output is None else predictions.save(output)
-    if output_format == "json":
-        sys.stdout.write(predictions.to_json())
-    elif output_format == "csv":
-        sys.stdout.write(predictions.to_csv())
-    else:
-        print_predictions(predictions, options.console(), written)
-    sys.stdout.flush()
+    sink.show(predictions, lambda result, console: print_predictions(result, console, written))
     if written is not None and not quiet:
-        click.echo("\n" * (output_format == "table") + f"Wrote {len(predictions)} predictions to {written}.", err=True)
+        say("\n" * (output_format == "table") + f"Wrote {len(predictions)} predictions to {written}.")
     for line in unreadable_lines(predictions):
-        click.echo(line, err=True)
+        say(line)
     if predictions.unreadable:
         ctx.exit(3)

@@ -1,13 +1,13 @@
 """`transferscope transfer`: run one transfer and deliver its model."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from transferscope.cli import completion, options
+from transferscope.cli.messages import say
 from transferscope.cli.parsing import parse_count
 
 if TYPE_CHECKING:
@@ -80,15 +80,9 @@ def command(ctx: click.Context, /, **asked: Any) -> None:
 
     with options.stdout_for_results():
         result = answer(TransferRequest(**asked, output=sink.output))
-    if sink.output_format == "json":
-        sys.stdout.write(result.to_json())
-    elif sink.output_format == "csv":
-        sys.stdout.write(result.to_csv())
-    else:
-        print_transfer(result, options.console())
-    sys.stdout.flush()
+    sink.show(result, print_transfer)
     if not sink.quiet:
-        click.echo("\n" * (sink.output_format == "table") + _next(result, asked), err=True)
+        say("\n" * (sink.output_format == "table") + _next(result, asked))
 
 
 def _next(result: "Transfer", asked: dict[str, Any]) -> str:

@@ -22,6 +22,12 @@ LEAST_UNSEEN = 10
 _HOLD_OUT, _DRAW, _VALIDATION = range(3)  # each has random numbers of its own
 
 
+def held_out_split(target: "Target") -> str | None:
+    """Return the name of the split that transfers are tested on: ``test``, else ``val``; None without one."""
+    split = target.split
+    return next((name for name in ("test", "val") if 0 < split.count(name) < len(split)), None)
+
+
 def hold_out(
     target: "Target", share: float = 0.25, most: int = 2000, seed: int = 0, seen: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +70,7 @@ def hold_out(
         raise InputError(f"Expected `share` to lie between 0 and 1, but got {share!r}")
     check_whole("most", most, 1)
     labels, split = target.labels, np.array(target.split, dtype=object)
-    held_out = next((name for name in ("test", "val") if 0 < np.count_nonzero(split == name) < len(split)), None)
+    held_out = held_out_split(target)
     candidates = np.arange(len(labels)) if held_out is None else np.flatnonzero(split == held_out)
     available = np.bincount(labels[candidates], minlength=len(target.classes))
     if held_out is None:

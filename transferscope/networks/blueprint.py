@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from transferscope.data.images import Transform
-from transferscope.errors import InputError, SourceError
-from transferscope.networks import compact, from_open_clip, from_transformers
+from transferscope.errors import InputError
+from transferscope.networks import compact, from_open_clip, from_timm, from_transformers
 from transferscope.networks.factories import code_files
-from transferscope.networks.lookup import HUB
+from transferscope.networks.lookup import name_on_hub
 from transferscope.networks.zoo import COMPACT, SCRATCH, Source
 
 CODE, CONFIGURATION = "code", "architecture"
@@ -17,8 +17,6 @@ CODE, CONFIGURATION = "code", "architecture"
 
 _OF_WEIGHTS = ("pretrained", "revision")
 """Those of the kwargs of libraries that say which weights are taken."""
-_OF_HUB = ("num_classes", "in_chans", "global_pool")
-"""What timm takes from the description of a model on a hub, where kwargs do not say it."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ def blueprint(source: Source) -> Blueprint:
         files = {f"{CONFIGURATION}/{name}": content for name, content in library.description(source).items()}
         return Blueprint({"loader": source.loader, "model": CONFIGURATION, "kwargs": kwargs}, files)
     model = str(source.model)
-    if source.loader == "timm" and ":" in model:
-        model, more = _of_hub(model)
+    if source.loader == "timm" and name_on_hub(model) is not None:
+        model, more = from_timm.description(model)
         kwargs = {**more, **kwargs}
     return Blueprint({"loader": source.loader, "model": model, "kwargs": kwargs}, {})
 
@@ -109,13 +107,3 @@ def source_of(entry: Mapping[str, Any], folder: Path, transform: Transform) -> S
 
 def _own_factory() -> str:
     return f"{Path(compact.__file__).absolute()}:{compact.CompactResNet.__name__}"
-
-
-def _of_hub(model: str) -> tuple[str, dict[str, Any]]:
-    """Return the architecture that timm knows a model on a hub by, and the arguments that make it that model."""
-    import timm
-
-    if not model.startswith(HUB):
-        raise SourceError(f"the model {model!r} can only be built where it lies; use its name on the hub or in timm")
-    config, name, options = timm.models.load_model_config_from_hf(model.removeprefix(HUB))
-    return str(name), {**{key: config[key] for key in _OF_HUB if key in config}, **(options or {})}

@@ -97,22 +97,21 @@ def _importing_beside(path: Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def code_files(factory: Path) -> list[Path]:
-    """Return the factory file, then what it imports from its folder, directly or not, by path.
+def code_files(factory: Path) -> dict[Path, str]:
+    """Digest the factory file, then what it imports from its folder, directly or not, by path.
 
     Raises
     ------
     SourceError
         A file cannot be read.
     """
-    found: dict[Path, None] = {}
+    digests: dict[Path, str] = {}
     waiting = [factory]
     while waiting:
         path = waiting.pop()
-        if path in found:
+        if path in digests:
             continue
-        found[path] = None
-        file_digest(path)  # which says what is wrong with it
+        digests[path] = file_digest(path)
         if (tree := parsed(path)) is None:
             continue  # running it will tell
         for node in ast.walk(tree):
@@ -121,9 +120,4 @@ def code_files(factory: Path) -> list[Path]:
             for name in names:
                 beside = factory.parent / name.partition(".")[0]
                 waiting += [file for file in (beside.with_suffix(".py"), *beside.glob("**/*.py")) if is_regular(file)]
-    return [factory, *sorted(path for path in found if path != factory)]
-
-
-def code_digests(factory: Path) -> list[str]:
-    """Digest the factory file, then what it imports from its folder, directly or not, by path."""
-    return [file_digest(path) for path in code_files(factory)]
+    return {factory: digests.pop(factory), **dict(sorted(digests.items()))}

@@ -15,6 +15,8 @@ from transferscope.networks.zoo import Source
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _SAFE = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 """What timm looks for before the file that it names."""
+_DESCRIBED = ("num_classes", "in_chans", "global_pool")
+"""What timm takes from the description of a model on the hub, where kwargs do not say it."""
 
 
 def build(source: Source, kwargs: dict[str, Any], *, pretrained: bool) -> nn.Module:
@@ -42,6 +44,22 @@ def contents(source: Source, *, weights: bool) -> Any:
     """Return what a model is known by: of one on the hub its files, else its name."""
     model = str(source.model)
     return hub.contents(_folder(model, weights=weights), weights=weights) if name_on_hub(model) is not None else model
+
+
+def description(model: str) -> tuple[str, dict[str, Any]]:
+    """Return the architecture that timm knows a model on the hub by, and the arguments that make it that model.
+
+    Raises
+    ------
+    SourceError
+        It is not on this machine and cannot be fetched.
+    """
+    import timm
+
+    _folder(model, weights=False)
+    with hub.offline():
+        config, name, options = timm.models.load_model_config_from_hf(str(name_on_hub(model)))
+    return str(name), {**{key: config[key] for key in _DESCRIBED if key in config}, **(options or {})}
 
 
 def check_has_weights(model: str) -> None:

@@ -17,7 +17,7 @@ from transferscope.errors import InputError, SourceError
 from transferscope.networks import adapters, from_open_clip, from_timm, from_transformers
 from transferscope.networks.checkpoint_files import file_digest
 from transferscope.networks.checkpoints import load_checkpoint
-from transferscope.networks.factories import code_digests, from_factory, said
+from transferscope.networks.factories import code_files, from_factory, said
 from transferscope.networks.hub import is_download, nothing_fetched
 from transferscope.networks.inputs import resolve_transform
 from transferscope.networks.lookup import unknown_model
@@ -192,7 +192,7 @@ def _fingerprint(source: Source, *, weights: bool) -> str:
             "kwargs": _library_kwargs(source),
             "transform": source.transform.model_dump(),
             "checkpoint": file_digest(source.checkpoint) if source.checkpoint else None,
-            "factory": code_digests(source.factory_parts[0]) if source.factory else None,
+            "factory": list(code_files(source.factory_parts[0]).values()) if source.factory else None,
             "function": source.factory_parts[1] if source.factory else None,
             "versions": {name: version(name) for name in ("torch", *libraries)},
         }

@@ -105,9 +105,7 @@ class Calibration:
         InputError
             When it cannot be written.
         """
-        path = Path(path)
-        write_file(path, self.to_json().encode())
-        return path
+        return write_file(path, self.to_json().encode())
 
     def to_json(self) -> str:
         """Return the text of the file that `load_calibration` reads."""

@@ -58,9 +58,10 @@ _SPREADS = {"head": (0.4, 2.0), "gain": (0.1, 0.3), "alignment": (0.05, 0.15)}
 """Standard deviations of a score over the depths of a source, and of its noise with one image."""
 _APART, _COUNTS_FOR = 0.06, 3
 """Variance, in squared logits, of what heads on sources reach, and how many sources that expectation counts for."""
-_FAR = 0.7
 _CHANCE = 4.0
 """The same of chance with one image: what slopes of measured on leave-one-out logits come to on all maps."""
+_FAR = 0.7
+"""Logits that heads on two sources of measured transfers seldom lie further apart than, from their mean."""
 _COLUMNS = ("source", "depth", "depth_fraction", *NEEDED)
 
 
@@ -193,9 +194,10 @@ def _of_sources(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
         apart = means - means.mean()
         rows[f"target_{name}"] = means.mean()
         rows[f"source_{name}"] = by_source.map(apart)
-        if name == "head":
-            rows["source_far"] = by_source.map((apart - apart.clip(-_FAR, _FAR)) * _believed(apart, case.probe))
         rows[name] = values - by_source.map(means)
+    heads = rows["source_head"]
+    believed = _believed(heads.groupby(by_source, sort=False).first(), case.probe)
+    rows["source_far"] = (heads - heads.clip(-_FAR, _FAR)) * believed
     return rows
 
 

@@ -115,19 +115,30 @@ def write_together(folder: Path, files: Mapping[str, Content], outdated: Iterabl
     return [folder / name for name in files]
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all, that makes no folder of results of where it lies.
+def write_file(path: str | Path, data: bytes, instead: str = "choose another path") -> Path:
+    """Write a file, whole or not at all, that makes no folder of results of where it lies, and return its path.
+
+    Parameters
+    ----------
+    path : path
+        Its folder is made if need be.
+    data : bytes
+        What it holds.
+    instead : str
+        What to do where it cannot be written, for the message.
 
     Raises
     ------
     InputError
         When it cannot be written.
     """
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
     except OSError as error:
-        raise _unwritable(path.parent, error) from error
+        raise InputError(f"The file cannot be written to {path} ({error.strerror or error}); {instead}") from error
+    return path
 
 
 def prepare_folder(folder: str | Path) -> Path:

@@ -1,6 +1,5 @@
 """The result of `predict`: a label and probabilities for each image, and which images could not be read."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from transferscope.errors import InputError
-from transferscope.results.files import csv, significant
+from transferscope.results.files import csv, json_text, significant, write_file
 from transferscope.runtime.failures import Failure
-from transferscope.runtime.store import write_atomically
 
 SCHEMA_VERSION = 1
 
@@ -71,7 +68,7 @@ class Predictions:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text; numbers have six significant digits."""
-        return json.dumps(significant(self.to_dict()), indent=1, ensure_ascii=False) + "\n"
+        return json_text(significant(self.to_dict()))
 
     def to_csv(self) -> str:
         """Return `table` as CSV text; numbers have six significant digits."""
@@ -85,15 +82,7 @@ class Predictions:
         InputError
             When it cannot be written.
         """
-        path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, self.to_csv().encode())
-        except OSError as error:
-            raise InputError(
-                f"The predictions cannot be written to {path} ({error.strerror or error}); choose another file with -o"
-            ) from error
-        return path
+        return write_file(path, self.to_csv().encode(), "choose another file with -o")
 
 
 def _columns(classes: Sequence[str]) -> list[str]:

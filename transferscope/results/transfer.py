@@ -12,10 +12,11 @@ from scipy.stats import binomtest
 
 from transferscope.errors import InputError
 from transferscope.results import saving
-from transferscope.results.files import csv, significant
+from transferscope.results.files import csv, json_text, significant
 from transferscope.results.recommendation import LEVEL, how
 from transferscope.results.summary import TargetSummary
 from transferscope.runtime.provenance import Provenance
+from transferscope.runtime.regular import read_regular
 
 SCHEMA_VERSION = 1
 
@@ -193,7 +194,7 @@ class Transfer:
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text; numbers have six significant digits."""
-        return json.dumps(significant(self.to_dict()), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(significant(self.to_dict()))
 
     def to_csv(self) -> str:
         """Return `by_class` as CSV text."""
@@ -213,7 +214,7 @@ def read_card(folder: Path) -> Transfer:
         There is none, or of another schema version.
     """
     try:
-        content = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        content = json.loads(read_regular(folder / "card.json"))
         if content["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"its schema_version is {content['schema_version']!r}, not {SCHEMA_VERSION}")
         more: dict[str, Any] = {
@@ -237,7 +238,7 @@ def read_card(folder: Path) -> Transfer:
             folder=folder,
             **more,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"Expected {folder} to be the folder of a model, as `transfer -o` writes it, but its card.json cannot be "
             f"read ({error})"

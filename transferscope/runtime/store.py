@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -21,12 +22,8 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from transferscope.errors import TransferscopeWarning
+from transferscope.runtime import locking
 from transferscope.runtime.regular import expanded, is_regular
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("transferscope")
 
@@ -34,6 +31,7 @@ _ENDING = ".safetensors"
 _LAYOUT = "2"
 """Of what an entry consists; what another version wrote in another way is computed again."""
 _UNFINISHED = ".unfinished"
+_MOVES_OPEN_FILES = sys.platform != "win32"
 _YOUNG, _OLD = 10, 86400
 """Seconds after which an unfinished file that nobody holds, and any at all, is what a killed run left."""
 
@@ -154,9 +152,9 @@ class Store:
                 _hold(file.fileno())
                 file.write(data)
                 file.flush()
-                if fcntl is not None:
+                if _MOVES_OPEN_FILES:
                     os.replace(temporary, path)
-            if fcntl is None:  # Windows moves no open files
+            if not _MOVES_OPEN_FILES:
                 os.replace(temporary, path)
         finally:
             with contextlib.suppress(OSError):
@@ -189,10 +187,8 @@ def _checked(name: str, array: np.ndarray, written: str) -> np.ndarray:
 
 def _hold(descriptor: int) -> bool:
     """Lock a file against being swept, until it is closed; False where another process does."""
-    if fcntl is None:
-        return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locking.take(descriptor)
     except OSError:
         return False
     return True

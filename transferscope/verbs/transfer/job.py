@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from transferscope.data.bank import sound
-from transferscope.data.splits import hold_out, sizes_within
+from transferscope.data.splits import held_out_split, hold_out, sizes_within
 from transferscope.data.target import Target
 from transferscope.errors import SourceError, TransferscopeError, is_interrupt
 from transferscope.networks import loading
@@ -129,11 +129,10 @@ class Job:
     @property
     def held_out(self) -> str:
         """Say which images are measured on."""
-        split = self.target.split
-        name = next((each for each in ("test", "val") if 0 < split.count(each) < len(split)), None)
+        name = held_out_split(self.target)
         if name is None:
             return "drawn by the seed from each class before training; a ranking may have looked at them"
-        count, n_test = split.count(name), len(self.executor.setup.test)
+        count, n_test = self.target.split.count(name), len(self.executor.setup.test)
         return f"the {name} split of the target" + (f", {n_test} of its {count} images" if n_test < count else "")
 
     def carry_out(self, reporter: Reporter) -> tuple[DeliveredNetwork, Footprint]:

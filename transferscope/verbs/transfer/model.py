@@ -14,11 +14,12 @@ from transferscope.errors import InputError, check_whole
 from transferscope.protocols.delivery.export import FORMATS, check_formats
 from transferscope.protocols.delivery.export import export as exported
 from transferscope.protocols.delivery.network import DeliveredNetwork
+from transferscope.results.files import write_file
 from transferscope.results.predictions import Predictions
 from transferscope.results.transfer import Transfer, read_card
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.progress import Reporter
-from transferscope.verbs.transfer.model_files import ModelRecipe, load_model, write_file
+from transferscope.verbs.transfer.model_files import ModelRecipe, load_model
 
 _NAMED = 5
 """Unreadable images that an error names."""
@@ -147,7 +148,7 @@ class TransferredModel:
             data = exported(self.network.cpu(), format, noise)
         finally:
             self.network.to(self.device)
-        return write_file(self.folder / FORMATS[format] if path is None else Path(path), data)
+        return write_file(self.folder / FORMATS[format] if path is None else path, data)
 
 
 def load_transfer(folder: str | Path, *, device: str = "auto", trust_code: bool = False) -> TransferredModel:

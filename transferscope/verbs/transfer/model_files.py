@@ -16,7 +16,7 @@ from transferscope.networks import loading
 from transferscope.networks.blueprint import COMPACT, source_of
 from transferscope.protocols.delivery.network import DeliveredNetwork, Form, delivered
 from transferscope.results.files import prepare_folder, write_together
-from transferscope.runtime.store import write_atomically
+from transferscope.runtime.regular import read_regular
 
 SCHEMA_VERSION = 1
 
@@ -65,7 +65,7 @@ class ModelRecipe:
     def read(cls, folder: Path) -> "ModelRecipe":
         """Return the recipe in the folder of a model; raise InputError when there is none."""
         try:
-            record = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+            record = json.loads(read_regular(folder / RECIPE))
             if record["schema_version"] != SCHEMA_VERSION:
                 raise ValueError(f"its schema_version is {record['schema_version']!r}, not {SCHEMA_VERSION}")
             options: dict[str, Any] = {
@@ -81,7 +81,7 @@ class ModelRecipe:
                 architecture=record["architecture"],
                 form=Form(tuple(record["layers"]), shapes),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"Expected {folder} to be the folder of a model, as `transfer -o` writes it, but its {RECIPE} cannot "
                 f"be read ({error})"
@@ -135,16 +135,6 @@ def check_same_network(built: DeliveredNetwork, wanted: DeliveredNetwork, name: 
             f"source {name!r}: built without its weights it has other parameters than with them ({differing}), so that "
             "a model of it could not be loaded; have the factory return the same architecture every time"
         )
-
-
-def write_file(path: Path, data: bytes) -> Path:
-    """Write a file, whole or not at all, and return its path; raise InputError when it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error}); choose another path") from error
-    return path
 
 
 def sha256(data: bytes) -> str:
