@@ -226,6 +226,25 @@ def test_what_is_no_network_for_images_is_refused(tmp_path):
         build_untrained(entry(tmp_path), seed=0)
 
 
+@pytest.mark.parametrize("place", [(), ("vision_config",)])
+def test_a_backbone_from_elsewhere_is_not_looked_for(copy_of, monkeypatch, place):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked the network"))
+    path = copy_of("vit") / "config.json"
+    config = json.loads(path.read_text())
+    part = config
+    for key in place:
+        part = part.setdefault(key, {})
+    part |= {"backbone": "strangers/net", "use_pretrained_backbone": True}
+    path.write_text(json.dumps(config))
+    with pytest.raises(SourceError, match="built around another model, 'strangers/net'"):
+        load_network(entry(path.parent))
+
+
+def test_a_backbone_among_the_kwargs_is_refused(saved):
+    with pytest.raises(SourceError, match="use_pretrained_backbone among the kwargs takes another model in"):
+        build_untrained(entry(saved("vit"), kwargs={"use_pretrained_backbone": True}), seed=0)
+
+
 CODE = """
 import torch
 from transformers import PretrainedConfig, PreTrainedModel

@@ -14,8 +14,8 @@ from kills import killed
 from transferscope.runtime import filesets, marker
 from transferscope.runtime.filesets import complete, write_set
 
-OLD = {"a.json": b"old a", "b.png": b"old b", "gone.png": b"old gone"}
-NEW = {"a.json": b"new a", "b.png": b"new b", "c.csv": b"new c"}
+OLD = {"a.json": b"old a", "code/b.py": b"old b", "gone.png": b"old gone"}
+NEW = {"a.json": b"new a", "code/b.py": b"new b", "c.csv": b"new c"}
 MINE = {"thesis.tex": b"precious"}
 
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -37,7 +37,8 @@ def write_new(folder):
 
 def seen(folder):
     """What is in the folder for people, without the mark."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != marker.NAME}
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith(".")}
 
 
 def of_two(files):
@@ -58,6 +59,33 @@ def test_new_files_take_the_place_of_all_old_ones(folder):
 def test_a_function_writes_its_file_itself(tmp_path):
     write_set(tmp_path, {"x.nc": lambda path: path.write_text("written")})
     assert (tmp_path / "x.nc").read_text() == "written"
+
+
+def test_files_below_the_folder_change_with_the_others(tmp_path):
+    write_set(tmp_path, {"model.json": b"old", "code/net.py": b"old", "code/gone.py": b"old"})
+    (tmp_path / "code" / "mine.py").write_text("precious")
+    write_set(tmp_path, {"model.json": b"new", "code/net.py": b"new", "code/deep/x.py": b"new"}, ["code/gone.py"])
+    found = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    del found[marker.NAME]
+    assert found == {"model.json": "new", "code/net.py": "new", "code/deep/x.py": "new", "code/mine.py": "precious"}
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../x", "a//x", "./x", "a/", "", "."])
+def test_a_name_that_leads_out_of_the_folder_is_refused(folder, name):
+    with pytest.raises((ValueError, OSError)):
+        write_set(folder, {name: b"new"})
+    assert seen(folder) == OLD | MINE
+    assert hidden(folder) == []
+
+
+@unix
+def test_nothing_is_written_behind_a_link_inside(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NotADirectoryError, match="link"):
+        write_set(folder, {"a.json": b"new", "linked/net.py": b"new"})
+    assert seen(folder) == OLD | MINE
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @unix

@@ -26,6 +26,8 @@ _WEIGHTS = (re.compile(r"model(-\d+-of-\d+)?\.safetensors"), re.compile(r"pytorc
 """What save_pretrained calls files of weights, the kind that is read first at the front."""
 _NO_SETTINGS = ("revision", "interpolate_pos_encoding")
 """Those of the kwargs that are none of a configuration: of the hub, and of what a network is called with."""
+_BACKBONES = ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_config", "backbone_kwargs")
+"""Settings by which a model takes in another one, from elsewhere."""
 _PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -192,6 +194,12 @@ def _plan(source: Source, folder: Path, trust_code: bool) -> _Plan:
     said = _json(folder / "config.json")
     if "pretrained_cfg" in said:
         raise SourceError(f"{source.model!r} is a network of timm: use loader timm and model hf-hub:{source.model}")
+    for part in (said, *(value for value in said.values() if isinstance(value, dict))):
+        if part.get("backbone"):  # the library asks the hub about it, and some versions download its weights
+            raise SourceError(
+                f"the config.json of {source.model!r} is built around another model, {part['backbone']!r}, which is not "
+                "part of it; choose an image classifier, or take that model itself as the source"
+            )
     kind_of_model = said.get("model_type")
     native = kind_of_model in CONFIG_MAPPING
     code = said.get("auto_map") or {}
@@ -254,6 +262,8 @@ def _override(source: Source, config: Any) -> None:
     for key, value in source.kwargs.items():
         if key in _NO_SETTINGS:
             continue
+        if key in _BACKBONES:
+            raise SourceError(f"{key} among the kwargs takes another model in; name that model itself as the source")
         if key not in known:
             raise SourceError(
                 f"{type(config).__name__} has no {key!r}{near(key, known)}, which is among the kwargs; these are "

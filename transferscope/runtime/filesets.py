@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from transferscope.runtime import locking, marker, signals
 
@@ -38,7 +38,7 @@ def write_set(folder: Path, files: Mapping[str, Content], outdated: Collection[s
     folder : Path
         It has to exist. It is marked as one of results.
     files : mapping of str to bytes or function
-        Name to content.
+        Name to content; a name may be a path below the folder, as ``code/net.py``.
     outdated : collection of str
         Names of further files of an earlier run, which go away.
 
@@ -55,15 +55,15 @@ def write_set(folder: Path, files: Mapping[str, Content], outdated: Collection[s
             for name in ("new", "old"):
                 (waiting / name).mkdir()
             for name, content in files.items():
-                if (folder / name).is_dir():
-                    raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
+                _check_place(folder, name)
                 path = waiting / "new" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content) if isinstance(content, bytes) else content(path)
                 _sync(path)
             plan = {"new": list(files), "outdated": sorted(set(outdated) - set(files))}
             (waiting / _PLAN).write_text(json.dumps(plan), encoding="utf-8")
             _sync(waiting / _PLAN)
-            for place in (waiting / "new", waiting):
+            for place in {(waiting / "new" / name).parent for name in files} | {waiting / "new", waiting}:
                 _sync_folder(place)
             with signals.held():
                 waiting.rename(folder / _SWITCH)
@@ -98,15 +98,16 @@ def _switch(folder: Path) -> None:
         try:
             for name in (*names, *plan["outdated"]):
                 if os.path.lexists(folder / name):
-                    os.replace(folder / name, old / name)
+                    _move(folder / name, old / name)
             for name in names:
-                os.replace(new / name, folder / name)
+                _move(new / name, folder / name)
         except OSError:
             _move_back(folder, plan["new"])
             path.unlink()
             shutil.rmtree(switch, ignore_errors=True)
             raise
-        _sync_folder(folder)
+        for place in {(folder / name).parent for name in names} | {folder}:
+            _sync_folder(place)
         path.unlink()
     shutil.rmtree(switch, ignore_errors=True)
 
@@ -116,7 +117,8 @@ def _plan(path: Path) -> dict[str, list[str]] | None:
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
         names = [name for kind in ("new", "outdated") for name in plan[kind]]
-        inside = all(isinstance(name, str) and Path(name).name == name for name in names)
+        inside = all(isinstance(name, str) and _is_below(name) for name in names)
+        inside = inside and not any(_leads_away(path.parents[1], name) for name in names)
         places = (path.parent, path.parent / "new", path.parent / "old")
         return plan if inside and not any(map(os.path.islink, places)) else None
     except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
@@ -127,9 +129,34 @@ def _move_back(folder: Path, names: Collection[str]) -> None:
     new, old = folder / _SWITCH / "new", folder / _SWITCH / "old"
     for name in names:
         if os.path.lexists(folder / name) and not os.path.lexists(new / name):
-            os.replace(folder / name, new / name)
-    for path in sorted(old.iterdir()):
-        os.replace(path, folder / path.name)
+            _move(folder / name, new / name)
+    for path in sorted(old.rglob("*")):
+        if not path.is_dir() or path.is_symlink():
+            _move(path, folder / path.relative_to(old))
+
+
+def _move(path: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(path, to)
+
+
+def _check_place(folder: Path, name: str) -> None:
+    """Raise OSError where a file of this name would take the place of a folder, or lie beyond a link."""
+    if not _is_below(name):
+        raise ValueError(f"{name!r} is no name of a file below a folder")
+    if (folder / name).is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
+    if _leads_away(folder, name):
+        raise NotADirectoryError(errno.ENOTDIR, f"{name} lies behind a link to another folder")
+
+
+def _is_below(name: str) -> bool:
+    path = PurePath(name)
+    return bool(path.parts) and not path.anchor and path.as_posix() == name and ".." not in path.parts
+
+
+def _leads_away(folder: Path, name: str) -> bool:
+    return any((folder / parent).is_symlink() for parent in PurePath(name).parents if parent.parts)
 
 
 @contextmanager

@@ -151,14 +151,5 @@ def write_model(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
         When they cannot be written.
     """
     prepare_folder(folder)
-    below = {name: data for name, data in files.items() if "/" in name}
-    for place in sorted({(folder / name).parent for name in below}):
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"The folder {place} cannot be made ({error.strerror}); choose another with -o") from error
-        inside = {name: data for name, data in below.items() if (folder / name).parent == place}
-        write_together(place, {Path(name).name: data for name, data in inside.items()})
-    top = sorted(files.keys() - below.keys(), key=RECIPE.__eq__)
-    written = write_together(folder, {name: files[name] for name in top})
-    return [*(folder / name for name in below), *written]
+    names = sorted(files, key=RECIPE.__eq__)
+    return write_together(folder, {name: files[name] for name in names})
