@@ -241,8 +241,8 @@ def test_a_backbone_from_elsewhere_is_not_looked_for(copy_of, monkeypatch, place
 
 
 def test_a_backbone_among_the_kwargs_is_refused(saved):
-    with pytest.raises(SourceError, match="use_pretrained_backbone among the kwargs takes another model in"):
-        build_untrained(entry(saved("vit"), kwargs={"use_pretrained_backbone": True}), seed=0)
+    with pytest.raises(SourceError, match="backbone among the kwargs takes another model in"):
+        build_untrained(entry(saved("vit"), kwargs={"backbone": "strangers/net"}), seed=0)
 
 
 CODE = """

@@ -26,7 +26,7 @@ _WEIGHTS = (re.compile(r"model(-\d+-of-\d+)?\.safetensors"), re.compile(r"pytorc
 """What save_pretrained calls files of weights, the kind that is read first at the front."""
 _NO_SETTINGS = ("revision", "interpolate_pos_encoding")
 """Those of the kwargs that are none of a configuration: of the hub, and of what a network is called with."""
-_BACKBONES = ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_config", "backbone_kwargs")
+_BACKBONES = ("backbone", "use_timm_backbone", "backbone_config", "backbone_kwargs")
 """Settings by which a model takes in another one, from elsewhere."""
 _PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
