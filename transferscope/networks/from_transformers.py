@@ -197,7 +197,7 @@ def _plan(source: Source, folder: Path, trust_code: bool) -> _Plan:
     for part in (said, *(value for value in said.values() if isinstance(value, dict))):
         if part.get("backbone"):  # the library asks the hub about it, and some versions download its weights
             raise SourceError(
-                f"the config.json of {source.model!r} is built around another model, {part['backbone']!r}, which is not "
+                f"the config.json of {source.model!r} is built around another model, {part['backbone']!r}, that is no "
                 "part of it; choose an image classifier, or take that model itself as the source"
             )
     kind_of_model = said.get("model_type")
