@@ -1,6 +1,6 @@
 """Kill `rank`, `compare` and `measure` inside every write, before every step on the disk and at random instants.
 
-    python benchmarks/kills.py [--random 100] [--minutes 1]
+    python benchmarks/kills.py [--random 100] [--minutes 1] [--first-run]
 
 Each trial begins with the files of an earlier run in the output folder and an empty cache. After the kill that folder
 is looked at; then the same command runs again, and its files are compared with those of a run that nobody killed.
@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from faults import first_run
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "kills.md"
 
@@ -65,13 +67,17 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=100, metavar="N", help="Kills at random instants.")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="Only each Nth step, for a quick look.")
     parser.add_argument("--minutes", type=float, default=1.0, help="How long eight processes share a cache.")
+    parser.add_argument("--first-run", action="store_true", help="Write only the last paragraph anew.")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory(prefix="kills-") as place:
         os.chdir(place)
         os.environ["TRANSFERSCOPE_HOME"] = str(Path(place, "home"))
         make()
-        RESULTS.write_text(report(Path(place), options.random, options.every, options.minutes), encoding="utf-8")
+        if options.first_run:
+            first_run.say_again(RESULTS, Path(place), VERBS["rank"])
+        else:
+            RESULTS.write_text(report(Path(place), options.random, options.every, options.minutes), encoding="utf-8")
     print(RESULTS.read_text(encoding="utf-8"))
 
 
@@ -155,6 +161,8 @@ def report(place: Path, n_random: int, every: int, minutes: float) -> str:
         + ".",
         "",
         f"Python {sys.version.split()[0]}, {time.monotonic() - started:.0f} s.",
+        "",
+        first_run.said(place, VERBS["rank"]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -373,7 +381,6 @@ def together(place: Path, minutes: float) -> tuple[int, int]:
     """Let eight processes run `rank` on one cache that begins empty; return runs, and those with another answer."""
     shutil.rmtree("home", ignore_errors=True)
     end = time.monotonic() + 60 * minutes
-    wanted = None
 
     def work(number: int) -> Callable[[], int]:
         def loop() -> int:
