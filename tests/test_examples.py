@@ -9,7 +9,7 @@ import pytest
 from nbclient import NotebookClient
 
 from transferscope.protocols.training.recipe import Recipe
-from transferscope.verbs import demo
+from transferscope.verbs.demo import make
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
 DRAWS = ("ts.plot.", "plt.subplots")
@@ -23,8 +23,9 @@ def executed(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("examples")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "_RECIPE", Recipe(epochs=1))
-        demo.make_demo(folder / "transferscope-demo", progress=False, say=str)
+        for name, count in {"_PER_LETTER": 20, "_PER_GRATING": 20, "_RECIPE": Recipe(epochs=1)}.items():
+            patch.setattr(make, name, count)
+        make.make_demo(folder / "transferscope-demo", progress=False, say=str)
     environment = {
         **os.environ,
         "TRANSFERSCOPE_HOME": str(folder / "cache"),

@@ -55,10 +55,13 @@ def page(rows: pd.DataFrame) -> Iterator[str]:
         ("first, linear head", "a linear head on its last layer"),
     ):
         gain = (measured - parts[role]["measured"]).dropna()
-        yield f"- The first of the ranking beat {what} in {(gain > 0).sum()} of {len(gain)}, by {gain.mean():.3f} on average."
-    yield f"- Its measured accuracy lay in its 80 % interval in {inside.sum()} of {len(first)}; measured less expected is"
-    yield f"  {(measured - first['expected']).mean():+.3f} on average."
-    yield f"- `letter-groups` came first in {(first['source'] == 'letter-groups').sum()} of {len(first)}; the first was tied with others in {first['tied'].sum()}."
+        better = f"{(gain > 0).sum()} of {len(gain)}"
+        yield f"- The first of the ranking beat {what} in {better}, by {gain.mean():.3f} on average."
+    bias, count = (measured - first["expected"]).mean(), len(first)
+    yield f"- Its measured accuracy lay in its 80 % interval in {inside.sum()} of {count}; measured less expected is"
+    yield f"  {bias:+.3f} on average."
+    yield f"- `letter-groups` came first in {(first['source'] == 'letter-groups').sum()} of {count}; the first was tied"
+    yield f"  with others in {first['tied'].sum()}."
     yield f"- All of it took {first['seconds'].median():.0f} s a seed (median; one thread of a busy machine).\n"
     yield "| seed | | source | protocol | depth | expected | measured |"
     yield "|---|---|---|---|---|---|---|"

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -433,27 +434,36 @@ class TestOtherVerbs:
 class TestDemo:
     @pytest.fixture
     def short(self, monkeypatch):
-        """Leave four images of five out, and train for one epoch."""
+        """Draw few pictures, and train for one epoch."""
+        from transferscope.protocols import finetuning
         from transferscope.protocols.training.recipe import Recipe
-        from transferscope.verbs import demo
+        from transferscope.verbs.demo import make
 
-        images, labels = demo._digits()
-        monkeypatch.setattr(demo, "_digits", lambda: (images[::5], labels[::5]))
-        monkeypatch.setattr(demo, "_RECIPE", Recipe(epochs=1))
+        for name, count in {"PER_CLASS": 10, "_PER_LETTER": 2, "_PER_GRATING": 2, "_RECIPE": Recipe(epochs=1)}.items():
+            monkeypatch.setattr(make, name, count)
         monkeypatch.setattr(scratch, "reference_recipe", lambda *_asked: Recipe(epochs=1))
+        monkeypatch.setattr(
+            finetuning, "recipes", lambda: dict.fromkeys(("reinit", "finetune", "defrost"), Recipe(epochs=1))
+        )
 
-    def test_demo_prints_its_rank_command_ranks_and_is_remembered(self, short, capsys, tmp_path, request):
+    def test_demo_ranks_checks_its_answer_and_is_remembered(self, short, capsys, tmp_path, request):
         assert run(["demo", "-o", "a demo"]) == 0
         out, err = capsys.readouterr()
         assert "$ transferscope rank --target 'a demo/target' --sources 'a demo/zoo.yaml' --trust-code" in err
-        assert err.splitlines()[-2:] == [
-            "Open a demo/results/report.html in a browser.", "The images, the networks and zoo.yaml are in a demo.",
-        ]  # fmt: skip
-        for name in ("digits", "inverted-and-turned", "under-noise", "random-labels", "scratch"):
+        assert "Open a demo/results/report.html in a browser." in err
+        assert err.splitlines()[-1].startswith("$ transferscope transfer --target 'a demo/target' --sources")
+        for name in ("letter-groups", "gratings", "random-labels", "scratch"):
             assert name in out
         assert (tmp_path / "a demo" / "results" / "ranking.json").is_file()
-        classes = sorted(path.name for path in (tmp_path / "a demo" / "target").iterdir())
-        assert classes == ["1", "3", "5", "8", "9"]
+        classes = {path.name for path in (tmp_path / "a demo" / "target").iterdir()}
+        assert classes == {"beta", "gamma", "delta", "zeta", "theta", "lambda", "xi", "pi", "sigma", "psi"}
+
+        checked = pd.read_csv(tmp_path / "a demo" / "checked.csv")
+        ranked = pd.read_csv(tmp_path / "a demo" / "results" / "ranking.csv").query("source != 'scratch'")
+        assert list(checked["source"].iloc[[0, -1]]) == list(ranked["source"].iloc[[0, -1]])
+        assert list(checked["expected"].iloc[[0, -1]]) == list(ranked["expected_accuracy"].iloc[[0, -1]])
+        np.testing.assert_array_equal(checked["measured"] * 20 % 1, 0)  # 20 of 100 images are left to test on
+        assert "Trained on the 80 images that rank looked at, tested on 20 others" in " ".join(out.split())
 
         request.getfixturevalue("unsaved")
         assert run(["demo", "-o", "a demo"]) == 0
@@ -462,25 +472,28 @@ class TestDemo:
         assert "used again" in err
         assert "cache" in err
 
-        os.remove("a demo/digits.safetensors")
-        assert run(["demo", "-o", "a demo"]) == 0
-        assert "used again" not in capsys.readouterr().err
+    def test_a_demo_that_was_interrupted_or_lost_a_file_starts_over(self, short, monkeypatch, tmp_path):
+        from transferscope.verbs.demo import make
 
-    @pytest.mark.usefixtures("unsaved")
-    def test_an_interrupted_demo_starts_over(self, short, capsys, monkeypatch):
-        from transferscope.verbs import demo
-
-        real = demo._train_source
+        real, told = make._train_source, []
 
         def interrupted(path, *rest):
-            if path.name.startswith("under-noise"):
+            if path.name.startswith("gratings"):
                 raise KeyboardInterrupt
             return real(path, *rest)
 
-        monkeypatch.setattr(demo, "_train_source", interrupted)
-        assert run(["demo"]) == 130
-        monkeypatch.setattr(demo, "_train_source", real)
-        assert run(["demo", "-q"]) == 0
+        monkeypatch.setattr(make, "_train_source", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make.make_demo(tmp_path, progress=False, say=str)
+        monkeypatch.setattr(make, "_train_source", real)
+        make.make_demo(tmp_path, progress=False, say=told.append)
+        all_of_it = ["Drew", "Trained", "Trained", "Trained"]
+        assert [line.split()[0] for line in told] == all_of_it
+        make.make_demo(tmp_path, progress=False, say=told.append)
+        assert "used again" in told[-1]
+        (tmp_path / "gratings.safetensors").unlink()
+        make.make_demo(tmp_path, progress=False, say=told.append)
+        assert [line.split()[0] for line in told[-4:]] == all_of_it
 
     def test_a_folder_with_other_files_is_left_alone(self, capsys, tmp_path):
         (tmp_path / "mine").mkdir()

@@ -40,7 +40,7 @@ def letters(alphabet: Sequence[str], per_class: int, seed: int) -> tuple[np.ndar
     """
     draw = np.random.default_rng(seed)
     classes = np.repeat(np.arange(len(alphabet)), per_class)
-    return np.stack([_letter(alphabet[each], draw) for each in classes]), classes
+    return np.stack([_letter(alphabet[int(each)], draw) for each in classes]), classes
 
 
 def gratings(per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
