@@ -19,7 +19,7 @@ Examples:
 
 \b
 On what `transferscope demo -o demo` makes:
-  transferscope compare digits under-noise --target demo/target --sources demo/zoo.yaml --trust-code""",
+  transferscope compare letter-groups gratings --target demo/target --sources demo/zoo.yaml --trust-code""",
 )
 @click.argument("x", metavar="A", shell_complete=completion.sources("scratch"))
 @click.argument("y", metavar="B", shell_complete=completion.sources("scratch"))
