@@ -1,8 +1,5 @@
 """The private names of other libraries that are used, each behind one function: these tests say when they move."""
 
-import sys
-from types import ModuleType
-
 import pytest
 import torch
 from codecarbon import OfflineEmissionsTracker
@@ -10,35 +7,9 @@ from codecarbon.external.hardware import CPU, BaseHardware
 from suffix_kernel import tangents
 from torch import nn
 
-from transferscope.arrays import backend
-from transferscope.errors import DeviceError
 from transferscope.protocols.cutting.dividing import _drop_pre_hooks
 from transferscope.runtime import power
 from transferscope.runtime.trees import flattened, rebuilt
-
-
-def test_cupy_lets_the_type_of_its_products_be_set():
-    try:
-        import cupy  # noqa: F401
-    except ImportError:
-        pytest.skip("needs CuPy")
-    get, _, kinds = backend._compute_types()
-    assert set(kinds) == {"tf32", "bfloat16"}
-    assert len({get("f"), *kinds.values()}) == 3
-
-
-def test_a_cupy_without_that_switch_is_a_device_error(monkeypatch):
-    cupy = ModuleType("cupy")
-    cupy._core = ModuleType("cupy._core")
-    cupy._core._routines_linalg = ModuleType("cupy._core._routines_linalg")
-    for module in (cupy, cupy._core, cupy._core._routines_linalg):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(backend, "has_cupy", lambda: True)
-    with (
-        pytest.raises(DeviceError, match=r"COMPUTE_TYPE_TF32.*pass precision 'float32'"),
-        backend.product_precision("tf32", torch.device("cuda", 0)),
-    ):
-        pass
 
 
 def test_codecarbon_tells_what_hardware_it_has_found(monkeypatch):

@@ -207,16 +207,43 @@ def test_cupy_works_on_the_stream_of_torch():
         assert cupy.cuda.get_current_stream().ptr == stream.cuda_stream
 
 
+FEWER_DIGITS = [("float32", 2.0**-20), ("tf32", 2.0**-10), ("bfloat16", 2.0**-7)]
+
+
+def error_of(product, X):
+    """Root mean square error of a product against float64, in deviations of its entries."""
+    exact = X.astype(np.float64) @ X.T.astype(np.float64)
+    return np.sqrt(np.mean((product - exact) ** 2) / np.mean(exact**2))
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize(("precision", "digits"), [("float32", 2.0**-23), ("tf32", 2.0**-10), ("bfloat16", 2.0**-7)])
+@pytest.mark.parametrize(("precision", "digits"), FEWER_DIGITS)
 def test_fewer_digits_round_the_factors(precision, digits):
     cupy = pytest.importorskip("cupy")
     if not backend.has_cupy():
         pytest.skip("needs a GPU")
-    X = cupy.random.default_rng(0).standard_normal((256, 4096), dtype=cupy.float32)
+    X = np.random.default_rng(0).standard_normal((256, 4096), dtype=np.float32)
+    on_gpu = cupy.asarray(X)
     with backend.product_precision(precision, torch.device("cuda", 0)):
-        product = X @ X.T
-    exact = X.astype(cupy.float64) @ X.T.astype(cupy.float64)
-    error = float(cupy.sqrt(cupy.mean((product - exact) ** 2) / cupy.mean(exact**2)))
+        error = error_of(backend.row_products(on_gpu, on_gpu).get(), X)
     assert error < digits
-    assert precision == "float32" or error > digits / 1000
+    assert precision == "float32" or error > digits / 100
+    assert error_of(backend.row_products(on_gpu, on_gpu).get(), X) < 2.0**-20
+
+
+def test_factors_of_seven_digits_and_no_lasting_switch():
+    """What the GPU does to tensors, on the CPU: it knows no TF32, where nothing happens."""
+    X = np.random.default_rng(0).standard_normal((20, 300), dtype=np.float32)
+    before = torch.backends.cuda.matmul.fp32_precision
+    products = {kind: backend._rounded_products(*2 * [torch.from_numpy(X)], kind) for kind in ("tf32", "bfloat16")}
+    assert torch.backends.cuda.matmul.fp32_precision == before
+    assert error_of(products["tf32"].numpy(), X) < 2.0**-20
+    assert 2.0**-13 < error_of(products["bfloat16"].numpy(), X) < 2.0**-7
+    assert products["bfloat16"].dtype == torch.float32
+
+
+def test_row_products_are_those_of_the_namespace(xp):
+    X, Y = np.arange(12.0).reshape(4, 3), np.ones((2, 3))
+    found = backend.row_products(xp.asarray(X), xp.asarray(Y))
+    assert type(found) is type(xp.ones(1))
+    np.testing.assert_array_equal(backend.to_numpy(found), X @ Y.T)

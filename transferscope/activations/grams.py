@@ -66,7 +66,7 @@ class GramReducer(LayoutReduction):
             # On a GPU a centred copy costs less than the question whether it is needed, which stops the queue.
             X = backend.from_torch(features)
             X = standardize(X) if self._standardized else center(X)
-            return X @ X.T
+            return backend.row_products(X, X)
         if layer not in self._far:
             product = upper_gram(features)
             if not _far_from_zero(product):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import functools
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import array_api_compat
 import numpy as np
@@ -153,54 +154,61 @@ def stream_of(device: torch.device) -> AbstractContextManager[Any]:
     return stack
 
 
+_product_precision: ContextVar[Precision] = ContextVar("product_precision", default="float32")
+
+
 @contextmanager
 def product_precision(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Round the factors of CuPy's float32 matrix products to fewer digits, for speed; sums stay in float32.
+    """Let `row_products` round the factors of float32 products on a GPU to fewer digits; sums stay in float32.
 
-    TF32 keeps 10 bits of the mantissa, bfloat16 seven, float32 all 23. The CPU knows no such products: there
-    nothing changes, which is said once (logger ``transferscope``, level INFO).
+    TF32 keeps 10 bits of the mantissa, bfloat16 seven, float32 all 23. Nothing else changes, neither other products nor
+    the networks themselves. The CPU knows no such products: there nothing changes at all, which is said once (logger
+    ``transferscope``, level INFO).
 
     Raises
     ------
     InputError
         When `precision` is none of the three.
-    DeviceError
-        When this CuPy has no such switch.
     """
-    if precision not in ("float32", "tf32", "bfloat16"):
+    if precision not in get_args(Precision):
         raise InputError(f"Expected `precision` to be 'float32', 'tf32' or 'bfloat16' but got {precision!r}")
-    if precision == "float32":
-        yield
-        return
-    if device.type != "cuda" or not has_cupy():
+    if precision != "float32" and (device.type != "cuda" or not has_cupy()):
         _say_once(f"precision {precision!r} needs CuPy on a GPU: products are in float32")
-        yield
-        return
-    get, change, kinds = _compute_types()
-    before = get("f")
-    change("f", kinds[precision])
+        precision = "float32"
+    token = _product_precision.set(precision)
     try:
         yield
     finally:
-        change("f", before)
+        _product_precision.reset(token)
 
 
-def _compute_types() -> tuple[Callable[[str], int], Callable[[str, int], None], dict[str, int]]:
-    """Return what reads and what sets the type that CuPy multiplies float32 in, and the types by our names.
+def row_products(X: Array, Y: Array) -> Array:
+    """Return ``X @ Y.T``, (n_samples, n_samples of Y), of matrices with the same features.
 
-    They are private to CuPy, which shares them in public through the variable CUPY_TF32 alone: that holds from its
-    import on, for everything, and knows no bfloat16.
+    In the precision of `X`; on a GPU with factors of as many digits as `product_precision` says.
     """
-    try:
-        from cupy._core import _routines_linalg as linalg
+    precision = _product_precision.get()
+    if precision == "float32" or not array_api_compat.is_cupy_array(X) or X.dtype != np.float32:
+        return X @ Y.T
+    import torch
 
-        kinds = {"tf32": linalg.COMPUTE_TYPE_TF32, "bfloat16": linalg.COMPUTE_TYPE_BF16}
-        return linalg.get_compute_type, linalg.set_compute_type, kinds
-    except (ImportError, AttributeError) as error:
-        raise DeviceError(
-            f"Expected CuPy to let the precision of its products be set, but this version has changed that ({error}); "
-            "pass precision 'float32', or install another CuPy"
-        ) from error
+    # CuPy shares no such switch in public; torch does, and both work on the same memory and stream.
+    return from_torch(_rounded_products(torch.from_dlpack(X), torch.from_dlpack(Y), precision))
+
+
+def _rounded_products(x: torch.Tensor, y: torch.Tensor, precision: Precision) -> torch.Tensor:
+    import torch
+
+    if precision == "bfloat16":
+        x, y = x.to(torch.bfloat16), y.to(torch.bfloat16)
+        # A CPU, which stands in for a GPU in tests, has no products of mixed types.
+        return torch.mm(x, y.mT, out_dtype=torch.float32) if x.is_cuda else x.float() @ y.float().mT
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        return x @ y.mT
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
 
 
 def from_numpy(array: np.ndarray, *, like: Array) -> Array:

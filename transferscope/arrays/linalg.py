@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from array_api_compat import device
 
-from transferscope.arrays.backend import Array, array_namespace, from_numpy
+from transferscope.arrays.backend import Array, array_namespace, from_numpy, row_products
 from transferscope.errors import InputError, is_whole
 
 BLOCK = 2**23
@@ -167,7 +167,7 @@ def gram(X: Array, *, double: bool = False) -> Array:
     xp = array_namespace(X)
     if not double:
         centred = center(X)
-        return xp.astype(centred @ centred.T, xp.float64)
+        return xp.astype(row_products(centred, centred), xp.float64)
     products = xp.zeros((X.shape[0], X.shape[0]), dtype=xp.float64, device=device(X))
     for block in float64_blocks(X):
         centred = center(block)

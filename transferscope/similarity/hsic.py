@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import device
 
-from transferscope.arrays.backend import Array, array_namespace
+from transferscope.arrays.backend import Array, array_namespace, row_products
 from transferscope.arrays.linalg import center
 from transferscope.similarity.representation import Report, silent
 
@@ -137,7 +137,7 @@ def centred_gram(X: Any) -> Array:
     """Gram matrix (n, n) of the centred features of an array, in its precision, or of features on disk, float64."""
     if hasattr(X, "dtype"):
         centred = center(X)
-        return centred @ centred.T
+        return row_products(centred, centred)
     everything = slice(0, X.shape[0])
     return _Tiled(X).block(everything, everything, debiased=False)
 
@@ -197,7 +197,7 @@ class _Tiled:
         for part in _slices(p, max(64, TILE_BYTES // (16 * (height + width)))):
             left = self._centred(rows, part)
             right = left if rows == columns else self._centred(columns, part)
-            kernel += xp.astype(left @ right.T, xp.float64)
+            kernel += xp.astype(row_products(left, right), xp.float64)
         if debiased:
             kernel += self.norms[rows, None] / (n - 2) - xp.sum(self.norms) / ((n - 1) * (n - 2))
             kernel += self.norms[None, columns] / (n - 2)
