@@ -60,6 +60,7 @@ def dense(xs, ys, debiased):
 @pytest.mark.parametrize("way", ["dense", "tiles", "features"])
 def test_every_way_gives_the_same_row_sums(xp, monkeypatch, way, alone, debiased):
     xs, ys = related(np.random.default_rng(0), 50)
+    monkeypatch.setattr(hsic, "_SHARE_OF_DEVICE", 2**62)
     monkeypatch.setattr(hsic, "TILE_BYTES", 80_000)  # blocks of 64 rows at least: 50 would be one without the next line
     monkeypatch.setattr(hsic, "SMALLEST_TILE", 8)
     ways = {
@@ -88,6 +89,7 @@ def test_large_batches_are_worked_off_the_cheaper_way(monkeypatch, n, width):
         plain = getattr(hsic, name)
         monkeypatch.setattr(hsic, name, lambda *a, plain=plain, name=name, **k: used.append(name) or plain(*a, **k))
     monkeypatch.setattr(hsic, "TILE_BYTES", 10_000)
+    monkeypatch.setattr(hsic, "_SHARE_OF_DEVICE", 2**62)
     np.testing.assert_allclose(accumulated(xs, ys).result(), expected, atol=1e-10)
     assert used == ["feature_row_sums" if n > width else "tiled_row_sums"]
 
@@ -98,6 +100,7 @@ def test_a_layer_with_one_odd_sample_has_no_unbiased_hsic_either_way(xp, monkeyp
     Y = np.random.default_rng(0).normal(size=(80, 4))
     for tile in (2**28, 10_000):
         monkeypatch.setattr(hsic, "TILE_BYTES", tile)
+        monkeypatch.setattr(hsic, "_SHARE_OF_DEVICE", 2**62)
         cka = accumulated(arrays(xp, [X, Y]), None)
         with pytest.warns(match="NaN for 3 of 4"):
             values = to_numpy(cka.result())
@@ -206,6 +209,7 @@ def test_a_p_value_needs_permutations_and_room():
 
 def test_permutations_that_do_not_fit_are_an_input_error(monkeypatch):
     monkeypatch.setattr(hsic, "TILE_BYTES", 100)
+    monkeypatch.setattr(hsic, "_SHARE_OF_DEVICE", 2**62)
     layers = [np.random.default_rng(0).normal(size=(20, 5))]
     with pytest.raises(InputError, match="`permutations` to be 0 for 1 Gram matrices of 20 samples"):
         accumulated(layers, None, permutations=9)

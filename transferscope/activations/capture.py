@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from transferscope.activations.calls import Trace
+from transferscope.activations.finite import Finite
 from transferscope.activations.layout import Layout, usual
 from transferscope.activations.outputs import named, tensor_at, tensors_in
 from transferscope.activations.reductions import LayoutReduction, Reduction, reducer
@@ -145,32 +146,25 @@ def collect(
         batch, or when there is no batch.
     """
     parts: dict[str, list[torch.Tensor]] = {}
+    finite = Finite()
     with capture(net, layers, reduce=reduce, traced=traced) as activations:
         for batch in batches:
-            net(batch.to(device))
+            net(backend.to_device(batch, device))
             if parts and list(parts) != list(activations):
                 raise CaptureError(
                     f"Expected the same layers to fire on every batch, but got {listed(activations)} after "
                     f"{listed(parts)}; name layers that always fire"
                 )
             for layer, tensor in activations.items():
-                check_finite(tensor, layer)
+                finite.add(layer, tensor)
                 if len(tensor) != len(batch):
                     raise CaptureError(
                         f"Expected layer {layer!r} to give a row per image, but got {len(tensor)} for {len(batch)} "
                         "images; choose a layer before the samples are regrouped"
                     )
                 parts.setdefault(layer, []).append(tensor)
-    return {layer: backend.from_torch(torch.cat(tensors)) for layer, tensors in parts.items()}
-
-
-def check_finite(tensor: torch.Tensor, layer: str) -> None:
-    """Raise CaptureError when `tensor`, the activation of `layer`, holds a NaN or an infinite value."""
-    if not bool(torch.isfinite(tensor).all()):
-        raise CaptureError(
-            f"The activations of layer {layer!r} are NaN or infinite, or too large for their squares; check the "
-            "weights and the input normalisation of this network"
-        )
+    finite.check()
+    return {layer: backend.from_torch(torch.cat(parts.pop(layer))) for layer in list(parts)}
 
 
 def resolve_stages(

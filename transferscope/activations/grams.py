@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from transferscope.activations.capture import check_finite
+from transferscope.activations.finite import check_finite
 from transferscope.activations.layout import Layout
 from transferscope.activations.reductions import LayoutReduction, Reduction, reducer, unordered
 from transferscope.arrays import backend

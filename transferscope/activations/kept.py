@@ -90,7 +90,7 @@ class KeptFeatures:
         self._shapes[layer] = n + rows.shape[0], p
         self._likes.setdefault(layer, rows[:0, :])
         self._parts.setdefault(layer, []).append(rows)
-        self._bytes += rows.shape[0] * p * rows.dtype.itemsize
+        self._bytes += rows.shape[0] * p * backend.array_namespace(rows).finfo(rows.dtype).bits // 8
         if self._bytes > self._budget:
             self._spill()
 

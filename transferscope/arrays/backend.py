@@ -211,6 +211,23 @@ def _rounded_products(x: torch.Tensor, y: torch.Tensor, precision: Precision) ->
         torch.backends.cuda.matmul.fp32_precision = before
 
 
+def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Return `tensor` on `device`; to a GPU by way of pinned memory, so that nothing waits for the copy."""
+    import torch
+
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def memory_of_device(like: Array) -> int:
+    """Bytes of memory of the GPU that the array `like` is on; 0 for one on the host."""
+    if not array_api_compat.is_cupy_array(like):
+        return 0
+    _, total = like.device.mem_info
+    return int(total)
+
+
 def from_numpy(array: np.ndarray, *, like: Array) -> Array:
     """Bring a NumPy array into the namespace and onto the device of the array `like`."""
     namespace = array_namespace(like)

@@ -7,16 +7,23 @@ from typing import Any, NamedTuple
 
 from array_api_compat import device
 
-from transferscope.arrays.backend import Array, array_namespace, row_products
+from transferscope.arrays.backend import Array, array_namespace, memory_of_device, row_products
 from transferscope.arrays.linalg import center
 from transferscope.similarity.representation import Report, silent
 
 TILE_BYTES = 2**28
-"""Bytes that the blocks of Gram matrices held at a time may take, and the blocks of features beside them."""
+"""Bytes that the blocks of Gram matrices held at a time may take, and the blocks of features beside them: on the host."""
 
+_SHARE_OF_DEVICE = 16
+"""On a GPU, where every block costs launches, they may take one in so many of its bytes."""
 
 SMALLEST_TILE = 64
 """Fewest rows of a block."""
+
+
+def tile_bytes(like: Array) -> int:
+    """Bytes that blocks may take where the array `like` is."""
+    return max(TILE_BYTES, memory_of_device(like) // _SHARE_OF_DEVICE)
 
 
 class RowSums(NamedTuple):
@@ -98,7 +105,7 @@ def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: boo
     xp = array_namespace(layers[0].norms)
     shapes = (n, n_x, len(layers) - n_x or n_x), (n, n_x), (n, len(layers) - n_x)
     sums = [xp.zeros(shape, dtype=xp.float64, device=layers[0].device) for shape in shapes]
-    side = max(SMALLEST_TILE, int((TILE_BYTES / (16 * len(layers))) ** 0.5))
+    side = max(SMALLEST_TILE, int((layers[0].room / (16 * len(layers))) ** 0.5))
     blocks = list(_slices(n, side))
     tiles = [(rows, columns) for i, rows in enumerate(blocks) for columns in blocks[i:]]
     for done, (rows, columns) in enumerate(tiles, 1):
@@ -178,7 +185,8 @@ class _Tiled:
         self.eps = float(xp.finfo(first.dtype).eps)
         self._shift = first
         mean = xp.zeros((1, p), dtype=xp.float64, device=self.device)
-        step = max(1, TILE_BYTES // (24 * p))
+        self.room = tile_bytes(first)
+        step = max(1, self.room // (24 * p))
         for rows in _slices(n, step):
             mean += xp.sum(X[rows, :] - first, axis=0, keepdims=True, dtype=xp.float64) / n
         self._mean = xp.astype(mean, first.dtype)
@@ -194,7 +202,7 @@ class _Tiled:
         n, p = self._X.shape
         height, width = rows.stop - rows.start, columns.stop - columns.start
         kernel = xp.zeros((height, width), dtype=xp.float64, device=self.device)
-        for part in _slices(p, max(64, TILE_BYTES // (16 * (height + width)))):
+        for part in _slices(p, max(64, self.room // (16 * (height + width)))):
             left = self._centred(rows, part)
             right = left if rows == columns else self._centred(columns, part)
             kernel += xp.astype(row_products(left, right), xp.float64)

@@ -18,7 +18,7 @@ from transferscope.similarity import hsic
 from transferscope.similarity.representation import Report, silent
 
 _MOST_PERMUTED = 16
-"""Permutation tests hold all Gram matrices of a batch: at most this many times `hsic.TILE_BYTES`."""
+"""Permutation tests hold all Gram matrices of a batch: at most this many times `hsic.tile_bytes`."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class MinibatchCKA:
         n = layers[0].shape[0]
         if not self._enough(n):
             return
-        fits = 8 * n**2 * len(layers) <= hsic.TILE_BYTES
-        if self.permutations or fits:
-            if self.permutations and 8 * n**2 * len(layers) > _MOST_PERMUTED * hsic.TILE_BYTES:
+        needed, room = 8 * n**2 * len(layers), hsic.tile_bytes(layers[0][0:1, :])
+        if self.permutations or needed <= room:
+            if self.permutations and needed > _MOST_PERMUTED * room:
                 raise InputError(
                     f"Expected `permutations` to be 0 for {len(layers)} Gram matrices of {n} samples, which do not fit "
                     f"into memory together, but got {self.permutations}; take fewer samples, or compare in batches"

@@ -13,7 +13,8 @@ from torch import nn
 
 from transferscope import similarity
 from transferscope.activations.calls import Call, Trace
-from transferscope.activations.capture import Activations, capture, check_finite, resolve_stages
+from transferscope.activations.capture import Activations, capture, resolve_stages
+from transferscope.activations.finite import Finite, check_finite
 from transferscope.activations.grams import GramReducer
 from transferscope.activations.kept import KeptFeatures
 from transferscope.activations.reductions import CommonPositions, Reduction, map_side
@@ -172,21 +173,22 @@ def compare_by(
             warnings.warn(f"{type(net).__name__}: {note}", TransferscopeWarning, stacklevel=2)
     cka = similarity.MinibatchCKA(permutations=options.permutations, seed=options.seed, group=group)
     cells: dict[str, Cells] = {}
-    n_samples = 0
+    n_samples, finite = 0, Finite()
     with KeptFeatures(standardized=options.standardize) as store, ExitStack() as hooks:
         hooks.enter_context(backend.stream_of(where))
         hooks.enter_context(backend.product_precision(options.precision, where))
         sides = _hooked(hooks, nets, traced, names, reduction, options)
         for batch in chain([first], batches):
             n_samples += len(batch[0])
-            _forward(sides, (batch[0].to(where), batch[1].to(where)), group)
+            _forward(sides, _moved(batch, where), group)
             if options.whole:
-                _keep(store, sides)
+                _keep(store, sides, finite)
             if options.in_batches:
                 cka.update_grams(*(_gram_stack(side, from_features=bool(options.whole)) for side in sides))
         if options.in_batches:
             _check_sums(cka, sides)
             cells["linear_cka"] = linear_cka_cells(cka)
+        finite.check()
         if options.whole:
             layers = [store.features([(i, layer) for layer in side.names]) for i, side in enumerate(sides)]
             cells |= _cells_of_all_images(layers, options, group, report)
@@ -270,6 +272,11 @@ def _hooked(
     return sides
 
 
+def _moved(batch: Pair, device: torch.device) -> Pair:
+    x = backend.to_device(batch[0], device)
+    return x, x if batch[1] is batch[0] else backend.to_device(batch[1], device)
+
+
 def _forward(sides: Sequence[_Side], batch: Pair, group: int) -> None:
     for i, (side, tensor) in enumerate(zip(sides, batch, strict=False)):
         if i and side.net is sides[0].net:
@@ -293,10 +300,10 @@ def _forward(sides: Sequence[_Side], batch: Pair, group: int) -> None:
                 )
 
 
-def _keep(store: KeptFeatures, sides: Sequence[_Side]) -> None:
+def _keep(store: KeptFeatures, sides: Sequence[_Side], finite: Finite) -> None:
     for i, side in enumerate(sides):
         for layer, features in side.activations.items():
-            check_finite(features, layer)
+            finite.add(layer, features)
             store.add((i, layer), backend.from_torch(features))
 
 
