@@ -104,7 +104,7 @@ def test_a_draw_that_may_fall_the_same_way_is_found_for_what_it_is(how):
 def test_numbers_that_no_seed_decides_are_named(how, layer):
     found = looked_at(drawn(how))
     assert (found.changing, found.random, found.in_batch) == (layer, None, None)
-    assert f"first seen in layer {layer!r}, and no seed decides them" in str(found)
+    assert f"first seen in layer {layer!r}, and no seed controls them" in str(found)
 
 
 def test_what_a_network_puts_out_is_looked_at_too():
@@ -171,8 +171,8 @@ def test_dropout_that_is_always_on_gives_the_same_features_whatever_was_cached(t
 
 
 def test_batch_statistics_are_said_in_features_and_in_compare(target, tmp_path):
-    with pytest.warns(TransferscopeWarning, match="depends on the other images of its batch.*'norm'"):
+    with pytest.warns(TransferscopeWarning, match="depends on the other images of the batch.*'norm'"):
         features("batch statistics", target, tmp_path)
     images = torch.randn(12, 3, 16, 16)
-    with pytest.warns(TransferscopeWarning, match="Net: What it gives for an image depends"):
+    with pytest.warns(TransferscopeWarning, match="Net: Its output for an image depends"):
         ts.compare(drawn("batch statistics"), drawn(), images, layers_x=["c3"], layers_y=["c3"], device="cpu")

@@ -129,7 +129,7 @@ class TestRank:
         assert not {"hscore", "nce"} & set(found)
         assert rank(target, zoo, "--scores", "default,nce", "-q") == 0
         out = capsys.readouterr().out
-        for word in ("nce", "nearest_mean", "network_params (baseline)", "cannot be told with fewer than 3"):
+        for word in ("nce", "nearest_mean", "network_params (baseline)", "is unknown with fewer than 3"):
             assert word in " ".join(out.split())
 
     def test_the_help_names_every_score(self, capsys):

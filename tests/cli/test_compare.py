@@ -287,8 +287,8 @@ def test_numbers_that_mean_nothing_are_said_to(capsys):
     options = ["--measure", "cca", "--layers-x", "0", "--layers-y", "0", "--layers-y", "4"]
     assert compare("one", "one", *options) == 0
     out, err = capsys.readouterr()
-    assert "says nothing" in out
-    assert err.count("warning: ") == err.count("warning: mean CCA says nothing about 2 of 2") == 1
+    assert "not informative" in out
+    assert err.count("warning: ") == err.count("warning: mean CCA is not informative for 2 of 2") == 1
     assert compare("one", "one", "-q", *options, "--format", "csv") == 0
     out, err = capsys.readouterr()
     assert err == ""

@@ -132,7 +132,7 @@ def test_compare_fits(width):
         measure="linear_cka", reduce="flatten", standardize=0, estimator="exact", x=SOURCE, y=SOURCE,
     )  # fmt: skip
     found = Comparison(SOURCE, f"{SOURCE}.more", TARGET, None, {"linear_cka": array})
-    numbers = ["0.432", "0.988", "0.012", "0.00012", "says nothing"]
+    numbers = ["0.432", "0.988", "0.012", "0.00012", "not informative"]
     assert_fits(printed(print_comparison, found, width), width, [SOURCE, LAYER], numbers)
 
 

@@ -211,7 +211,7 @@ def test_of_outputs_side_by_side_none_can_be_given_a_head(network):
     assert at(found, "truncate") == [1, 2]
     for protocol in PROTOCOLS[1:]:
         assert at(found, protocol) == []
-    assert "but it puts out several, of which none lies deepest: 0, 1; use" in found["finetune"][1]
+    assert "but it returns several tensors, of which none lies deepest: 0, 1; use" in found["finetune"][1]
     as_cut_does(siamese, found)
 
 
@@ -239,9 +239,9 @@ def test_behind_a_cut_a_reentrant_checkpoint_has_no_gradients(network):
         ("Object", "Answer"),
     ],
 )  # fmt: skip
-@pytest.mark.filterwarnings("ignore:What Object puts out does not follow")
+@pytest.mark.filterwarnings("ignore:The output of Object does not follow")
 def test_what_has_no_gradient_cannot_be_trained_by(network, kind, what):
-    found, reason = tried(network(kind)), f"it puts out {what}, not a tensor of numbers that have gradients"
+    found, reason = tried(network(kind)), f"it returns {what}, not a tensor of numbers that have gradients"
     assert at(found, "truncate") == [1, 2, 3, 4]
     assert {found[protocol][depth] for protocol in PROTOCOLS[1:] for depth in found[protocol]} == {reason}
     as_cut_does(network(kind), found)

@@ -925,7 +925,9 @@ def test_a_network_that_can_be_given_no_head_is_a_source_error():
         def forward(self, x):
             return self.one(x).relu(), self.other(x).tanh()
 
-    with pytest.raises(SourceError, match=r"puts out several, of which none lies deepest.*`reference='compact'`"):
+    with pytest.raises(
+        SourceError, match=r"returns several tensors, of which none lies deepest.*`reference='compact'`"
+    ):
         scratch.with_head(Two(), 3, TINY, 0)
 
 

@@ -122,10 +122,10 @@ def test_cells_that_mean_nothing_are_hatched():
     assert cells.get_hatch()
     boxes = [path.get_extents().bounds for path in cells.get_paths()]
     assert boxes == [(1, 0, 1, 1), (2, 1, 1, 1)]  # x, y, width, height: columns of y, rows of x
-    assert ax.get_xlabel().endswith("(hatched: says nothing)")
+    assert ax.get_xlabel().endswith("(hatched: not informative)")
     values = matrix(2, 3).to_numpy()
     assert hover_texts(cells) == (
-        f"x.0 × y.1: {values[0, 1]:.3f}, says nothing", f"x.1 × y.2: {values[1, 2]:.3f}, says nothing",
+        f"x.0 × y.1: {values[0, 1]:.3f}, not informative", f"x.1 × y.2: {values[1, 2]:.3f}, not informative",
     )  # fmt: skip
     assert hover_texts(ax.collections[0])[0] == f"x.0 × y.0: {values[0, 0]:.3f}"
     assert hover_texts(ax.collections[0])[1] == hover_texts(cells)[0]

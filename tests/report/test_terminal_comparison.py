@@ -12,7 +12,7 @@ def test_the_table_shows_what_is_known_and_no_more():
     plain = printed(comparison(similarity([[0.25, 0.5]], "rsa")))
     assert "RSA" in plain
     assert ["a", "w", "0.500"] in [line.split() for line in plain.splitlines()]
-    for absent in ("±", " p ", "says nothing", "nan", "permutations"):
+    for absent in ("±", " p ", "not informative", "nan", "permutations"):
         assert absent not in plain
     reference = Reference("compact residual network", 0.5, 200, 80, 31, "early")
     full = printed(
@@ -23,7 +23,7 @@ def test_the_table_shows_what_is_known_and_no_more():
             reference=reference,
         )
     )
-    assert ["a", "w", "0.500", "0.062", "0.04", "says", "nothing"] in [line.split() for line in full.splitlines()]
+    assert ["a", "w", "0.500", "0.062", "0.04", "not", "informative"] in [line.split() for line in full.splitlines()]
     assert "90 images of shells" in full
     assert "compact residual network, trained on 80 of them for 31 epochs (early), accuracy 0.500 on 200" in " ".join(
         full.split()

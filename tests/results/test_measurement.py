@@ -167,4 +167,4 @@ def test_where_nothing_came_to_an_end_there_are_no_pictures(tmp_path):
     for name, found in (("failed", measurement(run(None))), ("empty", measurement())):
         written = [path.name for path in found.save(tmp_path / name)]
         assert written == ["measurement.json", "measurement.csv", "measurement.nc"]
-        assert "No run has come to an end without failing." in printed(found)
+        assert "Every run failed." in printed(found)

@@ -178,5 +178,5 @@ def test_without_any_transfer_there_are_tables_alone(grid, tmp_path):
     found = ParameterTransfer(*tables, none, none, SETTINGS, (Failure("gone", "No file."),))
     assert [path.name for path in found.save(tmp_path)] == TABLES
     text = printed(found)
-    assert "No source has been moved to any target." in text
+    assert "No source was fine-tuned on any target." in text
     assert "gone failed: No file." in text

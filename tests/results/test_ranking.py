@@ -373,7 +373,7 @@ def test_the_verdict_on_an_inner_cut_names_what_the_last_layer_gives():
     assert ranking.verdict == (
         "Start from birds, cut after blocks.1 (depth 2 of 3), its features frozen, a linear head trained on them: "
         f"expected accuracy 0.700 [{lower:.3f}, {upper:.3f}], against 0.557 when it is kept to its last layer. "
-        "It is really more accurate than the next, scratch, with probability over 0.99."
+        "It beats the next, scratch, with probability over 0.99."
     )
 
 
@@ -387,7 +387,7 @@ def test_the_verdict_on_the_last_layer_compares_with_nothing():
 def test_the_verdict_says_when_nothing_beats_scratch():
     verdict = make_ranking({"birds": [0.2]}, scratch=0.9).verdict
     assert verdict.startswith("Train from scratch: no source is expected to beat it (accuracy 0.900 [")
-    assert verdict.endswith("It is really more accurate than the next, birds, with probability over 0.99.")
+    assert verdict.endswith("It beats the next, birds, with probability over 0.99.")
 
 
 def test_the_verdict_says_by_what_scratch_comes_first():
@@ -489,7 +489,7 @@ def test_details_fit_the_terminal(width):
     text = printed(ranking, width)
     assert max(map(len, text.splitlines())) <= width
     assert text.count("-0.500±0.250") == 2 * len(names)
-    assert "cannot be told with fewer than 3" in " ".join(text.split())
+    assert "is unknown with fewer than 3" in " ".join(text.split())
 
 
 def test_a_file_from_before_there_were_ties_and_baselines_loads(saved):

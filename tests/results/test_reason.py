@@ -68,8 +68,8 @@ def test_a_reason_names_the_figures_that_it_is_drawn_from():
         (0.2, "It is better than training from scratch (0.200)."),
         (
             0.79,
-            "Whether that is better than training from scratch is open (0.790). Tied with scratch: which is better is "
-            "not known from these images.",
+            "Whether that is better than training from scratch is not known (0.790). Tied with scratch: which is "
+            "better is not known from these images.",
         ),
         (0.99, "It is no better than training from scratch (0.990)."),
     ],

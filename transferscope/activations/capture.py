@@ -289,8 +289,8 @@ class _Recorder:
         assert isinstance(self._reducer, LayoutReduction)
         if layout.assumed and self._reducer.needs_channels and name not in self._layouts:
             warnings.warn(
-                f"Nothing tells which axis of the output of layer {name!r}, of shape {tuple(tensor.shape)}, its "
-                f"channels are; axis {layout.channels} is taken for it. With `reduce=` a function of your own decides",
+                f"Layer {name!r} does not say which axis of its output, of shape {tuple(tensor.shape)}, holds the "
+                f"channels; axis {layout.channels} is assumed. To decide it yourself, pass a function as `reduce=`",
                 TransferscopeWarning,
                 stacklevel=2,
             )

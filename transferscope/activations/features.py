@@ -234,7 +234,7 @@ class _Outputs:
             return
         if tensor is None or tensor.ndim != 2 or tensor.shape[1] < 2:
             came = "no tensor" if tensor is None else f"{tuple(tensor.shape[1:])} for an image"
-            self.lacking = f"the network puts out {came}, not a number for each of at least 2 classes"
+            self.lacking = f"the network returns {came}, not a number for each of at least 2 classes"
             return
         self._parts.append(tensor.detach().float())
 

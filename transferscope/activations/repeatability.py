@@ -43,26 +43,25 @@ class Repeatability:
         """Say it, for a warning; empty when there is nothing to say."""
         if self.changing is not None:
             return (
-                f"It gives other numbers each time it runs, first seen in {_named(self.changing)}, and no seed decides "
-                "them (a state that it changes, or a random generator of its own, say): what is said of it holds for "
-                "this run alone"
+                f"Its outputs change from run to run, first seen in {_named(self.changing)}, and no seed controls them "
+                "(a state that it changes, or a random generator of its own, say): results hold for this run alone"
             )
         if self.random is not None:
             return (
                 f"It draws random numbers in evaluation mode, first seen in {_named(self.random)} (dropout that is "
-                "always on, say): they are seeded for each image, and what is said of it holds for this one draw"
+                "always on, say): they are seeded for each image; results hold for this draw"
             )
         if self.in_batch is not None:
             return (
-                "What it gives for an image depends on the other images of its batch, first seen in "
-                f"{_named(self.in_batch)} (batch statistics in evaluation mode, say): what is said of it holds for "
-                "these batches alone"
+                "Its output for an image depends on the other images of the batch, first seen in "
+                f"{_named(self.in_batch)} (batch statistics in evaluation mode, say): results hold for these batches "
+                "alone"
             )
         return ""
 
 
 def _named(layer: str) -> str:
-    return f"layer {layer!r}" if layer else "what it puts out"
+    return f"layer {layer!r}" if layer else "its output"
 
 
 def repeatability(net: nn.Module, images: torch.Tensor, layers: Sequence[str], traced: Trace) -> Repeatability:

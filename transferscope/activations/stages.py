@@ -42,13 +42,13 @@ def natural_stages(net: nn.Module, calls: Trace) -> list[Stage]:
     """
     if calls.output.equals:
         raise CaptureError(
-            f"Expected {type(net).__name__} to put out one tensor that lies deepest, but got "
+            f"Expected {type(net).__name__} to return one tensor that lies deepest, but got "
             f"{', '.join(calls.output.equals)} at the same depth; have it return one of them, or name the layers "
             "explicitly instead of `layers='auto'`"
         )
     if calls.detached_after:
         warnings.warn(
-            f"What {type(net).__name__} puts out does not follow from its input by operations that torch can see: the "
+            f"The output of {type(net).__name__} does not follow from its input by operations that torch can see: the "
             f"last layer that does is {calls.detached_after!r} (NumPy after it, say), where its stages end",
             TransferscopeWarning,
             stacklevel=2,

@@ -33,7 +33,7 @@ On what `transferscope demo -o demo` makes:
 )  # fmt: skip
 @click.option(
     "--reduce", type=click.Choice(["flatten", "mean", "grid", "class_token", "positions"]), default="flatten",
-    show_default=True, help="What becomes of space and tokens: all values, their mean, a 2 x 2 grid of means, the "
+    show_default=True, help="What to keep of positions and tokens: all values, their mean, a 2 x 2 grid of means, the "
     "class token, or every position as a sample of its own.",
 )  # fmt: skip
 @click.option(

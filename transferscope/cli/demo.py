@@ -14,7 +14,7 @@ _SHOTS = 8
 @click.command(
     "demo",
     cls=options.Command,
-    short_help="All of it on things made on the spot.",
+    short_help="All of it in two minutes, without data of your own.",
     epilog="""\b
 Examples:
   transferscope demo

@@ -23,7 +23,7 @@ Examples:
 
 \b
 On what `transferscope demo -o demo` makes:
-  transferscope layers digits --sources demo/zoo.yaml --trust-code""",
+  transferscope layers letter-groups --sources demo/zoo.yaml --trust-code""",
 )
 @click.argument("source", shell_complete=completion.sources())
 @options.sources

@@ -35,7 +35,7 @@ On what `transferscope demo -o demo` makes:
 @click.option(
     "--protocols", default="truncate,toptuning,fne", show_default=True, metavar="NAME[,NAME...]",
     help="truncate, svm, nearest_mean, toptuning: a head on features that are frozen at a depth; fne: full-network "
-    "embedding; reinit, finetune, defrost, surgical: training from a source; scratch: training from nothing.",
+    "embedding; reinit, finetune, defrost, surgical: training from a source; scratch: training from random weights.",
 )  # fmt: skip
 @options.samples_per_class("1,2,5,10,20,50")
 @click.option(
@@ -49,7 +49,7 @@ On what `transferscope demo -o demo` makes:
 )  # fmt: skip
 @click.option(
     "--learning-rates", metavar="RATE[,RATE...]",
-    help="Tried on validation images in each trained run, each counted as a trial. Default: one, by protocol.",
+    help="Learning rates to try on validation images, for each trained run; each is a trial. Default: one by protocol.",
 )  # fmt: skip
 @click.option(
     "--optimiser", type=click.Choice(["sgd", "adamw"]), default="adamw", show_default=True, help="Of training."
@@ -59,7 +59,7 @@ On what `transferscope demo -o demo` makes:
 )
 @click.option(
     "--min-steps", type=options.whole(0), default=300, show_default=True, metavar="N",
-    help="With few images as many epochs as make so many steps.",
+    help="Least optimiser steps: with few images training takes more epochs to reach them.",
 )  # fmt: skip
 @click.option(
     "--early-stopping", is_flag=True, help="Stop by the loss on a fifth of the images, which are then not trained on."
@@ -67,9 +67,9 @@ On what `transferscope demo -o demo` makes:
 @click.option("--jobs", type=options.whole(1), default=1, show_default=True, metavar="N", help="Runs side by side.")
 @click.option(
     "--time-budget", type=options.Finite(min=0, min_open=True), metavar="MINUTES",
-    help="Begin no run after this time; the same command goes on later.",
+    help="Start no run after this time; the same command resumes later.",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Say what would run and about how long it would take.")
+@click.option("--dry-run", is_flag=True, help="Say what would run, and about how long it would take; run nothing.")
 @click.option("--retry-failed", is_flag=True, help="Run again what has failed.")
 @options.country
 @options.running

@@ -143,15 +143,15 @@ reference = click.option(
 )  # fmt: skip
 reference_epochs = click.option(
     "--reference-epochs", type=whole(1), default=40, show_default=True, metavar="N",
-    help="Epochs that the reference is trained for; with few images as many as make 300 optimiser steps.",
+    help="Epochs of training the reference; with few images as many as make 300 optimiser steps.",
 )  # fmt: skip
 reference_budget = click.option(
     "--reference-budget", type=Finite(min=0, min_open=True), default=600.0, show_default=True,
-    metavar="SECONDS", help="Most time that the reference is trained for.",
+    metavar="SECONDS", help="Time limit of training the reference.",
 )  # fmt: skip
 country = click.option(
     "--country", default="world", show_default=True, metavar="ISO3|world",
-    help="Whose electricity is counted for CO2, such as DEU.",
+    help="Country whose electricity gives the CO2, such as DEU.",
 )  # fmt: skip
 pilots = click.option(
     "--pilots", default="0", show_default=True, metavar="N|auto",
@@ -170,8 +170,8 @@ evidence = click.option(
 )  # fmt: skip
 calibration = click.option(
     "--calibration", metavar="FILE", shell_complete=completion.files,
-    help="What accuracies are expected by, as `transferscope.calibrate` makes it from measured transfers of one's own. "
-    "By default from those of other targets that this version knows.",
+    help="Calibration of expected accuracies, fitted by `transferscope.calibrate` to your own measured transfers. By "
+    "default the one that comes with this version.",
 )  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, notes or warnings on stderr.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Debug notes and timings on stderr, more of the result.")

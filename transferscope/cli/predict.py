@@ -18,7 +18,7 @@ Examples:
 
 \b
 On what `transferscope demo -o demo` makes, after the example of `transferscope transfer --help`:
-  transferscope predict model demo/target/1 --trust-code""",
+  transferscope predict model demo/target/beta --trust-code""",
 )
 @click.argument("model", metavar="MODEL", shell_complete=completion.folders)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, shell_complete=completion.files)

@@ -65,7 +65,7 @@ On what `transferscope demo -o demo` makes:
 @options.expecting
 @click.option(
     "--uncertainty", type=options.whole(2), metavar="DRAWS",
-    help="Standard errors of all scores, from this many draws of the images; 20 say enough. Each draw takes as long as "
+    help="Standard errors of all scores, from this many draws of the images; 20 are enough. Each draw takes as long as "
     "the scores themselves.",
 )  # fmt: skip
 @options.together(options.reference, options.reference_epochs, options.reference_budget)

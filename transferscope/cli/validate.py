@@ -38,7 +38,7 @@ def command(ctx: click.Context, zoo: str, trust_code: bool, quiet: bool, verbose
     problems, unchecked = check_sources(entries, trust_code=trust_code)
     if unchecked:
         logging.getLogger("transferscope").info(
-            "Not checked is whether checkpoints fit %s: factories only run with --trust-code", ", ".join(unchecked)
+            "The checkpoints of %s were not checked: factories only run with --trust-code", ", ".join(unchecked)
         )
     for problem in problems:
         say(f"error: {problem}")

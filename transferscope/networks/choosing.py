@@ -101,7 +101,7 @@ def _left(taken: Match, fits: Iterable[Match], path: Path) -> list[str]:
     if taken.drawn:
         said.append(
             f"checkpoint {path.name} has no classifier: {_some(taken.drawn)} stay as they are drawn, so that what "
-            "the network puts out means nothing (its layers do)"
+            "the network returns means nothing (its layers do)"
         )
     return said
 

@@ -84,7 +84,7 @@ def _weights(entry: Mapping[Any, Any], kwargs: Mapping[Any, Any]) -> Iterator[Pr
     """Problems of where an entry says that its weights come from."""
     loader, weights, checkpoint = (entry.get(key) for key in ("loader", "weights", "checkpoint"))
     if "weights" in entry and weights is None:
-        yield ("weights",), "is empty: write none as a word for random weights, or leave the key out"
+        yield ("weights",), "is empty: write none, as a word, for random weights, or leave the key out"
     if checkpoint and is_random(loader, weights, kwargs):
         where, what = (("weights",), "none") if weights == "none" else (("kwargs", "pretrained"), "false")
         yield where, f"{what} asks for weights drawn at random, and checkpoint names others: remove one of the two"

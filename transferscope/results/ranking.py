@@ -150,7 +150,7 @@ class Ranking:
             sentences.append(f"It is the best of all with probability {best.probability_best:.2f}.")
         elif not best.tied_with and others and best.beats_next is not None:
             sure = f"{best.beats_next:.2f}" if best.beats_next < 0.995 else "over 0.99"
-            sentences.append(f"It is really more accurate than the next, {others[0].source}, with probability {sure}.")
+            sentences.append(f"It beats the next, {others[0].source}, with probability {sure}.")
         if best.layer is not None and any(pick.layer is None and pick.source in best.tied_with for pick in others):
             sentences.append("So it may be no better than training from scratch.")
         return " ".join(sentences)

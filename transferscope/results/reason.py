@@ -107,7 +107,7 @@ def _against_scratch(pick: Recommendation, scratch: Recommendation | None) -> st
     if scratch is None:
         return ""
     if scratch.source in pick.tied_with:
-        verdict = "Whether that is better than training from scratch is open"
+        verdict = "Whether that is better than training from scratch is not known"
     elif scratch.expected_accuracy > pick.expected_accuracy:
         verdict = "It is no better than training from scratch"
     else:

@@ -85,7 +85,7 @@ class Measure:
             bad, nan = (int(xp.sum(xp.astype(each, xp.int64))) for each in (undefined | nothing, undefined))
             directions = " and more than the directions of the two layers together" if self.directions else ""
             warnings.warn(
-                f"{self.title} says nothing about {bad} of {len(xs) * len(ys)} layer pairs, {nan} of them NaN: "
+                f"{self.title} is not informative for {bad} of {len(xs) * len(ys)} layer pairs, {nan} of them NaN: "
                 f"features are constant, or n_samples = {xs[0].n_samples} is too few (needed: "
                 f"{self.min_samples}{directions}); leave these layers out or use more samples",
                 TransferscopeWarning,

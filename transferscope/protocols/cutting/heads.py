@@ -76,12 +76,12 @@ def _takes_no_head(traced: Trace) -> str:
     """Say why no head can be put on what a network puts out; nothing where one can."""
     output = traced.output
     if output.equals:
-        return f"it puts out several, of which none lies deepest: {', '.join(output.equals)}"
+        return f"it returns several tensors, of which none lies deepest: {', '.join(output.equals)}"
     if not output.shape:
-        return "it puts out none"
+        return "it returns none"
     if traced.detached_after:
-        return "what it puts out does not follow from the images by operations that torch can see"
-    return "" if output.has_images else "what it puts out is not one for each image"
+        return "its output does not follow from the images by operations that torch can see"
+    return "" if output.has_images else "its output is not one for each image"
 
 
 def renew_head(net: nn.Module, classes: int, sample: Tensor, seed: int, layer: str = "") -> None:
@@ -126,7 +126,7 @@ def _append(net: nn.Module, classes: int, sample: Tensor, seed: int, output: Cal
         given, after = head(before), net(images)
     if not (isinstance(after, Tensor) and after.shape == given.shape and torch.allclose(after, given, atol=1e-4)):
         raise SourceError(
-            f"{type(net).__name__} cannot be given a classifier: with one more module it puts out something else, or "
+            f"{type(net).__name__} cannot be given a classifier: with one more module its output changes, or "
             "chance has a part in it; use the protocol 'truncate'"
         )
 

@@ -91,7 +91,7 @@ class _Attempt:
         expected = tensor_at(output, self._dissection.trace.output.way)
         if expected is None or not expected.is_floating_point():
             what = type(output).__name__ if expected is None else f"a tensor of {expected.dtype} (class indices, say)"
-            raise SourceError(f"it puts out {what}, not a tensor of numbers that have gradients")
+            raise SourceError(f"it returns {what}, not a tensor of numbers that have gradients")
         return expected
 
     @cached_property

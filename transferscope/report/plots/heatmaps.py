@@ -80,7 +80,7 @@ def heatmap(
         for axis, side, names in ((ax.xaxis, "x", columns), (ax.yaxis, "y", rows)):
             if f"{side}ticklabels" not in options:
                 name_places(axis, names, 0.5)
-        end = "\n(hatched: says nothing)" if len(flagged) else ""
+        end = "\n(hatched: not informative)" if len(flagged) else ""
         most = longest(context) + 8 * (context != "paper")
         label(
             ax,
@@ -208,7 +208,7 @@ def _texts(similarity: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
     for i, x in enumerate(similarity["layer_x"].to_numpy()):
         for j, y in enumerate(similarity["layer_y"].to_numpy()):
             value = float(similarity.to_numpy()[i, j])
-            says[i, j] = f"{x} × {y}: {value:.3f}" + ("" if informative[i, j] else ", says nothing")
+            says[i, j] = f"{x} × {y}: {value:.3f}" + ("" if informative[i, j] else ", not informative")
     return says, informative
 
 

@@ -19,7 +19,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         if rows["p_value"].notna().any():
             columns["p"] = [f"{p:.2g}" for p in rows["p_value"]]
         if not rows["informative"].all():
-            columns[""] = ["" if good else "says nothing" for good in rows["informative"]]
+            columns[""] = ["" if good else "not informative" for good in rows["informative"]]
         console.print(Text(f"{MEASURES[str(measure)].title} ({MEASURES[str(measure)].range})", style="bold"))
         print_tables(fitted(names, columns, width=console.width, names=names), console)
         console.print()

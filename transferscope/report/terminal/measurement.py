@@ -21,7 +21,7 @@ def print_measurement(measurement: Measurement, console: Console) -> None:
     table = measurement.table
     best = best_of(table[table["best"]], ["samples_per_class", "protocol"])
     if best.empty:
-        console.print(Text("No run has come to an end without failing.", style="bold"))
+        console.print(Text("Every run failed.", style="bold"))
     else:
         print_tables(_best_tables(best, sources=len(table["source"].unique()), width=console.width), console)
         console.print()

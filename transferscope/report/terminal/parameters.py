@@ -19,7 +19,7 @@ def print_parameters(result: ParameterTransfer, console: Console) -> None:
     """Print the answer for each source in words, its tables, what failed, and how to read them."""
     table, layers = result.table, over_seeds(result.layers)
     if table.empty:
-        console.print(Text("No source has been moved to any target.", style="bold"))
+        console.print(Text("No source was fine-tuned on any target.", style="bold"))
     for source, rows in table.groupby("source", sort=False):
         of_source = layers[layers["source"] == source]
         console.print(Text(_answer(str(source), rows, of_source, result.settings["epochs"]), style="bold"))

@@ -172,7 +172,7 @@ def _agreement_line(ranking: Ranking) -> str:
         "it."
     )
     if ranking.agreement.sources < FEWEST:
-        text += f" Over sources it cannot be told with fewer than {FEWEST} of them."
+        text += f" Over sources it is unknown with fewer than {FEWEST} of them."
     return text
 
 

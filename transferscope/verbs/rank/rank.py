@@ -85,7 +85,7 @@ def rank(
         the source's predictions for its own classes: they are one number a source, NaN where it has no classifier.
     uncertainty : int
         Stratified draws of the images (without replacement, 80 % of them) for the standard error of every score that is
-        no accuracy, whose error needs none: at least 2, some 20 say enough; 0 for none at all. Every draw costs as much
+        no accuracy, whose error needs none: at least 2, 20 are enough; 0 for none at all. Every draw costs as much
         as those scores themselves.
     reference : str
         "compact": a small residual network trained from scratch on the probe; "own": each source's own
