@@ -21,6 +21,7 @@ def print_check(table: pd.DataFrame, trained_on: int, tested_on: int, console: C
         "measured": [f"{row['measured']:.3f}±{row['standard_error']:.3f}" for row in rows],
     }
     names = ["really run", "source"]
+    console.print()
     print_tables(
         fitted({"really run": [row["role"] for row in rows]}, columns, width=console.width, names=names,
                left=["protocol"]), console,
