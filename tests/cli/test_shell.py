@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -165,23 +166,49 @@ class TestCompletion:
         assert run(["--completion", "cmd"]) == 2
         assert "'fish'" in capsys.readouterr().err
 
-    def test_bash_completes(self, tmp_path):
+    @pytest.fixture
+    def path(self, tmp_path):
+        """A PATH on which the command is."""
         (tmp_path / "bin").mkdir()
         program = tmp_path / "bin" / "transferscope"
         # By the shell: the first line of a script cannot name a Python whose path has a space.
         python = f"{shlex.quote(sys.executable)} -c 'from transferscope.cli import main; main()'"
         program.write_text(f'#!/bin/sh\nexec {python} "$@"\n')
         program.chmod(0o755)
+        return f"{program.parent}:{os.environ['PATH']}"
+
+    def test_bash_completes(self, path):
         script = (
             'eval "$(transferscope --completion bash)"\n'
             'complete -p transferscope\nask() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()\n'
             '_transferscope_completion transferscope; printf "%s;" "${COMPREPLY[@]}"; echo; }\n'
             'ask transferscope me\nask transferscope layers --sources "\\"my zoo.yaml\\"" bi\n'
         )
-        env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
-        done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = self.ran("bash", "-c", script, path=path)
+        assert done[-2:] == ["measure;", "birds;big insects;"]
+
+    @pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+    def test_fish_completes(self, path):
+        ask = ("complete -C 'transferscope laye'", "complete -C 'transferscope layers --sources zoo.yaml p'")
+        script = "; ".join(["transferscope --completion fish | source", *ask])
+        assert [line.split("\t")[0] for line in self.ran("fish", "--no-config", "-c", script, path=path)] == [
+            "layers",
+            "plain",
+        ]
+
+    @pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+    def test_zsh_takes_the_script(self, path):
+        script = (
+            'autoload -Uz compinit; compinit -D -u; eval "$(transferscope --completion zsh)"; '
+            "echo $_comps[transferscope]"
+        )
+        assert self.ran("zsh", "-f", "-c", script, path=path) == ["_transferscope_completion"]
+
+    def ran(self, *command, path):
+        env = {**os.environ, "PATH": path}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
         assert done.stderr == ""
-        assert done.stdout.splitlines()[-2:] == ["measure;", "birds;big insects;"]
+        return done.stdout.splitlines()
 
 
 class TestCommandLine:
