@@ -4,13 +4,10 @@ import warnings
 from collections.abc import Iterator
 
 from transferscope.errors import SourceError, TransferscopeWarning
-from transferscope.networks.checkpoint_files import read_checkpoint
-from transferscope.networks.checkpoints import find_weights
-from transferscope.networks.choosing import under_key
-from transferscope.networks.loading import outline
+from transferscope.networks import timm_source
 from transferscope.networks.located_yaml import Problem
 from transferscope.networks.lookup import is_on_hub
-from transferscope.networks.zoo import Source, Zoo, missing
+from transferscope.networks.zoo import Source, TransformOptions, Zoo, missing
 
 
 def check_sources(zoo: Zoo, *, trust_code: bool = False) -> tuple[list[str], list[str]]:
@@ -43,7 +40,7 @@ def check_sources(zoo: Zoo, *, trust_code: bool = False) -> tuple[list[str], lis
     for index, source in enumerate(zoo.sources):
         files = list(missing(index, source))
         problems += files
-        if files:
+        if files or _is_plain(source):
             continue
         runs_code = source.loader == "python" and not trust_code
         if runs_code and (source.checkpoint or source.initial):
@@ -53,8 +50,18 @@ def check_sources(zoo: Zoo, *, trust_code: bool = False) -> tuple[list[str], lis
     return [zoo.located(where, text) for where, text in problems], unchecked
 
 
+def _is_plain(source: Source) -> bool:
+    """Whether an entry is a model of timm as it comes, of which its name says everything."""
+    plain = source.loader == "timm" and not source.kwargs and source.transform == TransformOptions()
+    files = source.checkpoint or source.initial
+    return plain and not files and not source.is_random and timm_source.has_weights(str(source.model))
+
+
 def _unreadable(source: Source) -> Iterator[tuple[str, str]]:
     """Find what is wrong with checkpoints by themselves."""
+    from transferscope.networks.checkpoint_files import read_checkpoint
+    from transferscope.networks.choosing import under_key
+
     for key, path in (("checkpoint", source.checkpoint), ("initial", source.initial)):
         if path is None:
             continue
@@ -69,6 +76,10 @@ def _unreadable(source: Source) -> Iterator[tuple[str, str]]:
 
 def _unfit(source: Source, trust_code: bool) -> Iterator[tuple[str, str]]:
     """Find what is wrong with an architecture, and with checkpoints beside it."""
+    # With torch, which takes longer to import than most zoo files to check.
+    from transferscope.networks.checkpoints import find_weights
+    from transferscope.networks.loading import outline
+
     if source.model is not None and is_on_hub(source.loader, source.model):  # how it describes it would be downloaded
         yield from _unreadable(source)
         return

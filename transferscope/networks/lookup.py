@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from transferscope.errors import near
+from transferscope.networks import timm_source
 from transferscope.networks.located_yaml import shown
 from transferscope.runtime.lookup import missing_folder
 from transferscope.runtime.regular import expanded, is_folder, is_regular, read_regular
@@ -36,6 +37,8 @@ def unknown_model(loader: str, model: str, *, suggest: bool = True) -> str | Non
         if (path := local_path(loader, model, Path.cwd())) is not None:
             return _no_model_in(path, _CONFIGS[loader])
     if loader == "timm":
+        if timm_source.registers(model):
+            return None
         import timm
 
         # Deprecated names are not listed; is_model knows them, but would let any weights' tag through.

@@ -12,7 +12,7 @@ from transferscope.arrays.linalg import center
 from transferscope.similarity.representation import Report, silent
 
 TILE_BYTES = 2**28
-"""Bytes of the blocks of Gram matrices that are held at a time, and of the features beside them: on the host."""
+"""Bytes that blocks of Gram matrices held at a time may take on the host, and the blocks of features beside them."""
 
 _SHARE_OF_DEVICE = 16
 """On a GPU, where every block costs launches, they may take one in so many of its bytes."""
