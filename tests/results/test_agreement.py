@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from scipy.stats import weightedtau
 
-from transferscope.results.agreement import agreement
+from transferscope.results.agreement import agreement, weighted_tau
 
 ACCURACY = np.array([[0.2, 0.6, 0.4, 0.5], [0.3, 0.1, 0.7, np.nan], [0.9, 0.8, np.nan, np.nan], [np.nan] * 4])
 
@@ -27,8 +27,9 @@ def test_tau_is_that_of_scipy_over_what_is_known():
     values = scores["score"].to_numpy()
     at_cut = [0.6, 0.7, 0.9]
     assert found.sources == 3
-    assert found.over_sources["score"] == weightedtau([values[0, 1], values[1, 2], values[2, 0]], at_cut).statistic
-    assert found.over_sources["own"] == weightedtau([1, 5, 3], at_cut).statistic
+    expected = weightedtau([values[0, 1], values[1, 2], values[2, 0]], at_cut).statistic
+    assert found.over_sources["score"] == pytest.approx(expected, abs=1e-12)
+    assert found.over_sources["own"] == pytest.approx(weightedtau([1, 5, 3], at_cut).statistic, abs=1e-12)
     # The third source has two depths with a prediction, which is too few.
     within = [weightedtau(values[0], ACCURACY[0]).statistic, weightedtau(values[1, :3], ACCURACY[1, :3]).statistic]
     assert found.over_depths["score"] == pytest.approx(np.mean(within))
@@ -54,3 +55,12 @@ def test_unknown_values_are_left_out_and_two_are_too_few():
     assert pair.sources == 2
     assert math.isnan(pair.over_sources["score"])
     assert not math.isnan(pair.over_depths["score"])
+
+
+@pytest.mark.parametrize("kinds", [2, 3, 1000])
+@pytest.mark.parametrize("n", [3, 4, 30])
+def test_tau_is_that_of_scipy_with_ties_too(n, kinds):
+    rng = np.random.default_rng(n)
+    for _ in range(20):
+        x, y = rng.integers(0, kinds, (2, n)).astype(float)
+        np.testing.assert_allclose(weighted_tau(x, y), weightedtau(x, y).statistic, atol=1e-12)

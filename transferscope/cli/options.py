@@ -290,10 +290,12 @@ class Sink:
 
         Of the files, `written` are there already. A folder that fills up or changes costs the files alone.
         """
+        from transferscope.results import saving
         from transferscope.runtime.progress import Reporter
+        from transferscope.runtime.store import Store
 
         try:
-            with Reporter(not self.quiet).bar("drawing and writing"):
+            with Reporter(not self.quiet).bar("drawing and writing"), saving.kept_views(Store()):
                 names = [*written, *(path.name for path in result.save(self.output))]
         except TransferscopeError:
             self.show(result, show)

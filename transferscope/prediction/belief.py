@@ -205,7 +205,7 @@ class Belief:
 
     @cached_property
     def _root(self) -> np.ndarray:
-        spread = self.calibration.design(self.seen) @ self.calibration.factor
+        spread = self._seen_columns
         return cholesky(spread @ spread.T + self.own_covariance, lower=True)
 
     @cached_property
@@ -218,9 +218,15 @@ class Belief:
         return solve_triangular(self._root, self._prior(self.seen, rows), lower=True)
 
     def _prior(self, rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
-        known = self.calibration
-        mine, theirs = (known.design(each) @ known.factor for each in (rows, others))
+        mine, theirs = (self._seen_columns if each is self.seen else self._columns(each) for each in (rows, others))
         return mine @ theirs.T + self._effects(rows, others)
+
+    def _columns(self, rows: pd.DataFrame) -> np.ndarray:
+        return self.calibration.design(rows) @ self.calibration.factor
+
+    @cached_property
+    def _seen_columns(self) -> np.ndarray:
+        return self._columns(self.seen)
 
     def _effects(self, rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
         ours = OF_REFERENCE * np.multiply.outer(_scratch(rows), _scratch(others))

@@ -17,7 +17,7 @@ from transferscope.runtime.filesets import Content
 from transferscope.runtime.marker import mark
 from transferscope.runtime.printable import printable_json
 from transferscope.runtime.spreadsheets import quoted_table
-from transferscope.runtime.store import write_atomically
+from transferscope.runtime.store import digest, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +70,16 @@ def csv_text(table: pd.DataFrame, **options: Any) -> str:
     """Return a table as CSV text, with the options that pandas has; no text in it is a formula for a spreadsheet."""
     text = quoted_table(table).to_csv(lineterminator="\n", **options)
     return text.encode("utf-8", "backslashreplace").decode()  # a name may hold bytes that are no letters
+
+
+def dataset_digest(dataset: xr.Dataset) -> str:
+    """Return a digest of the variables, coordinates and attributes of a dataset: equal ones give equal digests."""
+    parts = [[str(name), str(value)] for name, value in sorted(dataset.attrs.items())]
+    for name, variable in sorted(dataset.variables.items(), key=lambda item: str(item[0])):
+        values = variable.to_numpy()
+        content = repr(values.tolist()) if values.dtype.hasobject else values.tobytes().hex()
+        parts.append([str(name), str(variable.dims), str(values.dtype), str(dict(variable.attrs)), content])
+    return digest(parts)
 
 
 def netcdf(dataset: xr.Dataset) -> Content:

@@ -14,7 +14,16 @@ from transferscope.errors import InputError
 from transferscope.results import saving
 from transferscope.results.agreement import Agreement, agreement
 from transferscope.results.cuts import cut_table
-from transferscope.results.files import DIGITS, csv_text, json_text, netcdf, prepare_folder, rounded, write_together
+from transferscope.results.files import (
+    DIGITS,
+    csv_text,
+    dataset_digest,
+    json_text,
+    netcdf,
+    prepare_folder,
+    rounded,
+    write_together,
+)
 from transferscope.results.labelled import BASELINES, read_netcdf, score_names
 from transferscope.results.left_out import LeftOut, left_out
 from transferscope.results.pilots import Outlook, Pilot
@@ -24,6 +33,7 @@ from transferscope.runtime.failures import Failure
 from transferscope.runtime.filesets import complete
 from transferscope.runtime.provenance import Provenance
 from transferscope.runtime.regular import read_regular
+from transferscope.runtime.store import digest
 
 SCHEMA_VERSION = 1
 
@@ -196,6 +206,11 @@ class Ranking:
     def to_csv(self) -> str:
         """Return `table` as CSV text."""
         return csv_text(self.table.round(DIGITS))
+
+    def identity(self) -> str:
+        """Return a digest of everything that a view of it can show: equal rankings have equal views."""
+        command = "" if self.provenance is None else self.provenance.command
+        return digest(self.to_json(), command, list(self.warnings), dataset_digest(self.scores))
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ranking.json, ranking.csv, cuts.csv, scores.nc, the pictures and report.html into `folder`.

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from transferscope.errors import InputError
 from transferscope.results import saving
@@ -100,6 +99,8 @@ class Transfer:
     @property
     def interval(self) -> tuple[float, float]:
         """80 % interval of the accuracy on new images like these: Wilson's, from the number of images alone."""
+        from scipy.stats import binomtest  # which takes longer to import than a result to be read
+
         found = binomtest(int(np.trace(self.confusion)), self.measured_on).proportion_ci(LEVEL, method="wilson")
         return float(found.low), float(found.high)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch._ops import HigherOrderOperator
-from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from transferscope.errors import TransferscopeWarning
@@ -96,8 +95,10 @@ class _Watch(TorchDispatchMode):
         # Tensors that wrap others (jagged ones, say) come back as operators on these.
         if any(hasattr(each, "__tensor_flatten__") for each in types):
             return NotImplemented
+        from torch.utils.flop_counter import flop_registry  # with Triton, where that is there
+
         name = func._schema.name
-        formula, registered = formula_of(name), flop_counter.flop_registry.get(func._overloadpacket)
+        formula, registered = formula_of(name), flop_registry.get(func._overloadpacket)
         if formula is None and registered is None:
             if (done := self._decomposed(func, args, kwargs)) is not NotImplemented:
                 return done

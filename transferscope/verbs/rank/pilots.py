@@ -19,7 +19,6 @@ from transferscope.results.pilots import Outlook, Pilot
 from transferscope.verbs.bench import Bench
 from transferscope.verbs.rank.pilot_costs import PilotCosts, Speeds
 from transferscope.verbs.rank.pilot_images import PilotImages
-from transferscope.verbs.rank.pilot_runs import PilotRunner
 from transferscope.verbs.rank.request import AUTO, RankRequest
 
 logger = logging.getLogger("transferscope")
@@ -112,6 +111,8 @@ class Pilots:
         TransferscopeWarning
             A pilot failed, the images cannot be read, or no pilot fits into the time.
         """
+        from transferscope.verbs.rank.pilot_runs import PilotRunner  # with everything that trains
+
         runner = PilotRunner(self._bench, self._images, self._stages)
         timed = math.isfinite(limits.seconds)
         found: list[Observation] = []
