@@ -478,7 +478,7 @@ def test_where_the_weights_come_from(write):
         ),
         ("kwargs: {pretrained: false}, checkpoint: a.pt", "kwargs.pretrained: false asks for weights drawn at random"),
         ("kwargs: {pretrained: true}", "kwargs.pretrained: is the default: remove it"),
-        ("weights:", "weights: is empty: write none as a word"),
+        ("weights:", "weights: is empty: write none, as a word"),
         ("weights: imagenet", "weights: expected none, for weights drawn at random; got 'imagenet'"),
         ("checkpoint_key: teacher", "checkpoint_key: says where in a checkpoint the network lies: add the checkpoint"),
         ("checkpoint: a.pt, checkpoint_key: 3", "checkpoint_key: expected the keys, joined with dots"),
