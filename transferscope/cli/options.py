@@ -143,7 +143,8 @@ reference = click.option(
 )  # fmt: skip
 reference_epochs = click.option(
     "--reference-epochs", type=whole(1), default=40, show_default=True, metavar="N",
-    help="Epochs of training the reference; with few images as many as make 300 optimiser steps.",
+    help="Epochs of training the reference; with few images as many as make 300 optimiser steps, or of fewer than 40 "
+    "epochs their share of these.",
 )  # fmt: skip
 reference_budget = click.option(
     "--reference-budget", type=Finite(min=0, min_open=True), default=600.0, show_default=True,
