@@ -9,6 +9,7 @@ import pandas as pd
 from prediction.judging import QUESTIONS, UNIT, judge, regret
 from transferscope.prediction.belief import Belief
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH
+from transferscope.prediction.selection import scratch_last_of_tied
 from transferscope.prediction.ties import TIE
 
 SELECTOR = "selector"
@@ -46,7 +47,7 @@ def figures(foretold_cells: pd.DataFrame) -> dict[str, Any]:
     Accuracies judged by are in `accuracy`; cells that were run as pilots tell nothing of expectations, but may be
     chosen.
     """
-    cells = foretold_cells.assign(**{SELECTOR: foretold_cells["expected_accuracy"]})
+    cells = foretold_cells.assign(**{SELECTOR: selector(foretold_cells)})
     found: dict[str, Any] = {}
     for question in QUESTIONS:
         judged = judge(cells, question, [SELECTOR])
@@ -72,10 +73,19 @@ def figures(foretold_cells: pd.DataFrame) -> dict[str, Any]:
     }
     found["trained_coverage"] = _mean(rest[trained], inside[trained])
     found["trained_width"] = _mean(rest[trained], (rest["upper"] - rest["lower"])[trained])
-    chosen = cells.loc[cells.groupby(UNIT)["expected_accuracy"].idxmax()]
+    chosen = cells.loc[cells.groupby(UNIT)[SELECTOR].idxmax()]
     found["chosen_coverage"] = _mean(chosen, chosen["accuracy"].between(chosen["chosen_lower"], chosen["chosen_upper"]))
     found["chosen_bias"] = _mean(chosen, chosen["chosen_expected"] - chosen["accuracy"])
     return found | {"decisive": _decisive(cells), "scratch_told_apart": _scratch(cells)}
+
+
+def selector(cells: pd.DataFrame) -> pd.Series:
+    """Return what `rank` orders by: expected accuracies, and of those tied for best training from scratch last."""
+    parts = []
+    for _, group in cells.groupby(UNIT, sort=False):
+        beats = group["beats_scratch"].max()
+        parts.append(scratch_last_of_tied(group, lambda values, beats=beats: pd.Series(beats >= TIE[0], values.index)))
+    return pd.concat(parts).loc[cells.index]
 
 
 def _mean(rows: pd.DataFrame, values: pd.Series) -> float:

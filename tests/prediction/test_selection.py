@@ -102,6 +102,15 @@ def test_scratch_is_ranked_by_what_is_believed_of_it():
     assert pick.interval[0] < 0.75 < pick.interval[1]
 
 
+@pytest.mark.parametrize(("z", "order"), [(0.5, ["good", "scratch", "poor"]), (2.5, ["scratch", "good", "poor"])])
+def test_scratch_comes_behind_the_best_network_that_it_is_tied_with(z, order):
+    # Standard deviations of the difference that scratch is expected to be better by: tied up to 1.28.
+    accuracy = 1 / (1 + math.exp(-z * SPREAD))
+    picks = ranked({"good": [0.5], "poor": [0.05]}, scratch_with(accuracy))
+    assert [pick.source for pick in picks] == order
+    assert ("scratch" in picks[0].tied_with or "good" in picks[0].tied_with) == (z < 1)
+
+
 def test_without_a_scratch_candidate_there_is_none():
     assert [p.source for p in ranked({"a": [0.2], "b": [0.3]})] == ["b", "a"]
 

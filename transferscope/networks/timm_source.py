@@ -35,7 +35,7 @@ def _registered() -> dict[str, str]:
     """Return the architectures that are registered, each with the text of the file that does it."""
     spec = find_spec("timm")
     folders = [Path(place) / "models" for place in (spec and spec.submodule_search_locations) or ()]
-    found = {}
+    found: dict[str, str] = {}
     for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
         try:
             text = path.read_text(encoding="utf-8") if path.stat().st_size <= _LARGEST else ""

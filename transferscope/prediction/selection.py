@@ -65,13 +65,27 @@ class _Ways:
 
 def _accuracy(ways: _Ways) -> pd.Series:
     """Rank by expected accuracy; of those tied for best that are expected to be equal, the cheapest comes first."""
-    values = ways.rows["expected_accuracy"]
+    values = scratch_last_of_tied(ways.rows, ways.tied_with_best)
     equal = ways.tied_with_best(values) & (values >= values.max() - _EQUAL) & _counted(ways.rows)
+    equal &= ways.rows["protocol"] != SCRATCH  # whose cost is its training
     if not equal.any():
         return values
     # The rows are in the order of their costs.
     cheapest = equal.idxmax()
     return values.where(values.index != cheapest, values.max() + _EQUAL)
+
+
+def scratch_last_of_tied(rows: pd.DataFrame, tied_with_best: Callable[[pd.Series], pd.Series]) -> pd.Series:
+    """Return expected accuracies, with training from scratch just behind the best network where it is tied with it.
+
+    Of measured transfers, choosing so loses less: benchmarks/selection.py.
+    """
+    values, scratch = rows["expected_accuracy"], rows["protocol"] == SCRATCH
+    if not scratch.any() or scratch.all() or not scratch[values.idxmax()]:
+        return values
+    best = values[~scratch].idxmax()
+    is_open = bool(tied_with_best(values)[best])
+    return values.where(~scratch, np.nextafter(values[best], 0.0)) if is_open else values
 
 
 def _per_joule(ways: _Ways) -> pd.Series:
