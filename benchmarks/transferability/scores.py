@@ -82,7 +82,7 @@ class Measured:
         """Return the seconds of a score with the factorisation that others share, and the distances if it uses them."""
         parts = [score]
         if SCORES[score].from_layer is not None:
-            parts += [FACTORS, DISTANCES] if score == "kernel_ridge" else [FACTORS]
+            parts += {"kernel_ridge": [FACTORS, DISTANCES], "knn": []}.get(score, [FACTORS])
         return sum(self.median(part) for part in parts)
 
 

@@ -72,26 +72,27 @@ def test_the_median_is_over_pairs_that_differ(xp):
     assert fit.bandwidth in (0.5, 1.0, 2.0)  # 20 pairs at 1, 10 at 2 and 2 at 1
 
 
-def test_of_many_samples_the_width_is_chosen_on_a_part(xp, monkeypatch):
-    """What is found is the best of the grid for the width that a part of the samples chose, refitted to all."""
+def test_of_many_samples_width_and_penalty_are_chosen_on_a_part(xp, monkeypatch):
+    """What is found is the error, on all samples, of the width and the penalty that a part of them chose."""
     X, codes = task(18, 60, signal=0.3)
     monkeypatch.setattr(sys.modules[transferability.fit_kernel_ridge.__module__], "_SEARCHED", 12)
     fit = transferability.fit_kernel_ridge(Layer(xp.asarray(X)), codes)
     grid = refitted_grid(18, 60, 0.3)
-    same_width = {key: value for key, value in grid.items() if key[0] == pytest.approx(fit.bandwidth, rel=1e-9)}
-    assert len(same_width) == 7
-    best = min(same_width, key=same_width.get)
-    assert fit.penalty == pytest.approx(best[1], rel=1e-9)
-    assert fit.squared_error == pytest.approx(grid[best][0], rel=1e-6)
-    assert fit.accuracy == pytest.approx(grid[best][1], abs=1e-12)
+    [same] = [
+        value
+        for key, value in grid.items()
+        if key == (pytest.approx(fit.bandwidth, rel=1e-9), pytest.approx(fit.penalty, rel=1e-9))
+    ]
+    assert fit.squared_error == pytest.approx(same[0], rel=1e-6)
+    assert fit.accuracy == pytest.approx(same[1], abs=1e-12)
 
-    # The width is that of the least error among four samples of each class, spread along what varies most.
+    # They have the least error among four samples of each class, spread along what varies most.
     points = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)[0][:, 0]
     ranks = [np.flatnonzero(codes == c)[np.argsort(points[codes == c])] for c in range(3)]
     part = np.concatenate([members[[0, 2, 3, 5]] for members in ranks])
     T = one_hot(codes)
     errors = {key: np.sum((refitted(X[part], T[part], *key) - T[part]) ** 2) for key in grid}
-    assert fit.bandwidth == pytest.approx(min(errors, key=errors.get)[0], rel=1e-9)
+    assert (fit.bandwidth, fit.penalty) == pytest.approx(min(errors, key=errors.get), rel=1e-9)
 
 
 def test_kernel_ridge_of_many_samples_does_not_depend_on_their_order(monkeypatch):

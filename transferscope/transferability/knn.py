@@ -15,6 +15,12 @@ from transferscope.transferability.layer import Layer
 
 METRICS = ("cosine", "euclidean")
 
+_BLOCK = 2**19
+"""Pairs of samples that are worked off at a time, which the processor's own memory holds."""
+
+_SMALLEST = 1e-200
+"""Squared length of features below which they are scaled before they are squared."""
+
 _SAME = 1e-12
 """Relative difference up to which two distances are a tie: rounding must not decide who is nearer."""
 
@@ -72,14 +78,17 @@ def knn_from_layer(layer: Layer, codes: np.ndarray, *, k: int = 5, metric: str =
     targets = one_hot(codes, like=layer.features)
     n = layer.n_samples
     nearness = _cosines(layer) if metric == "cosine" else _euclidean(layer)
-    itself = xp.eye(n, dtype=xp.float64, device=device(nearness)) > 0
-    others = xp.where(itself, xp.full_like(nearness, -math.inf), nearness)
-    last = xp.sort(others, axis=1, descending=True, stable=False)[:, min(k, n - 1) - 1]
-    voters = xp.astype(others >= (last - _SAME)[:, None], xp.float64)
-    votes = voters @ targets
-    # Nearness is at most 1, so that its share stays below the difference that one vote makes.
-    votes = votes + ((voters * nearness) @ targets) / (1 + xp.sum(voters, axis=1, keepdims=True))
-    return _share_of_greatest(votes, targets, _SAME)
+    votes = []
+    for start in range(0, n, step := max(1, _BLOCK // n)):
+        near = nearness[start : min(start + step, n), :]
+        # Below every nearness, which is at least 0.
+        others = near - 2 * xp.eye(near.shape[0], n, k=start, dtype=xp.float64, device=device(near))
+        last = _kth_largest(others, min(k, n - 1))
+        voters = xp.astype(others >= (last - _SAME)[:, None], xp.float64)
+        # Nearness is at most 1, so that its share stays below the difference that one vote makes.
+        near = near / (1 + xp.sum(voters, axis=1, keepdims=True))
+        votes.append((voters + voters * near) @ targets)
+    return _share_of_greatest(xp.concat(votes), targets, _SAME)
 
 
 def nearest_mean(features: Array, labels: Any) -> float:
@@ -140,12 +149,17 @@ def _cosines(layer: Layer) -> Array:
     """Cosine similarity of all samples, moved to [0, 1]; (n_samples, n_samples)."""
     xp = array_namespace(layer.features)
     rows = xp.astype(layer.features, xp.float64)
-    # Squares of what is far from 1 would overflow or vanish.
-    largest = xp.max(xp.abs(rows), axis=1, keepdims=True)
-    rows = rows / xp.where(largest > 0, largest, xp.ones_like(largest))
-    norms = xp.linalg.vector_norm(rows, axis=1, keepdims=True)
-    rows = rows / xp.where(norms > 0, norms, xp.ones_like(norms))
-    return (1 + rows @ rows.T) / 2
+    squares = xp.vecdot(rows, rows)[:, None]
+    if xp.any(squares < _SMALLEST):
+        # Squares of what is far below 1 vanish.
+        largest = xp.max(xp.abs(rows), axis=1, keepdims=True)
+        rows = rows / xp.where(largest > 0, largest, xp.ones_like(largest))
+        squares = xp.vecdot(rows, rows)[:, None]
+    rows = rows / xp.sqrt(xp.where(squares > 0, squares, xp.ones_like(squares)))
+    nearness = rows @ rows.T
+    nearness += 1
+    nearness /= 2
+    return nearness
 
 
 def _euclidean(layer: Layer) -> Array:
@@ -163,3 +177,12 @@ def _share_of_greatest(scores: Array, targets: Array, tie: float) -> float:
     true_scores = xp.max(xp.where(targets > 0, scores, lowest), axis=1)
     other = xp.max(xp.where(targets > 0, lowest, scores), axis=1)
     return float(xp.mean(xp.astype(true_scores > other + tie, xp.float64)))
+
+
+def _kth_largest(X: Array, k: int) -> Array:
+    """Return the `k`-th largest value of each row of `X` (n_rows, n_columns), (n_rows,); k from 1 to n_columns."""
+    xp = array_namespace(X)
+    if hasattr(xp, "partition"):  # which NumPy and CuPy have beside the array API, and is no sort of everything
+        place = X.shape[1] - k
+        return xp.partition(X, place, axis=1)[:, place]
+    return xp.sort(X, axis=1, descending=True, stable=False)[:, k - 1]

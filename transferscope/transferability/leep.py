@@ -65,7 +65,7 @@ def leep_from_codes(probabilities: Array, codes: np.ndarray) -> float:
     likelihoods = xp.take(conditional, from_numpy(codes, like=probabilities), axis=0)
     # A sample vouches for itself: with S(z) the sum of θ(z) over samples, its expected prediction is at least
     # Σ θ(z)²/S(z) >= (Σ θ(z))²/Σ S(z) = 1/n. So nothing underflows and no logarithm of small sums is needed.
-    return min(0.0, float(xp.mean(xp.log(xp.sum(likelihoods * probabilities, axis=1)))))
+    return min(0.0, float(xp.mean(xp.log(xp.vecdot(likelihoods, probabilities)))))
 
 
 def nce(source_probabilities: Array, labels: Any) -> float:
@@ -104,24 +104,39 @@ def nce(source_probabilities: Array, labels: Any) -> float:
     if source_probabilities.ndim == 1 and xp.isdtype(source_probabilities.dtype, "integral"):
         predicted = to_numpy(source_probabilities)
     else:
-        predicted = to_numpy(xp.argmax(_check_probabilities(source_probabilities), axis=1))
+        probabilities, _ = _checked(source_probabilities)
+        predicted = to_numpy(xp.argmax(probabilities, axis=1))
     codes = encode_labels(labels, predicted.shape[0])
-    sources = np.unique(predicted, return_inverse=True)[1]
-    pairs, counts = np.unique(np.stack([sources, codes]), axis=1, return_counts=True)
-    given = np.bincount(sources)[pairs[0]]
-    return float(np.sum(counts * np.log(counts / given))) / len(codes)
+    _, sources = np.unique(predicted, return_inverse=True)
+    width = int(codes.max()) + 1
+    counts = np.bincount(sources * width + codes, minlength=width * (int(sources.max()) + 1)).reshape(-1, width)
+    given = np.broadcast_to(counts.sum(axis=1, keepdims=True), counts.shape)
+    met = counts > 0
+    return float(np.sum(counts[met] * np.log(counts[met] / given[met]))) / len(codes)
 
 
 def _check_probabilities(probabilities: Array) -> Array:
     """Return the probabilities in float64, every row summing to 1 up to rounding."""
-    probabilities = check_features(probabilities, "source_probabilities", min_samples=2)
+    probabilities, sums = _checked(probabilities)
     xp = array_namespace(probabilities)
-    probabilities = xp.astype(probabilities, xp.float64)
-    sums = xp.sum(probabilities, axis=1, keepdims=True)
+    return xp.astype(probabilities, xp.float64) / sums
+
+
+def _checked(probabilities: Array) -> tuple[Array, Array]:
+    """Return the probabilities as they are, and the sums of their rows, (n_samples, 1) in float64."""
+    xp = array_namespace(probabilities)
+    floats = xp.isdtype(probabilities.dtype, "real floating") and probabilities.ndim == 2
+    if floats and probabilities.shape[0] > 1 and probabilities.shape[1]:
+        sums = xp.sum(probabilities, axis=1, keepdims=True, dtype=xp.float64)
+        # Finite sums of what is not negative are of finite numbers.
+        if xp.all(xp.abs(sums - 1) <= _TOLERANCE) and xp.all(xp.min(probabilities) >= 0):
+            return probabilities, sums
+    probabilities = check_features(probabilities, "source_probabilities", min_samples=2)
+    sums = xp.sum(probabilities, axis=1, keepdims=True, dtype=xp.float64)
     if xp.any(probabilities < 0) or xp.any(xp.abs(sums - 1) > _TOLERANCE):
         raise InputError(
             "Expected the rows of `source_probabilities` to be nonnegative and to sum to 1 but got entries from "
             f"{float(xp.min(probabilities)):.4g} to {float(xp.max(probabilities)):.4g} and row sums from "
             f"{float(xp.min(sums)):.4g} to {float(xp.max(sums)):.4g}; if these are logits, apply softmax"
         )
-    return probabilities / sums
+    return probabilities, sums

@@ -19,6 +19,7 @@ from transferscope.runtime.failures import Failure, failure, listed
 from transferscope.runtime.progress import Report
 from transferscope.runtime.seeding import contained
 from transferscope.runtime.store import digest
+from transferscope.runtime.threads import suited_to
 from transferscope.transferability import Layer
 from transferscope.transferability.panel import score_source
 from transferscope.transferability.scores import needs_predictions
@@ -29,7 +30,7 @@ from transferscope.verbs.rank.request import RankRequest
 
 logger = logging.getLogger("transferscope")
 
-_VERSION = 2
+_VERSION = 3
 """Goes up when the meaning of a score changes, so that cached scores of an earlier meaning are not used."""
 
 
@@ -115,7 +116,7 @@ class Scorer:
         with self._bench.reporter.bar(title) as report:
             features = self._bench.source_features(source, report)
         self._bench.clock.lap("features")
-        with self._bench.reporter.bar(f"{title}, scores") as report:
+        with self._bench.reporter.bar(f"{title}, scores") as report, suited_to(self._bench.probe.n_samples):
             unit = self._unit(source.name, features, reference, report)
         self._bench.clock.lap("scores")
         possible = self._bench.possible(source, [stage.layer for stage in features.stages])
