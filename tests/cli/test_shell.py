@@ -117,9 +117,9 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("words", "kind"),
         [
-            (["rank", "--target", "da"], "dir"),
+            (["rank", "--target", "da"], "file"),
             (["rank", "-o", "ou"], "dir"),
-            (["parameters", "--target", "one", "--target", "tw"], "dir"),
+            (["parameters", "--target", "one", "--target", "tw"], "file"),
             (["rank", "--sources", "z"], "file"),
             (["validate", "z"], "file"),
             (["score", "f"], "file"),

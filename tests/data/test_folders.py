@@ -6,7 +6,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from image_folders import names_of, write
 
@@ -333,70 +332,6 @@ def test_loading_is_fast(tmp_path):
     start = time.process_time()
     load_target(tmp_path)
     assert time.process_time() - start < 0.3 * 3  # 2500 files in 1.5 s; three times that for a busy machine
-
-
-def table_of(target_root, *names):
-    return pd.DataFrame(
-        {"path": [f"{target_root}/{name}" for name in names], "label": [name.split("/")[0] for name in names]}
-    )
-
-
-def test_a_table_of_files_is_the_folder_that_holds_them(tmp_path, monkeypatch):
-    folder = load_target(write(tmp_path / "shells", "a*30", "b*30"))
-    names = [f"{name}/{i:03}.png" for name in "ab" for i in range(30)]
-    monkeypatch.chdir(tmp_path)
-    for label in (str, "category", "string"):
-        table = table_of("shells", *names).astype({"label": label}).set_axis(range(100, 160))
-        target = load_target(table)
-        assert (target.name, target.hash, target.classes) == ("table", folder.hash, ("a", "b"))
-        assert set(target.split) == {None}
-    paths = table.assign(path=[tmp_path / path for path in table["path"]])
-    assert load_target(paths, name="shells").hash == folder.hash
-    assert load_target(table[::-1]).hash != folder.hash  # the order counts
-    assert load_target(table.assign(label=np.repeat([10, 9], 30))).classes == ("9", "10")
-    assert target.image(31).tobytes() == folder.image(31).tobytes()
-
-    split = ["Train", "valid", "test", None, np.nan, pd.NA] * 10
-    assert load_target(table.assign(split=split)).split[:6] == ("train", "val", "test", None, None, None)
-    Path("shells/b/003.png").write_bytes(b"text")
-    with pytest.warns(
-        TransferscopeWarning, match=r"1 of 60 images are broken and skipped: shells/b/003\.png \(.*format"
-    ):
-        assert len(load_target(table)) == 59
-    Path("shells/b/003.png").unlink()
-    with pytest.warns(TransferscopeWarning, match=r"shells/b/003\.png \(.*No such file"):
-        assert load_target(table).broken[0][0] == "shells/b/003.png"
-
-
-def test_tables_of_no_use_are_refused(tmp_path, monkeypatch):
-    write(tmp_path, "a*2", "b*2")
-    monkeypatch.chdir(tmp_path)
-    table = table_of(".", "a/000.png", "a/001.png", "b/000.png", "b/001.png")
-    label = table["label"]
-    refused = {
-        "columns path and label.*but it has file, label; rename": table.rename(columns={"path": "file"}),
-        "columns path and label.*but it has none": pd.DataFrame(),
-        "has no images": table[:0],
-        r"path must be that of a file in every row of the table, but is nan in row 1": table.assign(
-            path=table["path"].where(table.index != 1)
-        ),
-        r"path must be .* but is '' in row 0": table.assign(path=""),
-        r"each path must come once, but \./a/000\.png comes again in row 3": table.assign(
-            path=table["path"].where(table.index != 3, "./a/000.png")
-        ),
-        r"label must name the class in every row of the table, but is missing in row 2: \./b": table.assign(
-            label=label.where(label.index != 2)
-        ),
-        "labels must be whole numbers.*float64": table.assign(label=[0.0, 0, 1, 1]),
-        "split must be one of train.*but is 'traim' in row 0 .did you mean 'train'": table.assign(split="traim"),
-        "one class only, 'a'": table[:2],
-        f"no file of the table exists, the first is x.png; relative paths start at.*{tmp_path.name}": table.assign(
-            path=["x.png", "y.png", "z.png", "w.png"]
-        ),
-    }
-    for message, source in refused.items():
-        with pytest.raises(InputError, match=message):
-            load_target(source)
 
 
 @pytest.mark.skipif("TRANSFERSCOPE_REAL" not in os.environ, reason="needs the folder TRANSFERSCOPE_REAL")

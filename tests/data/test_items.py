@@ -124,3 +124,56 @@ def test_a_batch_without_a_known_key_is_refused():
         list(image_pairs(DataLoader([{"x": image} for image in BATCH]), 4, TRANSFORMS))
     with pytest.raises(InputError, match="tensors, alone, first in a tuple or in a dict, but got list"):
         list(image_pairs([{"image": [1]}] * 4, 4, TRANSFORMS))
+
+
+class Rows:
+    """A stand-in for a data set of Hugging Face."""
+
+    def __init__(self, rows, names=None, key="label"):
+        self._rows = rows
+        feature = type("ClassLabel", (), {"names": names})()
+        self.features = {key: feature} if names else {}
+
+    def __len__(self):
+        return len(self._rows)
+
+    def __getitem__(self, index):
+        return self._rows[index]
+
+
+def rows(first=0, **keys):
+    return [{keys.get("image", "image"): picture(first + i), keys.get("label", "label"): i % 2} for i in range(4)]
+
+
+def picture(shade):
+    return np.full((6, 6, 3), shade, np.uint8)
+
+
+def test_a_dict_of_datasets_has_splits_for_keys():
+    target = load_target({"train": Rows(rows(), ["cat", "dog"]), "validation": Rows(rows(9), ["cat", "dog"])})
+    assert (len(target), target.classes) == (8, ("cat", "dog"))
+    assert target.split == ("train",) * 4 + ("val",) * 4
+    with pytest.raises(InputError, match=r"names must be splits, .*, but one is 'trian' \(did you mean 'train'"):
+        load_target({"trian": Rows(rows())})
+
+
+def test_keys_of_items_can_be_named():
+    target = load_target(Rows(rows(image="photo", label="fine"), ["a", "b"], "fine"), images="photo", labels="fine")
+    assert target.classes == ("a", "b")
+    triples = [(picture(i), {"species": i % 2, "id": i}, "more") for i in range(4)]
+    assert load_target(triples, labels="species").labels.tolist() == [0, 1, 0, 1]
+    assert load_target([(image, {"label": each["id"] % 2}, 0) for image, each, _ in triples]).classes == ("0", "1")
+    with pytest.raises(InputError, match=r"dataset\[0\] has no 'specie' \(did you mean 'species'\?\)"):
+        load_target([{"image": image, **each} for image, each, _ in triples], labels="specie")
+    with pytest.raises(InputError, match=r"the second of dataset.0. is a dict with 'species', 'id': none"):
+        load_target(triples)
+    with pytest.raises(InputError, match="Expected `labels` to name one key of the items of a dataset, but got a, b"):
+        load_target(triples, labels=["a", "b"])
+    with pytest.raises(InputError, match=r"but dataset\[0\] has none; leave such items out"):
+        load_target([(image, None) for image, _, _ in triples])
+
+
+def test_a_stream_has_its_sentence():
+    streamed = type("IterableDataset", (), {"features": {}, "__iter__": lambda self: iter(())})()
+    with pytest.raises(InputError, match="IterableDataset, which is read as it comes"):
+        load_target(streamed)

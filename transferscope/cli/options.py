@@ -84,11 +84,25 @@ class Finite(click.FloatRange):
         return number
 
 
+def columns(value: str | None) -> tuple[str, ...] | None:
+    """Return names with commas between them as a tuple; None where there are none."""
+    names = tuple(name.strip() for name in (value or "").split(",") if name.strip())
+    return names or None
+
+
 def whole(least: int) -> click.IntRange:
     """Return the type of a whole number that is not so large that it is a mistake."""
     return click.IntRange(least, 10**9)
 
 
+images = click.option(
+    "--images", metavar="COLUMN",
+    help="Column of a table that names the image files. By default one that is called path, image, filename …",
+)  # fmt: skip
+labels = click.option(
+    "--labels", metavar="COLUMN", callback=lambda _context, _option, value: columns(value),
+    help="Column of a table that has the labels. By default one that is called label, class, target …",
+)  # fmt: skip
 value_range = click.option(
     "--value-range", type=Numbers(float, "0,4095"), metavar="LOW,HIGH",
     help="Values that become black and white, in images of more than 8 bits a value, with a sign or floating-point: "
@@ -100,8 +114,9 @@ bands = click.option(
     "red. By default the first three.",
 )  # fmt: skip
 target = click.option(
-    "--target", required=True, metavar="FOLDER", shell_complete=completion.folders,
-    help="Labelled images: a sub-folder for each class.",
+    "--target", required=True, metavar="FOLDER|TABLE", shell_complete=completion.files,
+    help="Labelled images: a folder with a sub-folder for each class, a .csv or .parquet table of paths and labels, or "
+    ".tar shards.",
 )  # fmt: skip
 device = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N", help="Where networks run."
@@ -189,8 +204,8 @@ def together(*decorators: Decorator) -> Decorator:
     return decorate
 
 
-reading = together(value_range, bands)
-"""Of how the images of targets become numbers."""
+reading = together(images, labels, value_range, bands)
+"""Of what the target holds, and how its images become numbers."""
 running = together(device, batch_size, seed, trust_code)
 """Of verbs that run networks."""
 expecting = together(pilots, pilot_budget, evidence, calibration)

@@ -23,8 +23,9 @@ On what `transferscope demo -o demo` makes:
   transferscope parameters --target demo/target --sources demo/zoo.yaml --trust-code --samples-per-class 10""",
 )
 @click.option(
-    "--target", "targets", required=True, multiple=True, metavar="FOLDER", shell_complete=completion.folders,
-    help="Labelled images: a sub-folder for each class; may be given several times.",
+    "--target", "targets", required=True, multiple=True, metavar="FOLDER|TABLE",
+    shell_complete=completion.files,
+    help="Labelled images, as a folder of classes, a table or shards; may be given several times.",
 )  # fmt: skip
 @options.reading
 @options.sources

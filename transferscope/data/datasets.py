@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from transferscope.data.arrays import as_numpy, has_hidden_pixels, read_array
+from transferscope.data.columns import Columns, shown
 from transferscope.data.decoding import image_raster
 from transferscope.data.images import image_rgb
 from transferscope.data.items import LABELS, pair_of
@@ -26,34 +27,42 @@ from transferscope.runtime.progress import Report, silent
 class _Items:
     dataset: Any
     items: tuple[int, ...]
+    asked: Columns
     reading: Reading
 
     def read(self, place: int) -> Picture:
-        return _shown(_item(self.dataset, self.items[place], self.reading)[0], self.reading)
+        return _shown(_item(self.dataset, self.items[place], self.asked, self.reading)[0], self.reading)
 
     def where(self, place: int) -> str:
         return f"item {self.items[place]}"
 
 
-def from_dataset(dataset: Any, report: Report = silent, reading: Reading | None = None) -> Samples:
-    """Read a map dataset of images and labels once; see :func:`transferscope.data.target.load_target`."""
-    reading = reading or Reading()
-    names = _class_names(dataset)
+def from_dataset(
+    dataset: Any, asked: Columns | None = None, report: Report = silent, reading: Reading | None = None
+) -> Samples:
+    """Read a map dataset of images and labels once; see :func:`transferscope.data.target.load_target`.
+
+    Where it has `splits`, they say which split each item is of.
+    """
+    reading, asked = reading or Reading(), asked or Columns()
+    if len(asked.labels) > 1:
+        raise InputError(f"Expected `labels` to name one key of the items of a dataset, but got {shown(asked.labels)}")
+    names = _class_names(dataset, asked.labels)
     files: Any = getattr(dataset, "samples", None)
-    if names and getattr(dataset, "target_transform", None) is None and _are_image_files(files):
+    if names and not asked.given and getattr(dataset, "target_transform", None) is None and _are_image_files(files):
         root = getattr(dataset, "root", None) or os.sep
         paths = [Path(path) for path, _ in files]
-        shown = [os.path.relpath(path, root) for path in paths]
+        beneath = [os.path.relpath(path, root) for path in paths]
         labels = _named([label for _, label in files], names)
-        samples = from_files(paths, shown, labels, [None] * len(paths), report, reading)
+        samples = from_files(paths, beneath, labels, [None] * len(paths), report, reading)
     else:
-        samples = _from_items(dataset, names, report, reading)
+        samples = _from_items(dataset, names, asked, report, reading)
     present = set(samples.labels)
     samples.empty = [name for name in names if name not in present]
     return samples
 
 
-def _from_items(dataset: Any, names: Sequence[str], report: Report, asked: Reading) -> Samples:
+def _from_items(dataset: Any, names: Sequence[str], keys: Columns, report: Report, asked: Reading) -> Samples:
     items: list[int] = []
     labels: list[Any] = []
     digests: dict[int, bytes] = {}
@@ -63,7 +72,7 @@ def _from_items(dataset: Any, names: Sequence[str], report: Report, asked: Readi
     for index in range(len(dataset)):
         report(index, len(dataset))
         try:
-            image, label, hides = _item(dataset, index, asked)
+            image, label, hides = _item(dataset, index, keys, asked)
         except OSError as error:  # what PIL raises for a damaged file; anything else is the dataset's own fault
             broken.append((f"item {index}", str(error)))
             continue
@@ -76,27 +85,31 @@ def _from_items(dataset: Any, names: Sequence[str], report: Report, asked: Readi
             digests[index] = picture_digest(image)
     reading, notes = survey.settled()
     for index in waiting:
-        digests[index] = picture_digest(_shown(_item(dataset, index, reading)[0], reading))
+        digests[index] = picture_digest(_shown(_item(dataset, index, keys, reading)[0], reading))
     for index in items[:4]:
-        if picture_digest(_shown(_item(dataset, index, reading)[0], reading)) != digests[index]:
+        if picture_digest(_shown(_item(dataset, index, keys, reading)[0], reading)) != digests[index]:
             raise InputError(
                 f"item {index} of the dataset is a different image each time; remove its random "
                 "transforms, as every network must see the same images"
             )
     values = label_array(labels).tolist() if labels else []
-    pictures = _Items(dataset, tuple(items), reading)
+    pictures = _Items(dataset, tuple(items), keys, reading)
     content = [digests[index] for index in items]
-    return Samples(pictures, _named(values, names), content, [None] * len(items), broken, notes=notes, reading=reading)
+    splits = getattr(dataset, "splits", None)
+    split = [splits[index] for index in items] if isinstance(splits, tuple) else [None] * len(items)
+    return Samples(pictures, _named(values, names), content, split, broken, notes=notes, reading=reading)
 
 
-def _item(dataset: Any, index: int, reading: Reading) -> tuple[Image.Image | Raster, Any, bool]:
+def _item(dataset: Any, index: int, keys: Columns, reading: Reading) -> tuple[Image.Image | Raster, Any, bool]:
     """Return image and label of an item, and whether a channel without a name hides something of the image."""
-    image, label = pair_of(dataset[index], f"dataset[{index}]")
+    image, label = pair_of(dataset[index], f"dataset[{index}]", keys.images, next(iter(keys.labels), None))
     try:
         read = _read(image, reading)
         hides = reading.bands is None and not isinstance(image, Image.Image) and has_hidden_pixels(image)
     except InputError as error:
         raise InputError(f"the image of dataset[{index}]: {error}") from error
+    if label is None:
+        raise InputError(f"{WANTED}, but dataset[{index}] has none; leave such items out, as with dataset.filter")
     scalar = as_numpy(label) if isinstance(label, torch.Tensor) else np.asarray(label)
     if scalar.size != 1:
         raise InputError(f"{WANTED}, but dataset[{index}] has a label of shape {scalar.shape}")
@@ -124,23 +137,23 @@ def _are_image_files(samples: Any) -> bool:
     )
 
 
-def _class_names(dataset: Any) -> list[str]:
+def _class_names(dataset: Any, keys: Sequence[str] = ()) -> list[str]:
     """Return the names in `classes`, or those of the label's feature, also those behind a `Subset`.
 
     Equal names get numbers.
     """
-    classes = getattr(dataset, "classes", None) or _feature_names(dataset)
+    classes = (None if keys else getattr(dataset, "classes", None)) or _feature_names(dataset, keys)
     if classes is None:
-        return _class_names(dataset.dataset) if hasattr(dataset, "dataset") else []
+        return _class_names(dataset.dataset, keys) if hasattr(dataset, "dataset") else []
     # ImageNet has tuples of synonyms
     names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in classes]
     return [name if names.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(names)]
 
 
-def _feature_names(dataset: Any) -> Any:
+def _feature_names(dataset: Any, keys: Sequence[str]) -> Any:
     """Return what a Hugging Face dataset calls the classes."""
     features = getattr(dataset, "features", None)
-    named = [features[key] for key in LABELS if key in features] if isinstance(features, Mapping) else []
+    named = [features[key] for key in keys or LABELS if key in features] if isinstance(features, Mapping) else []
     return getattr(named[0], "names", None) if len(named) == 1 else None
 
 

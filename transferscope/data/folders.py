@@ -1,19 +1,15 @@
-"""An image folder, or a table of image files, as raw labelled samples: which images, of which class, in which split."""
+"""An image folder as raw labelled samples: which images, of which class, in which split."""
 
 import os
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from transferscope.data.foreign import Foreign
-from transferscope.data.labels import label_array
 from transferscope.data.notes import listed
 from transferscope.data.reading import Reading
 from transferscope.data.samples import SUFFIXES, Samples, from_files
-from transferscope.errors import InputError, near
+from transferscope.errors import InputError
 from transferscope.runtime.marker import is_marked
 from transferscope.runtime.progress import Report, silent
 from transferscope.runtime.regular import irregular
@@ -92,49 +88,6 @@ def from_folder(root: Path, report: Report = silent, reading: Reading | None = N
     samples.notes += [*foreign.notes(), *notes]
     samples.one_class_hint = _one_class_hint(root, [images[index] for index in inside])
     return samples
-
-
-def from_table(table: pd.DataFrame, report: Report = silent, reading: Reading | None = None) -> Samples:
-    """Read the image files that a table lists; see :func:`transferscope.data.target.load_target`."""
-    for column in ("path", "label"):
-        if column not in table:
-            raise InputError(
-                "a table of images must have columns path and label, and split if there are any, but it has "
-                f"{', '.join(map(str, table.columns)) or 'none'}; rename them"
-            )
-    for row, name in enumerate(table["path"]):
-        if not isinstance(name, str | os.PathLike) or not os.fspath(name):
-            raise InputError(f"path must be that of a file in every row of the table, but is {name!r} in row {row}")
-    names = [os.fspath(name) for name in table["path"]]
-    if (again := pd.Series(names).duplicated()).any():
-        row = int(again.argmax())
-        raise InputError(f"each path must come once, but {names[row]} comes again in row {row}; drop such rows")
-    paths = [Path(name).expanduser().absolute() for name in names]
-    if paths and not any(path.is_file() for path in paths):
-        raise InputError(
-            f"no file of the table exists, the first is {names[0]}; relative paths start at the working directory, "
-            f"{Path.cwd()}"
-        )
-    if table["label"].hasnans:
-        row = int(table["label"].isna().argmax())
-        raise InputError(
-            f"label must name the class in every row of the table, but is missing in row {row}: {names[row]}"
-        )
-    labels = label_array(table["label"].to_numpy()).tolist()
-    split = (
-        [_split(row, value) for row, value in enumerate(table["split"])] if "split" in table else [None] * len(names)
-    )
-    return from_files(paths, names, labels, split, report, reading)
-
-
-def _split(row: int, value: Any) -> str | None:
-    if pd.isna(value):
-        return None
-    if str(value).lower() in SPLITS:
-        return SPLITS[str(value).lower()]
-    raise InputError(
-        f"split must be one of {', '.join(SPLITS)}, or missing, but is {value!r} in row {row}{near(value, SPLITS)}"
-    )
 
 
 def _walk(folder: Path, above: _Parts, roots: list[Path], foreign: Foreign) -> Iterator[tuple[_Parts, bool]]:

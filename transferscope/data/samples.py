@@ -1,7 +1,7 @@
 """Files, arrays and datasets as raw labelled samples, each read once: what a target is built from."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,7 +37,8 @@ class Samples:
     """Labelled images as they came, before classes are counted and labels numbered."""
 
     pictures: Pictures
-    labels: list[str] | list[int] | list[bool]
+    labels: list[Any]
+    """Of each a text, a whole number or a bool."""
     digests: list[bytes]
     split: list[str | None]
     broken: list[tuple[str, str]] = field(default_factory=list)
@@ -82,7 +83,7 @@ class _Files:
 def from_files(
     paths: Sequence[Path],
     names: Sequence[str],
-    labels: Sequence[str],
+    labels: Sequence[Any],
     split: Sequence[str | None],
     report: Report = silent,
     reading: Reading | None = None,
@@ -91,18 +92,76 @@ def from_files(
 
     Those of more than 8 bits a value are decoded too where `reading` does not say what range they have.
     """
+
+    def kept(sound: list[int], settled: Reading) -> Pictures:
+        return _Files(tuple(paths[place] for place in sound), tuple(names[place] for place in sound), settled)
+
+    return from_encoded(lambda place: read_bytes(paths[place]), kept, names, labels, split, report, reading)
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    data: tuple[bytes, ...]
+    names: tuple[str, ...]
+    reading: Reading
+
+    def read(self, place: int) -> Picture:
+        return self.reading.decode(self.data[place])
+
+    def where(self, place: int) -> str:
+        return self.names[place]
+
+
+def from_bytes(
+    data: Sequence[bytes],
+    names: Sequence[str],
+    labels: Sequence[Any],
+    split: Sequence[str | None],
+    report: Report = silent,
+    reading: Reading | None = None,
+) -> Samples:
+    """Do what `from_files` does with the contents of files; they stay in memory."""
+
+    def kept(sound: list[int], settled: Reading) -> Pictures:
+        return _Encoded(tuple(data[place] for place in sound), tuple(names[place] for place in sound), settled)
+
+    return from_encoded(data.__getitem__, kept, names, labels, split, report, reading)
+
+
+def from_encoded(
+    read: Callable[[int], bytes],
+    kept: Callable[[list[int], Reading], Pictures],
+    names: Sequence[str],
+    labels: Sequence[Any],
+    split: Sequence[str | None],
+    report: Report = silent,
+    reading: Reading | None = None,
+) -> Samples:
+    """Read each image once, for its digest and a look at its header; broken ones are set aside.
+
+    Parameters
+    ----------
+    read : callable
+        Returns the content of the image file at a place, or raises InputError.
+    kept : callable
+        Returns the pictures at these places, read so.
+    names, labels, split
+        Of each place.
+    report, reading
+        As in `from_files`.
+    """
     sound: list[int] = []
     digests: list[bytes] = []
     looks: list[Look] = []
     broken: list[tuple[str, str]] = []
     survey = Survey(reading or Reading())
-    for place, path in enumerate(paths):
-        report(place, len(paths))
+    for place, name in enumerate(names):
+        report(place, len(names))
         try:
-            data = read_bytes(path)
-            looks.append(survey.file(names[place], data))
+            data = read(place)
+            looks.append(survey.file(name, data))
         except InputError as error:
-            broken.append((names[place], str(error)))
+            broken.append((name, str(error)))
             continue
         sound.append(place)
         digests.append(digest(data))
@@ -110,9 +169,8 @@ def from_files(
     # What makes another picture of the same bytes is part of what it is.
     tags = [settled.tag(look) for look in looks]
     digests = [digest(content, tag) if tag else content for content, tag in zip(digests, tags, strict=True)]
-    files = _Files(tuple(paths[place] for place in sound), tuple(names[place] for place in sound), settled)
     return Samples(
-        files,
+        kept(sound, settled),
         [labels[place] for place in sound],
         digests,
         [split[place] for place in sound],

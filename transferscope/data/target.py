@@ -3,29 +3,26 @@
 import hashlib
 import logging
 import operator
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from transferscope.arrays.strata import apportion
-from transferscope.data.datasets import from_dataset
-from transferscope.data.folders import from_folder, from_table
+from transferscope.data.columns import Columns
+from transferscope.data.given import samples_of
 from transferscope.data.images import thumbnail
 from transferscope.data.notes import broken_note, listed, thin_class_notes
 from transferscope.data.rasters import Picture
 from transferscope.data.reading import Reading
-from transferscope.data.samples import Pictures, Samples, digest, from_arrays
+from transferscope.data.samples import Pictures, Samples, digest
 from transferscope.errors import InputError, TransferscopeWarning, is_whole
-from transferscope.runtime.progress import Report, Reporter
+from transferscope.runtime.progress import Reporter
 
 log = logging.getLogger(__name__)
 
@@ -262,6 +259,8 @@ def load_target(
     source: Any,
     *,
     name: str | None = None,
+    images: str | None = None,
+    labels: str | Sequence[str] | None = None,
     value_range: tuple[float, float] | None = None,
     bands: Sequence[int] | None = None,
     progress: bool = False,
@@ -279,19 +278,28 @@ def load_target(
           test/`` are splits, and ``bus/ ship/ train/`` three classes; where only some images lie in splits, none count.
           Hidden names and what other programs leave (``@eaDir``, ``__MACOSX``, ``Thumbs.db`` and the like) are left
           out and counted. A linked folder is followed unless its images are found without it;
-        - a DataFrame with columns `path` and `label`, and `split` if there are any (named as such folders are, or
-          missing): a row an image file, relative paths start at the working directory;
+        - a table: a ``.csv``, ``.tsv`` or ``.parquet`` file (with pyarrow), whose relative paths start at its folder,
+          or a DataFrame, whose paths start at the working directory. A row is an image file, or the bytes of one, with
+          its label; a column ``split`` has the names of such folders, or is missing. Rows that are there twice count
+          once, rows that contradict each other are refused; files that do not exist are named, and refused where they
+          are over 5 %. Labels that are whole numbers count as such, others are names;
+        - shards of a WebDataset: a ``.tar`` file or a folder of them, with ``0001.jpg`` beside ``0001.cls``, ``.txt``
+          or ``.json``; shards that are called train-, val- or test- are splits;
         - a map dataset as torchvision's or Hugging Face's: ``len(dataset)``, and ``dataset[i]`` a tuple that begins
           with an image (PIL, array or tensor, not normalised nor randomly altered) and a label, or a dict with one of
           ``image``, ``img``, ``pixel_values`` and one of ``label``, ``labels``, ``target``, ``targets``, ``class``.
           ``dataset.classes``, or the names of the label in ``dataset.features``, name whole-number labels. Datasets
-          like ``ImageFolder`` (with ``samples``) are read from their files, untransformed;
+          like ``ImageFolder`` (with ``samples``) are read from their files, untransformed. A dict of datasets, as a
+          ``DatasetDict``, has splits for keys;
         - a pair (images, labels) of NumPy arrays or torch tensors: images (N, H, W), (N, H, W, C) or
           (N, C, H, W) with C in 1 (grey), 3 (RGB), 4 (RGB and alpha), any C with `bands`; bools, whole numbers or
           floats in [0, 1], of any range with `value_range`; labels (N,) whole numbers, bools or strings;
         - a `Target`, which is returned.
     name
-        For people; default: the folder's name, the dataset's type, ``"table"`` or ``"arrays"``.
+        For people; default: the name of the folder or file, the dataset's type, ``"table"`` or ``"arrays"``.
+    images, labels
+        Columns of a table, keys of a dataset's items, or endings or keys in a shard, that hold the images and their
+        labels, where their names (``path``, ``image``, ``filename`` …, ``label``, ``class`` …) do not tell.
     value_range
         (low, high): the values that become black and white, in all images whose values are not 8 bits without a sign;
         what is outside is clipped. By default all these images together tell: of whole numbers from 0 the fewest of 8,
@@ -314,7 +322,7 @@ def load_target(
     ------
     InputError
         Nothing usable is there: no such folder, no images, one class only, over 5 % broken, arrays or a table of
-        another kind. The message says what to do.
+        another kind, a column that cannot be told. The message says what to do.
 
     Warns
     -----
@@ -331,7 +339,7 @@ def load_target(
     >>> target.subset([0, 2]).labels.tolist()
     [0, 1]
     """
-    reading = Reading(value_range, bands)
+    reading, asked = Reading(value_range, bands), Columns(images, labels)
     if isinstance(source, Target):
         if reading.contradicts(source.reading):
             raise InputError(
@@ -340,30 +348,11 @@ def load_target(
             )
         return source if name is None else replace(source, name=name)
     with Reporter(progress).bar("reading images") as report:
-        loaded, default = _load(source, report, reading)
+        loaded, default = samples_of(source, asked, report, reading)
     target, notes = _build(loaded, name or default)
     for note in notes:
         warnings.warn(note, TransferscopeWarning, stacklevel=2)
     return target
-
-
-def _load(source: Any, report: Report, reading: Reading) -> tuple[Samples, str]:
-    """Return the images of anything but a target, and what to call them."""
-    if isinstance(source, str | os.PathLike):
-        # A name that is not UTF-8 could not be printed or written into a result.
-        name = os.fsencode(Path(source).resolve().name).decode("utf-8", "replace")
-        return from_folder(Path(source), report, reading), name
-    if isinstance(source, pd.DataFrame):
-        return from_table(source, report, reading), "table"
-    if isinstance(source, tuple):
-        return from_arrays(source, reading), "arrays"
-    kind = type(source).__name__
-    if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, Mapping):
-        return from_dataset(source, report, reading), kind
-    raise InputError(
-        "the target must be a folder, a DataFrame of paths and labels, a dataset with __len__ and __getitem__, a pair "
-        f"(images, labels) or a Target, but is a {kind}; of a DataLoader pass its dataset"
-    )
 
 
 def _build(samples: Samples, name: str) -> tuple[Target, list[str]]:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
 from transferscope.arrays import backend
+from transferscope.data.columns import Columns
 from transferscope.data.reading import Reading
 from transferscope.data.target import Target, load_target
 from transferscope.data.value_range import Range
@@ -12,8 +13,8 @@ from transferscope.errors import InputError, check_whole
 from transferscope.networks.zoo import Source, Zoo
 from transferscope.protocols.scratch import reference_recipe
 
-_READING = ("value_range", "bands")
-"""How images are read: settings of a request where they are given, for else the images tell."""
+_READING = ("images", "labels", "value_range", "bands")
+"""How targets are read: settings of a request where they are given, for else the targets tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,9 @@ class Request:
     seed: int = 0
     progress: bool = True
     trust_code: bool = False
+    images: str | None = None
+    labels: str | Sequence[str] | None = None
+    """Once made: a tuple, or None."""
     value_range: Range | None = None
     bands: Sequence[int] | None = None
     """Once made: a tuple."""
@@ -49,6 +53,8 @@ class Request:
             seed=check_whole("seed", self.seed, 0),
         )
         backend.resolve_device(self.device)
+        columns = Columns(self.images, self.labels)
+        self._settle(labels=columns.labels or None)
         reading = Reading(self.value_range, self.bands)
         self._settle(value_range=reading.value_range, bands=reading.bands)
 
@@ -60,7 +66,8 @@ class Request:
         InputError
             As `load_target`.
         """
-        return load_target(target, value_range=self.value_range, bands=self.bands, progress=self.progress)
+        named = {} if isinstance(target, Target) else {"images": self.images, "labels": self.labels}
+        return load_target(target, **named, value_range=self.value_range, bands=self.bands, progress=self.progress)
 
     def _settle(self, **values: Any) -> None:
         """Replace values by what they stand for."""

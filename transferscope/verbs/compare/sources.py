@@ -50,6 +50,8 @@ def compare_sources(
     seed: int = 0,
     progress: bool = True,
     trust_code: bool = False,
+    images: str | None = None,
+    labels: str | Sequence[str] | None = None,
     value_range: Range | None = None,
     bands: Sequence[int] | None = None,
 ) -> Comparison:
@@ -73,7 +75,7 @@ def compare_sources(
         As in `compare`.
     reference, recipe
         What "scratch" is, and how it is trained, as in `rank`; found in the cache where `rank` has trained it.
-    device, samples, batch_size, seed, progress, trust_code, value_range, bands
+    device, samples, batch_size, seed, progress, trust_code, images, labels, value_range, bands
         As in `rank`.
 
     Raises

@@ -56,6 +56,8 @@ def measure(
     seed: int = 0,
     progress: bool = True,
     trust_code: bool = False,
+    images: str | None = None,
+    labels: str | Sequence[str] | None = None,
     value_range: Range | None = None,
     bands: Sequence[int] | None = None,
 ) -> Measurement:
@@ -102,7 +104,7 @@ def measure(
         Whether runs that are recorded as failed are run again.
     country : str
         Whose electricity is counted: an ISO 3166 alpha-3 code, or "world".
-    device, batch_size, progress, trust_code, value_range, bands
+    device, batch_size, progress, trust_code, images, labels, value_range, bands
         As in `rank`.
     seed : int
         Decides which images are tested on, and weights of a source that no file gives.

@@ -54,6 +54,8 @@ def measure(
     seed: int = 0,
     progress: bool = True,
     trust_code: bool = False,
+    images: str | None = None,
+    labels: str | Sequence[str] | None = None,
     value_range: Range | None = None,
     bands: Sequence[int] | None = None,
 ) -> ParameterTransfer:
@@ -96,7 +98,7 @@ def measure(
         What a layer is, as in `layerwise.transferability`.
     test_samples : int
         Most images of each target to measure the accuracy on.
-    device, batch_size, seed, progress, trust_code, value_range, bands
+    device, batch_size, seed, progress, trust_code, images, labels, value_range, bands
         As in `ts.measure`; `batch_size` is that of forward passes.
 
     Raises

@@ -46,6 +46,8 @@ def rank(
     reference: str = "compact",
     recipe: Recipe | None = None,
     trust_code: bool = False,
+    images: str | None = None,
+    labels: str | Sequence[str] | None = None,
     value_range: Range | None = None,
     bands: Sequence[int] | None = None,
     protocol: str = "any",
@@ -95,6 +97,8 @@ def rank(
         How the reference is trained.
     trust_code : bool
         Whether factories of `loader: python` may be run.
+    images, labels
+        Columns of a table, see `load_target`.
     value_range, bands
         How images are read, as `load_target` says: by default as they tell.
     protocol : str
