@@ -275,7 +275,9 @@ def command_line(ctx: click.Context) -> str:
 
 
 def _typed(value: Any) -> str:
-    return ",".join(f"{each:.15g}" for each in value) if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    return ",".join(each if isinstance(each, str) else f"{each:.15g}" for each in value)
 
 
 @dataclass(frozen=True)
