@@ -7,6 +7,7 @@ from beliefs import some_scores
 from scipy.special import expit
 
 from transferscope.errors import InputError
+from transferscope.prediction import pilots
 from transferscope.prediction.belief import Belief, expected_share, reference
 from transferscope.prediction.calibration import Calibration, Chosen, Term
 from transferscope.prediction.covariates import Case, candidates
@@ -199,6 +200,16 @@ def test_the_quicker_of_two_equal_pilots_is_run_and_none_where_nothing_is_to_be_
     assert choose_pilot(now, []) is None
     certain = now.given([seen(0.99, tested=10**6), seen(0.2, source="s1", tested=10**6)])
     assert choose_pilot(certain, [one]) is None
+
+
+def test_supposing_a_pilot_is_believing_that_it_measured_what_is_expected():
+    now, ways = belief(), options()
+    gains = pilots._Gains(now, ways, None)
+    for place in (0, 3):
+        gains.suppose(place)
+        now = now.given([pilots._as_expected(now, ways[place])])
+    # Half a hit and half a miss that are added to what is observed move it a little.
+    np.testing.assert_allclose(gains.expected(), expected_gains(now, ways), rtol=0.05)
 
 
 def test_pilots_narrow_the_interval_of_the_best_and_no_time_narrows_nothing():

@@ -162,18 +162,30 @@ class Belief:
             index=self.rows.index,
         )
 
-    def better(self, index: np.ndarray, other: int) -> np.ndarray:
-        """Return the probability that each of these candidates is really better than another one, (n_index,).
+    def better(self, index: np.ndarray, others: int | np.ndarray) -> np.ndarray:
+        """Return the probability that each of these candidates is really better than another one.
 
         Effects that both share, such as how hard the target is, cancel.
-        """
-        return ndtr((self.mean[index] - self.mean[other]) / self._apart(index, other))
 
-    def within(self, index: np.ndarray, other: int, difference: float) -> np.ndarray:
-        """Return the probability that each of these candidates differs from another by less than this accuracy."""
-        both = (self.mean[index] + self.mean[other]) / 2
+        Parameters
+        ----------
+        index : numpy.ndarray
+            Places of candidates, (n_index,).
+        others : int or numpy.ndarray
+            The place of another one, or places (n_others,).
+
+        Returns
+        -------
+        numpy.ndarray
+            (n_index,), or (n_index, n_others).
+        """
+        return ndtr(np.subtract.outer(self.mean[index], self.mean[others]) / self._apart(index, others))
+
+    def within(self, index: np.ndarray, others: int | np.ndarray, difference: float) -> np.ndarray:
+        """Return the probability that candidates differ by less than this accuracy; shapes as in `better`."""
+        both = np.add.outer(self.mean[index], self.mean[others]) / 2
         slope = expit(both) * expit(-both)  # of the accuracy by its logit
-        apart, spread = self.mean[index] - self.mean[other], self._apart(index, other)
+        apart, spread = np.subtract.outer(self.mean[index], self.mean[others]), self._apart(index, others)
         bound = difference / slope
         return ndtr((bound - apart) / spread) - ndtr((-bound - apart) / spread)
 
@@ -190,10 +202,11 @@ class Belief:
         logits = self.mean[index] + draws * np.sqrt(values.clip(min=0)) @ vectors.T
         return np.bincount(logits.argmax(axis=1), minlength=len(index)) / _DRAWS
 
-    def _apart(self, index: np.ndarray, other: int) -> np.ndarray:
+    def _apart(self, index: np.ndarray, others: int | np.ndarray) -> np.ndarray:
         """Return the standard deviation of the difference of logits."""
-        shared = self.covariance(self.rows.iloc[index], self.rows.iloc[[other]])[:, 0]
-        spread = self.variance[index] + self.variance[other] - 2 * shared
+        shared = self.covariance(self.rows.iloc[index], self.rows.iloc[np.atleast_1d(others)])
+        both = np.add.outer(self.variance[index], self.variance[others])
+        spread = both - 2 * shared.reshape(both.shape)
         # Of a candidate and itself, or one that is the same by another name, only rounding is left.
         return np.sqrt(spread.clip(min=1e-9))
 

@@ -11,6 +11,8 @@ from transferscope.prediction.observation import Observation
 
 CONSIDERED = 200
 """Candidates that a choice is looked for among: those that are expected to do best."""
+SHORTLIST = 200
+"""Options that a forecast of pilots looks for the next one among: those that are worth most as the first."""
 WORTH = 1e-4
 """Expected gain in accuracy below which no pilot is run."""
 _NODES = 11
@@ -67,18 +69,47 @@ def choose_pilot(
 
 def expected_gains(belief: Belief, options: Sequence[Option], among: np.ndarray | None = None) -> np.ndarray:
     """Return how much accuracy each option is expected to gain by a better choice, (n_options,), at least 0."""
-    index = best_first(belief, among)[:CONSIDERED]
-    mean, spread = belief.mean[index], belief.variance[index]
-    rows = belief.rows_of(options)
-    expected, uncertain = belief.posterior(rows)
-    total = uncertain + belief.noise(options, expit(expected))
-    moved = belief.covariance(belief.rows.iloc[index], rows) / np.sqrt(total)
-    left = (spread[:, None] - moved**2).clip(min=0)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    after = np.array([expected_share(mean[:, None] + moved * node, left) for node in nodes])
-    weights = weights / weights.sum()
-    # The mean of the best less the best of the means, so that what no outcome changes gains exactly nothing.
-    return (weights @ after.max(axis=1) - np.tensordot(weights, after, 1).max(axis=0)).clip(min=0)
+    return _Gains(belief, options, among).expected()
+
+
+class _Gains:
+    """What options are expected to gain, now and supposing that some of them measured what is expected of them.
+
+    That moves no expectation, so that each takes one step of rank one.
+    """
+
+    def __init__(self, belief: Belief, options: Sequence[Option], among: np.ndarray | None) -> None:
+        index = best_first(belief, among)[:CONSIDERED]
+        self._belief, self._rows = belief, belief.rows_of(options)
+        expected, self._uncertain = belief.posterior(self._rows)
+        self._noise = belief.noise(options, expit(expected))
+        self._mean, self._spread = belief.mean[index], belief.variance[index]
+        self._shared = belief.covariance(belief.rows.iloc[index], self._rows)
+        self._steps: list[np.ndarray] = []
+
+    def expected(self) -> np.ndarray:
+        """Return the gain in accuracy of each option, (n_options,), at least 0."""
+        moved = self._shared / np.sqrt(self._uncertain + self._noise)
+        left = (self._spread[:, None] - moved**2).clip(min=0)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+        weights = weights / weights.sum()
+        best, mean = 0.0, 0.0
+        for node, weight in zip(nodes, weights, strict=True):
+            after = expected_share(self._mean[:, None] + moved * node, left)
+            best, mean = best + weight * after.max(axis=0), mean + weight * after
+        # The mean of the best less the best of the means, so that what no outcome changes gains exactly nothing.
+        return np.clip(best - np.max(mean, axis=0), 0, None)
+
+    def suppose(self, option: int) -> None:
+        """Take an option for measured."""
+        scale = np.sqrt(self._uncertain[option] + self._noise[option])
+        with_it = self._belief.covariance(self._rows, self._rows.iloc[[option]])[:, 0]
+        with_it = with_it - sum(step * step[option] for step in self._steps)
+        ours, theirs = self._shared[:, option] / scale, with_it / scale
+        self._spread = (self._spread - ours**2).clip(min=0)
+        self._uncertain = (self._uncertain - theirs**2).clip(min=0)
+        self._shared = self._shared - np.outer(ours, theirs)
+        self._steps.append(theirs)
 
 
 def narrowing(
@@ -95,16 +126,24 @@ def narrowing(
     among : numpy.ndarray, optional
         As in `choose_pilot`.
     """
-    now, left, spent = _half_width(belief, among), list(options), 0.0
-    while affordable := [each for each in left if spent + each.seconds <= seconds]:
-        chosen = choose_pilot(belief, affordable, among)
-        if chosen is None:
+    now, ways = _half_width(belief, among), [each for each in options if each.seconds <= seconds]
+    if not ways:
+        return now, now
+    if len(ways) > SHORTLIST:
+        rates = expected_gains(belief, ways, among) / np.array([each.seconds for each in ways])
+        ways = [ways[place] for place in np.sort(np.argsort(-rates, kind="stable")[:SHORTLIST])]
+    costs, left, spent = np.array([each.seconds for each in ways]), np.ones(len(ways), bool), 0.0
+    outlook, found = _Gains(belief, ways, among), []
+    while (affordable := left & (spent + costs <= seconds)).any():
+        gains = np.where(affordable, outlook.expected(), -np.inf)
+        rates = np.where(gains >= WORTH, gains / costs, -np.inf)
+        best = int(rates.argmax())
+        if not np.isfinite(rates[best]):
             break
-        option = affordable[chosen[0]]
-        left.remove(option)
-        spent += option.seconds
-        belief = belief.given([_as_expected(belief, option)])
-    return now, _half_width(belief, among)
+        left[best], spent = False, spent + costs[best]
+        outlook.suppose(best)
+        found.append(_as_expected(belief, ways[best]))
+    return now, _half_width(belief.given(found), among) if found else now
 
 
 def best_first(belief: Belief, among: np.ndarray | None) -> np.ndarray:

@@ -166,8 +166,7 @@ def recommend(
     order = order.drop_duplicates("source").reset_index(drop=True)
     places = order["place"].to_numpy(int)
     # Of the first as seen by the other: the probability of a difference has two sides.
-    better = np.array([belief.better(places, other) for other in places]).T
-    alike = np.array([belief.within(places, other, NEGLIGIBLE) for other in places]).T
+    better, alike = belief.better(places, places), belief.within(places, places, NEGLIGIBLE)
     best = belief.probability_best(places)
     ends = belief.expected(chosen=True)
     picks = []
