@@ -22,6 +22,7 @@ from transferscope.verbs.bench import Bench
 from transferscope.verbs.rank import pilots as module
 from transferscope.verbs.rank.pilot_costs import RATES, PilotCosts
 from transferscope.verbs.rank.pilot_images import PilotImages
+from transferscope.verbs.rank.pilot_runs import PilotRunner
 from transferscope.verbs.rank.pilots import Limits
 from transferscope.verbs.rank.request import RankRequest
 from transferscope.verbs.running.executor import Executor
@@ -192,8 +193,8 @@ class TestRank:
         first = rank(digits, zoo, pilots=2)
         for path in (home / "pilots").rglob("*.safetensors"):
             path.unlink()
-        run = module.PilotRunner._record
-        monkeypatch.setattr(module.PilotRunner, "_record", lambda *args: run(*args) | {"seconds": 1e4})
+        run = PilotRunner._record
+        monkeypatch.setattr(PilotRunner, "_record", lambda *args: run(*args) | {"seconds": 1e4})
         second = rank(digits, zoo, pilots=2)
         assert len(executed) == 2 * len(first.pilots)
         untimed = [dataclasses.replace(pilot, seconds=math.nan) for pilot in second.pilots]
@@ -276,9 +277,9 @@ class TestRank:
 
 class TestBudget:
     def test_measured_seconds_stop_it_those_of_the_cache_too(self, digits, zoo, executed, in_order, monkeypatch):
-        run = module.PilotRunner._record
-        monkeypatch.setattr(module.PilotRunner, "_record", lambda *args: run(*args) | {"seconds": 40.0})
-        monkeypatch.setattr(module.PilotRunner, "speeds", lambda *_: (1e-4, 3e-4))
+        run = PilotRunner._record
+        monkeypatch.setattr(PilotRunner, "_record", lambda *args: run(*args) | {"seconds": 40.0})
+        monkeypatch.setattr(PilotRunner, "speeds", lambda *_: (1e-4, 3e-4))
         first = rank(digits, zoo, pilots="auto", pilot_budget=100)
         assert len(first.pilots) == len(executed) == 3, "the third began with 20 s left"
         in_order.clear()
@@ -290,7 +291,7 @@ class TestBudget:
         assert len(rank(digits, zoo, pilots=2, pilot_budget=200).pilots) == 2
 
     def test_what_does_not_fit_is_not_begun_and_said(self, digits, zoo, executed, in_order, monkeypatch):
-        monkeypatch.setattr(module.PilotRunner, "speeds", lambda *_: (1.0, 3.0))
+        monkeypatch.setattr(PilotRunner, "speeds", lambda *_: (1.0, 3.0))
         with pytest.warns(TransferscopeWarning, match=r"none fits into 5 s: the quickest would take about \d+ s"):
             assert rank(digits, zoo, pilots="auto", pilot_budget=5).pilots == ()
         assert executed == []

@@ -191,7 +191,9 @@ def _once(
     if len(set(paths)) == len(paths):
         return [True] * len(paths), []
     first: dict[str, int] = {}
-    keep, again, conflicts = [], [], []
+    keep: list[bool] = []
+    again: list[tuple[int, int]] = []
+    conflicts: list[tuple[int, int]] = []
     for row, path in enumerate(paths):
         before = first.setdefault(path, row)
         keep.append(before == row)

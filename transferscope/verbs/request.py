@@ -66,7 +66,7 @@ class Request:
         InputError
             As `load_target`.
         """
-        named = {} if isinstance(target, Target) else {"images": self.images, "labels": self.labels}
+        named: dict[str, Any] = {} if isinstance(target, Target) else {"images": self.images, "labels": self.labels}
         return load_target(target, **named, value_range=self.value_range, bands=self.bands, progress=self.progress)
 
     def _settle(self, **values: Any) -> None:
