@@ -87,7 +87,7 @@ def repeatability(net: nn.Module, images: torch.Tensor, layers: Sequence[str], t
     halves = list(images.split(max(1, len(images) // 2)))
     with seeded(0, images.device):
         before = generator_states(images.device)
-        together = _pooled(net, [images], layers, traced)
+        together = pooled(net, [images], layers, traced)
         draws = generator_states(images.device) != before
     if not all(bool(torch.isfinite(features).all()) for features in together[: len(layers)]):
         raise CaptureError(
@@ -98,7 +98,7 @@ def repeatability(net: nn.Module, images: torch.Tensor, layers: Sequence[str], t
         return Repeatability()
     with seeded(0, images.device):
         # A draw that seldom changes anything, as that of a coin, may have fallen the same way.
-        if _equal(together, _pooled(net, halves, layers, traced)) and not draws:
+        if _equal(together, pooled(net, halves, layers, traced)) and not draws:
             return Repeatability()
     # Seldom come to: only now all layers are looked at.
     first = _outputs(net, [images], traced)
@@ -110,10 +110,8 @@ def repeatability(net: nn.Module, images: torch.Tensor, layers: Sequence[str], t
     return Repeatability(in_batch=_first_difference(first, _outputs(net, halves, traced)))
 
 
-def _pooled(
-    net: nn.Module, batches: Sequence[torch.Tensor], layers: Sequence[str], traced: Trace
-) -> list[torch.Tensor]:
-    """Return the features of some layers, then what the network puts out."""
+def pooled(net: nn.Module, batches: Sequence[torch.Tensor], layers: Sequence[str], traced: Trace) -> list[torch.Tensor]:
+    """Return the features of some layers, pooled, over all batches; then what the network puts out."""
     parts = []
     with capture(net, list(layers), reduce="mean", traced=traced) as activations:
         for batch in batches:
