@@ -157,9 +157,9 @@ reference = click.option(
     "architecture, a source of the zoo, or a checkpoint of the compact network.",
 )  # fmt: skip
 reference_epochs = click.option(
-    "--reference-epochs", type=whole(1), default=40, show_default=True, metavar="N",
-    help="Epochs of training the reference; with few images as many as make 300 optimiser steps, or of fewer than 40 "
-    "epochs their share of these.",
+    "--reference-epochs", type=whole(1), metavar="N",
+    help="Epochs that the reference is trained for, just so many. By default 40 or, with few images, as many as make "
+    "300 optimiser steps.",
 )  # fmt: skip
 reference_budget = click.option(
     "--reference-budget", type=Finite(min=0, min_open=True), default=600.0, show_default=True,
