@@ -20,8 +20,8 @@ from transferscope.activations.selecting import Layers
 from transferscope.activations.stages import Stage, classifiers
 from transferscope.activations.tracing import trace
 from transferscope.arrays import backend
-from transferscope.data.batches import batches
 from transferscope.data.images import Transform
+from transferscope.data.shared import SharedPixels
 from transferscope.data.target import Target
 from transferscope.errors import TransferscopeWarning
 from transferscope.runtime.progress import Report, silent
@@ -69,6 +69,7 @@ def layer_features(
     batch_size: int,
     report: Report = silent,
     prepare: Callable[[np.ndarray], Iterable[torch.Tensor]] | None = None,
+    pixels: SharedPixels | None = None,
 ) -> LayerFeatures:
     """Return the features of a network on `images`; only the images that the cache does not know are run, each once.
 
@@ -95,6 +96,8 @@ def layer_features(
     prepare : callable, optional
         Gives the images at some indices of `images` in batches, as the transform makes them; by default they are
         decoded for it.
+    pixels : SharedPixels, optional
+        Of `images`, where other networks take them too.
 
     Raises
     ------
@@ -114,7 +117,8 @@ def layer_features(
     if len(missing) or not parts:
         chosen = np.array([first[contents[place]] for place in missing], dtype=np.int64)
         net, transform = build()
-        given = batches(images.subset(chosen), transform, batch_size, report) if prepare is None else prepare(chosen)
+        shared = SharedPixels(images, 0) if pixels is None else pixels
+        given = shared.batches(chosen, transform, batch_size, report) if prepare is None else prepare(chosen)
         seeds = [int(digest(network, contents[place].hex())[:12], 16) for place in missing]
         arrays, record = _run(net, transform, layers, given, seeds, device)
         write_rows(store, "features", network, [contents[place] for place in missing], arrays, record)

@@ -222,3 +222,7 @@ def from_arrays(pair: tuple[Any, ...], reading: Reading | None = None) -> Sample
     return Samples(
         _Pixels(np.stack(pixels)), values.tolist(), digests, [None] * len(images), notes=notes, reading=settled
     )
+
+
+READ_BY_ANY_THREAD = (_Files, _Pixels)
+"""Kinds of `Pictures` that hold nothing which belongs to a thread."""

@@ -20,7 +20,7 @@ from transferscope.data.images import thumbnail
 from transferscope.data.notes import broken_note, listed, thin_class_notes
 from transferscope.data.rasters import Picture
 from transferscope.data.reading import Reading
-from transferscope.data.samples import Pictures, Samples, digest
+from transferscope.data.samples import READ_BY_ANY_THREAD, Pictures, Samples, digest
 from transferscope.errors import InputError, TransferscopeWarning, is_whole
 from transferscope.runtime.progress import Reporter
 
@@ -120,6 +120,11 @@ class Target:
         state.update(np.concatenate([self._digests, labels], axis=1).tobytes())
         return state.hexdigest()
 
+    @property
+    def any_thread(self) -> bool:
+        """Whether other threads may read the images, too: not those of a foreign dataset."""
+        return isinstance(self._pictures, READ_BY_ANY_THREAD)
+
     def image(self, index: int) -> Picture:
         """Return one image as 8-bit RGB, in its own size; a new object that the caller may change.
 
@@ -133,8 +138,7 @@ class Target:
         position = operator.index(index)
         if not 0 <= position < len(self):
             raise InputError(f"image index must lie in [0, {len(self)}), but got {index}")
-        place = int(self._places[position])
-        if place in self._kept:
+        if (place := int(self._places[position])) in self._kept:
             return self._kept[place].copy()
         try:
             return self._pictures.read(place)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transferscope.activations.features import LayerFeatures, layer_features
 from transferscope.activations.selecting import Layers
 from transferscope.arrays import backend
 from transferscope.data.images import Transform
+from transferscope.data.shared import SharedPixels
 from transferscope.data.target import Target
 from transferscope.networks import loading
 from transferscope.networks.loading import Network
@@ -85,6 +87,11 @@ class Bench:
             clock=clock,
         )
 
+    @cached_property
+    def pixels(self) -> SharedPixels:
+        """The probe, resized once for all networks that take it alike."""
+        return SharedPixels(self.probe)
+
     @property
     def n_sound(self) -> int:
         """How many images transfers can be trained on, without those found broken when the probe was decoded."""
@@ -129,6 +136,7 @@ class Bench:
             batch_size=self.batch_size,
             report=report,
             load=lambda: self.network(source),
+            pixels=self.pixels,
         )
 
     def features(
@@ -144,4 +152,5 @@ class Bench:
             device=self.device,
             batch_size=self.batch_size,
             report=report,
+            pixels=self.pixels,
         )

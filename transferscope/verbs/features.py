@@ -8,6 +8,7 @@ from torch import nn
 
 from transferscope.activations.features import LayerFeatures, layer_features
 from transferscope.data.images import Transform
+from transferscope.data.shared import SharedPixels
 from transferscope.data.target import Target
 from transferscope.networks import loading
 from transferscope.networks.loading import Network
@@ -28,6 +29,7 @@ def source_features(
     report: Report = silent,
     prepare: Callable[[np.ndarray], Iterable[torch.Tensor]] | None = None,
     load: Callable[[], Network] | None = None,
+    pixels: SharedPixels | None = None,
 ) -> LayerFeatures:
     """Return the features of a source on `images`, at its layers; what the cache knows is not computed again.
 
@@ -39,7 +41,7 @@ def source_features(
         The images.
     seed, trust_code
         As in `loading.load_network`; a network has been loaded with its own.
-    store, device, batch_size, report, prepare
+    store, device, batch_size, report, prepare, pixels
         As in `layer_features`.
     load : callable, optional
         Loads the entry's network, in place of `loading.load_network`.
@@ -63,4 +65,5 @@ def source_features(
     return layer_features(
         build, loading.identity(entry, drawn_by), entry.layers, images,
         store=store, device=device, batch_size=batch_size, report=report, prepare=prepare,
+        pixels=pixels,
     )  # fmt: skip
