@@ -6,12 +6,8 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -28,11 +24,10 @@ from transferscope.errors import InputError, SourceError, TransferscopeError, Tr
 from transferscope.networks.compact import CompactResNet
 from transferscope.protocols import finetuning
 from transferscope.protocols.training import resuming
-from transferscope.verbs.measure import pool
+from transferscope.runtime.engines import crew
 from transferscope.verbs.measure.measure import prepare
 from transferscope.verbs.measure.request import MeasureRequest
 from transferscope.verbs.running.executor import Executor
-from transferscope.verbs.running.run import Run
 
 COLUMNS = [
     "source", "target", "protocol", "depth", "depths", "layer", "samples_per_class", "samples", "seed", "accuracy",
@@ -751,6 +746,7 @@ class TestSideBySide:
         zoo[0]["factory"] = zoo[0]["factory"].replace("build", "warns")
         measure(zoo, "one", **options)
         monkeypatch.setenv("TRANSFERSCOPE_HOME", str(house / "another cache"))
+        monkeypatch.setattr(crew, "TRIES", 2)  # each more takes as long as starting a process
         with pytest.warns(TransferscopeWarning, match="said in another process"):
             measure([*zoo, entry("dies", "dies")], "two", **options, jobs=2)
         table = read("two")
@@ -768,43 +764,6 @@ class TestSideBySide:
         for name, tolerance in (("accuracy", 0.1), ("flops", 0)):
             np.testing.assert_allclose(ours[name].astype(float), theirs[name].astype(float), rtol=0, atol=tolerance)
         assert not os.path.exists("two/.states")
-
-    def test_what_was_beside_a_process_that_died_is_done(self, monkeypatch):
-        runs = [Run("source", "target", "finetune", 8, 8, layer, 2, 0) for layer in ("before", "dies", "slow", "after")]
-        pools = []
-
-        class Pool:
-            """Runs at once, but what is slow in the first pool is under way until that breaks."""
-
-            def __init__(self):
-                self.pending, self.submitted = [], []
-                pools.append(self)
-
-            def submit(self, function, *arguments):
-                future = Future()
-                if function is os.getpid:
-                    future.set_result(1)
-                    return future
-                ((run,),) = arguments
-                if run.layer == "dies" and len(pools) == 2:
-                    raise BrokenProcessPool  # its process died while it had nothing to do
-                self.submitted.append(run.layer)
-                if run.layer == "dies":
-                    for each in (*self.pending, future):
-                        each.set_exception(BrokenProcessPool())
-                elif run.layer == "slow" and len(pools) == 1:
-                    self.pending.append(future)
-                else:
-                    future.set_result(([{"layer": run.layer, "status": "done"}], []))
-                return future
-
-        monkeypatch.setattr(pool, "_workers", lambda _: nullcontext(Pool()))
-        setup = SimpleNamespace(jobs=2, row=lambda run: {"layer": run.layer})
-        order = [(runs[0],), (runs[2],), (runs[1],), (runs[3],)]
-        rows = pool.carry_out_side_by_side(setup, order, out_of_time=lambda: False)
-        found = {row["layer"]: row["status"][:6] for (row,) in rows}
-        assert found == {"before": "done", "slow": "done", "after": "done", "dies": "failed"}
-        assert [each.submitted for each in pools] == [["before", "slow", "dies"], ["slow"], ["dies"], ["after"]]
 
     def test_a_script_without_a_main_part_is_told(self, zoo, house):
         call = f"ts.measure('data', {zoo!r}, 'out', jobs=2, **{DEFAULTS!r})"

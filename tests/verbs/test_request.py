@@ -52,7 +52,7 @@ def test_every_option_is_a_field(verb):
     fields = {field.name for field in dataclasses.fields(REQUESTS[verb][1])}
     assert options - OWN_WORDS <= fields
     # What needs Python: objects that no option can name.
-    assert fields - options <= {"progress", "recipe", "groups"} | ({"learning_rates"} & fields)
+    assert fields - options <= {"progress", "recipe", "groups", "executor"} | ({"learning_rates"} & fields)
 
 
 @pytest.mark.parametrize(("_function", "request_class"), REQUESTS.values(), ids=REQUESTS)

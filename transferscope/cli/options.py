@@ -26,7 +26,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 HOW = {
     "samples", "device", "batch_size", "seed", "trust_code", "reference", "reference_epochs", "reference_budget",
-    "jobs", "precision", "retry_failed", "time_budget", "uncertainty", "mode", "redraws",
+    "jobs", "on", "precision", "retry_failed", "time_budget", "uncertainty", "mode", "redraws",
 }  # fmt: skip
 WHERE = {"output", "output_format", "quiet", "verbose"}
 
@@ -188,6 +188,11 @@ calibration = click.option(
     "--calibration", metavar="FILE", shell_complete=completion.files,
     help="Calibration of expected accuracies, fitted by `transferscope.calibrate` to your own measured transfers. By "
     "default the one that comes with this version.",
+)  # fmt: skip
+on = click.option(
+    "--on", metavar="ENGINE",
+    help="Where the work is carried out: processes:N of this machine, dask:tcp://HOST:PORT or dask:local, slurm or "
+    "slurm:partition=NAME,gpus=1,time=60. By default in this process.",
 )  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, notes or warnings on stderr.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Debug notes and timings on stderr, more of the result.")

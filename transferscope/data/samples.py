@@ -73,6 +73,10 @@ class _Files:
     names: tuple[str, ...]
     reading: Reading
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process may stand in another folder.
+        return _Files, (tuple(path.absolute() for path in self.paths), self.names, self.reading)
+
     def read(self, place: int) -> Picture:
         return self.reading.decode(read_bytes(self.paths[place]))
 

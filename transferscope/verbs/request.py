@@ -44,7 +44,9 @@ class Request:
     bands: Sequence[int] | None = None
     """Once made: a tuple."""
 
-    _apart: ClassVar[frozenset[str]] = frozenset({"target", "targets", "zoo", "output", "progress", "trust_code"})
+    _apart: ClassVar[frozenset[str]] = frozenset(
+        {"target", "targets", "zoo", "output", "progress", "trust_code", "on", "executor"}
+    )
     """Fields that are no settings: the data, which has hashes, and what decides nothing."""
 
     def __post_init__(self) -> None:

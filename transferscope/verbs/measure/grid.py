@@ -14,13 +14,14 @@ import torch
 
 from transferscope.errors import is_interrupt
 from transferscope.results.measurement import Measurement
+from transferscope.runtime.engines.naming import Place
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.progress import Reporter
 from transferscope.runtime.version import __version__
 from transferscope.verbs.measure.cut_costs import cut_networks
 from transferscope.verbs.measure.estimate import Estimate, estimate
 from transferscope.verbs.measure.plan import group
-from transferscope.verbs.measure.pool import carry_out, carry_out_side_by_side, deadline
+from transferscope.verbs.measure.pool import carry_out, carry_out_elsewhere, deadline
 from transferscope.verbs.measure.rows import DONE, ForeignError, Row
 from transferscope.verbs.measure.runs import IDENTITY, SETTINGS, RunTable, recorded
 from transferscope.verbs.measure.settings import Settings, check, read_settings
@@ -55,6 +56,8 @@ class Grid:
     twins
         Runs that are the same transfer under another name, by the one that is carried out: sources that differ in
         their weights alone share what is trained from scratch.
+    place
+        Where runs are carried out; None for this process.
     """
 
     runs: Sequence[Run]
@@ -65,6 +68,7 @@ class Grid:
     failed: tuple[Failure, ...] = ()
     retry_failed: bool = False
     twins: Mapping[Run, Sequence[Run]] = field(default_factory=dict)
+    place: Place | None = None
 
     def estimate(self) -> Estimate:
         """Say what is missing and about how long it would take; the folder is left as it is."""
@@ -101,10 +105,10 @@ class Grid:
         alone = [run for run in runs if run.protocol == "surgical" or len(setup.learning_rates) > 1]
         stacked = [run for run in runs if run not in alone]
         groups = [*group(stacked, together=setup.together), *group(alone)]
-        if setup.jobs == 1:
+        if self.place is None:
             results = carry_out(self.executor, groups, out_of_time=out_of_time)
         else:
-            results = carry_out_side_by_side(setup, groups, out_of_time=out_of_time)
+            results = carry_out_elsewhere(self.place, setup, groups, out_of_time=out_of_time)
         twins = {run.identity: others for run, others in self.twins.items()}
         done, told = 0, set()
         with self.reporter.bar("runs") as report, closing(results):

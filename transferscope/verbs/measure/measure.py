@@ -1,10 +1,9 @@
 """A grid of real transfers from beginning to end: plan, run what is missing, record each run as it ends."""
 
+import concurrent.futures
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from transferscope.activations.capture import resolve_stages
 from transferscope.arrays import backend
@@ -48,6 +47,8 @@ def measure(
     learning_rates: Sequence[float] = (),
     early_stopping: bool = False,
     jobs: int = 1,
+    on: str | None = None,
+    executor: concurrent.futures.Executor | None = None,
     time_budget: float | None = None,
     retry_failed: bool = False,
     country: str = WORLD,
@@ -98,6 +99,11 @@ def measure(
     jobs : int
         Runs side by side, each in a process of its own with its share of the cores. A script that asks for more than
         one needs ``if __name__ == "__main__":``.
+    on : str, optional
+        Where runs are carried out instead: "processes:N", which is what `jobs` does; "dask:tcp://HOST:PORT" or
+        "dask:local"; "slurm" or "slurm:partition=NAME,gpus=1,time=60".
+    executor : concurrent.futures.Executor, optional
+        The same with an executor of one's own, such as Dask's ``client.get_executor()``, mpi4py's or loky's.
     time_budget : float, optional
         Seconds after which no run is begun.
     retry_failed : bool
@@ -132,7 +138,7 @@ def prepare(request: MeasureRequest) -> Grid:
     """Plan a grid and read its images; nothing is written yet."""
     where = backend.resolve_device(request.device)
     sources = load_zoo(request.zoo)
-    seeds, jobs = request.seeds, request.jobs
+    seeds, place = request.seeds, request.place
     for source in sources:
         loading.check_trust(source, request.trust_code)
     images = request.load(request.target)
@@ -143,7 +149,6 @@ def prepare(request: MeasureRequest) -> Grid:
     bank = Bank(images, transform)
     with reporter.bar("reading images") as report:
         pool, test, drawn = sound(images, pool, test, request.samples_per_class, range(seeds), bank, report)
-    threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else None
     setup = Setup(
         target=images,
         zoo=sources,
@@ -153,15 +158,14 @@ def prepare(request: MeasureRequest) -> Grid:
         recipes=dict(request.recipes),
         learning_rates=tuple(request.learning_rates),
         early_stopping=request.early_stopping,
-        device=request.device,
+        device=where.type if request.device == "auto" else request.device,
         batch_size=request.batch_size,
         trust_code=request.trust_code,
         country=request.country,
-        states=Path(request.output) / ".states",
+        states=Path(request.output).absolute() / ".states",
         seed=request.seed,
         together=where.type == "cuda",
-        jobs=jobs,
-        threads=threads,
+        jobs=max(1, place.workers) if place is not None and place.kind == "processes" else 1,
     )
     sizes = sizes_within(request.samples_per_class, images.labels[pool])
     runs = plan(
@@ -189,6 +193,7 @@ def prepare(request: MeasureRequest) -> Grid:
         failed,
         request.retry_failed,
         _twins(runs, sources),
+        place,
     )
 
 

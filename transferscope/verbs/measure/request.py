@@ -8,6 +8,7 @@ from typing import Any
 from transferscope.protocols.finetuning import MIN_STEPS, recipes
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.runtime.checks import ALL, Size, check_numbers
+from transferscope.runtime.engines.naming import Place, place_of
 from transferscope.runtime.power import WORLD
 from transferscope.verbs.measure.plan import Depths, known_protocols
 from transferscope.verbs.request import Request
@@ -34,6 +35,8 @@ class MeasureRequest(Request):
     learning_rates: Sequence[float] = ()
     early_stopping: bool = False
     jobs: int = 1
+    on: str | None = None
+    executor: Any = None
     time_budget: float | None = None
     retry_failed: bool = False
     country: str = WORLD
@@ -43,8 +46,14 @@ class MeasureRequest(Request):
         known_protocols(self.protocols)
         counts = {"seeds": self.seeds, "test_samples": self.test_samples, "jobs": self.jobs}
         self._settle(**check_numbers(self.samples_per_class, self.depths, **counts))
+        _ = self.place  # which checks it
         for rate in self.learning_rates:
             replace(self.recipes["scratch"], learning_rate=rate)  # which checks it
+
+    @property
+    def place(self) -> Place | None:
+        """Where runs are carried out; None for this process."""
+        return place_of(self.on, self.executor, self.jobs)
 
     @property
     def recipes(self) -> Mapping[str, Recipe]:

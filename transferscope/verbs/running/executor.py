@@ -70,8 +70,6 @@ class Setup:
         Whether trained runs that differ in the seed alone are trained as one batched network.
     jobs
         Processes that share the machine.
-    threads
-        Of torch in each of several processes; None leaves them as they are.
     energy
         Whether electricity is counted at all.
     """
@@ -92,7 +90,6 @@ class Setup:
     seed: int = 0
     together: bool = False
     jobs: int = 1
-    threads: int | None = None
     energy: bool = True
 
     def drawn_by(self, run: Run) -> np.ndarray:
@@ -183,7 +180,8 @@ class Executor:
 
     def _failed(self, run: Run, error: BaseException) -> dict[str, Any]:
         reason = describe(run.source, error, self.setup.batch_size)
-        return self.setup.row(run) | {"status": f"failed: {' '.join(reason.split())}"}
+        trace = "".join(traceback.format_exception(error))
+        return self.setup.row(run) | {"status": f"failed: {' '.join(reason.split())}", "trace": trace}
 
     def row(self, run: Run, predictions: np.ndarray, footprint: Footprint, share: float = 1.0) -> dict[str, Any]:
         """Return the row of a run that has ended, from what it predicts for the test images and its share of a cost."""
