@@ -69,6 +69,7 @@ On what `transferscope demo -o demo` makes:
     "the scores themselves.",
 )  # fmt: skip
 @options.together(options.reference, options.reference_epochs, options.reference_budget)
+@options.on
 @options.running
 @options.output("transferscope-results", "Where report.html, ranking.json, ranking.csv, scores.nc and the pictures go.")
 @options.printing

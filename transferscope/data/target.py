@@ -174,6 +174,10 @@ class Target:
             _places=self._places[chosen],
         )
 
+    def bare(self) -> "Target":
+        """Return the same images without those that are kept decoded, to be sent to another process."""
+        return replace(self, _kept={})
+
     def probe(self, samples: int, seed: int = 0, *, progress: bool = False) -> "Target":
         """Draw a stratified set of images, all of which were decoded and are sound.
 

@@ -15,11 +15,13 @@ from transferscope.arrays import backend
 from transferscope.data.images import Transform
 from transferscope.data.shared import SharedPixels
 from transferscope.data.target import Target
+from transferscope.errors import InputError
 from transferscope.networks import loading
 from transferscope.networks.loading import Network
 from transferscope.networks.zoo import Source, Zoo, load_zoo
 from transferscope.protocols.cutting.possible import Possible
 from transferscope.results.summary import TargetSummary
+from transferscope.runtime.engines.units import RefusedError
 from transferscope.runtime.progress import Report, Reporter
 from transferscope.runtime.store import Store
 from transferscope.verbs.features import source_features
@@ -92,6 +94,13 @@ class Bench:
         """The probe, resized once for all networks that take it alike."""
         return SharedPixels(self.probe)
 
+    def packed(self) -> "PackedBench":
+        """Return what sets up the same bench in another process."""
+        device = self.device.type if self.device.index in (None, 0) else str(self.device)
+        return PackedBench(
+            self.target.bare(), self.probe.bare(), self.zoo, device, self.batch_size, self.seed, self.trust_code
+        )
+
     @property
     def n_sound(self) -> int:
         """How many images transfers can be trained on, without those found broken when the probe was decoded."""
@@ -124,11 +133,11 @@ class Bench:
             store=self.store,
         )
 
-    def source_features(self, source: Source, report: Report) -> LayerFeatures:
-        """Return the features of every stage of a source on the probe."""
+    def source_features(self, source: Source, report: Report, images: Target | None = None) -> LayerFeatures:
+        """Return the features of every stage of a source on the probe, or on some images of it."""
         return source_features(
             source,
-            self.probe,
+            self.probe if images is None else images,
             seed=self.seed,
             trust_code=self.trust_code,
             store=self.store,
@@ -154,3 +163,37 @@ class Bench:
             report=report,
             pixels=self.pixels,
         )
+
+
+@dataclass(frozen=True)
+class PackedBench:
+    """A bench as it is sent to another process: names and hashes of images, the entries of the zoo."""
+
+    target: Target
+    probe: Target
+    zoo: Zoo
+    device: str
+    batch_size: int
+    seed: int
+    trust_code: bool
+
+    def unpack(self) -> Bench:
+        """Return the bench.
+
+        Raises
+        ------
+        RefusedError
+            The images cannot be read here.
+        DeviceError
+            The device does not exist here.
+        """
+        try:
+            self.probe.image(0)
+        except InputError as error:
+            raise RefusedError(
+                f"it cannot see the images ({error}); they have to lie under the same path on every machine"
+            ) from error
+        return Bench(
+            self.target, self.probe, self.zoo, backend.resolve_device(self.device), self.batch_size, self.seed,
+            self.trust_code, Reporter(False),
+        )  # fmt: skip

@@ -60,10 +60,26 @@ class Crew:
         """What the units are part of."""
         return self._job
 
+    @property
+    def size(self) -> int:
+        """How many workers there are, 0 where that is not known."""
+        return self._engine.size
+
+    def change(self, work: Work) -> None:
+        """Take up other work."""
+        remove_job(self._job)
+        self._job, self._content = write_job(work)
+
     def carry_out(
-        self, chains: Iterable[Chain], *, out_of_time: Callable[[], bool] = lambda: False
+        self,
+        chains: Iterable[Chain],
+        *,
+        then: Callable[[tuple[Any, ...]], Chain] = lambda _arguments: (),
+        out_of_time: Callable[[], bool] = lambda: False,
     ) -> Generator[tuple[tuple[Any, ...], Outcome]]:
         """Carry out the units of all chains; yield the arguments and the outcome of each as it ends, in any order.
+
+        `then` is asked after each unit, by its arguments, for units that it made possible.
 
         Of a unit whose worker is lost `TRIES` times, and of one that fails, the outcome says why. What is warned of
         elsewhere is for the caller to say.
@@ -96,7 +112,7 @@ class Crew:
                             if outcome.lacks_job and self._job.content is None:
                                 self._job = replace(self._job, content=self._content)
                             elif not outcome.lacks_job and not self._failing(unit, outcome, tries):
-                                ready.extendleft((other, []) for other in reversed(others))
+                                ready.extendleft((other, []) for other in reversed([*others, *then(unit[1])]))
                                 yield unit[1], outcome
                                 continue
                             queue.appendleft((unit, others))
@@ -112,7 +128,7 @@ class Crew:
                     if self._failing(unit, lost, tries):
                         suspects.appendleft((unit, others))
                     else:
-                        ready.extendleft((other, []) for other in reversed(others))
+                        ready.extendleft((other, []) for other in reversed([*others, *then(unit[1])]))
                         yield unit[1], lost
         finally:
             for future in under_way:

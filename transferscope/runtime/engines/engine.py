@@ -44,6 +44,11 @@ class Engine(ABC):
         """How many units are handed over at once: enough for every worker to have the next one at hand."""
         return 1024
 
+    @property
+    def size(self) -> int:
+        """How many units run at once; 0 where that is not known."""
+        return 0
+
     def renew(self, *, alone: bool) -> None:
         """Start again after the executor broke; `alone`: with one worker, so that it is known whose unit kills it.
 

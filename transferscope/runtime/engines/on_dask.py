@@ -76,8 +76,12 @@ class OnDask(Engine):
     @property
     def most(self) -> int:
         """Two for each thread that there is now, for workers come and go."""
-        threads = sum(self._client.nthreads().values())
-        return max(2, 2 * threads)
+        return max(2, 2 * self.size)
+
+    @property
+    def size(self) -> int:
+        """How many threads there are now."""
+        return sum(self._client.nthreads().values())
 
     def close(self) -> None:
         """Let the workers go, and end those that were started here."""

@@ -1,5 +1,6 @@
 """Processes of this machine, of the standard library: each with its share of the cores and a GPU of its own."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -49,6 +50,11 @@ class Processes(Engine):
         """As many as there are: of a pool that breaks, none is under suspicion that has not begun."""
         return self._running
 
+    @property
+    def size(self) -> int:
+        """How many processes were asked for."""
+        return self.workers
+
     def renew(self, *, alone: bool) -> None:
         """Start again after a process died, which breaks the pool.
 
@@ -88,6 +94,7 @@ class Processes(Engine):
 def _begin(threads: int, devices: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one decides
     warnings.simplefilter("ignore")  # likewise, what is said and how
+    logging.getLogger("transferscope").addHandler(logging.NullHandler())
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

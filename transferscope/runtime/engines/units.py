@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from transferscope import errors
 from transferscope.errors import InputError, TransferscopeError, TransferscopeWarning, is_interrupt
 from transferscope.runtime.provenance import versions
 from transferscope.runtime.regular import is_regular, read_regular
@@ -92,8 +93,8 @@ class Outcome:
         Whether that worker has the cache folder of the process that asks.
     warnings
         What was warned of.
-    error, trace
-        Why it failed, in a sentence, and where; empty when it did not.
+    error, kind, trace
+        Why it failed, in a sentence, by an error of which class, and where; empty when it did not.
     refused
         Whether it was the worker that could not, whatever the unit.
     lacks_job
@@ -105,9 +106,15 @@ class Outcome:
     shared: bool = False
     warnings: tuple[str, ...] = ()
     error: str = ""
+    kind: str = ""
     trace: str = field(default="", repr=False)
     refused: bool = False
     lacks_job: bool = False
+
+    def check(self) -> None:
+        """Raise what the unit raised, as an error of its class where that is one of ours."""
+        if self.error:
+            raise getattr(errors, self.kind, TransferscopeError)(self.error)
 
 
 class RefusedError(Exception):
@@ -182,6 +189,7 @@ def perform(unit: Unit) -> Outcome:
             made = replace(
                 made,
                 error=text if known and text else f"{type(error).__name__}: {text}",
+                kind=type(error).__name__,
                 trace="".join(traceback.format_exception(error)),
                 refused=isinstance(error, RefusedError),
             )

@@ -1,5 +1,6 @@
 """`rank`, step by step: bench, features and scores, expected accuracies, choice."""
 
+import concurrent.futures
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +28,10 @@ from transferscope.results.reason import reason
 from transferscope.runtime.provenance import Provenance, versions
 from transferscope.verbs.bench import Bench
 from transferscope.verbs.rank.pilots import as_results, find_out
-from transferscope.verbs.rank.reference import ReferenceMaker, TrainedReference
+from transferscope.verbs.rank.reference import ReferenceMaker
 from transferscope.verbs.rank.request import RankRequest
 from transferscope.verbs.rank.scorer import Scorer
+from transferscope.verbs.rank.scorer_elsewhere import score_elsewhere
 
 
 def rank(
@@ -58,6 +60,8 @@ def rank(
     pilot_budget: float | None = None,
     evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None,
     calibration: str | Path | None = None,
+    on: str | None = None,
+    executor: concurrent.futures.Executor | None = None,
 ) -> Ranking:
     """Rank the sources of a zoo, each with its best cut and protocol, for a target that no transfer was run on.
 
@@ -129,6 +133,11 @@ def rank(
     calibration : path, optional
         What accuracies are expected by, a file of `calibrate`. By default the one of this version, from measured
         transfers of other targets.
+    on : str, optional
+        Where sources are run and scored: "processes:N", "dask:tcp://HOST:PORT", "dask:local", "slurm" or
+        "slurm:partition=NAME,gpus=1,time=60"; by default in this process. The answer is the same.
+    executor : concurrent.futures.Executor, optional
+        The same with an executor of one's own, such as Dask's ``client.get_executor()``, mpi4py's or loky's.
 
     Raises
     ------
@@ -152,11 +161,13 @@ def answer_and_belief(request: RankRequest, bench: Bench | None = None) -> tuple
     with noted_warnings() as noted:
         tables, calibration = read_evidence(given_evidence(request.evidence)), load_calibration(request.calibration)
         bench = bench or Bench.set_up(request)
-        scorer = Scorer(ReferenceMaker(request.reference, request.recipe, bench), request)
-        units, failed = scorer.score_all()
-        reference = scorer.best_reference()
-        scratch = _candidate(reference)
-        scores = _labelled(units, bench, request, scratch, reference.network.n_train)
+        scorer = Scorer(ReferenceMaker(request.reference, request.recipe, bench), request.scores, request.uncertainty)
+        if request.place is None:
+            units, failed, reference = scorer.score_all()
+        else:
+            units, failed, reference = score_elsewhere(request.place, scorer)
+        scratch = reference.candidate()
+        scores = _labelled(units, bench, request, scratch, reference.summary.trained_on)
         stages = {unit.source: unit.stages for unit in units}
         belief = believe(scores, _trained_on(bench, request), calibration)
         known = _evidence(tables, stages, belief, bench)
@@ -177,7 +188,7 @@ def answer_and_belief(request: RankRequest, bench: Bench | None = None) -> tuple
         bench.clock.lap("selection")
     ranking = Ranking(
         target=bench.summary(),
-        reference=reference.network.summary(),
+        reference=reference.summary,
         recommendations=recommendations,
         scores=predictions,
         failed=tuple(failed),
@@ -262,18 +273,3 @@ def _baselines(sources: Sequence[Source], order: Sequence[str] | None) -> dict[s
             float(len(order) - order.index(source.name)) if source.name in order else 0.0 for source in sources
         ]
     return baselines
-
-
-def _candidate(reference: TrainedReference) -> ScratchCandidate | None:
-    network = reference.network
-    if network.accuracy is None:
-        return None
-    last = reference.features.stages[-1]
-    return ScratchCandidate(
-        network.name,
-        network.accuracy,
-        network.n_held_out,
-        len(reference.features.stages),
-        last.params,
-        last.flops,
-    )

@@ -16,6 +16,7 @@ from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.networks import checkpoint_files, checkpoints, loading
 from transferscope.networks.compact import CompactResNet
 from transferscope.networks.zoo import COMPACT, OWN, Source
+from transferscope.prediction.selection import ScratchCandidate
 from transferscope.protocols import scratch
 from transferscope.protocols.scratch import ScratchResult
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
@@ -47,6 +48,8 @@ class ReferenceNetwork:
     accuracy: float | None = None
     n_held_out: int = 0
     n_train: int = 0
+    entry: tuple[str, str, dict[str, Any], dict[str, Any]] | None = None
+    """What the cache keeps of it, as `Store.put` takes it; None when it was handed in."""
 
     def summary(self) -> Reference:
         """Return what a result says of it."""
@@ -66,6 +69,30 @@ class TrainedReference:
 
     network: ReferenceNetwork
     features: LayerFeatures
+
+    def facts(self) -> "ReferenceFacts":
+        """Return what an answer needs of it."""
+        last = self.features.stages[-1]
+        return ReferenceFacts(self.network.summary(), len(self.features.stages), last.params, last.flops)
+
+
+@dataclass(frozen=True)
+class ReferenceFacts:
+    """What an answer says of a reference, which may have been trained elsewhere."""
+
+    summary: Reference
+    stages: int
+    params: float
+    flops: float
+    """Of the whole network, for one image."""
+
+    def candidate(self) -> ScratchCandidate | None:
+        """Return it as something to choose; None for a network that was handed in."""
+        accuracy = self.summary.held_out_accuracy
+        if accuracy is None:
+            return None
+        held_out = self.summary.held_out_samples
+        return ScratchCandidate(self.summary.network, accuracy, held_out, self.stages, self.params, self.flops)
 
 
 @dataclass(frozen=True)
@@ -180,8 +207,8 @@ class ReferenceMaker:
                 recipe=self.recipe, seed=self.bench.seed, device=self.bench.device, on_epoch=report,
             )  # fmt: skip
             self._warn_of_budget(result.record, self.recipe.most_epochs(len(split.train)))
-            weights = {name: value.cpu().numpy() for name, value in net.state_dict().items()}
-            self.bench.store.put("reference", key, weights, asdict(result))
+            weights, record = {name: value.cpu().numpy() for name, value in net.state_dict().items()}, asdict(result)
+            self.bench.store.put("reference", key, weights, record)
 
         def trained() -> tuple[nn.Module, Transform]:
             net, transform = build()
@@ -191,6 +218,7 @@ class ReferenceMaker:
         return ReferenceNetwork(
             name, trained, ["scratch", key], layers,
             result.record, result.accuracy, result.n_held_out, len(split.train),
+            ("reference", key, weights, record),
         )  # fmt: skip
 
     def _warn_of_budget(self, record: TrainingRecord, epochs: int) -> None:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from math import isfinite
 from numbers import Real
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 
 from transferscope.errors import InputError, is_whole, near
 from transferscope.prediction.evidence import given_evidence
 from transferscope.prediction.selection import OBJECTIVES, protocols_of
+from transferscope.runtime.engines.naming import Place, place_of
 from transferscope.transferability.scores import choose_scores
 from transferscope.verbs.request import ProbeRequest, check_reference
 
@@ -71,11 +72,14 @@ class RankRequest(ExpectingRequest):
     protocol: str = "any"
     objective: str = "accuracy"
     mode: str = "default"
+    on: str | None = None
+    executor: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_reference(self.reference)
         protocols_of(self.protocol)
+        _ = self.place  # which checks it
         self._settle(scores=self._score_names())
         if self.objective not in OBJECTIVES:
             raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {self.objective!r}")
@@ -94,6 +98,11 @@ class RankRequest(ExpectingRequest):
         if self.scores != "default":
             raise InputError(f"Expected no `scores` with `mode` 'quick', which has its own, but got {self.scores!r}")
         return choose_scores(())
+
+    @property
+    def place(self) -> Place | None:
+        """Where sources are run and scored; None for this process."""
+        return place_of(self.on, self.executor)
 
     @property
     def protocols(self) -> tuple[str, ...]:

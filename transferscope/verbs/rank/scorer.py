@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -25,13 +25,18 @@ from transferscope.transferability.panel import score_source
 from transferscope.transferability.scores import needs_predictions
 from transferscope.transferability.standard_errors import KEPT, standard_errors, stratified_draws
 from transferscope.verbs.rank.factored import Factored, compare_layers, factor, layers_of
-from transferscope.verbs.rank.reference import ReferenceMaker, TrainedReference
-from transferscope.verbs.rank.request import RankRequest
+from transferscope.verbs.rank.reference import ReferenceFacts, ReferenceMaker, TrainedReference
 
 logger = logging.getLogger("transferscope")
 
 _VERSION = 3
 """Goes up when the meaning of a score changes, so that cached scores of an earlier meaning are not used."""
+
+
+def best_of(references: Iterable[ReferenceFacts]) -> ReferenceFacts:
+    """Return the reference with the highest held-out accuracy, the first of equals."""
+    # A network that was handed in has no accuracy, but it is the only one.
+    return max(references, key=lambda made: made.summary.held_out_accuracy or 0.0)
 
 
 class Scorer:
@@ -41,8 +46,10 @@ class Scorer:
     ----------
     maker : ReferenceMaker
         Makes the reference; on its bench everything runs.
-    request : RankRequest
-        Which scores, and of how many draws their standard errors.
+    names : iterable of str
+        Of the scores.
+    draws : int
+        Of the images, for standard errors; 0 for none.
 
     Raises
     ------
@@ -50,28 +57,28 @@ class Scorer:
         When there are too few images for so many draws.
     """
 
-    def __init__(self, maker: ReferenceMaker, request: RankRequest) -> None:
-        self._maker = maker
+    def __init__(self, maker: ReferenceMaker, names: Iterable[str], draws: int) -> None:
+        self.maker = maker
+        self.names = tuple(names)
+        self.draws = draws
         self._bench = maker.bench
-        self._names = tuple(request.scores)
-        self._draws = request.uncertainty
         self._references: dict[str, TrainedReference] = {}
         self._factored: dict[str, Factored] = {}
         self._computed = 0
         self._remembered = 0
-        if self._draws:
-            next(stratified_draws(self._bench.probe.labels, self._draws, self._bench.seed))
+        if self.draws:
+            next(stratified_draws(self._bench.probe.labels, self.draws, self._bench.seed))
 
-    def score_all(self) -> tuple[list[SourceScores], list[Failure]]:
-        """Score every candidate; those that fail are named beside the others.
+    def score_all(self) -> tuple[list[SourceScores], list[Failure], ReferenceFacts]:
+        """Score every candidate; those that fail are named beside the others, and the reference of the answer last.
 
         Raises
         ------
         SourceError
             When all of them fail.
         """
-        candidates = self._maker.candidates()
-        if self._maker.kind != OWN:
+        candidates = self.maker.candidates()
+        if self.maker.kind != OWN:
             self.prepare(None)
         units, failed = [], []
         for i, source in enumerate(candidates, 1):
@@ -84,21 +91,21 @@ class Scorer:
         if self._remembered:
             root = self._bench.store.root
             logger.info("%d of %d sources came from the cache in %s.", self._remembered, len(candidates), root)
-        return units, failed
+        return units, failed, best_of(made.facts() for made in self._references.values())
 
     def prepare(self, source: Source | None) -> TrainedReference:
         """Make the reference of `source`, or the one that serves all of them."""
-        name = source.name if source is not None and self._maker.kind == OWN else ""
+        name = source.name if source is not None and self.maker.kind == OWN else ""
         if name not in self._references:
             with self._bench.reporter.bar("scratch reference") as report:
-                self._references[name] = self._maker.make(source, report)
+                self._references[name] = self.maker.make(source, report)
             self._bench.clock.lap("reference")
         return self._references[name]
 
-    def best_reference(self) -> TrainedReference:
-        """Return the reference with the highest held-out accuracy, the first of equals."""
-        # A network that was handed in has no accuracy, but it is the only one.
-        return max(self._references.values(), key=lambda made: made.network.accuracy or 0.0)
+    def reference_of(self, source: Source) -> ReferenceFacts | None:
+        """Return the reference that was made for a source alone, if it was."""
+        made = self._references.get(source.name)
+        return None if made is None else made.facts()
 
     def score(self, source: Source, title: str) -> SourceScores:
         """Capture and score one source; warnings name it, each once."""
@@ -129,7 +136,7 @@ class Scorer:
     def _unit(self, name: str, features: LayerFeatures, reference: TrainedReference, report: Report) -> SourceScores:
         labels = self._bench.probe.labels
         factored = cache(lambda: factor(features.arrays))
-        of_predictions = needs_predictions(self._names)
+        of_predictions = needs_predictions(self.names)
         if of_predictions and features.probabilities is None:
             warnings.warn(
                 f"{' and '.join(of_predictions)} {'are' if len(of_predictions) > 1 else 'is'} NaN: "
@@ -154,15 +161,15 @@ class Scorer:
 
         def spread(names: list[str]) -> dict[str, np.ndarray]:
             return standard_errors(
-                scores, features.arrays, features.probabilities, labels, names, draws=self._draws, seed=self._bench.seed
+                scores, features.arrays, features.probabilities, labels, names, draws=self.draws, seed=self._bench.seed
             )
 
         before = self._computed
-        scores = self._remember("scores", [features.key], self._names, score, name)
+        scores = self._remember("scores", [features.key], self.names, score, name)
         pair = [features.key, reference.features.key]
         similarities = self._remember("similarities", pair, labelled.SIMILARITIES, compare, name)
-        drawn = [features.key, self._draws, self._bench.seed, KEPT]
-        errors = self._remember("standard_errors", drawn, self._names if self._draws else (), spread, name)
+        drawn = [features.key, self.draws, self._bench.seed, KEPT]
+        errors = self._remember("standard_errors", drawn, self.names if self.draws else (), spread, name)
         self._remembered += self._computed == before
         return SourceScores(name, features.stages, tuple(reference.features.arrays), scores, similarities, errors)
 
