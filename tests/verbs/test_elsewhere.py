@@ -1,0 +1,184 @@
+"""Verbs on engines: the same answer byte for byte, whoever carries the units out, and whatever becomes of workers."""
+
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from image_folders import write
+from safetensors.torch import save_file
+
+import transferscope as ts
+from transferscope.errors import InputError, SourceError, TransferscopeError, TransferscopeWarning
+from transferscope.networks.compact import CompactResNet
+from transferscope.protocols.training.recipe import Recipe
+from transferscope.runtime.engines import units
+from transferscope.runtime.engines.engine import Given
+
+FACTORY = """
+import warnings
+from transferscope.errors import TransferscopeWarning
+from transferscope.networks import CompactResNet
+
+def build(width=8):
+    return CompactResNet(4, width=width)
+
+class Warns(CompactResNet):
+    def forward(self, x):
+        warnings.warn("said by a network", TransferscopeWarning)
+        return super().forward(x)
+
+def warns():
+    return Warns(4, width=4)
+
+def broken():
+    raise RuntimeError("factory went wrong")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with networks, whose paths are in the messages of answers."""
+    folder = tmp_path_factory.mktemp("networks")
+    (folder / "nets.py").write_text(FACTORY)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        save_file(CompactResNet(4, width=8).state_dict(), folder / "a.safetensors")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def house(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(units, "_works", {})
+    monkeypatch.setattr("transferscope.activations.timing._SECONDS", 0.0)
+
+
+@pytest.fixture
+def executor():
+    with ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+def entry(name, function="build", **more):
+    transform = {"size": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
+    return {"name": name, "loader": "python", "factory": f"nets.py:{function}", "transform": transform, **more}
+
+
+ZOO = [entry("a", checkpoint="a.safetensors"), entry("warns", "warns"), entry("broken", "broken")]
+
+
+def rank(target, zoo=ZOO, **options):
+    options = {"samples": 120, "batch_size": 8, "recipe": Recipe(epochs=1, min_steps=0), **options}
+    return ts.rank(target, zoo, device="cpu", progress=False, trust_code=True, mode="quick", **options)
+
+
+@pytest.fixture(scope="module")
+def few(digits):
+    """Few images."""
+    return digits[0][:160], digits[1][:160]
+
+
+@pytest.fixture(scope="module")
+def once(few, folder):
+    """Answer once in one process; return the folder of its cache, and the answer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TRANSFERSCOPE_HOME", str(folder / "home"))
+        with pytest.warns(TransferscopeWarning, match="said by a network"):
+            return folder / "home", rank(few).to_json()
+
+
+@pytest.fixture
+def alone(once, home):
+    """Return what one process answers; what protocols its sources take is known, for that takes longest."""
+    shutil.copytree(once[0] / "protocols", home / "protocols")
+    return once[1]
+
+
+@pytest.mark.filterwarnings("ignore:warns. said by a network")
+class TestRank:
+    @pytest.mark.parametrize("workers", [1, 2, 3, 7])
+    def test_the_answer_is_that_of_one_process_byte_for_byte(self, few, executor, alone, workers, home, monkeypatch):
+        monkeypatch.setattr(Given, "size", workers)
+        answer = rank(few, executor=executor)
+        assert answer.to_json() == alone
+        shards = {1: 1, 2: 1, 3: 1, 7: 3}[workers]  # of 120 images: 120 * 3 / 7, in batches of 8
+        assert len(list((home / "features").rglob("*.safetensors"))) == 1 + 2 * shards
+        assert not list(home.rglob("*.pickle"))
+
+    def test_workers_with_a_cache_of_their_own_send_results_back(
+        self, few, executor, alone, home, tmp_path, monkeypatch
+    ):
+        def elsewhere(_job):
+            os.environ["TRANSFERSCOPE_HOME"] = str(tmp_path / "another")
+            return False
+
+        monkeypatch.setattr(units, "_share_cache", elsewhere)
+        assert rank(few, executor=executor).to_json() == alone
+        assert not (home / "features").exists()
+        assert (tmp_path / "another" / "features").exists()
+
+    def test_failures_are_written_down_with_worker_and_traceback(self, few, executor, home):
+        answer = rank(few, executor=executor)
+        assert [each.source for each in answer.failed] == ["broken"]
+        (log,) = (home / "failures").iterdir()
+        assert f"process {os.getpid()}" in log.read_text()
+        assert 'raise RuntimeError("factory went wrong")' in log.read_text()
+
+    def test_a_reference_for_each_source_comes_back_too(self, few, executor, tmp_path, monkeypatch):
+        zoo = [entry("a", kwargs={"width": 4}), entry("b", kwargs={"width": 4})]
+        answer = rank(few, zoo, reference="own", samples=40, executor=executor)
+        monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "of one process"))
+        assert answer.to_json() == rank(few, zoo, reference="own", samples=40).to_json()
+
+    def test_where_every_source_fails_it_is_said(self, few, executor):
+        with pytest.raises(SourceError, match=r"No source could be ranked\. broken: .*factory went wrong"):
+            rank(few, ZOO[2:], executor=executor)
+
+    def test_a_reference_that_cannot_be_made_is_said_to_be_as_in_one_process(self, few, executor):
+        Path("no.pt").write_bytes(b"nothing")
+        with pytest.raises(TransferscopeError) as alone:
+            rank(few, reference="no.pt")
+        with pytest.raises(type(alone.value)) as elsewhere:
+            rank(few, reference="no.pt", executor=executor)
+        assert str(elsewhere.value).replace(os.getcwd() + "/", "") == str(alone.value)
+
+    def test_a_worker_that_cannot_see_the_images_is_named(self, tmp_path):
+        images = write(tmp_path / "data", "a*6", "b*6")
+
+        class Elsewhere(ThreadPoolExecutor):
+            def submit(self, *call):
+                if images.exists():
+                    images.rename(tmp_path / "moved")
+                return super().submit(*call)
+
+        said = (
+            r"The worker .*process \d+\) cannot carry out scratch reference: it cannot see the images .*same path on "
+            "every machine"
+        )
+        with Elsewhere() as executor, pytest.raises(TransferscopeError, match=said):
+            rank(images, samples=12, executor=executor)
+
+    def test_on_and_executor_exclude_each_other(self, few, executor):
+        with pytest.raises(InputError, match="`executor` alone"):
+            rank(few, on="processes:2", executor=executor)
+
+
+class TestMeasure:
+    def test_a_grid_is_that_of_one_process_and_goes_on(self, few, executor, tmp_path, monkeypatch):
+        options = {
+            "protocols": ("truncate", "finetune"), "depths": (-1,), "samples_per_class": (2,), "epochs": 1,
+            "min_steps": 0, "device": "cpu", "progress": False, "trust_code": True, "test_samples": 40,
+        }  # fmt: skip
+        zoo = [ZOO[0]]
+        ts.measure(few, zoo, tmp_path / "out", seeds=1, executor=executor, **options)
+        elsewhere = ts.measure(few, zoo, tmp_path / "out", seeds=2, executor=executor, **options)
+        monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "of one process"))
+        alone = ts.measure(few, zoo, tmp_path / "alone", seeds=2, **options)
+        same = [name for name in alone.runs if name not in ("seconds", "kwh", "kgco2e", "peak_memory")]
+        assert json.loads(elsewhere.runs[same].to_json()) == json.loads(alone.runs[same].to_json())
+        assert not (tmp_path / "out/.states").exists()
