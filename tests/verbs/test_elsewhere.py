@@ -5,6 +5,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -182,3 +183,42 @@ class TestMeasure:
         same = [name for name in alone.runs if name not in ("seconds", "kwh", "kgco2e", "peak_memory")]
         assert json.loads(elsewhere.runs[same].to_json()) == json.loads(alone.runs[same].to_json())
         assert not (tmp_path / "out/.states").exists()
+
+
+class TestCompare:
+    OPTIONS: ClassVar = {"samples": 150, "batch_size": 8, "recipe": Recipe(epochs=1, min_steps=0), "device": "cpu",
+               "progress": False, "trust_code": True}  # fmt: skip
+
+    def compare(self, target, **options):
+        return ts.compare_sources("a", "scratch", target, ZOO[:1], **self.OPTIONS, **options)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def alone(cls, few, folder):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("TRANSFERSCOPE_HOME", str(folder / "home"))
+            return cls().compare(few).to_json()
+
+    @pytest.mark.parametrize("workers", [1, 2, 3, 7])
+    def test_sums_of_shards_add_up_to_those_of_one_process_byte_for_byte(
+        self, few, executor, alone, workers, home, folder, monkeypatch
+    ):
+        monkeypatch.setattr(Given, "size", workers)
+        home.mkdir()
+        shutil.copytree(folder / "home" / "reference", home / "reference")
+        assert self.compare(few, executor=executor).to_json() == alone
+
+    def test_what_needs_all_images_together_is_one_unit(self, few, executor, monkeypatch, tmp_path):
+        options = {"measures": ["linear_cka", "svcca"], "reduce": "mean"}
+        monkeypatch.setattr(Given, "size", 3)
+        elsewhere = self.compare(few, executor=executor, **options)
+        assert elsewhere.to_json() == self.compare(few, **options).to_json()
+
+    def test_a_source_that_cannot_be_loaded_is_said_to_be_as_in_one_process(self, few, executor):
+        options = {**self.OPTIONS, "samples": 40}
+        with pytest.raises(SourceError) as alone:
+            ts.compare_sources("a", "broken", few, ZOO, **options)
+        with pytest.raises(SourceError) as elsewhere:
+            ts.compare_sources("a", "broken", few, ZOO, **options, executor=executor)
+        assert str(elsewhere.value) == str(alone.value)

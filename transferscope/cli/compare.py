@@ -60,6 +60,7 @@ On what `transferscope demo -o demo` makes:
 @click.option("--layers-y", multiple=True, metavar="GLOB", help="The same for B.")
 @options.samples
 @options.together(options.reference, options.reference_epochs, options.reference_budget)
+@options.on
 @options.running
 @options.output("transferscope-results", "Where compare.nc and the heatmaps go.")
 @options.printing

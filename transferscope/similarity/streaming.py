@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from transferscope.arrays.backend import Array, array_namespace, from_numpy
+from transferscope.arrays.backend import Array, array_namespace, from_numpy, to_numpy
 from transferscope.arrays.linalg import check_features
 from transferscope.errors import InputError, TransferscopeWarning, check_whole
 from transferscope.similarity import hsic
@@ -175,6 +176,13 @@ class MinibatchCKA:
                 )
         if other._sums is not None:
             self._add(other._sums, other.n_samples)
+
+    def on_host(self) -> MinibatchCKA:
+        """Return the same with sums in NumPy, to be sent to another process."""
+        found = copy.copy(self)
+        if self._sums is not None:
+            found._sums = _Sums(*(to_numpy(getattr(self._sums, field.name)) for field in fields(_Sums)))
+        return found
 
     def result(self) -> Array:
         """Return the CKA of all pairs, (n_layers_x, n_layers_y) in float64; NaN, with a warning, where undefined.

@@ -25,11 +25,11 @@ from transferscope.arrays import backend
 from transferscope.data.batches import FEWEST, Pair, image_pairs
 from transferscope.data.images import Transform
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
-from transferscope.results import labelled
 from transferscope.runtime.progress import Report, silent
 from transferscope.runtime.wrappers import unwrapped
 from transferscope.similarity.uncertainty import Cells, linear_cka_cells, measure_cells, representations
 from transferscope.verbs.compare.options import IMAGENET, Estimator, Options
+from transferscope.verbs.compare.seen import Seen
 
 
 def compare(
@@ -149,6 +149,19 @@ def compare_by(
     net_x: nn.Module, net_y: nn.Module, images: Any, options: Options, report: Report = silent
 ) -> dict[str, xr.DataArray]:
     """Do what `compare` does for several measures in the same pass over the images: measure name to result."""
+    return look(net_x, net_y, images, options, report).results(options)
+
+
+def look(
+    net_x: nn.Module,
+    net_y: nn.Module,
+    images: Any,
+    options: Options,
+    report: Report = silent,
+    *,
+    apart: bool = False,
+) -> Seen:
+    """Pass over the images once; `apart` keeps a sum for each batch, which add up in the order of one stream."""
     where = backend.resolve_device(options.device)
     nets = [unwrapped(net).to(where) for net in (net_x, net_y)]
     batches = image_pairs(images, options.batch_size, options.transforms, report)
@@ -171,28 +184,32 @@ def compare_by(
     for i, net in enumerate(dict.fromkeys(nets)):
         if note := str(repeatability(net, first[i][:LOOKED_AT].to(where), names[i], traced[i])):
             warnings.warn(f"{type(net).__name__}: {note}", TransferscopeWarning, stacklevel=2)
-    cka = similarity.MinibatchCKA(permutations=options.permutations, seed=options.seed, group=group)
-    cells: dict[str, Cells] = {}
-    n_samples, finite = 0, Finite()
+
+    def sum_up() -> similarity.MinibatchCKA:
+        return similarity.MinibatchCKA(permutations=options.permutations, seed=options.seed, group=group)
+
+    seen, finite = Seen(names, 0, [sum_up()], {}), Finite()
     with KeptFeatures(standardized=options.standardize) as store, ExitStack() as hooks:
         hooks.enter_context(backend.stream_of(where))
         hooks.enter_context(backend.product_precision(options.precision, where))
         sides = _hooked(hooks, nets, traced, names, reduction, options)
         for batch in chain([first], batches):
-            n_samples += len(batch[0])
+            if apart and seen.n_samples:
+                seen.sums.append(sum_up())
+            seen.n_samples += len(batch[0])
             _forward(sides, _moved(batch, where), group)
             if options.whole:
                 _keep(store, sides, finite)
             if options.in_batches:
-                cka.update_grams(*(_gram_stack(side, from_features=bool(options.whole)) for side in sides))
+                seen.sums[-1].update_grams(*(_gram_stack(side, from_features=bool(options.whole)) for side in sides))
         if options.in_batches:
-            _check_sums(cka, sides)
-            cells["linear_cka"] = linear_cka_cells(cka)
+            for each in seen.sums:
+                _check_sums(each, sides)
         finite.check()
         if options.whole:
             layers = [store.features([(i, layer) for layer in side.names]) for i, side in enumerate(sides)]
-            cells |= _cells_of_all_images(layers, options, group, report)
-    return {measure: _labelled(cells[measure], measure, names, n_samples, options) for measure in options.measures}
+            seen.cells |= _cells_of_all_images(layers, options, group, report)
+    return seen
 
 
 def _cells_of_all_images(
@@ -219,26 +236,6 @@ def _cells_of_all_images(
             report=report,
         )
     return cells
-
-
-def _labelled(
-    cells: Cells, measure: str, names: Sequence[Sequence[str]], n_samples: int, options: Options
-) -> xr.DataArray:
-    names_x, names_y = names
-    return labelled.similarity_array(
-        cells.values,
-        names_x,
-        names_y,
-        cells.known(),
-        measure=measure,
-        n_samples=n_samples,
-        reduce=str(options.reduce),
-        standardize=int(options.standardize),
-        estimator="exact" if measure in options.whole else "minibatch",
-        batch_size=options.batch_size,
-        permutations=options.permutations,
-        seed=options.seed,
-    )
 
 
 @dataclass(frozen=True)

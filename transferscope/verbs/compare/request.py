@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from transferscope.activations.reductions import Reduction
 from transferscope.activations.selecting import Layers
@@ -9,6 +10,7 @@ from transferscope.arrays import backend
 from transferscope.data.images import Transform
 from transferscope.errors import InputError, near
 from transferscope.networks.zoo import OWN, SCRATCH, Source, Zoo
+from transferscope.runtime.engines.naming import Place, place_of
 from transferscope.verbs.compare.options import IMAGENET, Estimator, Options
 from transferscope.verbs.request import ProbeRequest, check_reference
 
@@ -30,6 +32,8 @@ class CompareRequest(ProbeRequest):
     permutations: int = 0
     precision: backend.Precision = "float32"
     reference: str = "compact"
+    on: str | None = None
+    executor: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,6 +45,12 @@ class CompareRequest(ProbeRequest):
                 "Expected `measures` to name one measure at least, but got none; leave it out for linear CKA"
             )
         self.options()
+        _ = self.place  # which checks it
+
+    @property
+    def place(self) -> Place | None:
+        """Where the networks run; None for this process."""
+        return place_of(self.on, self.executor)
 
     def options(
         self,
