@@ -51,15 +51,18 @@ class TransferscopeWarning(UserWarning):
 
 
 @contextmanager
-def noted_warnings() -> Iterator[list[str]]:
-    """Yield a list that fills with every `TransferscopeWarning` given inside; they are shown as ever."""
+def noted_warnings(*, shown: bool = True) -> Iterator[list[str]]:
+    """Yield a list that fills with every `TransferscopeWarning` given inside; unless not `shown`, they are as ever."""
     noted: list[str] = []
     with warnings.catch_warnings():
         show = warnings.showwarning
 
         def note(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if issubclass(category, TransferscopeWarning) and str(message) not in noted:
-                noted.append(str(message))
+            if issubclass(category, TransferscopeWarning):
+                if str(message) not in noted:
+                    noted.append(str(message))
+                if not shown:
+                    return
             show(message, category, *rest, **more)
 
         warnings.showwarning = note

@@ -6,6 +6,7 @@ import pytest
 
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.runtime import store as store_module
+from transferscope.runtime.leases import here
 from transferscope.runtime.store import Store, digest, home, write_atomically
 
 
@@ -220,14 +221,14 @@ def test_what_killed_runs_did_not_finish_is_removed_and_nothing_else(tmp_path, a
     unfinished = tmp_path / "scores" / ".unfinished"
     unfinished.mkdir(parents=True)
     now = time.time()
-    for name, age in (("killed", 20), ("held", 20), ("held-for-days", 1e6), ("begun", 0)):
+    for name, age in ((f"killed.{here()}-9-a", 20), (f"held.{here()}-9-a", 20), ("held-for-days", 1e6), ("begun", 0)):
         (unfinished / name).write_bytes(b"half")
         os.utime(unfinished / name, (now - age, now - age))
-    with (unfinished / "held").open("rb") as file:
+    with (unfinished / f"held.{here()}-9-a").open("rb") as file:
         fcntl = pytest.importorskip("fcntl")
         fcntl.flock(file, fcntl.LOCK_EX)
         Store(tmp_path).put("scores", "k1", arrays, {})
-    assert sorted(path.name for path in unfinished.iterdir()) == ["begun", "held"]
+    assert sorted(path.name for path in unfinished.iterdir()) == ["begun", f"held.{here()}-9-a"]
 
 
 def test_a_write_is_held_against_others_that_sweep(tmp_path, arrays, monkeypatch):

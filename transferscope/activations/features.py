@@ -111,10 +111,8 @@ def layer_features(
     for index, content in enumerate(everyone):
         first.setdefault(content, index)
     contents = list(first)
-    parts = read_rows(store, "features", network, contents)
-    cached = {place for part in parts for place in part.places.tolist()}
-    missing = np.array([place for place in range(len(contents)) if place not in cached], dtype=np.int64)
-    if len(missing) or not parts:
+
+    def run(missing: np.ndarray) -> Part:
         chosen = np.array([first[contents[place]] for place in missing], dtype=np.int64)
         net, transform = build()
         shared = SharedPixels(images, 0) if pixels is None else pixels
@@ -122,7 +120,16 @@ def layer_features(
         seeds = [int(digest(network, contents[place].hex())[:12], 16) for place in missing]
         arrays, record = _run(net, transform, layers, given, seeds, device)
         write_rows(store, "features", network, [contents[place] for place in missing], arrays, record)
-        parts.append(Part(missing, arrays, record))
+        return Part(missing, arrays, record)
+
+    parts, missing = _known(store, network, contents)
+    if len(missing) or not parts:
+        # Of processes that are asked the same, one runs the network.
+        with store.lease("features", digest(network, [contents[place].hex() for place in missing])) as waited:
+            if waited:
+                parts, missing = _known(store, network, contents)
+            if len(missing) or not parts:
+                parts.append(run(missing))
 
     for note in dict.fromkeys(filter(None, (part.record["repeatability"] for part in parts))):
         warnings.warn(note, TransferscopeWarning, stacklevel=2)
@@ -140,6 +147,13 @@ def layer_features(
         None if probabilities is None else backend.from_torch(probabilities),
         lacking,
     )
+
+
+def _known(store: Store, network: str, contents: Sequence[bytes]) -> tuple[list[Part], np.ndarray]:
+    """Return what the cache knows of these images, and the places of those that it does not know."""
+    parts = read_rows(store, "features", network, contents)
+    cached = {place for part in parts for place in part.places.tolist()}
+    return parts, np.array([place for place in range(len(contents)) if place not in cached], dtype=np.int64)
 
 
 def _run(

@@ -26,7 +26,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 HOW = {
     "samples", "device", "batch_size", "seed", "trust_code", "reference", "reference_epochs", "reference_budget",
-    "jobs", "on", "precision", "retry_failed", "time_budget", "uncertainty", "mode", "redraws",
+    "jobs", "on", "shard", "precision", "retry_failed", "time_budget", "uncertainty", "mode", "redraws",
 }  # fmt: skip
 WHERE = {"output", "output_format", "quiet", "verbose"}
 
@@ -193,6 +193,12 @@ on = click.option(
     "--on", metavar="ENGINE",
     help="Where the work is carried out: processes:N of this machine, dask:tcp://HOST:PORT or dask:local, slurm or "
     "slurm:partition=NAME,gpus=1,time=60. By default in this process.",
+)  # fmt: skip
+shard = click.option(
+    "--shard", metavar="I/N",
+    help="Which of N processes this is that were started with the same command on one cache, and so where it begins. "
+    "Each leaves alone what another is at work on, and ends with the whole answer. By default what SLURM or RANK and "
+    "WORLD_SIZE say.",
 )  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, notes or warnings on stderr.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Debug notes and timings on stderr, more of the result.")

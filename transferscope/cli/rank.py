@@ -70,6 +70,7 @@ On what `transferscope demo -o demo` makes:
 )  # fmt: skip
 @options.together(options.reference, options.reference_epochs, options.reference_budget)
 @options.on
+@options.shard
 @options.running
 @options.output("transferscope-results", "Where report.html, ranking.json, ranking.csv, scores.nc and the pictures go.")
 @options.printing

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import sys
 import time
 import warnings
@@ -22,7 +23,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from transferscope.errors import TransferscopeWarning
-from transferscope.runtime import locking
+from transferscope.runtime import leases, locking
 from transferscope.runtime.regular import expanded, is_regular
 
 logger = logging.getLogger("transferscope")
@@ -53,13 +54,21 @@ def digest(*parts: Any) -> str:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that the file is either the old one or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_own_name()}.tmp")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _own_name() -> str:
+    """Return what no other process writes to, on any machine that shares the folder."""
+    return f"{leases.here()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 class Store:
@@ -146,12 +155,13 @@ class Store:
         if unfinished.parent.name not in self._swept:
             self._swept.add(unfinished.parent.name)
             _sweep(unfinished)
-        temporary = unfinished / f"{path.name}.{os.getpid()}"
+        temporary = unfinished / f"{path.name}.{_own_name()}"
         try:
             with temporary.open("wb") as file:
                 _hold(file.fileno())
                 file.write(data)
                 file.flush()
+                os.fsync(file.fileno())  # else a machine that goes down could leave the name with nothing behind it
                 if _MOVES_OPEN_FILES:
                     os.replace(temporary, path)
             if not _MOVES_OPEN_FILES:
@@ -159,6 +169,13 @@ class Store:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+    def lease(self, kind: str, key: str, *, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
+        """Be the only one that computes an entry, for the duration of a `with` block, see `leases.lease`.
+
+        Whoever waited looks whether the entry is there by now.
+        """
+        return leases.lease(self.root / "leases" / f"{kind}-{digest(key)[:32]}", f"{kind} {key[:12]}", wait=wait)
 
     def below(self, kind: str, key: str) -> list[str]:
         """Return the names of the entries below a key, the oldest first."""
@@ -199,7 +216,8 @@ def _sweep(folder: Path) -> None:
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
             age = time.time() - path.stat().st_mtime
-            if age > _OLD or (age > _YOUNG and _is_abandoned(path)):
+            ours = f".{leases.here()}-" in path.name  # locks of other machines may not be seen here
+            if age > _OLD or (age > _YOUNG and ours and _is_abandoned(path)):
                 path.unlink()
 
 

@@ -62,6 +62,7 @@ def rank(
     calibration: str | Path | None = None,
     on: str | None = None,
     executor: concurrent.futures.Executor | None = None,
+    shard: str | None = None,
 ) -> Ranking:
     """Rank the sources of a zoo, each with its best cut and protocol, for a target that no transfer was run on.
 
@@ -138,6 +139,10 @@ def rank(
         "slurm:partition=NAME,gpus=1,time=60"; by default in this process. The answer is the same.
     executor : concurrent.futures.Executor, optional
         The same with an executor of one's own, such as Dask's ``client.get_executor()``, mpi4py's or loky's.
+    shard : str, optional
+        "i/n" of n processes that are asked the same at the same time and share the cache: which sources this one begins
+        with. Each leaves alone what another one is at work on, and ends with the whole answer. By default what a batch
+        system says: the task of a SLURM array, or RANK and WORLD_SIZE.
 
     Raises
     ------
@@ -163,7 +168,7 @@ def answer_and_belief(request: RankRequest, bench: Bench | None = None) -> tuple
         bench = bench or Bench.set_up(request)
         scorer = Scorer(ReferenceMaker(request.reference, request.recipe, bench), request.scores, request.uncertainty)
         if request.place is None:
-            units, failed, reference = scorer.score_all()
+            units, failed, reference = scorer.score_all(request.part)
         else:
             units, failed, reference = score_elsewhere(request.place, scorer)
         scratch = reference.candidate()

@@ -18,7 +18,7 @@ from transferscope.networks.compact import CompactResNet
 from transferscope.networks.zoo import COMPACT, OWN, Source
 from transferscope.prediction.selection import ScratchCandidate
 from transferscope.protocols import scratch
-from transferscope.protocols.scratch import ScratchResult
+from transferscope.protocols.scratch import ScratchResult, Split
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
 from transferscope.results.summary import Reference
 from transferscope.runtime.progress import Report
@@ -197,18 +197,8 @@ class ReferenceMaker:
             __version__, torch.__version__, self.bench.device.type,
         ]  # fmt: skip
         key = digest(*identity)
-        if (entry := self.bench.store.get("reference", key)) is not None:
-            weights, record = entry
-            result = ScratchResult(**{**record, "record": TrainingRecord(**record["record"])})
-        else:
-            net, transform = build()
-            result = scratch.train_from_scratch(
-                net, transform, self.bench.probe, split,
-                recipe=self.recipe, seed=self.bench.seed, device=self.bench.device, on_epoch=report,
-            )  # fmt: skip
-            self._warn_of_budget(result.record, self.recipe.most_epochs(len(split.train)))
-            weights, record = {name: value.cpu().numpy() for name, value in net.state_dict().items()}, asdict(result)
-            self.bench.store.put("reference", key, weights, record)
+        with self.bench.store.lease("reference", key):  # of processes that are asked the same, one trains
+            weights, result, record = self._kept_or_trained(key, build, split, report)
 
         def trained() -> tuple[nn.Module, Transform]:
             net, transform = build()
@@ -217,9 +207,25 @@ class ReferenceMaker:
 
         return ReferenceNetwork(
             name, trained, ["scratch", key], layers,
-            result.record, result.accuracy, result.n_held_out, len(split.train),
-            ("reference", key, weights, record),
+            result.record, result.accuracy, result.n_held_out, len(split.train), ("reference", key, weights, record),
         )  # fmt: skip
+
+    def _kept_or_trained(
+        self, key: str, build: Callable[[], tuple[nn.Module, Transform]], split: Split, report: Report
+    ) -> tuple[dict[str, Any], ScratchResult, dict[str, Any]]:
+        """Return weights, what training gave, and the record of it, from the cache where they are there."""
+        if (entry := self.bench.store.get("reference", key)) is not None:
+            weights, record = entry
+            return weights, ScratchResult(**{**record, "record": TrainingRecord(**record["record"])}), record
+        net, transform = build()
+        result = scratch.train_from_scratch(
+            net, transform, self.bench.probe, split,
+            recipe=self.recipe, seed=self.bench.seed, device=self.bench.device, on_epoch=report,
+        )  # fmt: skip
+        self._warn_of_budget(result.record, self.recipe.most_epochs(len(split.train)))
+        weights, record = {name: value.cpu().numpy() for name, value in net.state_dict().items()}, asdict(result)
+        self.bench.store.put("reference", key, weights, record)
+        return weights, result, record
 
     def _warn_of_budget(self, record: TrainingRecord, epochs: int) -> None:
         if record.stopped == "budget":

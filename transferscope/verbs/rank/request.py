@@ -13,6 +13,7 @@ from transferscope.errors import InputError, is_whole, near
 from transferscope.prediction.evidence import given_evidence
 from transferscope.prediction.selection import OBJECTIVES, protocols_of
 from transferscope.runtime.engines.naming import Place, place_of
+from transferscope.runtime.sharing import Shard, shard_of
 from transferscope.transferability.scores import choose_scores
 from transferscope.verbs.request import ProbeRequest, check_reference
 
@@ -74,12 +75,13 @@ class RankRequest(ExpectingRequest):
     mode: str = "default"
     on: str | None = None
     executor: Any = None
+    shard: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_reference(self.reference)
         protocols_of(self.protocol)
-        _ = self.place  # which checks it
+        _ = self.place, self.part  # which checks them
         self._settle(scores=self._score_names())
         if self.objective not in OBJECTIVES:
             raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {self.objective!r}")
@@ -103,6 +105,11 @@ class RankRequest(ExpectingRequest):
     def place(self) -> Place | None:
         """Where sources are run and scored; None for this process."""
         return place_of(self.on, self.executor)
+
+    @property
+    def part(self) -> Shard | None:
+        """Which of the processes that are asked the same this one is."""
+        return shard_of(self.shard)
 
     @property
     def protocols(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from transferscope.activations.features import LayerFeatures
-from transferscope.errors import SourceError, TransferscopeWarning
+from transferscope.errors import SourceError, TransferscopeWarning, noted_warnings
+from transferscope.networks import loading
 from transferscope.networks.zoo import OWN, Source
 from transferscope.prediction.covariates import CUT_PROTOCOLS
 from transferscope.results import labelled
@@ -18,6 +20,7 @@ from transferscope.results.labelled import SourceScores
 from transferscope.runtime.failures import Failure, failure, listed
 from transferscope.runtime.progress import Report
 from transferscope.runtime.seeding import contained
+from transferscope.runtime.sharing import Shard, turn
 from transferscope.runtime.store import digest
 from transferscope.runtime.threads import suited_to
 from transferscope.transferability import Layer
@@ -69,7 +72,7 @@ class Scorer:
         if self.draws:
             next(stratified_draws(self._bench.probe.labels, self.draws, self._bench.seed))
 
-    def score_all(self) -> tuple[list[SourceScores], list[Failure], ReferenceFacts]:
+    def score_all(self, shard: Shard | None = None) -> tuple[list[SourceScores], list[Failure], ReferenceFacts]:
         """Score every candidate; those that fail are named beside the others, and the reference of the answer last.
 
         Raises
@@ -80,18 +83,41 @@ class Scorer:
         candidates = self.maker.candidates()
         if self.maker.kind != OWN:
             self.prepare(None)
-        units, failed = [], []
-        for i, source in enumerate(candidates, 1):
-            try:
-                units.append(self.score(source, f"{source.name} ({i} of {len(candidates)})"))
-            except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the others
-                failed.append(failure(source.name, error, self._bench.batch_size))
+        scored: dict[str, SourceScores] = {}
+        failures: dict[str, Failure] = {}
+        # Other processes may be asked the same: each begins at another source, and leaves alone what is under way.
+        waiting = deque(turn(candidates, shard))
+        postponed: set[str] = set()
+        noted: dict[str, list[str]] = {}
+        unsaid = deque(source.name for source in candidates)  # what is warned of stands in the order of the zoo
+        while waiting:
+            source = waiting.popleft()
+            with self._bench.store.lease("sources", self._key(source), wait=source.name in postponed) as free:
+                if not free and source.name not in postponed:
+                    postponed.add(source.name)
+                    waiting.append(source)
+                    continue
+                number = len(scored) + len(failures) + 1
+                try:
+                    with noted_warnings(shown=False) as noted[source.name]:
+                        scored[source.name] = self.score(source, f"{source.name} ({number} of {len(candidates)})")
+                except (Exception, SystemExit) as error:  # whatever a network's code raises must not cost the others
+                    failures[source.name] = failure(source.name, error, self._bench.batch_size)
+            while unsaid and unsaid[0] in noted:
+                for text in noted[unsaid.popleft()]:
+                    warnings.warn(text, TransferscopeWarning, stacklevel=2)
+        units = [scored[source.name] for source in candidates if source.name in scored]
+        failed = [failures[source.name] for source in candidates if source.name in failures]
         if not units:
             raise SourceError(f"No source could be ranked. {listed(failed)}")
         if self._remembered:
             root = self._bench.store.root
             logger.info("%d of %d sources came from the cache in %s.", self._remembered, len(candidates), root)
         return units, failed, best_of(made.facts() for made in self._references.values())
+
+    def _key(self, source: Source) -> str:
+        identity = loading.identity(source, self._bench.seed)
+        return digest(identity, self._bench.probe.hash, self.maker.kind, self.names, self.draws)
 
     def prepare(self, source: Source | None) -> TrainedReference:
         """Make the reference of `source`, or the one that serves all of them."""
@@ -182,11 +208,20 @@ class Scorer:
         source: str,
     ) -> dict[str, np.ndarray]:
         """Return the arrays of these names from the cache; only those that it lacks are computed, and added to it."""
-        key = digest(_VERSION, *identity)
-        entry = self._bench.store.get(kind, key) if names else None
-        arrays = {} if entry is None else entry[0]
-        if missing := [name for name in names if name not in arrays]:
-            arrays |= compute(missing)
-            self._computed += 1
-            self._bench.store.put(kind, key, arrays, {"source": source})
+        key, store = digest(_VERSION, *identity), self._bench.store
+
+        def known() -> tuple[dict[str, np.ndarray], list[str]]:
+            entry = store.get(kind, key) if names else None
+            arrays = {} if entry is None else entry[0]
+            return arrays, [name for name in names if name not in arrays]
+
+        arrays, missing = known()
+        if missing:
+            with store.lease(kind, key) as waited:
+                if waited:
+                    arrays, missing = known()
+                if missing:
+                    arrays |= compute(missing)
+                    self._computed += 1
+                    store.put(kind, key, arrays, {"source": source})
         return {name: arrays[name] for name in names}
