@@ -348,10 +348,13 @@ def test_a_target_that_is_called_otherwise_is_the_same(tmp_path, recwarn):
     assert not recwarn
 
 
-def test_one_measure_at_a_time(tmp_path):
-    with opened(tmp_path), pytest.raises(InputError, match=rf"another measure .*process {os.getpid()} on"):
-        opened(tmp_path)
+def test_measures_of_other_settings_stay_out(tmp_path, monkeypatch):
+    other_settings = replace(SETTINGS, device="cuda")
+    said = rf"another measure .*process {os.getpid()} on .*device was cpu and is cuda"
+    with opened(tmp_path), pytest.raises(InputError, match=said):
+        opened(tmp_path, other_settings)
     opened(tmp_path).close()
+    monkeypatch.setattr("transferscope.verbs.measure.lock.PATIENCE_S", 0.05)
     code = (
         "import sys, pathlib\n"
         "from transferscope.verbs.measure.lock import lock\n"
@@ -368,6 +371,31 @@ def test_one_measure_at_a_time(tmp_path):
         other.kill()
     # The lock of a process that died does not count, although its file is there.
     opened(tmp_path).close()
+
+
+def test_measures_of_the_same_settings_share_a_table(tmp_path, recwarn):
+    with opened(tmp_path) as one, opened(tmp_path, replace(SETTINGS, sources={NET: "f0", "third": "f2"})) as other:
+        one.append([row_of(run_of())])
+        assert not other.done(run_of())
+        other.append([row_of(run_of(1))])
+        assert other.done(run_of())
+        one.refresh()
+        assert one.done(run_of(1))
+        assert one.frame().equals(other.frame())
+    with opened(tmp_path) as table:
+        assert len(table) == 2
+    assert "third" in json.loads((tmp_path / "measure.json").read_text())["sources"]
+    assert not recwarn
+
+
+def test_what_another_process_was_killed_in_is_cut_off_by_the_next_row(tmp_path):
+    with opened(tmp_path) as table:
+        table.append([row_of(run_of())])
+        with (tmp_path / "runs.csv").open("ab") as file:
+            file.write(b"net,birds,trunc")
+        table.append([row_of(run_of(1))])
+    with opened(tmp_path) as table:
+        assert len(table) == 2
 
 
 def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from transferscope.runtime import signals
 
 VERBS = (
     "rank", "transfer", "predict", "compare", "score", "measure", "advise", "parameters", "validate", "layers", "demo",
+    "cache", "slurm",
 )  # fmt: skip
 
 INTERRUPTED, TERMINATED = 130, 143

@@ -66,6 +66,7 @@ On what `transferscope demo -o demo` makes:
 )
 @click.option("--jobs", type=options.whole(1), default=1, show_default=True, metavar="N", help="Runs side by side.")
 @options.on
+@options.shard
 @click.option(
     "--time-budget", type=options.Finite(min=0, min_open=True), metavar="MINUTES",
     help="Start no run after this time; the same command resumes later.",

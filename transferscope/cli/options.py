@@ -27,6 +27,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 HOW = {
     "samples", "device", "batch_size", "seed", "trust_code", "reference", "reference_epochs", "reference_budget",
     "jobs", "on", "shard", "precision", "retry_failed", "time_budget", "uncertainty", "mode", "redraws",
+    "tasks", "gpus", "cpus", "mem", "time", "partition", "account",
 }  # fmt: skip
 WHERE = {"output", "output_format", "quiet", "verbose"}
 

@@ -16,9 +16,17 @@ if sys.platform == "win32":
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         os.lseek(descriptor, 0, os.SEEK_SET)
 
+    def share(_descriptor: int) -> None:
+        """Raise OSError: nobody shares a lock here."""
+        raise OSError(errno.EACCES, "locks cannot be shared")
+
 else:
     import fcntl
 
     def take(descriptor: int) -> None:
         """Lock an open file, or raise OSError at once; closing it ends the lock."""
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def share(descriptor: int) -> None:
+        """Lock an open file together with others who share it, or raise OSError at once; ends an exclusive lock."""
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

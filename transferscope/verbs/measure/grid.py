@@ -2,9 +2,10 @@
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from transferscope.errors import is_interrupt
 from transferscope.results.measurement import Measurement
 from transferscope.runtime.engines.naming import Place
 from transferscope.runtime.failures import Failure
+from transferscope.runtime.leases import lease
 from transferscope.runtime.progress import Reporter
+from transferscope.runtime.sharing import Shard, turn
+from transferscope.runtime.store import digest
 from transferscope.runtime.version import __version__
 from transferscope.verbs.measure.cut_costs import cut_networks
 from transferscope.verbs.measure.estimate import Estimate, estimate
 from transferscope.verbs.measure.plan import group
-from transferscope.verbs.measure.pool import carry_out, carry_out_elsewhere, deadline
+from transferscope.verbs.measure.pool import State, carry_out, carry_out_elsewhere, deadline, title
 from transferscope.verbs.measure.rows import DONE, ForeignError, Row
 from transferscope.verbs.measure.runs import IDENTITY, SETTINGS, RunTable, recorded
 from transferscope.verbs.measure.settings import Settings, check, read_settings
@@ -29,6 +33,9 @@ from transferscope.verbs.running.executor import Executor
 from transferscope.verbs.running.run import Run
 
 logger = logging.getLogger("transferscope")
+
+LEASES = ".leases"
+"""Folder of the files that say which process is at work on which runs."""
 
 _SHOWN = ("source", "protocol", "depth", "status")
 
@@ -58,6 +65,8 @@ class Grid:
         their weights alone share what is trained from scratch.
     place
         Where runs are carried out; None for this process.
+    shard
+        Which of the processes this is that were started with the same command.
     """
 
     runs: Sequence[Run]
@@ -69,6 +78,7 @@ class Grid:
     retry_failed: bool = False
     twins: Mapping[Run, Sequence[Run]] = field(default_factory=dict)
     place: Place | None = None
+    shard: Shard | None = None
 
     def estimate(self) -> Estimate:
         """Say what is missing and about how long it would take; the folder is left as it is."""
@@ -93,6 +103,9 @@ class Grid:
                 logger.info("%d of %d runs are in %s already.", done, len(self.runs), table.path)
             if missing:
                 self._run(table, self._distinct(missing), time_budget)
+            table.refresh()
+            with suppress(OSError):  # others are at work there
+                (self.folder / LEASES).rmdir()
             if left := len(self._missing(table)):
                 logger.info("The time is up; %d runs are left. The same command goes on with them.", left)
             else:
@@ -106,7 +119,8 @@ class Grid:
         stacked = [run for run in runs if run not in alone]
         groups = [*group(stacked, together=setup.together), *group(alone)]
         if self.place is None:
-            results = carry_out(self.executor, groups, out_of_time=out_of_time)
+            claim = partial(self._claim, table)
+            results = carry_out(self.executor, turn(groups, self.shard), claim, out_of_time=out_of_time)
         else:
             results = carry_out_elsewhere(self.place, setup, groups, out_of_time=out_of_time)
         twins = {run.identity: others for run, others in self.twins.items()}
@@ -122,6 +136,18 @@ class Grid:
                     if row["status"] != DONE and (row["source"], row["status"]) not in told:
                         told.add((row["source"], row["status"]))
                         logger.warning("%s %s at depth %d %s", *(row[name] for name in _SHOWN))
+
+    @contextmanager
+    def _claim(self, table: RunTable, runs: Sequence[Run], wait: bool) -> Iterator[State]:
+        """Say whether runs are for this process, among those that were started with the same command."""
+        name = digest([run.identity for run in runs])[:32]
+        with lease(self.folder / LEASES / name, title(runs), wait=wait) as answer:
+            if not wait and not answer:
+                yield "taken"
+                return
+            table.refresh()
+            done = all(table.done(run, retry_failed=self.retry_failed) for run in runs)
+            yield "done" if done else "mine"
 
     def _recorded(self) -> dict[tuple[Any, ...], Row]:
         """Return the rows that `run` would go on with, without touching them."""

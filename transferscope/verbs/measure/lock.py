@@ -1,32 +1,41 @@
-"""One measurement at a time in a folder."""
+"""Measurements in a folder: those of the same settings share it, others stay out."""
 
 import contextlib
 import os
 import socket
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.runtime.locking import TAKEN, take
+from transferscope.runtime.locking import TAKEN, share, take
 
 NAME = ".measure.lock"
 
+PATIENCE_S = 30.0
+"""How long one that begins or records a run may take."""
+_ASKED_EVERY_S = 0.01
 
-def lock(folder: Path) -> int:
-    """Keep other measurements out of `folder`.
+
+def lock(folder: Path) -> tuple[int, bool]:
+    """Come into a folder: alone in it, or beside others that have begun and share it.
 
     The operating system ends the lock with the process, however that ends; the file stays and means nothing by
     itself.
 
     Returns
     -------
-    int
-        A file descriptor; closing it ends the lock.
+    descriptor : int
+        A file descriptor; closing it ends the lock, `let_in` shares it.
+    alone : bool
+        Whether nobody else is there, until `let_in`.
 
     Raises
     ------
     InputError
-        Another measurement is running there.
+        Another measurement keeps the folder to itself.
     OSError
         The folder cannot be written.
 
@@ -37,22 +46,74 @@ def lock(folder: Path) -> int:
     """
     path = folder / NAME
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    alone, end = True, time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            take(descriptor)
+            break
+        except OSError as error:
+            if error.errno not in TAKEN:
+                warnings.warn(
+                    f"{folder} cannot be locked ({error.strerror}); make sure that no other measure runs in it",
+                    TransferscopeWarning,
+                    stacklevel=2,
+                )
+                break
+            with contextlib.suppress(OSError):
+                share(descriptor)
+                alone = False
+                break
+            if time.monotonic() > end:
+                said = busy(folder)
+                os.close(descriptor)
+                raise said from error
+        time.sleep(_ASKED_EVERY_S)
+    if alone:
+        with contextlib.suppress(OSError):  # only for the message
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return descriptor, alone
+
+
+def busy(folder: Path, reason: str = "") -> InputError:
+    """Return what to say where another measurement that does not fit is running."""
+    owner = ""
+    with contextlib.suppress(OSError):
+        owner = (folder / NAME).read_bytes()[:200].decode(errors="replace")
+    return InputError(
+        f"Expected {folder} to be free, but another measure is running in it{f' ({owner})' if owner else ''}"
+        f"{f', and {reason}' if reason else ''}; wait for it, or choose another folder with -o"
+    )
+
+
+def let_in(descriptor: int) -> None:
+    """Let others of the same settings come in."""
+    with contextlib.suppress(OSError):  # a file system without locks, or without shared ones
+        share(descriptor)
+
+
+@contextmanager
+def recording(path: Path) -> Iterator[None]:
+    """Be the only one that changes a table, for the duration of the block; where there are no locks, be careful.
+
+    Raises
+    ------
+    OSError
+        Another process has been changing it for long, or it cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        take(descriptor)
-    except OSError as error:
-        if error.errno in TAKEN:
-            owner = os.read(descriptor, 200).decode(errors="replace")
-            os.close(descriptor)
-            raise InputError(
-                f"Expected {folder} to be free, but another measure is running in it{f' ({owner})' if owner else ''}; "
-                "wait for it, or choose another folder with -o"
-            ) from error
-        warnings.warn(
-            f"{folder} cannot be locked ({error.strerror}); make sure that no other measure runs in it",
-            TransferscopeWarning,
-            stacklevel=2,
-        )
-    with contextlib.suppress(OSError):  # only for the message
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    return descriptor
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                take(descriptor)
+                break
+            except OSError as error:
+                if error.errno not in TAKEN:
+                    break
+                if time.monotonic() > end:
+                    raise OSError(error.errno, f"another process has been writing it for {PATIENCE_S:.0f} s") from error
+            time.sleep(_ASKED_EVERY_S)
+        yield
+    finally:
+        os.close(descriptor)

@@ -49,6 +49,7 @@ def measure(
     jobs: int = 1,
     on: str | None = None,
     executor: concurrent.futures.Executor | None = None,
+    shard: str | None = None,
     time_budget: float | None = None,
     retry_failed: bool = False,
     country: str = WORLD,
@@ -104,6 +105,8 @@ def measure(
         "dask:local"; "slurm" or "slurm:partition=NAME,gpus=1,time=60".
     executor : concurrent.futures.Executor, optional
         The same with an executor of one's own, such as Dask's ``client.get_executor()``, mpi4py's or loky's.
+    shard : str, optional
+        "i/n" of n processes that are asked the same with one `output` folder: where this one begins, as in `rank`.
     time_budget : float, optional
         Seconds after which no run is begun.
     retry_failed : bool
@@ -194,6 +197,7 @@ def prepare(request: MeasureRequest) -> Grid:
         request.retry_failed,
         _twins(runs, sources),
         place,
+        request.part,
     )
 
 

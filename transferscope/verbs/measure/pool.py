@@ -1,10 +1,12 @@
 """Runs of a grid one after the other in this process, or as units of an engine, each result as it comes."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from transferscope.errors import InputError
 from transferscope.runtime.engines.crew import crew, warn_again
@@ -16,19 +18,29 @@ from transferscope.verbs.running.run import PROTOCOLS, Run
 
 Row = dict[str, Any]
 RunsTogether = tuple[Run, ...]
+State = Literal["mine", "taken", "done"]
+Claim = Callable[[RunsTogether, bool], AbstractContextManager[State]]
+"""Says whether runs are for this process to carry out, for another one that is at it, or done; told whether to wait."""
 
 
 def carry_out(
-    executor: Executor, groups: Sequence[Sequence[Run]], *, out_of_time: Callable[[], bool]
+    executor: Executor, groups: Sequence[Sequence[Run]], claim: Claim, *, out_of_time: Callable[[], bool]
 ) -> Generator[list[Row]]:
     """Carry out the runs of all groups in this process, in order, until they are done or time is up.
 
-    Yields the rows of each run, or of runs that were trained together, as soon as they have ended.
+    Yields the rows of each run, or of runs that were trained together, as soon as they have ended. What another process
+    is at work on comes last, and is then waited for.
     """
-    for unit in (unit for group in groups for unit in units(group)):
-        if out_of_time():
-            return
-        yield executor.execute(unit)
+    waiting = deque(unit for group in groups for unit in units(group))
+    postponed: set[RunsTogether] = set()
+    while waiting and not out_of_time():
+        unit = waiting.popleft()
+        with claim(unit, unit in postponed) as state:
+            if state == "mine":
+                yield executor.execute(unit)
+            elif state == "taken":
+                postponed.add(unit)
+                waiting.append(unit)
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ def carry_out_elsewhere(
     TransferscopeError
         The engine cannot be reached, or no worker of it can carry out runs.
     """
-    chains = [[(_title(unit), unit) for unit in units(group)] for group in groups]
+    chains = [[(title(unit), unit) for unit in units(group)] for group in groups]
     with crew(place, Transfers(setup), spread=setup.device in ("auto", "cuda")) as workers:
         for runs, outcome in workers.carry_out(chains, out_of_time=out_of_time):
             warn_again(outcome.warnings)
@@ -90,11 +102,12 @@ def carry_out_elsewhere(
             for row in outcome.value:
                 if trace := row.pop("trace", ""):
                     reason = row["status"].removeprefix("failed: ")
-                    workers.note(_title(runs), Outcome(worker=outcome.worker, error=reason, trace=trace))
+                    workers.note(title(runs), Outcome(worker=outcome.worker, error=reason, trace=trace))
             yield outcome.value
 
 
-def _title(runs: Sequence[Run]) -> str:
+def title(runs: Sequence[Run]) -> str:
+    """Return what people call runs that are carried out at once."""
     first = runs[0]
     size = f"{first.samples_per_class} images a class"
     return f"{first.source} {first.protocol} at depth {first.depth}, {size}, seed {first.seed}"

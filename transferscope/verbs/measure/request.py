@@ -10,6 +10,7 @@ from transferscope.protocols.training.recipe import Recipe
 from transferscope.runtime.checks import ALL, Size, check_numbers
 from transferscope.runtime.engines.naming import Place, place_of
 from transferscope.runtime.power import WORLD
+from transferscope.runtime.sharing import Shard, shard_of
 from transferscope.verbs.measure.plan import Depths, known_protocols
 from transferscope.verbs.request import Request
 
@@ -37,6 +38,7 @@ class MeasureRequest(Request):
     jobs: int = 1
     on: str | None = None
     executor: Any = None
+    shard: str | None = None
     time_budget: float | None = None
     retry_failed: bool = False
     country: str = WORLD
@@ -46,7 +48,7 @@ class MeasureRequest(Request):
         known_protocols(self.protocols)
         counts = {"seeds": self.seeds, "test_samples": self.test_samples, "jobs": self.jobs}
         self._settle(**check_numbers(self.samples_per_class, self.depths, **counts))
-        _ = self.place  # which checks it
+        _ = self.place, self.part  # which checks them
         for rate in self.learning_rates:
             replace(self.recipes["scratch"], learning_rate=rate)  # which checks it
 
@@ -54,6 +56,11 @@ class MeasureRequest(Request):
     def place(self) -> Place | None:
         """Where runs are carried out; None for this process."""
         return place_of(self.on, self.executor, self.jobs)
+
+    @property
+    def part(self) -> Shard | None:
+        """Which of the processes that are asked the same this one is."""
+        return shard_of(self.shard)
 
     @property
     def recipes(self) -> Mapping[str, Recipe]:

@@ -17,7 +17,7 @@ from transferscope.errors import InputError, TransferscopeError, TransferscopeWa
 from transferscope.runtime.filesets import complete
 from transferscope.runtime.marker import mark
 from transferscope.runtime.store import write_atomically
-from transferscope.verbs.measure.lock import lock
+from transferscope.verbs.measure.lock import busy, let_in, lock, recording
 from transferscope.verbs.measure.phases import PHASES, append_phases, drop_orphans
 from transferscope.verbs.measure.rows import (
     COLUMNS,
@@ -45,7 +45,8 @@ class RunTable:
 
     A row is on the disk when `append` returns. A grid that is begun again goes on with the rows that are there, and
     may have more sources, protocols, depths, sizes and seeds than before. Where anything else has changed, or the
-    files are not ours, they are set aside under other names. Only one table at a time is open in a folder.
+    files are not ours, they are set aside under other names. Several processes may have it open with the same settings:
+    each sees the rows of the others when it records one of its own, or looks.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ class RunTable:
     Raises
     ------
     InputError
-        The folder cannot be used, or another measurement runs in it.
+        The folder cannot be used, or another measurement with other settings runs in it.
 
     Warns
     -----
@@ -71,9 +72,15 @@ class RunTable:
         self._rows: dict[tuple[Any, ...], Row] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock: int | None = lock(folder)
+            self._size = 0
+            descriptor, alone = lock(folder)
+            self._lock: int | None = descriptor
             try:
-                self._open(settings.record())
+                if alone:
+                    self._open(settings.record())
+                    let_in(descriptor)
+                else:
+                    self._join(settings.record())
             except BaseException:
                 self.close()
                 raise
@@ -123,13 +130,22 @@ class RunTable:
         """
         ended = [clean({**row, "target": self._target}) for row in rows]
         try:
-            append_phases(self.path.with_name(PHASES), rows)
-            self._write(ended)
+            with recording(self.path):
+                self._catch_up()
+                append_phases(self.path.with_name(PHASES), rows)
+                self._write(ended)
         except OSError as error:
             raise TransferscopeError(
                 f"{len(ended)} ended run(s) could not be recorded in {self.path} ({error.strerror or error}); what was "
                 "recorded before is intact. Make room or correct that, and start again: it goes on from there"
             ) from error
+
+    def refresh(self) -> None:
+        """Read what other processes have recorded."""
+        with contextlib.suppress(OSError):  # gone: then it is written anew with the next row
+            if self.path.stat().st_size != self._size:
+                with recording(self.path):
+                    self._catch_up()
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each run, sorted by what tells them apart; of a run recorded twice, the last."""
@@ -161,6 +177,37 @@ class RunTable:
         drop_orphans(self.path.with_name(PHASES), self._rows)
         self._write([])
 
+    def _join(self, wanted: dict[str, Any]) -> None:
+        """Come to a table that others have open."""
+        with recording(self.path):
+            try:
+                recorded = read_settings(self._settings)
+                check(recorded, wanted, [])
+                rows, _ = read_rows(self.path)
+            except ForeignError as reason:
+                raise busy(self.path.parent, str(reason)) from reason
+            assert recorded is not None  # for then it is foreign
+            wanted["target"] = recorded["target"]
+            wanted["sources"] = {**recorded["sources"], **wanted["sources"]}
+            self._target = wanted["target"]["name"]
+            write_atomically(self._settings, (json.dumps(wanted, indent=2) + "\n").encode())
+            self._remember(rows)
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Read the rows of others, and cut off what a process that was killed had not finished."""
+        size = self.path.stat().st_size
+        if size == self._size or not size:
+            return
+        try:
+            rows, length = read_rows(self.path)
+        except ForeignError as error:
+            raise OSError(errno.EINVAL, f"it was changed meanwhile: {error}") from error
+        if length < size:
+            os.truncate(self.path, length)
+        self._size = length
+        self._remember(rows)
+
     def _set_aside(self, reason: str) -> None:
         """Rename the files that are there, to the first number that is free for all."""
         number = 1
@@ -189,6 +236,7 @@ class RunTable:
                 if os.write(descriptor, data) < len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(descriptor)
+                self._size = size + len(data)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.ftruncate(descriptor, size)
