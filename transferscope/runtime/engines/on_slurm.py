@@ -1,6 +1,7 @@
 """Jobs of SLURM, through submitit: units that are submitted together become one array job."""
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -49,6 +50,8 @@ class OnSlurm(Engine):
             import submitit
         except ImportError as error:
             raise missing("slurm", error) from error
+        # Without SLURM's accounting it says so whenever it asks, and asks in another way.
+        logging.getLogger("submitit").setLevel(logging.ERROR)
         cluster = str(options.get("cluster", "slurm"))
         folder = Path(str(options.get("folder", home() / "slurm"))).absolute()
         try:

@@ -1,0 +1,291 @@
+"""`python benchmarks/scale/run.py checks|times|zoo`: engines against the real thing.
+
+- ``checks``: `rank`, `measure` and `compare` on every engine that is here, for 1, 2, 3 and 7 workers, with a worker
+  that is killed in the middle, and as an array job of SLURM where `slurm_here.sh start` has been run; each answer has
+  to be that of one process byte for byte. No number in it depends on how busy the machine is.
+- ``times``: what a unit costs on each engine, and two processes against one. For a quiet machine.
+- ``zoo``: a zoo of `--sources` times a million images in `--shards` on `--workers` of Dask, simulated by units that
+  sleep and return sums of real size. For a quiet machine.
+
+Each writes its part of results/scale.md; what it found is kept in results/scale.json.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+
+from scale.work import Nothing, Shards  # noqa: E402
+from transferscope.runtime.engines.crew import crew  # noqa: E402
+from transferscope.runtime.engines.naming import parse_place  # noqa: E402
+
+RESULTS = HERE.parent / "results" / "scale.md"
+KEPT = RESULTS.with_suffix(".json")
+WORKERS = (1, 2, 3, 7)
+ASKED = ["--target", "demo/target", "--sources", "demo/zoo.yaml", "--trust-code", "--device", "cpu", "-q"]
+VERBS = {
+    "rank": ["rank", *ASKED, "--samples", "200", "--batch-size", "16", "--reference-epochs", "2", "--format", "json"],
+    "compare": [
+        "compare", "digits", "under-noise", *ASKED, "--samples", "200", "--batch-size", "16", "--format", "json",
+    ],
+    "measure": [
+        "measure", *ASKED, "--protocols", "truncate,finetune", "--depths", "3,-1", "--samples-per-class", "2",
+        "--seeds", "2", "--epochs", "2", "--min-steps", "0",
+    ],
+}  # fmt: skip
+SAME = ("source", "protocol", "depth", "layer", "samples_per_class", "seed", "accuracy", "flops", "trials", "status")
+
+
+def has(package: str) -> bool:
+    """Whether a package is installed."""
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def has_slurm() -> bool:
+    """Whether a SLURM is running here."""
+    return (
+        shutil.which("sinfo") is not None
+        and subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0
+    )
+
+
+def answer(folder: Path, name: str, output: Path, printed: str) -> str:
+    """Return a digest of an answer, of a table of runs without what depends on the clock."""
+    if name == "measure":
+        import pandas as pd
+
+        table = pd.read_csv(folder / output / "runs.csv").sort_values(list(SAME[:6]), ignore_index=True)
+        printed = table[list(SAME)].to_csv()
+    return hashlib.sha256(printed.encode()).hexdigest()[:16]
+
+
+def start(folder: Path, name: str, engine: str, *more: str) -> tuple[subprocess.Popen, str]:
+    """Start a verb with a cache of its own."""
+    label = re.sub(r"\W+", "-", f"{name}-{engine}-{'-'.join(more)}")
+    words = [sys.executable, "-m", "transferscope", *VERBS[name], "-o", f"out-{label}", *more]
+    words += ["--on", engine] if engine != "one process" else []
+    env = {**os.environ, "TRANSFERSCOPE_HOME": str(folder / f"home-{label}"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(words, cwd=folder, env=env, stdout=subprocess.PIPE, text=True), f"out-{label}"
+
+
+def ask(folder: Path, name: str, engine: str) -> str:
+    """Return the digest of what a verb answers on an engine."""
+    process, output = start(folder, name, engine)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, (name, engine, process.returncode)
+    return answer(folder, name, Path(output), printed)
+
+
+def ask_and_kill(folder: Path, name: str, engine: str) -> str:
+    """Do the same, and kill a worker when it is at work."""
+    import psutil
+
+    process, output = start(folder, name, engine, "--seed", "0")
+    killed = threading.Event()
+
+    def kill() -> None:
+        while process.poll() is None and not killed.is_set():
+            for child in psutil.Process(process.pid).children(recursive=True):
+                try:
+                    busy = child.cpu_times().user > 4 and "tracker" not in " ".join(child.cmdline())
+                    if busy and not child.children():
+                        child.send_signal(signal.SIGKILL)
+                        killed.set()
+                        return
+                except psutil.Error:
+                    continue
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    printed, _ = process.communicate()
+    thread.join()
+    assert process.returncode == 0, (name, engine, process.returncode)
+    return answer(folder, name, Path(output), printed) + ("" if killed.is_set() else " (nobody was killed)")
+
+
+def ask_array(folder: Path, name: str) -> list[str]:
+    """Return what each task of an array job answers that shares one folder."""
+    words = [*VERBS[name], "-o", f"out-array-{name}"]
+    script = subprocess.run(
+        [sys.executable, "-m", "transferscope", "slurm", "--tasks", "2", "--cpus", "1", "--mem", "4G", *words],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    script = script.replace("transferscope-%A_%a.log", f"array-{name}-%a.log")
+    env = {**os.environ, "TRANSFERSCOPE_HOME": str(folder / f"home-array-{name}")}
+    subprocess.run(["sbatch", "--wait"], input=script, text=True, cwd=folder, env=env, check=True, capture_output=True)
+    logs = sorted(folder.glob(f"array-{name}-*.log"))
+    return [answer(folder, name, Path(f"out-array-{name}"), log.read_text()) for log in logs]
+
+
+def checks(names: list[str]) -> list[dict[str, str]]:
+    """Ask every verb on every engine; return what was found, a row for each."""
+    folder = Path(tempfile.mkdtemp(prefix="transferscope-scale-"))
+    subprocess.run([sys.executable, "-m", "transferscope", "demo", "-o", "demo", "-q"], cwd=folder, check=True,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+    engines = [f"processes:{workers}" for workers in WORKERS]
+    engines += [f"dask:local:{workers}" for workers in WORKERS] if has("distributed") else []
+    engines += ["slurm:cluster=local"] if has("submitit") else []
+    engines += ["slurm:cpus=1,mem=3GB,time=20"] if has("submitit") and has_slurm() else []
+    rows = []
+    try:
+        for name in names:
+            expected = ask(folder, name, "one process")
+
+            def note(engine: str, found: str, name: str = name, expected: str = expected) -> None:
+                same = "byte for byte" if found == expected else f"NO: {found} for {expected}"
+                rows.append({"verb": name, "engine": engine, "same": same})
+                print(f"{name:8} {engine:45} {same}", file=sys.stderr, flush=True)
+
+            for engine in engines:
+                note(engine, ask(folder, name, engine))
+            note("processes:2, one killed", ask_and_kill(folder, name, "processes:2"))
+            if has("distributed"):
+                note("dask:local:4, one killed", ask_and_kill(folder, name, "dask:local:4"))
+            if has_slurm() and name != "compare":
+                for task, found in enumerate(ask_array(folder, name)):
+                    note(f"array job of SLURM, task {task} of 2", found)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return rows
+
+
+def times(units: int) -> list[dict[str, object]]:
+    """Return what a unit costs on each engine, and two processes against one."""
+    os.environ["TRANSFERSCOPE_HOME"] = tempfile.mkdtemp()
+    rows: list[dict[str, object]] = []
+    engines = ["processes:2", *(["dask:local:2"] if has("distributed") else [])]
+    for engine in engines:
+        with crew(parse_place(engine), Nothing()) as workers:
+            for _ in workers.carry_out([[("first", (-1 - i,))] for i in range(8)]):
+                pass  # until all workers are there
+            began = time.perf_counter()
+            for _ in workers.carry_out([[(str(i), (i,))] for i in range(units)]):
+                pass
+            spent = time.perf_counter() - began
+        rows.append({"what": f"{engine}: a unit that does nothing, ms", "value": round(1000 * spent / units, 3)})
+    folder = Path(tempfile.mkdtemp(prefix="transferscope-scale-"))
+    subprocess.run([sys.executable, "-m", "transferscope", "demo", "-o", "demo", "-q"], cwd=folder, check=True,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+    for name in ("rank", "measure"):
+        spent = {}
+        for workers in (1, 2):
+            shutil.rmtree(folder / f"home-{name}-processes-{workers}-", ignore_errors=True)
+            began = time.perf_counter()
+            ask(folder, name, f"processes:{workers}")
+            spent[workers] = time.perf_counter() - began
+            rows.append(
+                {"what": f"{name} on processes:{workers}, s, start included", "value": round(spent[workers], 1)}
+            )
+        rows.append({"what": f"{name}: two processes against one", "value": f"{spent[1] / spent[2]:.2f} ×"})
+    shutil.rmtree(folder, ignore_errors=True)
+    return rows
+
+
+def zoo(sources: int, shards: int, workers: int, seconds: float) -> list[dict[str, object]]:
+    """Simulate a large zoo; return what it asks of the process that asks."""
+    os.environ["TRANSFERSCOPE_HOME"] = tempfile.mkdtemp()
+    sums: dict[int, object] = {}
+    merging = 0.0
+    with crew(parse_place(f"dask:local:{workers}"), Shards(seconds)) as hands:
+        before, began = time.process_time(), time.perf_counter()
+        chains = ([(f"{source}/{shard}", (source, shard))] for source in range(sources) for shard in range(shards))
+        for (source, _), outcome in hands.carry_out(chains):
+            merged = time.perf_counter()
+            sums[source] = outcome.value if source not in sums else sums[source] + outcome.value
+            merging += time.perf_counter() - merged
+        wall, cpu = time.perf_counter() - began, time.process_time() - before
+    units, most = sources * shards, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    ten_thousand = cpu / units * 1e4 * shards / 3600
+    found = {
+        "sources × shards": f"{sources} × {shards}",
+        "workers, and seconds of a unit": f"{workers}, {seconds:g}",
+        "units a second, and at most if nothing else took time": f"{units / wall:.0f}, {workers / seconds:.0f}",
+        "scheduler and head: share of one core": f"{cpu / wall:.2f}",
+        "scheduler and head: ms of a core for a unit": f"{1000 * cpu / units:.2f}",
+        "scheduler and head: GB of memory at most": f"{most:.2f}",
+        "merging all sums, s": f"{merging:.1f}",
+        "ten thousand sources × as many shards: hours of a core of the head": f"{ten_thousand:.1f}",
+    }
+    return [{"what": what, "value": value} for what, value in found.items()]
+
+
+def machine() -> str:
+    """Return what numbers were found on."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "distributed", "submitit") if has(name))
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}"
+
+
+TEXTS = {
+    "checks": ("The same answer everywhere", "Each answer against that of one process; of tables of runs the columns "
+               "that depend on no clock. A killed worker got SIGKILL while it was at work."),
+    "times": ("What a unit costs", "Two processes against one include the start of Python and torch in each."),
+    "zoo": ("A large zoo, simulated", "Units sleep and return the sums of linear CKA between 50 layers and 50; Dask's "
+            "scheduler runs in the process that asks."),
+}  # fmt: skip
+
+
+def write(part: str, rows: list[dict[str, object]]) -> None:
+    """Keep what was found, and write the page."""
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    kept[part] = {"machine": machine(), "rows": rows}
+    KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    lines = ["# Scale", "", "`python benchmarks/scale/run.py checks|times|zoo`."]
+    for each, (title, text) in TEXTS.items():
+        if each in kept:
+            found = kept[each]["rows"]
+            lines += ["", f"## {title}", "", f"{text} {kept[each]['machine']}.", ""]
+            lines += [f"| {' | '.join(found[0])} |", "|" + "---|" * len(found[0])]
+            lines += [f"| {' | '.join(map(str, row.values()))} |" for row in found]
+    RESULTS.write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    """Run one part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=list(TEXTS))
+    parser.add_argument("--verbs", default="rank,compare,measure", help="of the checks")
+    parser.add_argument("--units", type=int, default=2000, help="that do nothing")
+    parser.add_argument("--sources", type=int, default=1000)
+    parser.add_argument("--shards", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=1.0, help="that a simulated unit sleeps")
+    parser.add_argument("--dry-run", action="store_true", help="print what was found, and write nothing")
+    asked = parser.parse_args()
+    logging.getLogger("submitit").setLevel(logging.ERROR)
+    rows: list = (
+        checks(asked.verbs.split(",")) if asked.part == "checks"
+        else times(asked.units) if asked.part == "times"
+        else zoo(asked.sources, asked.shards, asked.workers, asked.seconds)
+    )  # fmt: skip
+    if asked.dry_run:
+        print("\n".join(" ".join(map(str, row.values())) for row in rows))
+    else:
+        write(asked.part, rows)
+    if any("NO" in str(row.get("same")) for row in rows):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
