@@ -23,7 +23,7 @@ def quiet_house(quiet, tmp_path, home, monkeypatch):
 @pytest.fixture
 def unsaved(monkeypatch):
     """Write no files beside runs.csv: pictures take longer than all the rest."""
-    for result in ("ranking.Ranking", "measurement.Measurement"):
+    for result in ("ranking.Ranking", "measurement.Measurement", "advice.Advice"):
         monkeypatch.setattr(f"transferscope.results.{result}.save", lambda _self, _folder: [])
 
 

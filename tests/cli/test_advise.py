@@ -93,7 +93,8 @@ class TestAnswers:
         assert "Spain" in answer["energy"]
         assert answer["failed"] == answer["left_out"] == []
         assert "a factory says hello" in err
-        assert "Wrote 2 files to out: advice.json, advice.csv.\n" in err
+        assert "Wrote 4 files to out: advice.json, advice.csv, report.html, 1 picture.\n" in err
+        assert "Open out/report.html in a browser." in err
         assert Path("out/advice.json").read_text(encoding="utf-8") == out
 
     def test_csv_on_stdout_is_the_table(self, advise, told, capsys):

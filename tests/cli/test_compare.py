@@ -114,7 +114,7 @@ def test_json_is_debiased_cka_of_networks_that_see_the_images_their_own_way(caps
     assert np.array(cka["informative"]).all()
     assert (np.array(cka["standard_error"]) > 0).all()
     assert (cka["reduce"], cka["standardize"], cka["estimator"]) == ("flatten", False, "minibatch")
-    assert "Wrote 2 files to out: compare.nc, 1 picture.\n" in err
+    assert "Wrote 3 files to out: compare.nc, report.html, 1 picture.\n" in err
 
 
 def test_the_python_function_gives_what_the_command_prints(capsys):
@@ -132,7 +132,9 @@ def test_the_python_function_gives_what_the_command_prints(capsys):
 
 def test_files_hold_everything(capsys):
     found = answer(capsys, "one", "two", "--measure", "linear_cka", "--measure", "mutual_knn", "--standard-error")
-    assert visible(Path("out")) == {"compare.nc", "compare_linear_cka.png", "compare_mutual_knn.png"}
+    assert visible(Path("out")) == {
+        "compare.nc", "compare_linear_cka.png", "compare_mutual_knn.png", "report.html"
+    }  # fmt: skip
     with xr.open_dataset("out/compare.nc", engine="h5netcdf") as dataset:
         assert dataset["layer_x"].to_numpy().tolist() == found["layers_x"]
         assert (dataset.attrs["x"], dataset.attrs["y"], dataset.attrs["target"]) == ("one", "two", "data")

@@ -79,9 +79,9 @@ class TestAnswers:
         assert answer["target"]["classes"] == 3
         assert [row["source"] for row in answer["results"]] == ["first", "second"]
         assert "a factory says hello" in err
-        files = "runs.csv, measurement.json, measurement.csv, measurement.nc, networks.csv"
+        files = "runs.csv, measurement.json, measurement.csv, measurement.nc, networks.csv, report.html"
         pictures = sum(name.endswith(".png") for name in os.listdir("out"))
-        assert f"Wrote {5 + pictures} files to out: {files}, {pictures} pictures.\n" in err
+        assert f"Wrote {6 + pictures} files to out: {files}, {pictures} pictures.\n" in err
         assert Path("out/measurement.json").read_text(encoding="utf-8") == out
 
     @pytest.mark.usefixtures("unsaved")

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from advices import ADVICE
 from matplotlib.figure import Figure
 from rankings import make_ranking
 from transfers import MADE
@@ -44,6 +45,7 @@ MOVED = pd.DataFrame([
 ])  # fmt: skip
 PICTURES = {
     "heatmap": lambda **how: plot.heatmap(SIMILARITY, path="best", **how),
+    "advice": lambda **how: plot.advice(ADVICE, **how),
     "ranking": lambda **how: plot.ranking(RANKING, **how),
     "source_depth": lambda **how: plot.source_depth(RANKING, **how),
     "depth_curves": lambda **how: plot.depth_curves(RANKING, **how),

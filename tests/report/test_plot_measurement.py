@@ -152,7 +152,7 @@ def test_of_many_sources_the_best_are_drawn_and_the_picture_says_so():
 
 def test_scratch_alone_and_a_source_whose_cost_is_unknown_can_be_drawn(tmp_path):
     found = measurement(run(0.5, "scratch", 0), run(0.4, "scratch", 0, source="$x", seconds=math.nan, kwh=0.0))
-    assert [path.name for path in found.save(tmp_path)][3:] == PICTURES
+    assert [path.name for path in found.save(tmp_path)][3:] == [*PICTURES, "report.html"]
     assert titles(transfer_plots.figures(found.table)["accuracy-by-depth.png"]) == [
         r"\$x" "\nscratch",
         "birds\nscratch",

@@ -154,7 +154,7 @@ def test_over_steps_has_the_mean_of_the_layers_that_moved_for_each_size():
 
 def test_a_source_of_which_no_layer_moved_can_be_drawn(tmp_path):
     names = [path.name for path in result(transfer([math.inf, math.inf])).save(tmp_path)]
-    assert len(names) == len(TABLES) + 3
+    assert len(names) == len(TABLES) + 4
 
 
 def test_names_that_are_alike_when_they_are_shortened_keep_their_lines():

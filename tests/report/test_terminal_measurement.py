@@ -61,4 +61,4 @@ def test_energy_that_was_not_measured_is_not_shown(tmp_path):
     assert "Energy was not measured.\nNo run's electricity is known, so there is no accuracy-by-energy.png." in printed(
         found
     )
-    assert [path.name for path in found.save(tmp_path)][3:] == PICTURES[:3]
+    assert [path.name for path in found.save(tmp_path)][3:] == [*PICTURES[:3], "report.html"]

@@ -7,38 +7,12 @@ import math
 from dataclasses import replace
 
 import pytest
+from advices import ADVICE
 from rich.console import Console
 
 from transferscope.errors import InputError
 from transferscope.report.terminal.advice import print_advice
-from transferscope.results.advice import Advice, Change, Way
-from transferscope.results.summary import TargetSummary
 from transferscope.runtime.failures import Failure
-
-
-def way(protocol, accuracy, seconds, **more):
-    depth, layer = (0, "") if protocol == "scratch" else (3, "blocks.[red]2")
-    told = {"kwh": seconds * 1e-6, "kgco2e": seconds * 5e-7, "trials": 1, **more}
-    return Way(protocol, depth, layer, accuracy, (accuracy - 0.1, accuracy + 0.05), seconds, **told)
-
-
-ADVICE = Advice(
-    target=TargetSummary("data", 60, 4, "abc"),
-    source="net",
-    depths=7,
-    samples=100,
-    tolerance=0.02,
-    ways=(
-        way("truncate", 0.7, 1.5, trials=5), way("fne", 0.71, 1.0), way("toptuning", 0.79, 2.0, trials=21),
-        way("reinit", 0.75, 400.0), way("defrost", 0.77, 500.0), way("finetune", 0.8, 1234.5),
-        way("scratch", 0.4, 2000.0),
-    ),
-    advised="toptuning",
-    changes=(Change((40, 50), "toptuning", "finetune"),),
-    looked_at=(15, 300),
-    energy="Energy is an estimate.",
-    measured_seconds=12.34,
-)  # fmt: skip
 
 
 def shown(advice, width=130):
@@ -108,7 +82,9 @@ class TestWords:
 
 class TestFiles:
     def test_json_and_csv_hold_the_same(self, tmp_path):
-        assert [path.name for path in ADVICE.save(tmp_path / "out")] == ["advice.json", "advice.csv"]
+        assert [path.name for path in ADVICE.save(tmp_path / "out")] == [
+            "advice.json", "advice.csv", "advice.png", "report.html"
+        ]  # fmt: skip
         content = json.loads((tmp_path / "out" / "advice.json").read_text(encoding="utf-8"))
         assert content["schema_version"] == 1
         assert (content["source"], content["samples_per_class"], content["advised"]) == ("net", 25, "toptuning")

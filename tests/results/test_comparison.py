@@ -80,7 +80,7 @@ def test_saved_files_load_again(tmp_path):
     one = similarity([[0.1, 0.2]], informative=[[True, False]], standard_error=[[0.01, np.nan]])
     other = similarity([[0.3, 0.4]], "rsa")
     paths = comparison(one, other).save(tmp_path / "new" / "folder")
-    assert [path.name for path in paths] == ["compare.nc", "compare_linear_cka.png", "compare_rsa.png"]
+    assert [path.name for path in paths] == ["compare.nc", "compare_linear_cka.png", "compare_rsa.png", "report.html"]
     assert visible(paths[0].parent) == {path.name for path in paths}
     with xr.open_dataset(paths[0], engine="h5netcdf") as dataset:
         assert set(dataset.data_vars) == {
@@ -136,4 +136,4 @@ def test_pictures_that_a_new_comparison_lacks_go_away(tmp_path):
     (tmp_path / "compare_mine.png").write_bytes(b"of another hand")
     comparison(similarity([[0.1]]), similarity([[0.3]], "rsa")).save(tmp_path)
     comparison(similarity([[0.1]])).save(tmp_path)
-    assert visible(tmp_path) == {"compare.nc", "compare_linear_cka.png", "compare_mine.png"}
+    assert visible(tmp_path) == {"compare.nc", "compare_linear_cka.png", "compare_mine.png", "report.html"}

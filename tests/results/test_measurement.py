@@ -158,7 +158,9 @@ def test_json_is_strict_and_keeps_six_digits_of_small_numbers():
 
 def test_saved_files_and_pictures(grid, tmp_path):
     paths = grid.save(tmp_path / "new")
-    assert [path.name for path in paths] == ["measurement.json", "measurement.csv", "measurement.nc", *PICTURES]
+    assert [path.name for path in paths] == [
+        "measurement.json", "measurement.csv", "measurement.nc", *PICTURES, "report.html"
+    ]  # fmt: skip
     assert visible(tmp_path / "new") == {path.name for path in paths}
     assert len(pd.read_csv(tmp_path / "new" / "measurement.csv")) == len(grid.table)
 
@@ -166,5 +168,5 @@ def test_saved_files_and_pictures(grid, tmp_path):
 def test_where_nothing_came_to_an_end_there_are_no_pictures(tmp_path):
     for name, found in (("failed", measurement(run(None))), ("empty", measurement())):
         written = [path.name for path in found.save(tmp_path / name)]
-        assert written == ["measurement.json", "measurement.csv", "measurement.nc"]
+        assert written == ["measurement.json", "measurement.csv", "measurement.nc", "report.html"]
         assert "Every run failed." in printed(found)

@@ -142,7 +142,7 @@ def test_json_is_strict_and_says_why_a_number_is_missing(stuck):
 def test_saved_tables_make_the_same_result_again(stuck, tmp_path):
     paths = stuck.save(tmp_path / "new")
     pictures = [f"transferability-birds-{name}.png" for name in ("heatmap", "depth", "steps")]
-    assert [path.name for path in paths] == [*TABLES, *pictures]
+    assert [path.name for path in paths] == [*TABLES, *pictures, "report.html"]
     assert visible(tmp_path / "new") == {path.name for path in paths}
     layers, runs, trajectory = (pd.read_csv(paths[number]) for number in (1, 2, 3))
     again = ParameterTransfer(layers, runs, trajectory, stuck.regression, stuck.correlations, SETTINGS)
@@ -176,7 +176,7 @@ def test_without_any_transfer_there_are_tables_alone(grid, tmp_path):
     none = pd.DataFrame()
     tables = (table.iloc[:0] for table in (grid.layers, grid.runs, grid.trajectory))
     found = ParameterTransfer(*tables, none, none, SETTINGS, (Failure("gone", "No file."),))
-    assert [path.name for path in found.save(tmp_path)] == TABLES
+    assert [path.name for path in found.save(tmp_path)] == [*TABLES, "report.html"]
     text = printed(found)
     assert "No source was fine-tuned on any target." in text
     assert "gone failed: No file." in text

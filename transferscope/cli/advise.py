@@ -41,7 +41,7 @@ On what `transferscope demo -o demo` makes:
 @options.country
 @options.together(options.samples, options.reference_epochs, options.reference_budget)
 @options.running
-@options.output("transferscope-advice", "Where advice.json and advice.csv go.")
+@options.output("transferscope-advice", "Where report.html, advice.json, advice.csv and the picture go.")
 @options.printing
 @click.pass_context
 def command(ctx: click.Context, /, **asked: Any) -> None:

@@ -62,7 +62,7 @@ On what `transferscope demo -o demo` makes:
 @options.together(options.reference, options.reference_epochs, options.reference_budget)
 @options.on
 @options.running
-@options.output("transferscope-results", "Where compare.nc and the heatmaps go.")
+@options.output("transferscope-comparison", "Where report.html, compare.nc and the heatmaps go.")
 @options.printing
 def command(**asked: Any) -> None:
     """Compare the layers of two networks on a folder of images: for each layer of A the closest of B.

@@ -75,7 +75,7 @@ On what `transferscope demo -o demo` makes:
 @click.option("--retry-failed", is_flag=True, help="Run again what has failed.")
 @options.country
 @options.running
-@options.output("transferscope-measurement", "Where runs.csv grows and the tables and pictures go.")
+@options.output("transferscope-measurement", "Where runs.csv grows, and report.html, tables and pictures go.")
 @options.printing
 @click.pass_context
 def command(ctx: click.Context, /, **asked: Any) -> None:

@@ -61,7 +61,7 @@ On what `transferscope demo -o demo` makes:
     help="Most images of each target to measure the accuracy on. None is trained on.",
 )  # fmt: skip
 @options.running
-@options.output("transferscope-parameters", "Where the tables and pictures go.")
+@options.output("transferscope-parameters", "Where report.html, the tables and the pictures go.")
 @options.printing
 @click.pass_context
 def command(ctx: click.Context, /, **asked: Any) -> None:

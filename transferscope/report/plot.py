@@ -1,5 +1,6 @@
 """Pictures, for notebooks and papers: each takes a result and optional axes, returns the axes, and shows nothing."""
 
+from transferscope.report.plots.advice_ways import advice
 from transferscope.report.plots.confusion import confusion
 from transferscope.report.plots.heatmaps import heatmap, heatmaps
 from transferscope.report.plots.parameter_curves import parameter_steps, parameter_transferability
@@ -12,6 +13,7 @@ from transferscope.report.plots.transfer_curves import accuracy_by_cost, accurac
 __all__ = [
     "accuracy_by_cost",
     "accuracy_by_depth",
+    "advice",
     "confusion",
     "depth_curves",
     "figures",

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Mapping
 from functools import singledispatch
 from typing import Any
 
@@ -9,16 +10,24 @@ from matplotlib.figure import Figure
 
 from transferscope.report import plot
 from transferscope.report.card import readme
+from transferscope.report.html import advice as advice_page
+from transferscope.report.html import comparison as comparison_page
+from transferscope.report.html import measurement as measurement_page
 from transferscope.report.html import page
+from transferscope.report.html import parameters as parameters_page
+from transferscope.report.html.parts import encoded
 from transferscope.report.plots import parameter_plots, transfer_plots
 from transferscope.report.plots.confusion import confusion
 from transferscope.report.plots.drawing import figure_of, outside_pyplot
+from transferscope.results.advice import Advice
 from transferscope.results.comparison import Comparison
 from transferscope.results.measurement import Measurement
 from transferscope.results.parameters import ParameterTransfer
 from transferscope.results.ranking import Ranking
 from transferscope.results.recommendation import Recommendation
 from transferscope.results.transfer import Transfer
+
+PAGE = "report.html"
 
 
 @singledispatch
@@ -31,25 +40,41 @@ def views(result: Any) -> dict[str, bytes]:
 def _(ranking: Ranking) -> dict[str, bytes]:
     figures = plot.figures(ranking)
     whole_page = page.page(ranking, figures, plot.figures(ranking, context="paper"))
-    data = whole_page.encode("utf-8", "xmlcharrefreplace")  # a name may hold bytes that are no letters
-    return {**{f"{name}.png": png(figure) for name, figure in figures.items()}, "report.html": data}
+    return {**_pngs(figures), PAGE: encoded(whole_page)}
+
+
+@views.register
+def _(advice: Advice) -> dict[str, bytes]:
+    with outside_pyplot():
+        wide, narrow = ({"advice": figure_of(plot.advice(advice, context=size))} for size in ("notebook", "paper"))
+    whole_page = advice_page.page(advice, wide, narrow)
+    return {**_pngs(wide), PAGE: whole_page.render()}
 
 
 @views.register
 def _(comparison: Comparison) -> dict[str, bytes]:
-    return {f"compare_{measure}.png": png(plot.heatmaps({"": array})) for measure, array in comparison.results.items()}
+    wide, narrow = (
+        {measure: plot.heatmaps({"": array}, context=size) for measure, array in comparison.results.items()}
+        for size in ("notebook", "paper")
+    )
+    whole_page = comparison_page.page(comparison, wide, narrow)
+    return {**_pngs({f"compare_{measure}": figure for measure, figure in wide.items()}), PAGE: whole_page.render()}
 
 
 @views.register
 def _(measurement: Measurement) -> dict[str, bytes]:
     settings = measurement.settings
     figures = transfer_plots.figures(measurement.table, chance=settings["chance"], energy=settings["energy"])
-    return {name: png(figure) for name, figure in figures.items()}
+    figures = {name.removesuffix(".png"): figure for name, figure in figures.items()}
+    whole_page = measurement_page.page(measurement, figures)
+    return {**_pngs(figures), PAGE: whole_page.render()}
 
 
 @views.register
 def _(transfer: ParameterTransfer) -> dict[str, bytes]:
-    return {name: png(figure) for name, figure in parameter_plots.figures(transfer).items()}
+    figures = {name.removesuffix(".png"): figure for name, figure in parameter_plots.figures(transfer).items()}
+    whole_page = parameters_page.page(transfer, figures)
+    return {**_pngs(figures), PAGE: whole_page.render()}
 
 
 @views.register
@@ -67,6 +92,14 @@ def fragment(result: Any) -> str:
 
 fragment.register(Ranking, page.fragment)
 fragment.register(Recommendation, page.recommendation_fragment)
+
+
+def _pngs(figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    """Return the files of figures that stand in a page already."""
+    for figure in figures.values():
+        # Where everything goes was found out for the page, and takes longer than all of the drawing.
+        figure.set_layout_engine("none")
+    return {f"{name}.png": png(figure) for name, figure in figures.items()}
 
 
 def png(figure: Figure) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from transferscope.results import saving
 from transferscope.results.files import csv, json_text, prepare_folder, short_cost, significant, write_together
 from transferscope.results.pilots import Pilot
 from transferscope.results.summary import TargetSummary
@@ -203,15 +204,18 @@ class Advice:
         return csv(self.table)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write advice.json and advice.csv into `folder`; return their paths.
+        """Write advice.json, advice.csv, advice.png and report.html into `folder`; return their paths.
+
+        report.html is a page that holds all of it and needs no other file. All files are written or none is.
 
         Raises
         ------
         InputError
             When the folder cannot be made or written.
         """
+        folder = prepare_folder(folder)
         files = {"advice.json": self.to_json().encode(), "advice.csv": self.to_csv().encode()}
-        return write_together(prepare_folder(folder), files)
+        return write_together(folder, {**files, **saving.views(self)})
 
 
 def _how(way: Way) -> str:

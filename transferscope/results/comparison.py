@@ -107,9 +107,9 @@ class Comparison:
         return csv_text(self.table.round(DIGITS), index=False)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write compare.nc and a heatmap for each measure, compare_<measure>.png, into `folder`; return their paths.
+        """Write compare.nc, a heatmap for each measure (compare_<measure>.png) and report.html; return their paths.
 
-        All files are written or none is.
+        report.html is a page that holds all of it and needs no other file. All files are written or none is.
 
         Raises
         ------

@@ -187,9 +187,10 @@ class Measurement:
         return csv(self.table)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write measurement.json, .csv, .nc, networks.csv and the pictures into `folder`; return their paths.
+        """Write measurement.json, .csv, .nc, networks.csv, the pictures and report.html; return their paths.
 
-        None is moved into place before all are complete. Pictures of what was not measured are left out.
+        report.html is a page that needs no other file. None is moved into place before all are complete. Pictures of
+        what was not measured are left out.
 
         Raises
         ------

@@ -193,7 +193,8 @@ class ParameterTransfer:
         """Write everything and its pictures into `folder`; return the paths.
 
         They are parameters.json, parameters.csv, parameters-runs.csv, trajectory.csv, parameters.nc, regression.csv
-        and correlations.csv where there is any, and the pictures. None is moved into place before all are complete.
+        and correlations.csv where there is any, the pictures, and report.html, a page that needs no other file. None is
+        moved into place before all are complete.
 
         Raises
         ------

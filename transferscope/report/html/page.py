@@ -2,14 +2,27 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from transferscope.report.html.svg import svg
-from transferscope.report.terminal.counts import short_count
-from transferscope.results.files import short_cost
+from transferscope.report.html.next_step import next_step
+from transferscope.report.html.parts import (
+    MOST_ROWS,
+    Column,
+    Section,
+    Table,
+    counts,
+    few,
+    intervals,
+    number,
+    numbers,
+    pictures,
+    sizes,
+    texts,
+)
+from transferscope.report.html.pilots import pilot_sections
 from transferscope.results.left_out import sentences
 from transferscope.results.recommendation import LEVEL, Recommendation, how
 from transferscope.runtime.templates import render
@@ -46,22 +59,6 @@ _CAPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table that can be sorted."""
-
-    header: str
-    cells: Sequence[str]
-    keys: Sequence[float | str]
-    """What the rows are sorted by."""
-    meaning: str = ""
-
-    @property
-    def numeric(self) -> bool:
-        """Whether it holds numbers."""
-        return not any(isinstance(key, str) for key in self.keys)
-
-
 def page(ranking: "Ranking", wide: Mapping[str, Figure], narrow: Mapping[str, Figure]) -> str:
     """Return a whole page: answer, table, pictures with their values, reasons, reference, failures, provenance.
 
@@ -71,29 +68,27 @@ def page(ranking: "Ranking", wide: Mapping[str, Figure], narrow: Mapping[str, Fi
     wide, narrow : mapping of str to matplotlib.figure.Figure
         What `plot.figures` returns for it, for a window and for a phone.
     """
+    notes = [("Left out", f"{sentence}.") for sentence in sentences(ranking.left_out).values()]
+    notes += [(f"{failure.source} failed", failure.error) for failure in ranking.failed]
+    notes += [("", warning) for warning in ranking.warnings]
+    drawn = Section(
+        "pictures", "Pictures", "Rest the pointer on a point, a bar or a cell, or touch it, to read its value.",
+        pictures=pictures(_CAPTIONS, wide, narrow),
+    )  # fmt: skip
     return render(
         "page.html",
         ranking=ranking,
-        left_out=sentences(ranking.left_out).values(),
-        columns=answer_columns(ranking),
-        scores=_score_columns(ranking),
-        pilots=_pilot_columns(ranking),
-        pareto=_pareto_columns(ranking),
-        pictures=[
-            {
-                "name": name, "title": title, "text": text,
-                "wide": svg(wide[name], f"{name}-wide", f"{title}. {text}"),
-                "narrow": svg(narrow[name], f"{name}-narrow", f"{title}. {text}"),
-            }
-            for name, (title, text) in _CAPTIONS.items()
-            if name in wide
-        ],
-    )  # fmt: skip
+        noted=few(notes, "all are in ranking.json."),
+        answer=replace(_answer_table(ranking), marked={0}),
+        before=[next_step(ranking), *_pilots(ranking), _reliability(ranking), drawn],
+        after=[_pareto(ranking), *_scores(ranking)],
+        most=MOST_ROWS,
+    )
 
 
 def fragment(ranking: "Ranking") -> str:
     """Return the answer and the table, for a notebook."""
-    return render("ranking.html", ranking=ranking, columns=answer_columns(ranking))
+    return render("ranking.html", ranking=ranking, answer=_answer_table(ranking))
 
 
 def recommendation_fragment(pick: Recommendation) -> str:
@@ -119,21 +114,20 @@ def answer_columns(ranking: "Ranking") -> list[Column]:
     columns = [
         Column("#", [f"{p.rank}{'=' if p.source in tied else ''}" for p in picks], [p.rank for p in picks],
                "Rank; =: tied with the first."),
-        _texts("source", [pick.source for pick in picks]),
-        _numbers("accuracy", [pick.expected_accuracy for pick in picks],
+        texts("source", [pick.source for pick in picks]),
+        numbers("accuracy", [pick.expected_accuracy for pick in picks],
                  f"Expected on new images after a transfer trained on {ranking.expected_for} images."),
-        Column("80 % interval", [f"{p.interval[0]:.3f}–{p.interval[1]:.3f}" for p in picks],
-               [p.interval[1] - p.interval[0] for p in picks], "Sorted by its width."),
-        _texts("protocol", [pick.protocol for pick in picks],
+        intervals("80 % interval", [pick.interval for pick in picks]),
+        texts("protocol", [pick.protocol for pick in picks],
                "truncate: a linear head on frozen features. reinit: what follows the cut is re-initialised and "
                "trained. finetune: the same, all of it trained. defrost: the whole network, frozen up to there, the "
                "rest trained."),
-        _texts("cut after", [pick.layer or "" for pick in picks], "The last layer that is kept; of defrost, frozen."),
+        texts("cut after", [pick.layer or "" for pick in picks], "The last layer that is kept; of defrost, frozen."),
         Column("depth", depths, [pick.depth / pick.depths for pick in picks],
                "Stages that are kept, of all stages; of defrost, those that are frozen."),
-        _numbers("uncut", uncut, "Expected with all layers kept."),
-        _costs("FLOPs", [pick.flops for pick in picks], "For one image, of the network that comes out."),
-        _costs("params", [pick.params for pick in picks], "Of the network that comes out."),
+        numbers("uncut", uncut, "Expected with all layers kept."),
+        sizes("FLOPs", [pick.flops for pick in picks], "For one image, of the network that comes out."),
+        sizes("params", [pick.params for pick in picks], "Of the network that comes out."),
     ]  # fmt: skip
     chances = [math.nan if pick.probability_best is None else pick.probability_best for pick in picks]
     # A ranking of an earlier version does not say it.
@@ -143,77 +137,93 @@ def answer_columns(ranking: "Ranking") -> list[Column]:
     return columns
 
 
-def _pilot_columns(ranking: "Ranking") -> list[Column]:
-    """Return every pilot, in the order in which they were run; nothing where there are none."""
-    pilots = ranking.pilots
-    if not pilots:
-        return []
-    measured = [f"{pilot.accuracy:.3f} ± {pilot.standard_error:.3f}" for pilot in pilots]
-    return [
-        _texts("source", [pilot.source for pilot in pilots]),
-        _texts("protocol", [pilot.protocol for pilot in pilots]),
-        Column("depth", [str(pilot.depth) for pilot in pilots], [pilot.depth for pilot in pilots]),
-        Column("images", [str(pilot.samples) for pilot in pilots], [pilot.samples for pilot in pilots],
-               "Trained on."),
-        Column("accuracy", measured, [pilot.accuracy for pilot in pilots],
-               "On images that it was not trained on, with the standard error of so many images."),
-        Column("seconds", [short_cost(pilot.seconds) for pilot in pilots], [pilot.seconds for pilot in pilots],
-               "When it was run; later runs have it from the cache."),
-    ]  # fmt: skip
+def _answer_table(ranking: "Ranking") -> Table:
+    return Table("Ranking", answer_columns(ranking), "ranking.csv")
 
 
-def _score_columns(ranking: "Ranking") -> list[Column]:
-    """Return every score and baseline at the recommended cuts; nothing where scratch stands alone."""
+def _pilots(ranking: "Ranking") -> list[Section]:
+    if ranking.hint:
+        return [Section("pilots", "Pilots", lines=[ranking.hint])]
+    return pilot_sections(ranking.pilots)
+
+
+def _reliability(ranking: "Ranking") -> Section:
+    """Say what the numbers of the page mean, where they can be wrong, and what would show it."""
+    lines = [
+        "An 80 % interval is meant to hold the accuracy of one transfer, as it would be measured on new images, in "
+        "four cases of five, and a probability of 0.9 to be right nine times in ten. " + _worth(ranking),
+        "Most of what is unknown is how hard the target is, which all cuts and sources share: if one interval misses, "
+        "those of the others are likely to miss on the same side. The order, and which cut of a source is best, depend "
+        "less on it than the height of the accuracies.",
+    ]
+    if ranking.pilots:
+        ran = len(ranking.pilots)
+        told = "a pilot, a real transfer" if ran == 1 else f"{ran} pilots, real transfers"
+        lines.append(
+            f"Here {told} to this target, narrowed that; the intervals are those after {'it' if ran == 1 else 'them'}."
+        )
+    count = ranking.scores.attrs.get("evidence")
+    if count:
+        lines.append(f"Here {count} accuracies that were measured before narrowed that.")
+    check = "transferscope measure runs the transfers that matter to you and says what they give"
+    lines.append(
+        f"To check it: {check}." if ranking.pilots or count else
+        f"To check it: {check}; rank --pilots auto runs a few before the answer and makes it surer."
+    )  # fmt: skip
+    return Section("reliability", "How far to trust it", lines=lines)
+
+
+def _worth(ranking: "Ranking") -> str:
+    """Say what is known of how often intervals were right."""
+    settings = {} if ranking.provenance is None else ranking.provenance.settings
+    if settings.get("calibration") is not None:
+        return (
+            "Here accuracies are expected by a calibration of your own: how often its intervals hold shows only on "
+            "targets that it was not made from."
+        )
+    return (
+        "How often they were right on targets that the model had not seen differs from one kind of target to another; "
+        "the page on selection in the documentation of transferscope has the figures. On images or networks unlike all "
+        "of these they can be right less often."
+    )
+
+
+def _scores(ranking: "Ranking") -> list[Section]:
+    """Show every score and baseline at the recommended cuts; nothing where scratch stands alone."""
     picks = [pick for pick in ranking.recommendations if pick.scores]
     if not picks:
         return []
     names = [name for name in picks[0].scores if not name.endswith("_standard_error")]
-    return [
-        _texts("source", [pick.source for pick in picks]),
+    columns = [
+        texts("source", [pick.source for pick in picks]),
         *(_score(name, picks) for name in names),
-        *(_counts(name, [pick.baselines[name] for pick in picks]) for name in picks[0].baselines),
+        *(counts(name, [pick.baselines[name] for pick in picks]) for name in picks[0].baselines),
     ]
+    title = "Scores at the recommended cuts"
+    hint = "Higher means more transferable. They are what the expected accuracy is made from, or stand beside it."
+    return [Section("scores", title, hint, Table(title, columns, "ranking.csv"))]
 
 
 def _score(name: str, picks: Sequence[Recommendation]) -> Column:
     values = [pick.scores[name] for pick in picks]
     errors = [pick.scores.get(f"{name}_standard_error") for pick in picks]
     cells = [
-        _number(value) + ("" if error is None else f" ± {error:.3f}")
+        number(value) + ("" if error is None else f" ± {error:.3f}")
         for value, error in zip(values, errors, strict=True)
     ]
     score = SCORES.get(name)
     return Column(name, cells, values, "" if score is None else f"{score.title}; range {score.range}.")
 
 
-def _pareto_columns(ranking: "Ranking") -> list[Column]:
-    rows = ranking.pareto
-    return [
-        _texts("source", list(rows["source"])),
-        _texts("protocol", list(rows["protocol"])),
-        _texts("cut after", list(rows["layer"])),
-        _numbers("accuracy", list(rows["expected_accuracy"])),
-        _costs("FLOPs", list(rows["flops"])),
-        _costs("params", list(rows["params"])),
+def _pareto(ranking: "Ranking") -> Section:
+    rows, title = ranking.pareto, "Worth its FLOPs"
+    columns = [
+        texts("source", list(rows["source"])),
+        texts("protocol", list(rows["protocol"])),
+        texts("cut after", list(rows["layer"])),
+        numbers("accuracy", list(rows["expected_accuracy"])),
+        sizes("FLOPs", list(rows["flops"])),
+        sizes("params", list(rows["params"])),
     ]
-
-
-def _texts(header: str, cells: Sequence[str], meaning: str = "") -> Column:
-    return Column(header, cells, cells, meaning)
-
-
-def _numbers(header: str, values: Sequence[float], meaning: str = "") -> Column:
-    return Column(header, [_number(value) for value in values], values, meaning)
-
-
-def _counts(header: str, values: Sequence[float], meaning: str = "") -> Column:
-    return Column(header, [short_count(value) if value == value else "" for value in values], values, meaning)
-
-
-def _costs(header: str, values: Sequence[float], meaning: str = "") -> Column:
-    """Return counts of which one may be unknown; elsewhere an empty cell says that there is none."""
-    return Column(header, [short_count(value) for value in values], values, meaning)
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if value == value else ""
+    hint = "Each is more accurate than all that cost as little."
+    return Section("pareto", title, hint, Table(title, columns, "cuts.csv"))

@@ -4,9 +4,10 @@ import io
 import re
 import warnings
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 
 from matplotlib import rc_context
-from matplotlib.collections import QuadMesh
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from transferscope.report.plots.drawing import hover_texts
@@ -15,11 +16,20 @@ _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _WIDTHS = (75, 130)
 """Least and most pixels of the page for an inch of the figure; between them its text is as large as the page's."""
-_MOST_CELLS = 6000
-"""More cells of heatmaps in one figure than this become a picture: the page would grow by tens of megabytes."""
+MOST_MARKS = 6000
+"""More points, bars and cells in one figure than this do not tell their values: a page would grow by megabytes."""
 
 
-def svg(figure: Figure, name: str, description: str) -> str:
+def marks(figure: Figure) -> int:
+    """Return how many points, bars and cells of a figure have a value to tell."""
+    return sum(len(hover_texts(artist)) for artist in _telling(figure))
+
+
+def _telling(figure: Figure) -> list[Artist]:
+    return figure.findobj(lambda artist: bool(hover_texts(artist)))
+
+
+def svg(figure: Figure, name: str, description: str, most: int = MOST_MARKS) -> str:
     """Return a figure as an `<svg>` element for a page of HTML.
 
     Parameters
@@ -29,12 +39,14 @@ def svg(figure: Figure, name: str, description: str) -> str:
         Begins all ids in it, so that several pictures can stand in one page.
     description : str
         For those who cannot see it.
+    most : int
+        Marks that may tell their values; of a figure that has more, all that is numerous becomes a picture inside it.
     """
-    meshes = [artist for artist in figure.findobj(QuadMesh) if hover_texts(artist)]
-    too_many = sum(len(hover_texts(mesh)) for mesh in meshes) > _MOST_CELLS
+    telling = _telling(figure)
+    numerous = _numerous(telling, most)
     texts = {}
-    for number, artist in enumerate(figure.findobj(lambda artist: bool(hover_texts(artist)))):
-        if too_many and artist in meshes:
+    for number, artist in enumerate(telling):
+        if artist in numerous:
             artist.set_rasterized(True)
             continue
         artist.set_gid(f"hover{number}")
@@ -59,6 +71,15 @@ def svg(figure: Figure, name: str, description: str) -> str:
     root.attrib |= {"role": "img", "aria-label": description, "style": style}
     ElementTree.register_namespace("", _SVG[1:-1])
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _numerous(telling: Sequence[Artist], most: int) -> set[Artist]:
+    """Return the artists with the most marks, without which those of all others are few enough for a page."""
+    small = telling
+    while sum(len(hover_texts(artist)) for artist in small) > most:
+        largest = max(len(hover_texts(artist)) for artist in small)
+        small = [artist for artist in small if len(hover_texts(artist)) < largest]
+    return set(telling) - set(small)
 
 
 def _title(group: ElementTree.Element, texts: tuple[str, ...]) -> None:

@@ -27,7 +27,7 @@ from transferscope.report.plots.naming import name_places, short, short_layers
 from transferscope.report.plots.rank_rows import (
     MOST_CURVES,
     OTHERS,
-    curve_of,
+    curves_of,
     cuts_of,
     protocols_of,
     says,
@@ -74,7 +74,8 @@ def source_depth(
         selected(cuts, protocol=protocol)
     shown = list(protocols)[:_MOST_ROWS]
     names = [short(source, longest(context)) for source in shown]
-    curves = [curve_of(cuts, source, protocols[source]) for source in shown]
+    known = curves_of(cuts)
+    curves = [known.get((source, protocols[source]), cuts[:0]) for source in shown]
     depths = int(max(curve["depth"].max() for curve in curves))
     layers = _shared_layers(curves, depths)
     with canvas(ax, context, lambda width: (width, _grid_height(len(shown), layers))) as ax:
@@ -132,24 +133,25 @@ def depth_curves(ranking: Ranking, ax: Axes | None = None, *, context: Context =
         As in `ranking`.
     """
     cuts = cuts_of(ranking)
-    protocols = protocols_of(ranking)
+    protocols, curves = protocols_of(ranking), curves_of(cuts)
     several = len(set(protocols.values())) > 1
     shown = list(protocols)[:MOST_CURVES]
     banded = shown if len(protocols) <= _MOST_BANDS else shown[:1]
     with canvas(ax, context) as ax:
         lines: list[Any] = []
         for source, style in zip(shown, line_styles(len(shown)), strict=True):
-            curve = curve_of(cuts, source, protocols[source])
+            curve = curves[source, protocols[source]]
             name = short(source, longest(context)) + f" · {protocols[source]}" * several
             if source in banded:
                 band = {"color": style["color"], "alpha": 0.14, "linewidth": 0, "zorder": 0.5}
                 ax.fill_between(_share(curve), curve["lower"], curve["upper"], **band)
             style |= {"label": name, "zorder": 3}
             lines.append(draw_line(ax, _share(curve), curve["expected_accuracy"], says(curve), style))
-        for source in list(protocols)[MOST_CURVES:]:
-            curve = curve_of(cuts, source, protocols[source])
-            (line,) = ax.plot(_share(curve), curve["expected_accuracy"], zorder=1, marker=".", markersize=1, **OTHERS)
-            hover(line, says(curve))
+        if others := [curves[source, protocols[source]] for source in list(protocols)[MOST_CURVES:]]:
+            # As one line with gaps, which a page can make a picture of where it has thousands of points.
+            gaps = pd.concat([part for curve in others for part in (curve, pd.DataFrame(index=[0]))])
+            (line,) = ax.plot(_share(gaps), gaps["expected_accuracy"], zorder=1, marker=".", markersize=1, **OTHERS)
+            hover(line, says(pd.concat(others)))
         if len(protocols) > len(shown):
             lines.append(Line2D([], [], label=f"{len(protocols) - len(shown)} other sources", **OTHERS))
         for pick in ranking.recommendations:
@@ -158,8 +160,9 @@ def depth_curves(ranking: Ranking, ax: Axes | None = None, *, context: Context =
                 ax.axhspan(*pick.interval, color=_SCRATCH["color"], alpha=0.1, linewidth=0, zorder=0)
         lines += _draw_pilots(ax, ranking, dict(zip(shown, line_styles(len(shown)), strict=True)))
         picks = [pick for pick in ranking.recommendations if pick.source in shown]
+        heights = [_at(curves[pick.source, pick.protocol], pick) for pick in picks]
         (circles,) = ax.plot(
-            [pick.depth / pick.depths for pick in picks], [_at(cuts, pick) for pick in picks],
+            [pick.depth / pick.depths for pick in picks], heights,
             linestyle="none", marker="o", markersize=1.7 * rcParams["lines.markersize"], markerfacecolor="none",
             markeredgecolor="black", zorder=4, label="recommended cut",
         )  # fmt: skip
@@ -191,9 +194,8 @@ def _draw_pilots(ax: Axes, ranking: Ranking, styles: dict[str, dict[str, Any]]) 
     return [Line2D([], [], color="0.3", label="measured by a pilot", **_PILOT)] if pilots else []
 
 
-def _at(cuts: pd.DataFrame, pick: Recommendation) -> float:
+def _at(curve: pd.DataFrame, pick: Recommendation) -> float:
     """Return what is expected of the recommended cut, as of every other one: not corrected for the choice."""
-    curve = curve_of(cuts, pick.source, pick.protocol)
     return float(curve.loc[curve["depth"] == pick.depth, "expected_accuracy"].iloc[0])
 
 

@@ -65,11 +65,15 @@ def pareto(ranking: Ranking, ax: Axes | None = None, *, context: Context = "note
         # Smaller where there are many.
         size = rcParams["lines.markersize"] * float(np.clip((200 / max(1, len(cuts))) ** 0.5, 0.45, 1))
         point: dict[str, Any] = {"linestyle": "none", "markersize": 0.8 * size, "markeredgewidth": 0.8}
-        for (source, protocol), rows in cuts.groupby(["source", "protocol"], sort=False):
+        others = ~(cuts["source"].isin(sources[:MOST_CURVES]) | (cuts["protocol"] == "scratch"))
+        groups = list(cuts[~others].groupby(["source", "protocol"], sort=False))
+        # All others as one, which a page can make a picture of where they are thousands.
+        groups += [(("", ""), cuts[others])] if others.any() else []
+        for (source, protocol), rows in groups:
             style = {"color": "0.7", "marker": ".", "markersize": 0.6 * size, "zorder": 1}
             if protocol == "scratch":
                 style = {"color": "0.1", "marker": "X", "markersize": 1.3 * rcParams["lines.markersize"], "zorder": 4}
-            elif source in sources[:MOST_CURVES]:
+            elif source:
                 style = {name: styles[source][name] for name in ("color", "marker")}
                 style |= {**_marked(style["color"], protocol), "zorder": 2}
             (points,) = ax.plot(rows["flops"], rows["expected_accuracy"], **{**point, **style})

@@ -36,9 +36,10 @@ def protocols_of(ranking: Ranking) -> dict[str, str]:
     return {pick.source: pick.protocol for pick in ranking.recommendations if pick.layer is not None}
 
 
-def curve_of(cuts: pd.DataFrame, source: str, protocol: str) -> pd.DataFrame:
-    """Return the cuts of a source by one protocol, from the first layer to the last."""
-    return cuts[(cuts["source"] == source) & (cuts["protocol"] == protocol)].sort_values("depth")
+def curves_of(cuts: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the cuts of each source by each protocol, from the first layer to the last."""
+    # At once: with hundreds of sources, looking for each of them among all cuts takes longer than drawing.
+    return {(str(s), str(p)): rows for (s, p), rows in cuts.sort_values("depth").groupby(["source", "protocol"])}
 
 
 def says(cuts: pd.DataFrame) -> list[str]:

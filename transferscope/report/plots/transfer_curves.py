@@ -35,9 +35,10 @@ ACCURACY = "accuracy on test images"
 
 _MOST_TICKS = 8
 # The yellow and the grey of this palette are for what matters least.
-_COLOURS = dict(
+COLOURS = dict(
     zip(PROTOCOLS, [sns.color_palette("colorblind")[i] for i in (8, 0, 9, 2, 1, 4, 3, 5, 6, 7)], strict=True)
 )
+"""Of each protocol, in every picture."""
 _CHANCE: dict[str, Any] = {"color": "0.45", "linestyle": ":"}
 
 
@@ -270,7 +271,7 @@ def _protocol_styles(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return the line of each protocol, the same in every picture."""
     return {
         protocol: {
-            "color": _COLOURS[protocol], "marker": MARKERS[PROTOCOLS.index(protocol)],
+            "color": COLOURS[protocol], "marker": MARKERS[PROTOCOLS.index(protocol)],
             "markersize": 0.9 * rcParams["lines.markersize"], "markeredgecolor": "black", "markeredgewidth": 0.5,
             "linestyle": "--" if protocol == "scratch" else "-",
         }

@@ -17,7 +17,15 @@ def print_advice(advice: Advice, console: Console) -> None:
     console.print()
     if advice.hint:
         console.print(Text(advice.hint + "\n"))
-    lines = [
+    lines = [*how_to_read(advice), *([ABOUT_PILOTS] if advice.pilots else [])]
+    lines += [f"Left out: {NAMES.get(failure.source, failure.source)}: {failure.error}" for failure in advice.left_out]
+    lines += [f"{failure.source} failed: {failure.error}" for failure in advice.failed]
+    console.print(Text("\n".join(lines), style="dim"))
+
+
+def how_to_read(advice: Advice) -> list[str]:
+    """Say what the columns mean, what is advised, and where energy comes from."""
+    return [
         f"Advised (*): the quickest way that is expected to come within {advice.tolerance:g} of the most accurate one; "
         "of several that take about as long, the most accurate. "
         f"Accuracy: expected on new images, trained on {advice.samples} images of {advice.target.classes} classes; "
@@ -25,11 +33,6 @@ def print_advice(advice: Advice, console: Console) -> None:
         f"{advice.measured_seconds:.1f} s; trials: fits or trainings to choose settings by, included.",
         advice.energy,
     ]
-    if advice.pilots:
-        lines.append(ABOUT_PILOTS)
-    lines += [f"Left out: {NAMES.get(failure.source, failure.source)}: {failure.error}" for failure in advice.left_out]
-    lines += [f"{failure.source} failed: {failure.error}" for failure in advice.failed]
-    console.print(Text("\n".join(lines), style="dim"))
 
 
 def _tables(advice: Advice, width: int) -> list[Table]:

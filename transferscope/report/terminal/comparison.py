@@ -23,10 +23,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(Text(f"{MEASURES[str(measure)].title} ({MEASURES[str(measure)].range})", style="bold"))
         print_tables(fitted(names, columns, width=console.width, names=names), console)
         console.print()
-    console.print(Text(_footer(comparison), style="dim"))
+    console.print(Text("\n".join(how_to_read(comparison)), style="dim"))
 
 
-def _footer(comparison: Comparison) -> str:
+def how_to_read(comparison: Comparison) -> list[str]:
+    """Say which images were looked at, what the columns mean, and what the scratch network is."""
     lines = [f"{comparison.target.samples} images of {comparison.target.name}."]
     if comparison.x == comparison.y:
         lines[0] += " In a network compared with itself a layer is not its own closest."
@@ -43,4 +44,4 @@ def _footer(comparison: Comparison) -> str:
             f"{made.held_out_accuracy:.3f} on {made.held_out_samples} held-out images."
         )
         lines.append(f"scratch: {made.network}{trained}")
-    return "\n".join(lines)
+    return lines

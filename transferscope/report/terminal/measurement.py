@@ -15,18 +15,26 @@ _WIDE = 110
 """Terminal columns from which on the name of the layer has room."""
 _MOST_FAILURES = 10
 
+NOTHING = "Every run failed."
+"""The answer where there is none."""
+
 
 def print_measurement(measurement: Measurement, console: Console) -> None:
     """Print the best cut for each number of images and protocol, what failed, and how to read it."""
-    table = measurement.table
-    best = best_of(table[table["best"]], ["samples_per_class", "protocol"])
+    table, best = measurement.table, best_by_protocol(measurement)
     if best.empty:
-        console.print(Text("Every run failed.", style="bold"))
+        console.print(Text(NOTHING, style="bold"))
     else:
         print_tables(_best_tables(best, sources=len(table["source"].unique()), width=console.width), console)
         console.print()
-    paragraphs = [(_failures(measurement), "bold"), (_notes(measurement, best), "dim")]
+    paragraphs = [(failure_lines(measurement), "bold"), (how_to_read(measurement, best), "dim")]
     console.print(Text("\n\n").join(Text("\n".join(lines), style=style) for lines, style in paragraphs if lines))
+
+
+def best_by_protocol(measurement: Measurement) -> pd.DataFrame:
+    """Return the row with the highest accuracy for each number of images and protocol, in hindsight."""
+    table = measurement.table
+    return best_of(table[table["best"]], ["samples_per_class", "protocol"])
 
 
 def _best_tables(best: pd.DataFrame, *, sources: int, width: int) -> list[Table]:
@@ -51,7 +59,8 @@ def _best_tables(best: pd.DataFrame, *, sources: int, width: int) -> list[Table]
     return fitted(keys, columns, width=width, names=["source", "cut after"], left=["protocol"])
 
 
-def _failures(measurement: Measurement) -> list[str]:
+def failure_lines(measurement: Measurement) -> list[str]:
+    """Say which sources and runs failed, those of one reason together."""
     lines = [f"{failure.source} failed: {failure.error}" for failure in measurement.failed]
     for (source, error), runs in measurement.failed_runs.groupby(["source", "error"], sort=False):
         protocols = ", ".join(runs["protocol"].unique())
@@ -60,7 +69,8 @@ def _failures(measurement: Measurement) -> list[str]:
     return [*lines[:_MOST_FAILURES], *([f"… and {more} more; all are in runs.csv."] if more > 0 else [])]
 
 
-def _notes(measurement: Measurement, best: pd.DataFrame) -> list[str]:
+def how_to_read(measurement: Measurement, best: pd.DataFrame) -> list[str]:
+    """Say what the columns mean, what the choice of `best` is worth, and where energy comes from."""
     settings, lines = measurement.settings, []
     if len(best):
         seeds = sorted(set(best["n_seeds"]))

@@ -14,37 +14,40 @@ from transferscope.results.parameters import ParameterTransfer, over_seeds
 
 _MOST_LINES = 10
 
+NOTHING = "No source was fine-tuned on any target."
+"""The answer where there is none."""
+
 
 def print_parameters(result: ParameterTransfer, console: Console) -> None:
     """Print the answer for each source in words, its tables, what failed, and how to read them."""
     table, layers = result.table, over_seeds(result.layers)
     if table.empty:
-        console.print(Text("No source was fine-tuned on any target.", style="bold"))
+        console.print(Text(NOTHING, style="bold"))
     for source, rows in table.groupby("source", sort=False):
         of_source = layers[layers["source"] == source]
-        console.print(Text(_answer(str(source), rows, of_source, result.settings["epochs"]), style="bold"))
+        console.print(Text(answer_of(str(source), rows, of_source, result.settings["epochs"]), style="bold"))
         alone = len(rows[["target", "samples_per_class"]].drop_duplicates()) == 1
         layer_tables = _layer_tables(of_source, console.width) if alone else []
         print_tables([*_cell_tables(rows, console.width), *layer_tables], console)
         console.print()
     for lines, style in (
-        (_associations(result), ""), (_failures(result, layers), "bold"), (_notes(result), "dim"),
+        (association_lines(result), ""), (failure_lines(result, layers), "bold"), (how_to_read(result), "dim"),
     ):  # fmt: skip
         if lines:
             console.print(Text("\n".join(lines), style=style))
 
 
-def _answer(source: str, rows: pd.DataFrame, layers: pd.DataFrame, epochs: int) -> str:
+def answer_of(source: str, rows: pd.DataFrame, layers: pd.DataFrame, epochs: int) -> str:
     """Say in a line what T of a source is as published, over all its targets and numbers of images."""
     ratios = rows[rows["criterion"] == "epochs"]["transferability"].dropna()
-    text = f"{source}: mean T {_ratio(ratios.mean())} after {epochs} epochs"
+    text = f"{source}: mean T {ratio(ratios.mean())} after {epochs} epochs"
     if len(ratios) > 1:
-        text += f" ({_ratio(ratios.min())} to {_ratio(ratios.max())} over targets and images)"
+        text += f" ({ratio(ratios.min())} to {ratio(ratios.max())} over targets and images)"
     means = layers[layers["criterion"] == "epochs"].groupby("layer", sort=False)["transferability"].mean()
     means = means[np.isfinite(means)]
     if len(means):
         most, least = means.idxmax(), means.idxmin()
-        text += f"; most transferable {most} ({_ratio(means[most])}), least {least} ({_ratio(means[least])})"
+        text += f"; most transferable {most} ({ratio(means[most])}), least {least} ({ratio(means[least])})"
     return text + "."
 
 
@@ -52,7 +55,7 @@ def _cell_tables(rows: pd.DataFrame, width: int) -> list[Table]:
     cells = rows[["target", "samples_per_class"]]
     other = rows["target"].ne(rows["target"].shift())
     fresh = cells.ne(cells.shift()).any(axis=1)
-    errors = ["" if math.isnan(error) else f" ±{_ratio(error)}" for error in rows["standard_error"]]
+    errors = ["" if math.isnan(error) else f" ±{ratio(error)}" for error in rows["standard_error"]]
     longest = max(map(len, errors))
     keys = {
         "target": rows["target"].where(other, "").tolist(),
@@ -60,12 +63,12 @@ def _cell_tables(rows: pd.DataFrame, width: int) -> list[Table]:
         "at": rows["criterion"].tolist(),
     }
     columns = {
-        "step": [_step(step) for step in rows["step"]],
+        "step": [step_text(step) for step in rows["step"]],
         "loss": ["" if math.isnan(loss) else f"{loss:.3f}" for loss in rows["loss"]],
         "mean T": [
-            _ratio(value) + error.ljust(longest) for value, error in zip(rows["transferability"], errors, strict=True)
+            ratio(value) + error.ljust(longest) for value, error in zip(rows["transferability"], errors, strict=True)
         ],
-        "redraws": ["" if math.isnan(spread) else f"±{_ratio(spread)}" for spread in rows["spread"]],
+        "redraws": ["" if math.isnan(spread) else f"±{ratio(spread)}" for spread in rows["spread"]],
         # It is that at the end of training, whatever T is matched at.
         "accuracy": [f"{share:.3f}" if new else "" for share, new in zip(rows["accuracy"], fresh, strict=True)],
     }
@@ -77,7 +80,7 @@ def _layer_tables(layers: pd.DataFrame, width: int) -> list[Table]:
     at = {name: rows.set_index("depth") for name, rows in layers.groupby("criterion", sort=False)}
     names = layers.drop_duplicates("depth").set_index("depth")["layer"]
     columns = {
-        f"T {name}": [_ratio(value) for value in rows["transferability"].reindex(names.index)]
+        f"T {name}": [ratio(value) for value in rows["transferability"].reindex(names.index)]
         for name, rows in at.items()
     }
     last = at["epochs"].reindex(names.index)
@@ -92,7 +95,7 @@ def _tables(keys: Columns, columns: Columns, width: int) -> list[Table]:
     return fitted(keys, columns, width=width, names=["target", "layer"], left=["at"])
 
 
-def _failures(result: ParameterTransfer, layers: pd.DataFrame) -> list[str]:
+def failure_lines(result: ParameterTransfer, layers: pd.DataFrame) -> list[str]:
     """Say what failed, and which layers have a T that is infinite or unknown."""
     lines = [f"{failure.source} failed: {failure.error}" for failure in result.failed]
     for (source, reason), rows in layers[layers["reason"] != ""].groupby(["source", "reason"], sort=False):
@@ -103,7 +106,8 @@ def _failures(result: ParameterTransfer, layers: pd.DataFrame) -> list[str]:
     return [*lines[:_MOST_LINES], *([f"… and {more} more; all are in parameters.json."] if more > 0 else [])]
 
 
-def _notes(result: ParameterTransfer) -> list[str]:
+def how_to_read(result: ParameterTransfer) -> list[str]:
+    """Say what T is, how it was trained, and where initial weights come from."""
     settings, table = result.settings, result.table
     lines = []
     if len(table):
@@ -130,7 +134,7 @@ def _notes(result: ParameterTransfer) -> list[str]:
     return lines
 
 
-def _associations(result: ParameterTransfer) -> list[str]:
+def association_lines(result: ParameterTransfer) -> list[str]:
     """Say what T at matched steps goes with, of what is known before a transfer."""
     lines = []
     if len(result.regression):
@@ -165,12 +169,13 @@ def _few(names: Iterable[str]) -> str:
     return ", ".join(unique[:3]) + f" and {len(unique) - 3} more" * (len(unique) > 3)
 
 
-def _ratio(value: float) -> str:
+def ratio(value: float) -> str:
     """Write T with two decimals, or as many digits as it has before the point."""
     if math.isnan(value):
         return ""
     return "∞" if math.isinf(value) else f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
-def _step(step: float) -> str:
+def step_text(step: float) -> str:
+    """Write a step, or a mean of some; an unknown one is empty."""
     return "" if math.isnan(step) else f"{step:,.0f}" if step == int(step) else f"{step:,.1f}"

@@ -21,7 +21,6 @@ for (const table of document.querySelectorAll(".ts-table")) {
         return (x - y) * (down ? -1 : 1);
       };
       body.append(...[...body.rows].sort(compare));
-      table.classList.add("ts-sorted");
     });
   });
 }
