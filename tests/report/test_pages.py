@@ -268,14 +268,15 @@ def step_of(ranking):
 
 def test_the_next_step_is_a_command_that_the_command_line_takes():
     made = (
-        "transferscope rank --target 'my <data>' --value-range=-1000,400 --bands 3,2,1 --labels kind --sources 'zoo '\"'\"'1.yaml' "
-        "--shots 5 --pilots 2 --trust-code --device cpu --output 'out put' --quiet"
+        "transferscope rank --target 'my <data>' --value-range=-1000,400 --bands 3,2,1 --labels kind "
+        "--sources 'zoo '\"'\"'1.yaml' --shots 5 --pilots 2 --trust-code --device cpu --output 'out put' --quiet"
     )
     made = shlex.join(shlex.split(made.replace("--value-range=", "--value-range ")))
     step, text = step_of(ranked(made))
     assert shlex.split(step) == [
         "transferscope", "transfer", "--target", "my <data>", "--value-range", "-1000,400", "--bands", "3,2,1",
-        "--labels", "kind", "--sources", "zoo '1.yaml", "--trust-code", "--device", "cpu", "--ranking", "out put", "-o", "model",
+        "--labels", "kind", "--sources", "zoo '1.yaml", "--trust-code", "--device", "cpu", "--ranking", "out put",
+        "-o", "model",
     ]  # fmt: skip
     assert "transferscope predict --trust-code model IMAGES -o predictions.csv" in text
     asked = transfer_command.make_context("transfer", shlex.split(step)[2:]).params

@@ -19,7 +19,11 @@ _VERBS = ("rank", "measure")
     epilog="""\b
 Examples:
   transferscope slurm rank --target data/ --sources zoo.yaml -o results > rank.sbatch; sbatch rank.sbatch
-  transferscope slurm --tasks 8 --gpus 1 --time 120 measure --target data/ --sources zoo.yaml | sbatch""",
+  transferscope slurm --tasks 8 --gpus 1 --time 120 measure --target data/ --sources zoo.yaml | sbatch
+
+\b
+On what `transferscope demo -o demo` makes:
+  transferscope slurm --tasks 2 rank --target demo/target --sources demo/zoo.yaml --trust-code --shots 8""",
 )
 @click.option("--tasks", type=options.whole(1), default=4, show_default=True, metavar="N", help="Tasks of the array.")
 @click.option("--gpus", type=options.whole(0), default=0, show_default=True, metavar="N", help="GPUs of each.")
