@@ -29,6 +29,7 @@ HOW = {
     "jobs", "on", "shard", "precision", "retry_failed", "time_budget", "uncertainty", "mode", "redraws",
     "tasks", "gpus", "cpus", "mem", "time", "partition", "account",
 }  # fmt: skip
+METRICS = ("accuracy", "balanced-accuracy")
 WHERE = {"output", "output_format", "quiet", "verbose"}
 
 
@@ -201,6 +202,10 @@ shard = click.option(
     "Each leaves alone what another is at work on, and ends with the whole answer. By default what SLURM or RANK and "
     "WORLD_SIZE say.",
 )  # fmt: skip
+metric = click.option(
+    "--metric", type=click.Choice(METRICS), default="accuracy", show_default=True,
+    help="What is ranked by and expected: the share of images that is right, or the mean over classes of that share.",
+)  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, notes or warnings on stderr.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Debug notes and timings on stderr, more of the result.")
 
@@ -220,7 +225,7 @@ reading = together(images, labels, value_range, bands)
 """Of what the target holds, and how its images become numbers."""
 running = together(device, batch_size, seed, trust_code)
 """Of verbs that run networks."""
-expecting = together(pilots, pilot_budget, evidence, calibration)
+expecting = together(metric, pilots, pilot_budget, evidence, calibration)
 """Of verbs that say what accuracy to expect."""
 printing = together(output_format, quiet, verbose)
 """Of verbs that answer on stdout."""

@@ -15,6 +15,7 @@ import pandas as pd
 
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.prediction.observation import Observation
+from transferscope.runtime.metrics import ACCURACY, Metric
 from transferscope.runtime.regular import is_folder, read_regular
 from transferscope.runtime.spreadsheets import unquoted
 
@@ -22,7 +23,7 @@ TABLE, SETTINGS, RESULT = "runs.csv", "measure.json", "measurement.json"
 """What `measure` writes: the rows, beside them what they hold for, and at the end the result."""
 _TEXTS = ("source", "target", "protocol", "layer", "status")
 _NUMBERS = ("depth", "samples", "accuracy")
-_MORE = ("seed", "samples_per_class", "seconds")
+_MORE = ("seed", "samples_per_class", "seconds", "balanced_accuracy")
 """Columns that count where there are any."""
 _CELL = ["source", "protocol", "depth", "samples"]
 _MOST_TESTED = 20_000
@@ -169,6 +170,8 @@ def observations(
     layers: Mapping[str, Sequence[str]],
     candidates: Collection[tuple[str, int, str]],
     fingerprints: Mapping[str, str],
+    metric: Metric = ACCURACY,
+    counts: np.ndarray | None = None,
 ) -> list[Observation]:
     """Return what tables tell of the candidates for a target; what is of no use is left out, and one warning says what.
 
@@ -187,6 +190,10 @@ def observations(
         Source, depth and protocol of everything that something is expected of; the source of scratch is empty.
     fingerprints : mapping of str to str
         For each source, as `networks.loading.fingerprint`.
+    metric : Metric
+        Which column tells how good a transfer is.
+    counts : numpy.ndarray, optional
+        (n_classes,) images of each class of the target, for how exactly test images measure a mean over classes.
 
     Warns
     -----
@@ -195,9 +202,13 @@ def observations(
     """
     found: list[Observation] = []
     lost: dict[str, int] = {}
+    # Test images have the classes in about these shares.
+    worth = 1.0 if counts is None else metric.worth(counts) / counts.sum()
     by_name, total, seen = 0, 0, pd.DataFrame()
     for table in tables:
         rows = table.rows
+        if metric.by_class:
+            rows = rows.assign(accuracy=rows[metric.column], every_image=rows["accuracy"])
         total += len(rows)
         for keep, why in _tests(table, target, target_hash, layers, candidates, fingerprints):
             kept = keep(rows)
@@ -205,7 +216,7 @@ def observations(
                 lost[str(reason)] = lost.get(str(reason), 0) + int(count)
             rows = rows[kept]
         by_name += len(rows) * (table.target_hash is None)
-        tested = table.tested or _tested(rows["accuracy"])
+        tested = max(1, round(worth * (table.tested or _tested(rows.get("every_image", rows["accuracy"])))))
         seen = pd.concat([seen, rows.assign(tested=tested)], ignore_index=True)
     if len(seen):
         sound, contradicting = _agreeing(seen)

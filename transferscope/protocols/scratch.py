@@ -4,6 +4,7 @@ Gerace et al. (2024, arXiv 2303.01429) pick sources by their similarity to a net
 target. Only the abstract of that paper was at hand; what is built here is our instantiation.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from transferscope.networks.compact import WIDTH, CompactResNet
 from transferscope.protocols.cutting.heads import renew_head
 from transferscope.protocols.finetuning import MIN_STEPS
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
-from transferscope.protocols.training.single import evaluate, fit
+from transferscope.protocols.training.single import balanced_accuracy, evaluate, fit, predicted
 
 SMALL, LARGE = 32, 64
 """Image sides (pixels) at which the compact network works; its inner resolution is the same for both."""
@@ -47,6 +48,8 @@ class ScratchResult:
     accuracy: float
     """On the held-out images, which it never saw."""
     n_held_out: int
+    balanced_accuracy: float = math.nan
+    """The same, averaged over the classes that have held-out images."""
 
 
 def reference_recipe(epochs: int | None = None, budget_s: float | None = 600.0) -> Recipe:
@@ -191,4 +194,6 @@ def train_from_scratch(
     record = fit(net, images[train], labels[train], None, recipe=recipe, seed=seed, on_epoch=on_epoch)
     held_out = load_images(split.held_out, transform)
     _, accuracy = evaluate(net, *held_out)
-    return ScratchResult(record, accuracy, len(held_out[1]))
+    return ScratchResult(
+        record, accuracy, len(held_out[1]), balanced_accuracy(predicted(net, held_out[0]), held_out[1])
+    )

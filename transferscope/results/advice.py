@@ -12,6 +12,7 @@ from transferscope.results.files import csv, json_text, prepare_folder, short_co
 from transferscope.results.pilots import Pilot
 from transferscope.results.summary import TargetSummary
 from transferscope.runtime.failures import Failure
+from transferscope.runtime.metrics import ACCURACY, metric_of
 
 SCHEMA_VERSION = 1
 
@@ -102,6 +103,8 @@ class Advice:
         Real transfers that were run before the answer, those of other sources too.
     hint : str
         What pilots would bring, in one sentence; empty where some were run, or would bring nothing.
+    metric : str
+        What the accuracies are, of `METRICS`.
     """
 
     target: TargetSummary
@@ -119,6 +122,7 @@ class Advice:
     failed: tuple[Failure, ...] = ()
     pilots: tuple[Pilot, ...] = ()
     hint: str = ""
+    metric: str = ACCURACY.name
 
     @property
     def best(self) -> Way:
@@ -151,7 +155,8 @@ class Advice:
         way, top = self.best, self.most_accurate
         scratch = way.protocol == "scratch"
         text = f"Train {self.source} from scratch" if scratch else f"Transfer {self.source} by {_how(way)}"
-        text += f", with {_count(self.samples_per_class)} images of each class: expected accuracy {_accuracy(way)} in "
+        text += f", with {_count(self.samples_per_class)} images of each class: "
+        text += f"expected {metric_of(self.metric).title} {_accuracy(way)} in "
         text += f"{short_cost(way.seconds)} s" + ("" if math.isnan(way.kwh) else f" ({short_cost(way.kwh)} kWh)") + "."
         if way is top:
             return f"{text} Nothing is expected to be more accurate."
@@ -179,6 +184,7 @@ class Advice:
         return {
             "schema_version": SCHEMA_VERSION,
             "target": asdict(self.target),
+            "metric": self.metric,
             "source": self.source,
             "depths": self.depths,
             "samples": self.samples,

@@ -21,6 +21,7 @@ import xarray as xr
 
 from transferscope import similarity
 from transferscope.activations.stages import Stage
+from transferscope.runtime.metrics import ACCURACY, BALANCED
 from transferscope.runtime.provenance import versions
 from transferscope.runtime.regular import open_regular
 from transferscope.runtime.version import __version__
@@ -362,10 +363,13 @@ def _attributes(name: str, attributes: Mapping[str, Any]) -> dict[str, str]:
     if name in SCORES:
         score = SCORES[name]
         named = re.fullmatch(r"(?P<title>.*) \((?P<units>nats.*)\)", score.title)
+        title = score.title
+        if attributes.get("metric") == BALANCED.name and name in ACCURACIES:
+            title = title.replace(ACCURACY.title, BALANCED.title)
         note = " Of the source's own predictions, so the same at every depth." * (score.needs == "source_probabilities")
         return {
-            "long_name": named["title"] if named else score.title, "units": named["units"] if named else "1",
-            "description": f"{score.title}; higher is better.{note}", "range": score.range, "paper": score.paper,
+            "long_name": named["title"] if named else title, "units": named["units"] if named else "1",
+            "description": f"{title}; higher is better.{note}", "range": score.range, "paper": score.paper,
         }  # fmt: skip
     if of in SCORES:
         draws = f"{attributes.get('uncertainty', 'some')} stratified draws of {KEPT:.0%} without replacement"

@@ -31,6 +31,7 @@ from transferscope.results.recommendation import Recommendation, how
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.filesets import complete
+from transferscope.runtime.metrics import ACCURACY, Metric, metric_of
 from transferscope.runtime.provenance import Provenance
 from transferscope.runtime.regular import read_regular
 from transferscope.runtime.store import digest
@@ -66,6 +67,11 @@ class Ranking:
     def best(self) -> Recommendation:
         """The recommendation at rank 1."""
         return self.recommendations[0]
+
+    @property
+    def metric(self) -> Metric:
+        """What sources are ranked by."""
+        return metric_of(self.scores.attrs.get("metric", ACCURACY.name))
 
     @property
     def expected_for(self) -> int:
@@ -135,8 +141,8 @@ class Ranking:
         objective = self.scores.attrs.get("objective", "accuracy")
         if best.layer is None:
             why = "no source is expected to beat it" if objective == "accuracy" else f"it comes first by {objective}"
-            return f"Train from scratch: {why} (accuracy {accuracy})."
-        text = f"Start from {best.source}, {how(best)}: expected accuracy {accuracy}"
+            return f"Train from scratch: {why} ({self.metric.title} {accuracy})."
+        text = f"Start from {best.source}, {how(best)}: expected {self.metric.title} {accuracy}"
         last = self.accuracy_at_last_layer(best)
         gains = best.depth < best.depths and last == last and f"{last:.3f}" != f"{best.expected_accuracy:.3f}"
         return text + (f", against {last:.3f} when it is kept to its last layer." if gains else ".")
@@ -148,12 +154,12 @@ class Ranking:
         sentences = []
         chance = self.scores.attrs.get("largest_class", 0.0)
         if best.interval[0] <= chance:
-            sentences.append(
-                f"That is not clearly better than always guessing the largest class ({chance:.3f}): too few images to "
-                "choose by."
-            )
+            guessing = "guessing one class" if self.metric.by_class else "always guessing the largest class"
+            sentences.append(f"That is not clearly better than {guessing} ({chance:.3f}): too few images to choose by.")
         if best.level_with:
-            sentences.append(f"Level with {', '.join(best.level_with)}: the choice hardly matters for accuracy.")
+            sentences.append(
+                f"Level with {', '.join(best.level_with)}: the choice hardly matters for {self.metric.title}."
+            )
         if open_ := [name for name in best.tied_with if name not in best.level_with]:
             sentences.append(f"Tied with {', '.join(open_)}: which is better is not known from these images.")
         if best.tied_with and best.probability_best is not None:
@@ -188,6 +194,7 @@ class Ranking:
         return {
             "schema_version": SCHEMA_VERSION,
             "target": asdict(self.target),
+            "metric": self.metric.name,
             "expected_for": self.expected_for,
             "reference": None if self.reference is None else asdict(self.reference),
             "ranking": [{**asdict(pick), "interval": list(pick.interval)} for pick in self.recommendations],

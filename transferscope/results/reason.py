@@ -9,6 +9,7 @@ from scipy.special import expit, logit
 from transferscope.results.cuts import cut_table
 from transferscope.results.pilots import Pilot
 from transferscope.results.recommendation import Recommendation, how
+from transferscope.runtime.metrics import ACCURACY, metric_of
 
 
 def reason(
@@ -70,9 +71,10 @@ def _corrected(rows: pd.DataFrame, pick: Recommendation) -> pd.DataFrame:
 
 def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
     here = predictions.sel(source=pick.source, depth=pick.depth)
+    metric = metric_of(predictions.attrs.get("metric", ACCURACY.name))
     text = (
-        f"A linear head on its frozen features has a leave-one-out accuracy of {float(here['ridge']):.1%} there, on "
-        f"{predictions.attrs['n_samples']} images"
+        f"A linear head on its frozen features has a leave-one-out {metric.title} of {float(here['ridge']):.1%} there, "
+        f"on {predictions.attrs['n_samples']} images"
     )
     similarity = float(here["linear_cka_to_scratch"])
     text += f" (similarity to the scratch network: CKA {similarity:.2f})." if similarity == similarity else "."

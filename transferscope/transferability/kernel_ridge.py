@@ -13,6 +13,7 @@ from transferscope.arrays.positive import solve_positive
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
 from transferscope.transferability.principal import principal_components
+from transferscope.transferability.shares import share_correct
 
 BANDWIDTHS = (0.5, 1.0, 2.0)
 """Kernel widths σ tried, as multiples of the median distance between samples."""
@@ -28,7 +29,7 @@ class KernelRidgeFit(NamedTuple):
     """The best Gaussian kernel ridge regression by its leave-one-out squared error, and how good it is."""
 
     accuracy: float
-    """Share of left-out samples classified correctly, in [0, 1]."""
+    """Share of left-out samples classified correctly, in [0, 1], or the mean of the shares of all classes."""
     squared_error: float
     """Squared error of left-out one-hot targets, summed over classes, mean over samples; lower is better."""
     bandwidth: float
@@ -37,7 +38,7 @@ class KernelRidgeFit(NamedTuple):
     """λ, one of `PENALTIES`."""
 
 
-def kernel_ridge(features: Array, labels: Any) -> float:
+def kernel_ridge(features: Array, labels: Any, *, balanced: bool = False) -> float:
     """Leave-one-out accuracy of Gaussian kernel ridge regression onto one-hot targets.
 
     With K = exp(-d² / (2 σ²)), G = K + λ n_samples I and targets Y, the residuals of left-out samples are
@@ -55,6 +56,8 @@ def kernel_ridge(features: Array, labels: Any) -> float:
         three eigendecompositions of up to 1500 samples, and an inverse of all if there are more.
     labels
         (n_samples,) integers, booleans or strings, at least two classes.
+    balanced
+        Whether the shares of all classes are averaged (balanced accuracy), not counted by their samples.
 
     Returns
     -------
@@ -79,15 +82,15 @@ def kernel_ridge(features: Array, labels: Any) -> float:
     1.0
     """
     layer = Layer(features)
-    return kernel_ridge_from_layer(layer, encode_labels(labels, layer.n_samples))
+    return kernel_ridge_from_layer(layer, encode_labels(labels, layer.n_samples), balanced=balanced)
 
 
-def kernel_ridge_from_layer(layer: Layer, codes: np.ndarray) -> float:
+def kernel_ridge_from_layer(layer: Layer, codes: np.ndarray, *, balanced: bool = False) -> float:
     """Do what `kernel_ridge` does, from a layer and the codes of `encode_labels`."""
-    return fit_kernel_ridge(layer, codes).accuracy
+    return fit_kernel_ridge(layer, codes, balanced=balanced).accuracy
 
 
-def fit_kernel_ridge(layer: Layer, codes: np.ndarray) -> KernelRidgeFit:
+def fit_kernel_ridge(layer: Layer, codes: np.ndarray, *, balanced: bool = False) -> KernelRidgeFit:
     """Fit as in `kernel_ridge`, from a layer and the codes of `encode_labels`, and return the error as well."""
     xp = array_namespace(layer.features)
     targets = one_hot(codes, like=layer.features)
@@ -97,12 +100,14 @@ def fit_kernel_ridge(layer: Layer, codes: np.ndarray) -> KernelRidgeFit:
     if len(bandwidths) > 1 and layer.n_samples > _SEARCHED:
         part = from_numpy(_representatives(layer, codes), like=squares)
         among = xp.take(xp.take(squares, part, axis=0), part, axis=1)
-        chosen = _best_fit(among, xp.take(targets, part, axis=0), bandwidths)
-        return _fit(squares, targets, chosen.bandwidth, chosen.penalty)
-    return _best_fit(squares, targets, bandwidths)
+        chosen = _best_fit(among, xp.take(targets, part, axis=0), bandwidths)[0]
+        fit, correct = _fit(squares, targets, chosen.bandwidth, chosen.penalty)
+    else:
+        fit, correct = _best_fit(squares, targets, bandwidths)
+    return fit._replace(accuracy=share_correct(correct, codes, balanced=balanced))
 
 
-def _fit(squares: Array, targets: Array, bandwidth: float, penalty: float) -> KernelRidgeFit:
+def _fit(squares: Array, targets: Array, bandwidth: float, penalty: float) -> tuple[KernelRidgeFit, Array]:
     """Fit with one σ and one λ, for which a Cholesky factor is enough: a tenth of what an eigendecomposition takes."""
     xp = array_namespace(squares)
     n = squares.shape[0]
@@ -110,18 +115,18 @@ def _fit(squares: Array, targets: Array, bandwidth: float, penalty: float) -> Ke
     kernel += penalty * n * xp.eye(n, dtype=kernel.dtype, device=device(kernel))
     solution, diagonal = solve_positive(kernel, targets)
     residuals = solution / diagonal[:, None]
-    return _scored(KernelRidgeFit(0.0, float(xp.sum(residuals**2)) / n, bandwidth, penalty), targets, residuals)
+    fit = KernelRidgeFit(0.0, float(xp.sum(residuals**2)) / n, bandwidth, penalty)
+    return fit, _are_correct(targets, residuals)
 
 
-def _scored(fit: KernelRidgeFit, targets: Array, residuals: Array) -> KernelRidgeFit:
-    """Add the accuracy to a fit, from the residuals of left-out samples."""
+def _are_correct(targets: Array, residuals: Array) -> Array:
+    """Return which samples are classified correctly, from their residuals when left out."""
     xp = array_namespace(targets)
-    correct = xp.argmax(targets - residuals, axis=1) == xp.argmax(targets, axis=1)
-    return fit._replace(accuracy=float(xp.mean(xp.astype(correct, xp.float64))))
+    return xp.argmax(targets - residuals, axis=1) == xp.argmax(targets, axis=1)
 
 
-def _best_fit(squares: Array, targets: Array, bandwidths: list[float]) -> KernelRidgeFit:
-    """Fit with each σ and every λ, and return the fit of least error.
+def _best_fit(squares: Array, targets: Array, bandwidths: list[float]) -> tuple[KernelRidgeFit, Array]:
+    """Fit with each σ and every λ; return the fit of least error and which samples it classifies correctly.
 
     Parameters
     ----------
@@ -146,7 +151,7 @@ def _best_fit(squares: Array, targets: Array, bandwidths: list[float]) -> Kernel
             error = float(xp.sum(residuals**2)) / n
             if error < best.squared_error:
                 best, left_out = KernelRidgeFit(0.0, error, bandwidth, penalty), residuals
-    return _scored(best, targets, left_out)
+    return best, _are_correct(targets, left_out)
 
 
 def _representatives(layer: Layer, codes: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from transferscope.arrays.backend import Array, array_namespace
 from transferscope.errors import InputError, is_whole
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
+from transferscope.transferability.shares import share_correct
 
 METRICS = ("cosine", "euclidean")
 
@@ -25,7 +26,7 @@ _SAME = 1e-12
 """Relative difference up to which two distances are a tie: rounding must not decide who is nearer."""
 
 
-def knn(features: Array, labels: Any, *, k: int = 5, metric: str = "cosine") -> float:
+def knn(features: Array, labels: Any, *, k: int = 5, metric: str = "cosine", balanced: bool = False) -> float:
     """Leave-one-out accuracy of the majority among the k nearest other samples.
 
     Ties are settled without regard to the order of samples or classes: all samples as near as the k-th nearest
@@ -43,6 +44,8 @@ def knn(features: Array, labels: Any, *, k: int = 5, metric: str = "cosine") -> 
     metric
         ``"cosine"``, of the features as they are, not centred (a row of zeros is at right angles to all), or
         ``"euclidean"``.
+    balanced
+        Whether the shares of all classes are averaged (balanced accuracy), not counted by their samples.
 
     Returns
     -------
@@ -65,10 +68,12 @@ def knn(features: Array, labels: Any, *, k: int = 5, metric: str = "cosine") -> 
     1.0
     """
     layer = Layer(features)
-    return knn_from_layer(layer, encode_labels(labels, layer.n_samples), k=k, metric=metric)
+    return knn_from_layer(layer, encode_labels(labels, layer.n_samples), k=k, metric=metric, balanced=balanced)
 
 
-def knn_from_layer(layer: Layer, codes: np.ndarray, *, k: int = 5, metric: str = "cosine") -> float:
+def knn_from_layer(
+    layer: Layer, codes: np.ndarray, *, k: int = 5, metric: str = "cosine", balanced: bool = False
+) -> float:
     """Do what `knn` does, from a layer and the codes of `encode_labels`."""
     if not is_whole(k, 1):
         raise InputError(f"Expected `k` to be a whole number of neighbours, at least 1, but got {k!r}")
@@ -88,10 +93,10 @@ def knn_from_layer(layer: Layer, codes: np.ndarray, *, k: int = 5, metric: str =
         # Nearness is at most 1, so that its share stays below the difference that one vote makes.
         near = near / (1 + xp.sum(voters, axis=1, keepdims=True))
         votes.append((voters + voters * near) @ targets)
-    return _share_of_greatest(xp.concat(votes), targets, _SAME)
+    return share_correct(_greatest(xp.concat(votes), targets, _SAME), codes, balanced=balanced)
 
 
-def nearest_mean(features: Array, labels: Any) -> float:
+def nearest_mean(features: Array, labels: Any, *, balanced: bool = False) -> float:
     """Leave-one-out accuracy of the class whose mean is nearest in Euclidean distance.
 
     Every sample is left out of the mean of its own class, in closed form.
@@ -102,6 +107,8 @@ def nearest_mean(features: Array, labels: Any) -> float:
         (n_samples, n_features), at least 2 samples.
     labels
         (n_samples,) integers, booleans or strings, at least two classes.
+    balanced
+        Whether the shares of all classes are averaged (balanced accuracy), not counted by their samples.
 
     Returns
     -------
@@ -125,10 +132,10 @@ def nearest_mean(features: Array, labels: Any) -> float:
     1.0
     """
     layer = Layer(features)
-    return nearest_mean_from_layer(layer, encode_labels(labels, layer.n_samples))
+    return nearest_mean_from_layer(layer, encode_labels(labels, layer.n_samples), balanced=balanced)
 
 
-def nearest_mean_from_layer(layer: Layer, codes: np.ndarray) -> float:
+def nearest_mean_from_layer(layer: Layer, codes: np.ndarray, *, balanced: bool = False) -> float:
     """Do what `nearest_mean` does, from a layer and the codes of `encode_labels`."""
     xp = array_namespace(layer.features)
     targets = one_hot(codes, like=layer.features)
@@ -142,7 +149,8 @@ def nearest_mean_from_layer(layer: Layer, codes: np.ndarray) -> float:
     stretch = (counts / xp.where(alone, counts, counts - 1)) ** 2
     squares = xp.where(targets > 0, stretch[None, :] * squares, squares)
     squares = xp.where((targets > 0) & alone[None, :], xp.full_like(squares, math.inf), squares)
-    return _share_of_greatest(-squares, targets, _SAME * float(xp.max(norms)))
+    nearest = _greatest(-squares, targets, _SAME * float(xp.max(norms)))
+    return share_correct(nearest, codes, balanced=balanced)
 
 
 def _cosines(layer: Layer) -> Array:
@@ -170,13 +178,13 @@ def _euclidean(layer: Layer) -> Array:
     return 1 - squares / (largest or 1.0)
 
 
-def _share_of_greatest(scores: Array, targets: Array, tie: float) -> float:
-    """Share of samples whose own class scores higher than every other, by more than `tie`."""
+def _greatest(scores: Array, targets: Array, tie: float) -> Array:
+    """Whether the own class of each sample scores higher than every other, by more than `tie`; (n_samples,)."""
     xp = array_namespace(scores, targets)
     lowest = xp.full_like(scores, -math.inf)
     true_scores = xp.max(xp.where(targets > 0, scores, lowest), axis=1)
     other = xp.max(xp.where(targets > 0, lowest, scores), axis=1)
-    return float(xp.mean(xp.astype(true_scores > other + tie, xp.float64)))
+    return true_scores > other + tie
 
 
 def _kth_largest(X: Array, k: int) -> Array:

@@ -13,7 +13,7 @@ from transferscope.arrays.backend import Array
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.transferability.labels import encode_labels
 from transferscope.transferability.layer import Layer
-from transferscope.transferability.scores import SCORES, choose, needs_predictions
+from transferscope.transferability.scores import ACCURACIES, SCORES, choose, needs_predictions
 
 
 def panel(
@@ -22,6 +22,7 @@ def panel(
     measures: str | Iterable[str] | None = None,
     *,
     source_probabilities: Array | None = None,
+    balanced: bool = False,
 ) -> dict[str, float]:
     """Score features by several measures, of which none takes another down.
 
@@ -38,6 +39,8 @@ def panel(
         Names of `SCORES`, one or several; None for all that can be computed.
     source_probabilities
         (n_samples, n_source_classes), what the source predicts for its own classes: needed by LEEP and NCE alone.
+    balanced
+        Whether those that are accuracies are balanced ones: the mean over classes.
 
     Returns
     -------
@@ -52,7 +55,8 @@ def panel(
     chosen = choose(measures, with_probabilities=source_probabilities is not None)
     layer = Layer(features)
     codes = encode_labels(labels, layer.n_samples)
-    return panel_from_layer(layer, codes, [score.name for score in chosen], source_probabilities=source_probabilities)
+    names = [score.name for score in chosen]
+    return panel_from_layer(layer, codes, names, source_probabilities=source_probabilities, balanced=balanced)
 
 
 def panel_from_layer(
@@ -61,6 +65,7 @@ def panel_from_layer(
     measures: str | Iterable[str] | None = None,
     *,
     source_probabilities: Array | None = None,
+    balanced: bool = False,
 ) -> dict[str, float]:
     """Do what `panel` does, from a layer and the codes of `encode_labels`."""
     values = {}
@@ -69,7 +74,8 @@ def panel_from_layer(
             values[score.name] = score.function(source_probabilities, codes)
             continue
         try:
-            values[score.name] = score.from_layer(layer, codes)
+            more = {"balanced": True} if balanced and score.name in ACCURACIES else {}
+            values[score.name] = score.from_layer(layer, codes, **more)
         except (InputError, np.linalg.LinAlgError) as error:
             warnings.warn(f"the score {score.name} is NaN: {error}", TransferscopeWarning, stacklevel=2)
             values[score.name] = math.nan
@@ -77,7 +83,12 @@ def panel_from_layer(
 
 
 def score_source(
-    layers: Iterable[Layer], probabilities: Any | None, labels: np.ndarray, names: Sequence[str]
+    layers: Iterable[Layer],
+    probabilities: Any | None,
+    labels: np.ndarray,
+    names: Sequence[str],
+    *,
+    balanced: bool = False,
 ) -> dict[str, np.ndarray]:
     """Return the scores of every layer, and those of the source's own predictions, which no layer has.
 
@@ -91,6 +102,8 @@ def score_source(
         (n_samples,)
     names : sequence of str
         Of `transferability.SCORES`.
+    balanced : bool
+        As in `panel`.
 
     Returns
     -------
@@ -102,7 +115,7 @@ def score_source(
     of_layers = [name for name in names if name not in of_predictions]
     scores: dict[str, list[float]] = {name: [] for name in of_layers}
     for layer in layers if of_layers else ():
-        for name, value in panel_from_layer(layer, codes, of_layers).items():
+        for name, value in panel_from_layer(layer, codes, of_layers, balanced=balanced).items():
             scores[name].append(value)
     arrays = {name: np.array(values) for name, values in scores.items()}
     for name in of_predictions:

@@ -11,12 +11,13 @@ from transferscope.arrays.backend import Array, array_namespace
 from transferscope.arrays.linalg import Factors
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
+from transferscope.transferability.shares import share_correct
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(-6, 3, 19))
 """Ridge penalties tried, as multiples of the mean eigenvalue of the centred features' scatter matrix."""
 
 
-def ridge(features: Array, labels: Any) -> float:
+def ridge(features: Array, labels: Any, *, balanced: bool = False) -> float:
     """Leave-one-out accuracy of ridge regression onto one-hot targets with an unpenalised intercept.
 
     Every sample is classified by the regression fitted to all others, exactly and without refitting. The
@@ -28,6 +29,8 @@ def ridge(features: Array, labels: Any) -> float:
         (n_samples, n_features), at least 2 samples.
     labels
         (n_samples,) integers, booleans or strings, at least two classes.
+    balanced
+        Whether the shares of all classes are averaged (balanced accuracy), not counted by their samples.
 
     Returns
     -------
@@ -47,10 +50,10 @@ def ridge(features: Array, labels: Any) -> float:
     1.0
     """
     layer = Layer(features)
-    return ridge_from_layer(layer, encode_labels(labels, layer.n_samples))
+    return ridge_from_layer(layer, encode_labels(labels, layer.n_samples), balanced=balanced)
 
 
-def ridge_from_layer(layer: Layer, codes: np.ndarray) -> float:
+def ridge_from_layer(layer: Layer, codes: np.ndarray, *, balanced: bool = False) -> float:
     """Do what `ridge` does, from a layer and the codes of `encode_labels`."""
     xp = array_namespace(layer.features)
     centred = layer.centred
@@ -61,7 +64,7 @@ def ridge_from_layer(layer: Layer, codes: np.ndarray) -> float:
     best = penalties[int(xp.argmin(errors))]
     predictions = targets - next(leave_one_out(centred, targets, [best]))
     correct = xp.argmax(predictions, axis=1) == xp.argmax(targets, axis=1)
-    return float(xp.mean(xp.astype(correct, xp.float64)))
+    return share_correct(correct, codes, balanced=balanced)
 
 
 def leave_one_out(centred: Factors, targets: Array, penalties: Sequence[float]) -> Iterator[Array]:

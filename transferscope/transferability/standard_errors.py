@@ -91,6 +91,7 @@ def standard_errors(
     *,
     draws: int,
     seed: int,
+    worth: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the standard error of every score, of the shape of the score.
 
@@ -114,6 +115,8 @@ def standard_errors(
         How many, at least 2.
     seed : int
         Decides the draws.
+    worth : int, optional
+        How many images measure an accuracy as exactly as these: fewer where it is a balanced one of uneven classes.
 
     Raises
     ------
@@ -121,7 +124,7 @@ def standard_errors(
         When there are too few images to leave any out.
     """
     n = len(labels)
-    errors = {name: np.sqrt(posterior(scores[name], n)[1]) for name in names if name in ACCURACIES}
+    errors = {name: np.sqrt(posterior(scores[name], worth or n)[1]) for name in names if name in ACCURACIES}
     redrawn = [name for name in names if name not in errors]
     if not redrawn:
         return errors

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ from transferscope.networks.zoo import Source, Zoo, load_zoo
 from transferscope.protocols.cutting.possible import Possible
 from transferscope.results.summary import TargetSummary
 from transferscope.runtime.engines.units import RefusedError
+from transferscope.runtime.metrics import ACCURACY, Metric
 from transferscope.runtime.progress import Report, Reporter
 from transferscope.runtime.store import Store
 from transferscope.verbs.features import source_features
@@ -56,6 +58,8 @@ class Bench:
     seed: int
     trust_code: bool
     reporter: Reporter
+    metric: Metric = ACCURACY
+    """What transfers are compared by."""
     store: Store = field(default_factory=Store)
     clock: Clock = field(default_factory=Clock)
     _loaded: dict[str, Network] = field(default_factory=dict)
@@ -86,6 +90,7 @@ class Bench:
             request.seed,
             request.trust_code,
             Reporter(request.progress),
+            request.judged_by,
             clock=clock,
         )
 
@@ -98,13 +103,19 @@ class Bench:
         """Return what sets up the same bench in another process."""
         device = self.device.type if self.device.index in (None, 0) else str(self.device)
         return PackedBench(
-            self.target.bare(), self.probe.bare(), self.zoo, device, self.batch_size, self.seed, self.trust_code
-        )
+            self.target.bare(), self.probe.bare(), self.zoo, device, self.batch_size, self.seed, self.trust_code,
+            self.metric,
+        )  # fmt: skip
 
     @property
     def n_sound(self) -> int:
         """How many images transfers can be trained on, without those found broken when the probe was decoded."""
         return len(self.target.pool()) - (len(self.probe.broken) - len(self.target.broken))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many images of each class transfers can be trained on, (n_classes,), broken ones among them."""
+        return np.bincount(self.target.labels[self.target.pool()], minlength=len(self.target.classes))
 
     def summary(self) -> TargetSummary:
         """Return what a result says of the target."""
@@ -176,6 +187,7 @@ class PackedBench:
     batch_size: int
     seed: int
     trust_code: bool
+    metric: Metric
 
     def unpack(self) -> Bench:
         """Return the bench.
@@ -195,5 +207,5 @@ class PackedBench:
             ) from error
         return Bench(
             self.target, self.probe, self.zoo, backend.resolve_device(self.device), self.batch_size, self.seed,
-            self.trust_code, Reporter(False),
+            self.trust_code, Reporter(False), self.metric,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from transferscope.data.value_range import Range
 from transferscope.errors import InputError, check_whole
 from transferscope.networks.zoo import Source, Zoo
 from transferscope.protocols.scratch import reference_recipe
+from transferscope.runtime.metrics import ACCURACY, Metric
 
 _READING = ("images", "labels", "value_range", "bands")
 """How targets are read: settings of a request where they are given, for else the targets tell."""
@@ -97,6 +98,11 @@ class ProbeRequest(Request):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._settle(samples=check_whole("samples", self.samples, 1), recipe=self.recipe or reference_recipe())
+
+    @property
+    def judged_by(self) -> Metric:
+        """What transfers are compared by."""
+        return ACCURACY
 
     def sources_of(self, zoo: Zoo) -> Iterable[Source]:
         """Return the sources of the zoo that the answer takes."""

@@ -97,6 +97,20 @@ def evaluate(net: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int 
     return loss / len(labels), correct / len(labels)
 
 
+def predicted(net: nn.Module, images: Tensor, *, batch_size: int = 256) -> Tensor:
+    """Return the code of the likeliest class of each image, (n_samples,) on the host; as `evaluate` does it."""
+    net.eval()
+    device = next(net.parameters()).device
+    with torch.inference_mode():
+        return torch.cat([net(batch.to(device)).argmax(1).cpu() for batch in images.split(batch_size)])
+
+
+def balanced_accuracy(codes: Tensor, truth: Tensor) -> float:
+    """Return the share that is right of each class that there is, the mean over classes; both are (n_samples,)."""
+    shares = [(codes[truth == label] == label).double().mean() for label in truth.unique()]
+    return float(torch.stack(shares).mean())
+
+
 def relative_gradient_norms(
     net: nn.Module,
     images: Tensor,

@@ -115,7 +115,7 @@ def answer_columns(ranking: "Ranking") -> list[Column]:
         Column("#", [f"{p.rank}{'=' if p.source in tied else ''}" for p in picks], [p.rank for p in picks],
                "Rank; =: tied with the first."),
         texts("source", [pick.source for pick in picks]),
-        numbers("accuracy", [pick.expected_accuracy for pick in picks],
+        numbers(ranking.metric.title, [pick.expected_accuracy for pick in picks],
                  f"Expected on new images after a transfer trained on {ranking.expected_for} images."),
         intervals("80 % interval", [pick.interval for pick in picks]),
         texts("protocol", [pick.protocol for pick in picks],
@@ -221,7 +221,7 @@ def _pareto(ranking: "Ranking") -> Section:
         texts("source", list(rows["source"])),
         texts("protocol", list(rows["protocol"])),
         texts("cut after", list(rows["layer"])),
-        numbers("accuracy", list(rows["expected_accuracy"])),
+        numbers(ranking.metric.title, list(rows["expected_accuracy"])),
         sizes("FLOPs", list(rows["flops"])),
         sizes("params", list(rows["params"])),
     ]

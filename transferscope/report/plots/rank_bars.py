@@ -80,7 +80,7 @@ def ranking(ranking: Ranking, ax: Axes | None = None, *, context: Context = "not
         few = f"\n{len(picks)} of {len(ranking.recommendations)}" * (len(picks) < len(ranking.recommendations))
         by = ranking.scores.attrs.get("objective", "accuracy")
         by = f"\nranked by {by}" * (by != "accuracy")
-        label(ax, x=f"expected accuracy, 80 % interval{few}{by}")
+        label(ax, x=f"expected {ranking.metric.title}, 80 % interval{few}{by}")
         handles = _legend(picks, tied, dark, pale)
         if chance > 0:
             ax.axvline(chance, **_CHANCE)

@@ -84,7 +84,7 @@ def source_depth(
             values[row, curve["depth"] - 1] = curve["expected_accuracy"]
             texts[row, curve["depth"] - 1] = says(curve)
         few = f"\n{len(shown)} of {len(protocols)} sources" * (len(shown) < len(protocols))
-        bar = {"label": f"expected accuracy{few}"}
+        bar = {"label": f"expected {ranking.metric.title}{few}"}
         sns.heatmap(values, ax=ax, cmap="viridis", cbar_kws=bar, xticklabels=False, yticklabels=False)
         hover(ax.collections[0], texts.flat)
         ax.set_facecolor("white")
@@ -175,7 +175,7 @@ def depth_curves(ranking: Ranking, ax: Axes | None = None, *, context: Context =
         ax.grid(axis="y", **GRID)
         ax.set_axisbelow(True)
         frozen = "; defrost: frozen" * ("defrost" in protocols.values())
-        label(ax, x=f"depth of the cut (share of the stages kept{frozen})", y="expected accuracy")
+        label(ax, x=f"depth of the cut (share of the stages kept{frozen})", y=f"expected {ranking.metric.title}")
         sns.despine(ax=ax)
         explain(ax, lines, below=context == "paper")
     return ax

@@ -103,7 +103,7 @@ def pareto(ranking: Ranking, ax: Axes | None = None, *, context: Context = "note
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.grid(axis="y", **GRID)
         ax.set_axisbelow(True)
-        label(ax, x="FLOPs per image of the network that comes out", y="expected accuracy")
+        label(ax, x="FLOPs per image of the network that comes out", y=f"expected {ranking.metric.title}")
         sns.despine(ax=ax)
         explain(ax, handles, below=context == "paper")
     return ax

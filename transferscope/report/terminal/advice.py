@@ -8,6 +8,7 @@ from transferscope.report.terminal.columns import fitted, print_tables
 from transferscope.report.terminal.pilots import ABOUT_PILOTS, pilot_tables
 from transferscope.results.advice import NAMES, Advice
 from transferscope.results.files import short_cost
+from transferscope.runtime.metrics import metric_of
 
 
 def print_advice(advice: Advice, console: Console) -> None:
@@ -42,7 +43,7 @@ def _tables(advice: Advice, width: int) -> list[Table]:
         "protocol": [way.protocol for way in ways],
         "cut after": ["" if way.protocol == "fne" else way.layer for way in ways],
         "depth": [f"{way.depth}/{advice.depths}" if way.depth else "" for way in ways],
-        "accuracy": [f"{way.expected_accuracy:.3f}" for way in ways],
+        metric_of(advice.metric).title: [f"{way.expected_accuracy:.3f}" for way in ways],
         "80 % interval": [f"{way.interval[0]:.3f}-{way.interval[1]:.3f}" for way in ways],
     }
     cost = {

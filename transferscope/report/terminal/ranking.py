@@ -15,6 +15,7 @@ from transferscope.results.labelled import BASELINES, SIMILARITIES
 from transferscope.results.left_out import sentences
 from transferscope.results.ranking import Ranking
 from transferscope.results.summary import Reference
+from transferscope.runtime.metrics import Metric
 from transferscope.transferability import SCORES
 from transferscope.transferability.scores import DEFAULT_SCORES
 
@@ -40,7 +41,7 @@ def ranking_tables(ranking: Ranking, width: int) -> list[Table]:
         "protocol": [pick.protocol for pick in picks],
         "cut after": [pick.layer or "" for pick in picks],
         "depth": ["" if pick.layer is None else f"{pick.depth}/{pick.depths}" for pick in picks],
-        "accuracy": [f"{pick.expected_accuracy:.3f}" for pick in picks],
+        ranking.metric.title: [f"{pick.expected_accuracy:.3f}" for pick in picks],
         "80 % interval": [f"{pick.interval[0]:.3f}-{pick.interval[1]:.3f}" for pick in picks],
         "uncut": [_known(ranking.accuracy_at_last_layer(pick)) for pick in picks],
     }
@@ -67,7 +68,7 @@ def pareto_tables(ranking: Ranking, width: int) -> list[Table]:
         {
             "protocol": list(rows["protocol"]),
             "cut after": list(rows["layer"]),
-            "accuracy": [f"{value:.3f}" for value in rows["expected_accuracy"]],
+            ranking.metric.title: [f"{value:.3f}" for value in rows["expected_accuracy"]],
             "80 % interval": [f"{row.lower:.3f}-{row.upper:.3f}" for row in rows.itertuples()],
             "FLOPs": [short_count(value) for value in rows["flops"]],
             "params": [short_count(value) for value in rows["params"]],
@@ -161,7 +162,7 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
     if details:
         lines.append(_agreement_line(ranking))
     if reference is not None:
-        lines.append(_reference_line(reference))
+        lines.append(_reference_line(reference, ranking.metric))
     console.print(Text("\n".join(lines), style="dim"))
 
 
@@ -176,11 +177,11 @@ def _agreement_line(ranking: Ranking) -> str:
     return text
 
 
-def _reference_line(reference: Reference) -> str:
+def _reference_line(reference: Reference, metric: Metric) -> str:
     if reference.held_out_accuracy is None:
         return f"Reference: {reference.network}, handed in; not ranked, for its training images are unknown."
     return (
         f"Scratch reference: {reference.network}, trained on {reference.trained_on} images for {reference.epochs} "
-        f"epochs ({reference.stopped}), accuracy {reference.held_out_accuracy:.3f} on {reference.held_out_samples} "
-        "held-out images."
+        f"epochs ({reference.stopped}), {metric.title} {reference.held_out_accuracy:.3f} on "
+        f"{reference.held_out_samples} held-out images."
     )

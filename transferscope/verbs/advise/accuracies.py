@@ -13,7 +13,9 @@ from transferscope.arrays.backend import Array, to_numpy
 from transferscope.errors import TransferscopeWarning
 from transferscope.prediction.covariates import logit
 from transferscope.protocols.heads.embedding import fit_embedding_head
+from transferscope.runtime.metrics import ACCURACY, Metric
 from transferscope.transferability import kernel_ridge, ridge
+from transferscope.transferability.shares import share_correct
 
 HALF_BELIEVED = 100
 """Probe images at which half of a difference between two accuracies on images left out is believed: with few images
@@ -48,7 +50,9 @@ def choose_depths(scores: xr.Dataset) -> dict[str, int]:
     return {"truncate": head, "fne": depths, "toptuning": head, **best, "scratch": 0}
 
 
-def head_shifts(layers: Sequence[Array], labels: np.ndarray, depth: int, seed: int = 0) -> dict[str, float]:
+def head_shifts(
+    layers: Sequence[Array], labels: np.ndarray, depth: int, seed: int = 0, metric: Metric = ACCURACY
+) -> dict[str, float]:
     """Return how far other heads on frozen features lie above a linear one at this depth, in logits.
 
     Nothing is fitted to measured transfers here. What is taken is the accuracy of the head on images that were left out
@@ -65,18 +69,24 @@ def head_shifts(layers: Sequence[Array], labels: np.ndarray, depth: int, seed: i
         Stages that the linear head and that of top-tuning stand on; the embedding has all.
     seed : int
         Decides which images are left out together.
+    metric : Metric
+        What is compared.
     """
     n, features = len(labels), layers[depth - 1]
-    linear = ridge(features, labels)
-    embedded = _embedding_accuracy([to_numpy(layer) for layer in layers], labels, seed)
-    others = {"fne": linear if embedded is None else embedded, "toptuning": kernel_ridge(features, labels)}
+    balanced = metric.by_class
+    linear = ridge(features, labels, balanced=balanced)
+    embedded = _embedding_accuracy([to_numpy(layer) for layer in layers], labels, seed, balanced)
+    others = {
+        "fne": linear if embedded is None else embedded,
+        "toptuning": kernel_ridge(features, labels, balanced=balanced),
+    }
     believed = n / (n + HALF_BELIEVED)
     return {
         protocol: float(believed * (logit(accuracy, n) - logit(linear, n))) for protocol, accuracy in others.items()
     }
 
 
-def _embedding_accuracy(layers: Sequence[np.ndarray], labels: np.ndarray, seed: int) -> float | None:
+def _embedding_accuracy(layers: Sequence[np.ndarray], labels: np.ndarray, seed: int, balanced: bool) -> float | None:
     """Return the accuracy of the full-network embedding by cross-validation; None with one image of a class alone.
 
     The leave-one-out accuracy of ridge on the embedded images tells nothing of the SVM that belongs to it.
@@ -85,13 +95,13 @@ def _embedding_accuracy(layers: Sequence[np.ndarray], labels: np.ndarray, seed: 
     folds = min(_FOLDS, int(counts[counts > 0].min()))
     if folds < 2:
         return None
-    hits = 0
+    hits = np.zeros(len(labels), dtype=bool)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TransferscopeWarning)  # of a solver that stops early
         for seen, left_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels):
             head = fit_embedding_head([layer[seen] for layer in layers], labels[seen], seed=seed)
-            hits += int(np.sum(head.predict([layer[left_out] for layer in layers]) == labels[left_out]))
-    return hits / len(labels)
+            hits[left_out] = head.predict([layer[left_out] for layer in layers]) == labels[left_out]
+    return share_correct(hits, np.unique(labels, return_inverse=True)[1], balanced=balanced)
 
 
 def expected(

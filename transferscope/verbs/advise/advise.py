@@ -47,6 +47,7 @@ def advise(
     pilot_budget: float | None = None,
     evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None,
     calibration: str | Path | None = None,
+    metric: str = "accuracy",
     tolerance: float = 0.02,
     device: str = "auto",
     samples: int = 1000,
@@ -80,7 +81,7 @@ def advise(
         Name of the source; by default the one that ranks first.
     shots : int, optional
         Images of each class to train on; by default those of the target, as in `rank`.
-    pilots, pilot_budget, evidence, calibration
+    pilots, pilot_budget, evidence, calibration, metric
         As in `rank`, of the source alone where one is named: what was measured counts for the accuracy of each way.
     tolerance : float
         Accuracy that may be lost for the sake of cost, at least 0 and below 1.
@@ -116,7 +117,9 @@ def answer(request: AdviseRequest) -> Advice:
     with contained():
         with bench.reporter.bar(f"features of {chosen}") as report:
             features = bench.source_features(bench.zoo[chosen], report)
-        shifts = head_shifts(list(features.arrays.values()), bench.probe.labels, depths["truncate"], bench.seed)
+        shifts = head_shifts(
+            list(features.arrays.values()), bench.probe.labels, depths["truncate"], bench.seed, bench.metric
+        )
         began = time.perf_counter()
         network = bench.network(bench.zoo[chosen])
         layers = [backend.to_numpy(array) for array in features.arrays.values()]
@@ -155,6 +158,7 @@ def answer(request: AdviseRequest) -> Advice:
         failed=ranking.failed,
         pilots=ranking.pilots,
         hint=ranking.hint,
+        metric=request.metric,
     )
 
 

@@ -5,7 +5,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from transferscope.activations.stages import Stage
@@ -24,7 +26,7 @@ from transferscope.verbs.running.executor import Executor, Setup
 from transferscope.verbs.running.run import Run
 from transferscope.verbs.running.speed import Speed
 
-_VERSION = 1
+_VERSION = 2
 """Goes up when what a pilot does changes, so that earlier ones in the cache are left alone."""
 
 
@@ -84,7 +86,8 @@ class PilotRunner:
             self._bench.store.put("pilots", key, {}, record)
         return Observation(
             source=option.source, depth=option.depth, protocol=option.protocol, samples=record["samples"],
-            accuracy=record["accuracy"], tested=record["tested"], seconds=record["seconds"], origin="pilot",
+            accuracy=record[self._bench.metric.column], tested=self._tested(record), seconds=record["seconds"],
+            origin="pilot",
         )  # fmt: skip
 
     def speeds(self, name: str) -> tuple[float, float]:
@@ -106,7 +109,7 @@ class PilotRunner:
             self._bench.store.put("speed", key, {}, dict(zip(("forward", "step"), found, strict=True)))
         return found
 
-    def _record(self, run: Run, title: str) -> dict[str, float]:
+    def _record(self, run: Run, title: str) -> dict[str, Any]:
         executor = self._executor(run.source)
         with self._bench.reporter.bar(title) as report:
             started = time.monotonic()
@@ -119,9 +122,14 @@ class PilotRunner:
         # What was trained before an interruption counts too.
         seconds = max(spent, row["seconds"])
         return {
-            "samples": row["samples"], "accuracy": row["accuracy"], "tested": len(executor.setup.test),
+            "samples": row["samples"], "accuracy": row["accuracy"], "balanced_accuracy": row["balanced_accuracy"],
+            "tested": len(executor.setup.test),
+            "tested_by_class": np.bincount(self._images.target.labels[executor.setup.test]).tolist(),
             "seconds": seconds,
         }  # fmt: skip
+
+    def _tested(self, record: Mapping[str, Any]) -> int:
+        return self._bench.metric.worth(np.array(record["tested_by_class"]))
 
     def _executor(self, source: str) -> Executor:
         """Return what carries pilots out, made when the first one is not in the cache: then images are decoded."""

@@ -1,6 +1,7 @@
 """`rank`, step by step: bench, features and scores, expected accuracies, choice."""
 
 import concurrent.futures
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,13 +26,16 @@ from transferscope.protocols.training.recipe import Recipe
 from transferscope.results import labelled
 from transferscope.results.ranking import Ranking
 from transferscope.results.reason import reason
+from transferscope.runtime.metrics import uneven_hint
 from transferscope.runtime.provenance import Provenance, versions
 from transferscope.verbs.bench import Bench
 from transferscope.verbs.rank.pilots import as_results, find_out
-from transferscope.verbs.rank.reference import ReferenceMaker
+from transferscope.verbs.rank.reference import ReferenceFacts, ReferenceMaker
 from transferscope.verbs.rank.request import RankRequest
 from transferscope.verbs.rank.scorer import Scorer
 from transferscope.verbs.rank.scorer_elsewhere import score_elsewhere
+
+logger = logging.getLogger("transferscope")
 
 
 def rank(
@@ -60,6 +64,7 @@ def rank(
     pilot_budget: float | None = None,
     evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None,
     calibration: str | Path | None = None,
+    metric: str = "accuracy",
     on: str | None = None,
     executor: concurrent.futures.Executor | None = None,
     shard: str | None = None,
@@ -134,6 +139,10 @@ def rank(
     calibration : path, optional
         What accuracies are expected by, a file of `calibrate`. By default the one of this version, from measured
         transfers of other targets.
+    metric : str
+        What sources are ranked by and expectations are of: "accuracy", or "balanced-accuracy", the mean over classes of
+        the share that is right, in which rare classes count as much as others. The model that expects it was fitted to
+        targets whose classes have equally many images, where both are the same.
     on : str, optional
         Where sources are run and scored: "processes:N", "dask:tcp://HOST:PORT", "dask:local", "slurm" or
         "slurm:partition=NAME,gpus=1,time=60"; by default in this process. The answer is the same.
@@ -166,13 +175,15 @@ def answer_and_belief(request: RankRequest, bench: Bench | None = None) -> tuple
     with noted_warnings() as noted:
         tables, calibration = read_evidence(given_evidence(request.evidence)), load_calibration(request.calibration)
         bench = bench or Bench.set_up(request)
+        if hint := uneven_hint(bench.metric, bench.target.classes, bench.counts):
+            logger.info("%s", hint)
         scorer = Scorer(ReferenceMaker(request.reference, request.recipe, bench), request.scores, request.uncertainty)
         if request.place is None:
             units, failed, reference = scorer.score_all(request.part)
         else:
             units, failed, reference = score_elsewhere(request.place, scorer)
         scratch = reference.candidate()
-        scores = _labelled(units, bench, request, scratch, reference.summary.trained_on)
+        scores = _labelled(units, bench, request, scratch, reference)
         stages = {unit.source: unit.stages for unit in units}
         belief = believe(scores, _trained_on(bench, request), calibration)
         known = _evidence(tables, stages, belief, bench)
@@ -211,10 +222,10 @@ def _labelled(
     bench: Bench,
     request: RankRequest,
     scratch: ScratchCandidate | None,
-    trained_on: int,
+    reference: ReferenceFacts,
 ) -> xr.Dataset:
     """Return the scores of all sources over (source, depth), with what is known beside them."""
-    target, probe = bench.target, bench.probe
+    target, probe, metric = bench.target, bench.probe, bench.metric
     attributes = {
         "target": target.name,
         "target_hash": target.hash,
@@ -222,15 +233,16 @@ def _labelled(
         "classes": len(target.classes),
         "seed": bench.seed,
         "device": str(bench.device),
-        "largest_class": float(np.bincount(probe.labels).max() / probe.n_samples),
+        "largest_class": metric.guessing(np.bincount(probe.labels)),
+        "metric": metric.name,
     }
     if request.uncertainty:
         attributes["uncertainty"] = request.uncertainty
     if scratch is not None:
         attributes |= {
             "scratch_accuracy": scratch.accuracy,
-            "scratch_held_out": scratch.n_held_out,
-            "scratch_trained_on": trained_on,
+            "scratch_held_out": reference.held_out_worth,
+            "scratch_trained_on": reference.summary.trained_on,
         }
     scored = [bench.zoo[unit.source] for unit in units]
     return labelled.to_dataset(units, attributes, _baselines(scored, bench.zoo.order))
@@ -254,6 +266,8 @@ def _evidence(
         layers={source: [stage.layer for stage in of_source] for source, of_source in stages.items()},
         candidates=set(belief.rows[["source", "depth", "protocol"]].itertuples(index=False, name=None)),
         fingerprints={source: loading.fingerprint(bench.zoo[source]) for source in stages},
+        metric=bench.metric,
+        counts=bench.counts,
     )
 
 

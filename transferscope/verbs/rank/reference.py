@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,7 +29,7 @@ from transferscope.runtime.store import digest
 from transferscope.runtime.version import __version__
 from transferscope.verbs.bench import Bench
 
-_VERSION = 2
+_VERSION = 3
 _FIRST = "stem.0.weight"
 """Of how references are trained; those of another version in the cache are left alone."""
 
@@ -50,6 +51,8 @@ class ReferenceNetwork:
     n_train: int = 0
     entry: tuple[str, str, dict[str, Any], dict[str, Any]] | None = None
     """What the cache keeps of it, as `Store.put` takes it; None when it was handed in."""
+    held_out_worth: int = 0
+    """How many images measure its accuracy as exactly as those held out, see `Metric.worth`."""
 
     def summary(self) -> Reference:
         """Return what a result says of it."""
@@ -73,7 +76,9 @@ class TrainedReference:
     def facts(self) -> "ReferenceFacts":
         """Return what an answer needs of it."""
         last = self.features.stages[-1]
-        return ReferenceFacts(self.network.summary(), len(self.features.stages), last.params, last.flops)
+        return ReferenceFacts(
+            self.network.summary(), len(self.features.stages), last.params, last.flops, self.network.held_out_worth
+        )
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ class ReferenceFacts:
     params: float
     flops: float
     """Of the whole network, for one image."""
+    held_out_worth: int
+    """As that of `ReferenceNetwork`."""
 
     def candidate(self) -> ScratchCandidate | None:
         """Return it as something to choose; None for a network that was handed in."""
@@ -205,9 +212,12 @@ class ReferenceMaker:
             net.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
             return net.eval(), transform
 
+        metric = self.bench.metric
+        accuracy = result.balanced_accuracy if metric.by_class else result.accuracy
         return ReferenceNetwork(
             name, trained, ["scratch", key], layers,
-            result.record, result.accuracy, result.n_held_out, len(split.train), ("reference", key, weights, record),
+            result.record, accuracy, result.n_held_out, len(split.train), ("reference", key, weights, record),
+            metric.worth(np.bincount(split.held_out.labels)),
         )  # fmt: skip
 
     def _kept_or_trained(

@@ -13,6 +13,7 @@ from transferscope.errors import InputError, is_whole, near
 from transferscope.prediction.evidence import given_evidence
 from transferscope.prediction.selection import OBJECTIVES, protocols_of
 from transferscope.runtime.engines.naming import Place, place_of
+from transferscope.runtime.metrics import ACCURACY, Metric, metric_of
 from transferscope.runtime.sharing import Shard, shard_of
 from transferscope.transferability.scores import choose_scores
 from transferscope.verbs.request import ProbeRequest, check_reference
@@ -32,6 +33,7 @@ class ExpectingRequest(ProbeRequest):
     evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None
     """Once made: a tuple."""
     calibration: str | Path | None = None
+    metric: str = ACCURACY.name
 
     _apart: ClassVar[frozenset[str]] = ProbeRequest._apart | {"evidence"}
 
@@ -39,7 +41,13 @@ class ExpectingRequest(ProbeRequest):
         super().__post_init__()
         self._settle(shots=_check_shots(self.shots), evidence=given_evidence(self.evidence))
         self._settle(calibration=None if self.calibration is None else str(self.calibration))
+        metric_of(self.metric)
         self._check_pilots()
+
+    @property
+    def judged_by(self) -> Metric:
+        """What sources are ranked by."""
+        return metric_of(self.metric)
 
     def _check_pilots(self) -> None:
         pilots, budget = self.pilots, self.pilot_budget

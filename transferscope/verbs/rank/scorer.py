@@ -160,7 +160,7 @@ class Scorer:
         return replace(unit, impossible=impossible)
 
     def _unit(self, name: str, features: LayerFeatures, reference: TrainedReference, report: Report) -> SourceScores:
-        labels = self._bench.probe.labels
+        labels, metric = self._bench.probe.labels, self._bench.metric
         factored = cache(lambda: factor(features.arrays))
         of_predictions = needs_predictions(self.names)
         if of_predictions and features.probabilities is None:
@@ -178,7 +178,7 @@ class Scorer:
 
         def score(names: list[str]) -> dict[str, np.ndarray]:
             layers = reported() if len(needs_predictions(names)) < len(names) else ()
-            return score_source(layers, features.probabilities, labels, names)
+            return score_source(layers, features.probabilities, labels, names, balanced=metric.by_class)
 
         def compare(_names: list[str]) -> dict[str, np.ndarray]:
             if reference.network.name not in self._factored:
@@ -187,14 +187,17 @@ class Scorer:
 
         def spread(names: list[str]) -> dict[str, np.ndarray]:
             return standard_errors(
-                scores, features.arrays, features.probabilities, labels, names, draws=self.draws, seed=self._bench.seed
-            )
+                scores, features.arrays, features.probabilities, labels, names,
+                draws=self.draws, seed=self._bench.seed, worth=metric.worth(np.bincount(labels)),
+            )  # fmt: skip
 
         before = self._computed
-        scores = self._remember("scores", [features.key], self.names, score, name)
+        # Of each metric apart; the plain one keeps the name that it always had.
+        judged = [metric.name] if metric.by_class else []
+        scores = self._remember("scores", [features.key, *judged], self.names, score, name)
         pair = [features.key, reference.features.key]
         similarities = self._remember("similarities", pair, labelled.SIMILARITIES, compare, name)
-        drawn = [features.key, self.draws, self._bench.seed, KEPT]
+        drawn = [features.key, self.draws, self._bench.seed, KEPT, *judged]
         errors = self._remember("standard_errors", drawn, self.names if self.draws else (), spread, name)
         self._remembered += self._computed == before
         return SourceScores(name, features.stages, tuple(reference.features.arrays), scores, similarities, errors)
