@@ -138,7 +138,7 @@ class TestAnswers:
         assert measure("--time-budget", "1e-9") == 0
         out, err = capsys.readouterr()
         assert "The time is up; 2 runs are left. The same command goes on with them." in err
-        assert "No run has come to an end" in out
+        assert "No run has ended yet." in out
 
     def test_dry_run_writes_nothing(self, capsys, tmp_path):
         assert (

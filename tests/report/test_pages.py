@@ -96,6 +96,7 @@ def test_a_measurement_says_what_was_best_and_what_failed():
     assert text.count(SETTINGS["energy"]) == 1
     assert (rows_of(html, "best"), rows_of(html, "all")) == (6, len(measured_grid().table))
     assert "Every run failed." in text_of(bare(measurement(run(None))))
+    assert "No run has ended yet." in text_of(bare(measurement()))
 
 
 def test_a_comparison_says_which_layers_are_alike():

@@ -20,7 +20,7 @@ from transferscope.report.html.parts import (
     whole,
     with_errors,
 )
-from transferscope.report.terminal.measurement import NOTHING, best_by_protocol, failure_lines, how_to_read
+from transferscope.report.terminal.measurement import best_by_protocol, failure_lines, how_to_read, no_answer
 from transferscope.results.files import short_cost
 from transferscope.results.measurement import Measurement, variant
 
@@ -66,7 +66,7 @@ def page(measurement: Measurement, wide: Mapping[str, Figure]) -> Page:
     return Page(
         verb="measure",
         subject=settings["target"],
-        answer=_answer(best),
+        answer=_answer(best) or no_answer(measurement),
         more=[
             f"{len(measurement.runs):,} transfers were run; accuracies are those on {settings['n_test']:,} test images "
             f"of {settings['classes']} classes, which nothing was trained or chosen on."
@@ -84,7 +84,7 @@ def page(measurement: Measurement, wide: Mapping[str, Figure]) -> Page:
 
 def _answer(best: pd.DataFrame) -> str:
     if best.empty:
-        return NOTHING
+        return ""
     top = best.loc[best["accuracy"].idxmax()]
     error = "" if top["standard_error"] != top["standard_error"] else f" ± {top['standard_error']:.3f}"
     where = "" if top["protocol"] in ("fne", "scratch") or not top["layer"] else f" after {top['layer']}"

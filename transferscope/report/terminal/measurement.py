@@ -15,20 +15,22 @@ _WIDE = 110
 """Terminal columns from which on the name of the layer has room."""
 _MOST_FAILURES = 10
 
-NOTHING = "Every run failed."
-"""The answer where there is none."""
-
 
 def print_measurement(measurement: Measurement, console: Console) -> None:
     """Print the best cut for each number of images and protocol, what failed, and how to read it."""
     table, best = measurement.table, best_by_protocol(measurement)
     if best.empty:
-        console.print(Text(NOTHING, style="bold"))
+        console.print(Text(no_answer(measurement), style="bold"))
     else:
         print_tables(_best_tables(best, sources=len(table["source"].unique()), width=console.width), console)
         console.print()
     paragraphs = [(failure_lines(measurement), "bold"), (how_to_read(measurement, best), "dim")]
     console.print(Text("\n\n").join(Text("\n".join(lines), style=style) for lines, style in paragraphs if lines))
+
+
+def no_answer(measurement: Measurement) -> str:
+    """Say that there is no answer, where no run has come to an end without failing."""
+    return "Every run failed." if len(measurement.runs) else "No run has ended yet."
 
 
 def best_by_protocol(measurement: Measurement) -> pd.DataFrame:
