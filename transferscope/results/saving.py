@@ -17,7 +17,7 @@ from transferscope.runtime.regular import is_regular, read_regular
 from transferscope.runtime.store import Store, digest
 
 _WRITERS = "transferscope.report.writers"
-_VERSION = 1
+_VERSION = 2
 """Goes up when views change and the version of the package does not."""
 _DRAWN_WITH = ("matplotlib", "seaborn", "jinja2")
 _LARGEST = 2**20
