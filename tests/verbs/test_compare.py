@@ -660,3 +660,24 @@ def test_each_layer_is_factored_once_for_several_measures(net_x, net_y, images, 
     options = Options(measures=measures, layers_x=LAYERS_X, layers_y=LAYERS_Y, reduce="mean", device="cpu")
     compare_by(net_x, net_y, images, options)
     assert len(calls) == len(LAYERS_X) + len(LAYERS_Y)
+
+
+# --- networks made faster -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_faster_networks_compare_as_they_are(shared, monkeypatch):
+    """A convolution that the other network captures keeps its output, even where the two have it in common."""
+
+    def block():
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5))
+
+    net_x, net_y = (seeded(block).eval() for _ in range(2))
+    for net in (net_x, net_y):
+        net[1].running_var.fill_(3.0)
+    net_y = nn.Sequential(*net_x[:4], nn.ReLU()) if shared else net_y
+    images = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    options = {"layers_x": ["1", "4"], "layers_y": ["0", "3"], "batch_size": 32, "device": "cpu"}
+    found = ts.compare(net_x, net_y, images, **options)
+    monkeypatch.setattr("transferscope.verbs.compare.networks._FEWEST_SPED_UP", 1000)
+    np.testing.assert_allclose(found, ts.compare(net_x, net_y, images, **options), atol=1e-6)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from array_api_compat import device
+from array_api_compat import device, is_numpy_array
 
 from transferscope.arrays.backend import Array, array_namespace, from_numpy, to_numpy
 from transferscope.arrays.linalg import check_features
@@ -20,6 +20,10 @@ from transferscope.similarity.representation import Report, silent
 
 _MOST_PERMUTED = 16
 """Permutation tests hold all Gram matrices of a batch: at most this many times `hsic.tile_bytes`."""
+
+
+_CACHED = 2**17
+"""Numbers that are multiplied at a time on the host."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,24 @@ class _Sums:
     @classmethod
     def of(cls, rows: hsic.RowSums, permuted: Array, group: int) -> _Sums:
         xp = array_namespace(rows.xy)
-        xy, xx, yy = (xp.sum(xp.reshape(each, (-1, group, *each.shape[1:])), axis=1) for each in rows)
+        xy, xx, yy = rows
+        if group > 1:
+            xy, xx, yy = (xp.sum(xp.reshape(each, (-1, group, *each.shape[1:])), axis=1) for each in rows)
+        # On the host a few rows at a time, whose products its cache holds.
+        step = max(1, _CACHED // math.prod(xy.shape[1:])) if is_numpy_array(xy) else xy.shape[0]
+        products = [xp.zeros(xy.shape[1:], dtype=xy.dtype, device=device(xy)) for _ in range(3)]
+        for start in range(0, xy.shape[0], step):
+            part = slice(start, min(start + step, xy.shape[0]))
+            these = xy[part, :, :]
+            for total, others in zip(products, (these, xx[part, :, None], yy[part, None, :]), strict=True):
+                total += xp.sum(these * others, axis=0)
         return cls(
             xy=xp.sum(xy, axis=0),
             xx=xp.sum(xx, axis=0),
             yy=xp.sum(yy, axis=0),
-            xy_xy=xp.sum(xy * xy, axis=0),
-            xy_xx=xp.sum(xy * xx[:, :, None], axis=0),
-            xy_yy=xp.sum(xy * yy[:, None, :], axis=0),
+            xy_xy=products[0],
+            xy_xx=products[1],
+            xy_yy=products[2],
             xx_xx=xp.sum(xx * xx, axis=0)[:, None],
             xx_yy=xx.T @ yy,
             yy_yy=xp.sum(yy * yy, axis=0)[None, :],

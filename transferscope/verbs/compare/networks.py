@@ -14,6 +14,7 @@ from torch import nn
 from transferscope import similarity
 from transferscope.activations.calls import Call, Trace
 from transferscope.activations.capture import Activations, capture, resolve_stages
+from transferscope.activations.faster import sped_up
 from transferscope.activations.finite import Finite, check_finite
 from transferscope.activations.grams import GramReducer
 from transferscope.activations.kept import KeptFeatures
@@ -30,6 +31,9 @@ from transferscope.runtime.wrappers import unwrapped
 from transferscope.similarity.uncertainty import Cells, linear_cka_cells, measure_cells, representations
 from transferscope.verbs.compare.options import IMAGENET, Estimator, Options
 from transferscope.verbs.compare.seen import Seen
+
+_FEWEST_SPED_UP = 32
+"""Images in a batch from which on networks are made faster first, which takes some passes over a few."""
 
 
 def compare(
@@ -181,9 +185,11 @@ def look(
         reduction = CommonPositions([grid for grid in grids if grid])
         group = reduction.per_sample
 
+    steady = True
     for i, net in enumerate(dict.fromkeys(nets)):
         if note := str(repeatability(net, first[i][:LOOKED_AT].to(where), names[i], traced[i])):
             warnings.warn(f"{type(net).__name__}: {note}", TransferscopeWarning, stacklevel=2)
+            steady = False
 
     def sum_up() -> similarity.MinibatchCKA:
         return similarity.MinibatchCKA(permutations=options.permutations, seed=options.seed, group=group)
@@ -192,6 +198,13 @@ def look(
     with KeptFeatures(standardized=options.standardize) as store, ExitStack() as hooks:
         hooks.enter_context(backend.stream_of(where))
         hooks.enter_context(backend.product_precision(options.precision, where))
+        if steady and len(first[0]) >= _FEWEST_SPED_UP and not _share_modules(nets):
+            for i, net in enumerate(dict.fromkeys(nets)):
+                captured = [
+                    layer for other, layers in zip(nets, names, strict=True) if other is net for layer in layers
+                ]
+                few = first[i][:LOOKED_AT].to(where)
+                hooks.enter_context(sped_up(net, few, list(dict.fromkeys(captured)), traced[i]))
         sides = _hooked(hooks, nets, traced, names, reduction, options)
         for batch in chain([first], batches):
             if apart and seen.n_samples:
@@ -267,6 +280,12 @@ def _hooked(
         )
         sides.append(_Side(net, layers, grams, activations))
     return sides
+
+
+def _share_modules(nets: Sequence[nn.Module]) -> bool:
+    """Whether two networks have parts in common: what is captured in the one may be folded in the other."""
+    one, other = nets
+    return one is not other and not set(one.modules()).isdisjoint(other.modules())
 
 
 def _moved(batch: Pair, device: torch.device) -> Pair:
