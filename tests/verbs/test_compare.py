@@ -677,7 +677,7 @@ def test_faster_networks_compare_as_they_are(shared, monkeypatch):
         net[1].running_var.fill_(3.0)
     net_y = nn.Sequential(*net_x[:4], nn.ReLU()) if shared else net_y
     images = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    options = {"layers_x": ["1", "4"], "layers_y": ["0", "3"], "batch_size": 32, "device": "cpu"}
+    options = {"layers_x": ["1", "4"], "layers_y": ["0", "3"], "batch_size": 64, "device": "cpu"}
     found = ts.compare(net_x, net_y, images, **options)
     monkeypatch.setattr("transferscope.verbs.compare.networks._FEWEST_SPED_UP", 1000)
     np.testing.assert_allclose(found, ts.compare(net_x, net_y, images, **options), atol=1e-6)

@@ -32,7 +32,7 @@ from transferscope.similarity.uncertainty import Cells, linear_cka_cells, measur
 from transferscope.verbs.compare.options import IMAGENET, Estimator, Options
 from transferscope.verbs.compare.seen import Seen
 
-_FEWEST_SPED_UP = 32
+_FEWEST_SPED_UP = 64
 """Images in a batch from which on networks are made faster first, which takes some passes over a few."""
 
 
@@ -204,7 +204,7 @@ def look(
                     layer for other, layers in zip(nets, names, strict=True) if other is net for layer in layers
                 ]
                 few = first[i][:LOOKED_AT].to(where)
-                hooks.enter_context(sped_up(net, few, list(dict.fromkeys(captured)), traced[i]))
+                hooks.enter_context(sped_up(net, few, list(dict.fromkeys(captured)), traced[i], folding_only=True))
         sides = _hooked(hooks, nets, traced, names, reduction, options)
         for batch in chain([first], batches):
             if apart and seen.n_samples:
