@@ -23,6 +23,8 @@ WORTH = 200
 
 _SAME = 1e-5
 """Largest difference of what is captured, relative to its largest value."""
+_LARGE = 160
+"""Height and width of images from which on the order of weights matters without grouped convolutions, too."""
 _CONVOLUTIONS = {"Conv2d", "Conv2dSame"}
 """Kinds whose output is linear in `weight` and `bias` as they are: others standardise their weights first, say."""
 
@@ -45,7 +47,7 @@ def sped_up(
     traced : Trace
         What `tracing.trace` found of it.
     folding_only : bool
-        Do nothing where no batch norm can be folded: the order of weights alone gains little.
+        Do nothing unless half of the convolutions at least can be folded.
 
     Yields
     ------
@@ -58,18 +60,31 @@ def sped_up(
         ways: list[tuple[str, list[Callable[[ExitStack], None]]]] = []
         if convolutions and len(images):
             pairs = _pairs(net, images[:1], {path_of(layer) for layer in layers})
-            fold = [lambda undo: _fold(pairs, undo)] if pairs else []
-            # On a GPU the order helps half precision alone.
-            order = [lambda undo: _reorder(convolutions, undo)] if images.device.type == "cpu" else []
-            ways = [("batch norms folded, channels last", fold + order)] if fold else []
-            ways += [("channels last", order)] if order and (fold or not folding_only) else []
+            fold = "batch norms folded", lambda undo: _fold(pairs, undo)
+            order = "channels last", lambda undo: _reorder(convolutions, undo)
+            steps = [fold] * bool(pairs) + [order] * _gains_by_order(convolutions, pairs, images)
+            if not folding_only or 2 * len(pairs) >= len(convolutions):
+                tried = _tried(steps)
+                ways = [(", ".join(name for name, _ in each), [step for _, step in each]) for each in tried]
         expected = pooled(net, [images], layers, traced) if ways else []
         said = ""
-        for name, steps in ways:
-            if _works(net, images, layers, traced, expected, steps, done):
+        for name, taken in ways:
+            if _works(net, images, layers, traced, expected, taken, done):
                 said = name
                 break
         yield said
+
+
+def _tried(steps: Sequence[Any]) -> list[Sequence[Any]]:
+    """Return all steps together, then each alone."""
+    return [steps, *([step] for step in steps)] if len(steps) > 1 else [steps] * bool(steps)
+
+
+def _gains_by_order(convolutions: Sequence[nn.Module], pairs: Sequence[Any], images: torch.Tensor) -> bool:
+    """Whether passes are known to be faster channels last: on a CPU, where little but convolutions is left to do."""
+    grouped = any(int(getattr(each, "groups", 1)) > 1 for each in convolutions)
+    large = min(images.shape[-2:]) >= _LARGE
+    return images.device.type == "cpu" and (grouped or large or 2 * len(pairs) >= len(convolutions))
 
 
 def _works(
