@@ -89,8 +89,8 @@ def printed(ranking, width=120, **options):
 def test_json_has_the_documented_keys_in_order(ranking):
     content = json.loads(ranking.to_json())
     assert list(content) == [
-        "schema_version", "target", "expected_for", "reference", "ranking", "pilots", "pilot_outlook", "left_out",
-        "failed", "agreement", "provenance",
+        "schema_version", "target", "metric", "expected_for", "reference", "ranking", "pilots", "pilot_outlook",
+        "left_out", "failed", "agreement", "provenance",
     ]  # fmt: skip
     assert content["expected_for"] == 2000
     assert content["schema_version"] == 1

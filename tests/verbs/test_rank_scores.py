@@ -86,9 +86,9 @@ def computed(monkeypatch):
     calls = []
     real = scorer.score_source
 
-    def noting(layers, probabilities, labels, names):
+    def noting(layers, probabilities, labels, names, **options):
         calls.append(list(names))
-        return real(layers, probabilities, labels, names)
+        return real(layers, probabilities, labels, names, **options)
 
     monkeypatch.setattr(scorer, "score_source", noting)
     return calls
