@@ -42,7 +42,7 @@ KEPT = RESULTS.with_suffix(".json")
 WORKERS = (1, 2, 3, 7)
 ASKED = ["--target", "demo/target", "--sources", "demo/zoo.yaml", "--trust-code", "--device", "cpu", "-q"]
 VERBS = {
-    "rank": ["rank", *ASKED, "--samples", "200", "--batch-size", "16", "--reference-epochs", "2", "--format", "json"],
+    "rank": ["rank", *ASKED, "--samples", "100", "--batch-size", "4", "--mode", "quick", "--format", "json"],
     "compare": [
         "compare", "digits", "under-noise", *ASKED, "--samples", "200", "--batch-size", "16", "--format", "json",
     ],
@@ -139,8 +139,8 @@ def ask_array(folder: Path, name: str) -> list[str]:
     return [answer(folder, name, Path(f"out-array-{name}"), log.read_text()) for log in logs]
 
 
-def checks(names: list[str]) -> list[dict[str, str]]:
-    """Ask every verb on every engine; return what was found, a row for each."""
+def checks(names: list[str], chosen: str) -> list[dict[str, str]]:
+    """Ask every verb on every engine whose name a pattern finds; return what was found, a row for each."""
     folder = Path(tempfile.mkdtemp(prefix="transferscope-scale-"))
     subprocess.run([sys.executable, "-m", "transferscope", "demo", "-o", "demo", "-q"], cwd=folder, check=True,
                    stdout=subprocess.DEVNULL)  # fmt: skip
@@ -158,14 +158,16 @@ def checks(names: list[str]) -> list[dict[str, str]]:
                 rows.append({"verb": name, "engine": engine, "same": same})
                 print(f"{name:8} {engine:45} {same}", file=sys.stderr, flush=True)
 
-            for engine in engines:
-                note(engine, ask(folder, name, engine))
-            note("processes:2, one killed", ask_and_kill(folder, name, "processes:2"))
-            if has("distributed"):
-                note("dask:local:4, one killed", ask_and_kill(folder, name, "dask:local:4"))
-            if has_slurm() and name != "compare":
+            killed = ["processes:2", *(["dask:local:4"] if has("distributed") else [])]
+            asked = {engine: (ask, engine) for engine in engines}
+            asked |= {f"{engine}, one killed": (ask_and_kill, engine) for engine in killed}
+            for engine, (how, given) in asked.items():
+                if re.search(chosen, engine):
+                    note(engine, how(folder, name, given))
+            array = "array job of SLURM"
+            if has_slurm() and name != "compare" and re.search(chosen, array):
                 for task, found in enumerate(ask_array(folder, name)):
-                    note(f"array job of SLURM, task {task} of 2", found)
+                    note(f"{array}, task {task} of 2", found)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return rows
@@ -266,6 +268,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=list(TEXTS))
     parser.add_argument("--verbs", default="rank,compare,measure", help="of the checks")
+    parser.add_argument("--engines", default="", metavar="PATTERN", help="of the checks, a regular expression")
     parser.add_argument("--units", type=int, default=2000, help="that do nothing")
     parser.add_argument("--sources", type=int, default=1000)
     parser.add_argument("--shards", type=int, default=100)
@@ -275,7 +278,7 @@ def main() -> None:
     asked = parser.parse_args()
     logging.getLogger("submitit").setLevel(logging.ERROR)
     rows: list = (
-        checks(asked.verbs.split(",")) if asked.part == "checks"
+        checks(asked.verbs.split(","), asked.engines) if asked.part == "checks"
         else times(asked.units) if asked.part == "times"
         else zoo(asked.sources, asked.shards, asked.workers, asked.seconds)
     )  # fmt: skip
