@@ -70,6 +70,7 @@ def layer_features(
     report: Report = silent,
     prepare: Callable[[np.ndarray], Iterable[torch.Tensor]] | None = None,
     pixels: SharedPixels | None = None,
+    part: slice | None = None,
 ) -> LayerFeatures:
     """Return the features of a network on `images`; only the images that the cache does not know are run, each once.
 
@@ -98,6 +99,9 @@ def layer_features(
         decoded for it.
     pixels : SharedPixels, optional
         Of `images`, where other networks take them too.
+    part : slice, optional
+        Of the images of different content, those that are wanted. Where parts are of whole batches, all of them
+        together give the same numbers as one call for all.
 
     Raises
     ------
@@ -110,7 +114,9 @@ def layer_features(
     first: dict[bytes, int] = {}
     for index, content in enumerate(everyone):
         first.setdefault(content, index)
-    contents = list(first)
+    contents = every = list(first)
+    if part is not None:
+        everyone = contents = every[part]
 
     def run(missing: np.ndarray) -> Part:
         chosen = np.array([first[contents[place]] for place in missing], dtype=np.int64)
@@ -118,7 +124,12 @@ def layer_features(
         shared = SharedPixels(images, 0) if pixels is None else pixels
         given = shared.batches(chosen, transform, batch_size, report) if prepare is None else prepare(chosen)
         seeds = [int(digest(network, contents[place].hex())[:12], 16) for place in missing]
-        arrays, record = _run(net, transform, layers, given, seeds, device)
+        looked_at = None
+        if part is not None:  # what is found out by looking, all parts find out by looking at the same images
+            beginning = np.array([first[content] for content in every[:LOOKED_AT]], dtype=np.int64)
+            looked_at = torch.cat(list(shared.batches(beginning, transform, LOOKED_AT)))
+        many = (len(missing) if part is None else len(every)) >= WORTH
+        arrays, record = _run(net, transform, layers, given, seeds, device, many=many, looked_at=looked_at)
         write_rows(store, "features", network, [contents[place] for place in missing], arrays, record)
         return Part(missing, arrays, record)
 
@@ -141,7 +152,7 @@ def layer_features(
     if not lacking:
         probabilities, lacking = _probabilities(_joined(parts, _OUTPUTS, len(contents))[order].to(device))
     return LayerFeatures(
-        digest(network, images.hash),
+        digest(network, images.hash) if part is None else digest(network, [content.hex() for content in contents]),
         stages,
         {layer: backend.from_torch(rows) for layer, rows in joined.items()},
         None if probabilities is None else backend.from_torch(probabilities),
@@ -163,22 +174,26 @@ def _run(
     images: Iterable[torch.Tensor],
     seeds: Sequence[int],
     device: torch.device,
+    *,
+    many: bool,
+    looked_at: torch.Tensor | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return features, and outputs where there are any, with a record of the stages and why there are no outputs.
 
-    `seeds` are one for each image, from which a network draws that draws random numbers.
+    `seeds` are one for each image, from which a network draws that draws random numbers. Whether it does, and what
+    makes it faster, is found out by the first few images, or those that are given; the latter where there are `many`.
     """
     net.to(device)
     sample = transform.blank(device=device)
     traced = trace(net, sample)
     stages = {stage.layer: stage for stage in resolve_stages(net, layers, traced, cuts_only=True)}
-    first, images = _looked_at(images)
+    first, images = _looked_at(images) if looked_at is None else (looked_at, images)
     nature = Repeatability() if first is None else repeatability(net, first.to(device), list(stages), traced)
     if nature.random is not None:
         images = _one_by_one(images, seeds, device)
     outputs = _Outputs(net, traced)
     faster: AbstractContextManager[Any] = nullcontext()
-    if first is not None and len(seeds) >= WORTH and not str(nature):
+    if first is not None and many and not str(nature):
         faster = sped_up(net, first.to(device), list(stages), traced)
     with faster, outputs.watched():
         arrays = collect(net, images, list(stages), reduce=REDUCTION, device=device, traced=traced)

@@ -144,11 +144,11 @@ class Bench:
             store=self.store,
         )
 
-    def source_features(self, source: Source, report: Report, images: Target | None = None) -> LayerFeatures:
-        """Return the features of every stage of a source on the probe, or on some images of it."""
+    def source_features(self, source: Source, report: Report, part: slice | None = None) -> LayerFeatures:
+        """Return the features of every stage of a source on the probe, or on a part of it, see `layer_features`."""
         return source_features(
             source,
-            self.probe if images is None else images,
+            self.probe,
             seed=self.seed,
             trust_code=self.trust_code,
             store=self.store,
@@ -157,6 +157,7 @@ class Bench:
             report=report,
             load=lambda: self.network(source),
             pixels=self.pixels,
+            part=part,
         )
 
     def features(

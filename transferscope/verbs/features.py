@@ -30,6 +30,7 @@ def source_features(
     prepare: Callable[[np.ndarray], Iterable[torch.Tensor]] | None = None,
     load: Callable[[], Network] | None = None,
     pixels: SharedPixels | None = None,
+    part: slice | None = None,
 ) -> LayerFeatures:
     """Return the features of a source on `images`, at its layers; what the cache knows is not computed again.
 
@@ -41,7 +42,7 @@ def source_features(
         The images.
     seed, trust_code
         As in `loading.load_network`; a network has been loaded with its own.
-    store, device, batch_size, report, prepare, pixels
+    store, device, batch_size, report, prepare, pixels, part
         As in `layer_features`.
     load : callable, optional
         Loads the entry's network, in place of `loading.load_network`.
@@ -66,4 +67,5 @@ def source_features(
         build, loading.identity(entry, drawn_by), entry.layers, images,
         store=store, device=device, batch_size=batch_size, report=report, prepare=prepare,
         pixels=pixels,
+        part=part,
     )  # fmt: skip

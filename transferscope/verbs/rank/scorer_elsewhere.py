@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from transferscope.errors import SourceError, is_interrupt
 from transferscope.networks.zoo import COMPACT, OWN, Source
 from transferscope.protocols.training.recipe import Recipe
@@ -63,8 +61,7 @@ class Scoring:
             return made.facts(), None if shared else made.network.entry
         entry = self._bench.zoo[arguments[1]]
         if step == "features":
-            images = self._bench.probe.subset(shard_of(self._bench, *arguments[2:]))
-            self._bench.source_features(entry, silent, images)
+            self._bench.source_features(entry, silent, slice(*arguments[2:]))
             return None
         return self._scored(entry)
 
@@ -118,14 +115,6 @@ def score_elsewhere(place: Place, scorer: Scorer) -> tuple[list[SourceScores], l
         raise SourceError(f"No source could be ranked. {listed(failed)}")
     made = [each.reference for each in scored if each.reference is not None]
     return units, failed, best_of(made) if reference is None else reference
-
-
-def shard_of(bench: Bench, start: int, stop: int) -> np.ndarray:
-    """Return the indices into the probe of a shard; of images of one content the first counts."""
-    first: dict[bytes, int] = {}
-    for index, content in enumerate(bench.probe.contents):
-        first.setdefault(content, index)
-    return np.array(list(first.values())[start:stop], dtype=np.int64)
 
 
 def _shards(bench: Bench, workers: int, sources: int) -> list[tuple[int, int]]:
