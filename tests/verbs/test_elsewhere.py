@@ -1,9 +1,11 @@
 """Verbs on engines: the same answer byte for byte, whoever carries the units out, and whatever becomes of workers."""
 
+import errno
 import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +20,8 @@ from transferscope.networks.compact import CompactResNet
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.runtime.engines import units
 from transferscope.runtime.engines.engine import Given
+from transferscope.runtime.store import Store
+from transferscope.verbs.rank.scorer import Scorer
 
 FACTORY = """
 import warnings
@@ -122,6 +126,39 @@ class TestRank:
         assert rank(few, executor=executor).to_json() == alone
         assert not (home / "features").exists()
         assert (tmp_path / "another" / "features").exists()
+
+    def test_a_full_disk_on_a_worker_costs_its_cache_alone(self, few, executor, alone, monkeypatch):
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Given, "size", 7)
+        monkeypatch.setattr("transferscope.runtime.store.Store._write", full)
+        with pytest.warns(TransferscopeWarning, match="cannot be written .*No space left on device"):
+            answer = json.loads(rank(few, executor=executor).to_json())
+        assert answer["ranking"] == json.loads(alone)["ranking"]
+
+    def test_a_process_begins_where_its_shard_says_and_ends_with_the_whole_answer(self, few, alone):
+        assert rank(few, shard="3/3").to_json() == alone
+
+    def test_what_another_process_is_at_work_on_comes_last(self, few, alone, monkeypatch):
+        order, asked = [], []
+
+        def score(self, source, title, score=Scorer.score):
+            order.append(source.name)
+            return score(self, source, title)
+
+        def lease(self, kind, key, *, wait=True, lease=Store.lease):
+            if kind == "sources":
+                asked.append(wait)
+                if len(asked) == 1:
+                    return nullcontext(False)
+            return lease(self, kind, key, wait=wait)
+
+        monkeypatch.setattr(Scorer, "score", score)
+        monkeypatch.setattr(Store, "lease", lease)
+        assert rank(few).to_json() == alone
+        assert order == ["warns", "broken", "a"]
+        assert asked == [False, False, False, True]
 
     def test_failures_are_written_down_with_worker_and_traceback(self, few, executor, home):
         answer = rank(few, executor=executor)

@@ -46,7 +46,7 @@ class Request:
     """Once made: a tuple."""
 
     _apart: ClassVar[frozenset[str]] = frozenset(
-        {"target", "targets", "zoo", "output", "progress", "trust_code", "on", "executor"}
+        {"target", "targets", "zoo", "output", "progress", "trust_code", "on", "executor", "shard"}
     )
     """Fields that are no settings: the data, which has hashes, and what decides nothing."""
 

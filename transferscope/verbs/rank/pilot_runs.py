@@ -73,17 +73,18 @@ class PilotRunner:
             loading.identity(source, self._bench.seed), source.layers, option.depth, layer, option.protocol, size,
             self._images.seed, None if recipe is None else asdict(recipe), self._images.identity,
         )  # fmt: skip
-        entry = self._bench.store.get("pilots", key)
-        if entry is not None:
-            record = entry[1]
-        else:
-            depths = len(self._stages[option.source])
-            run = Run(
-                option.source, self._bench.target.name, option.protocol, option.depth, depths, layer, size,
-                self._images.seed,
-            )  # fmt: skip
-            record = self._record(run, title)
-            self._bench.store.put("pilots", key, {}, record)
+        with self._bench.store.lease("pilots", key):  # of processes that are asked the same, one runs it
+            entry = self._bench.store.get("pilots", key)
+            if entry is not None:
+                record = entry[1]
+            else:
+                depths = len(self._stages[option.source])
+                run = Run(
+                    option.source, self._bench.target.name, option.protocol, option.depth, depths, layer, size,
+                    self._images.seed,
+                )  # fmt: skip
+                record = self._record(run, title)
+                self._bench.store.put("pilots", key, {}, record)
         return Observation(
             source=option.source, depth=option.depth, protocol=option.protocol, samples=record["samples"],
             accuracy=record[self._bench.metric.column], tested=self._tested(record), seconds=record["seconds"],
