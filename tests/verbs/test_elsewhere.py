@@ -168,7 +168,7 @@ class TestRank:
         assert 'raise RuntimeError("factory went wrong")' in log.read_text()
 
     def test_a_reference_for_each_source_comes_back_too(self, few, executor, tmp_path, monkeypatch):
-        zoo = [entry("a", kwargs={"width": 4}), entry("b", kwargs={"width": 4})]
+        zoo = [entry("a", kwargs={"width": 4})]
         answer = rank(few, zoo, reference="own", samples=40, executor=executor)
         monkeypatch.setenv("TRANSFERSCOPE_HOME", str(tmp_path / "of one process"))
         assert answer.to_json() == rank(few, zoo, reference="own", samples=40).to_json()
