@@ -214,11 +214,12 @@ class TestRefusals:
         assert "--trust-code" in err
         assert "hello" not in err
 
-    def test_two_at_once_are_kept_apart(self, capsys):
+    def test_one_that_keeps_a_folder_to_itself_keeps_others_out(self, capsys, monkeypatch):
         from transferscope.verbs.measure.lock import lock
 
+        monkeypatch.setattr("transferscope.verbs.measure.lock.PATIENCE_S", 0.05)
         Path("out").mkdir()
-        held = lock(Path("out"))
+        held, _ = lock(Path("out"))
         try:
             assert measure() == 2
         finally:
