@@ -246,6 +246,15 @@ class TestCompare:
         shutil.copytree(folder / "home" / "reference", home / "reference")
         assert self.compare(few, executor=executor).to_json() == alone
 
+    def test_a_last_shard_of_few_images_runs_the_networks_as_the_others_do(self, few, executor, monkeypatch):
+        monkeypatch.setattr(Given, "size", 2)
+        monkeypatch.setattr("transferscope.verbs.compare.networks._FEWEST_SPED_UP", 16)
+        monkeypatch.setattr("transferscope.verbs.compare.elsewhere._BATCHES", 1)
+        options = {**self.OPTIONS, "samples": 70, "batch_size": 32}
+        zoo = [entry("a", checkpoint="a.safetensors"), entry("b", kwargs={"width": 4})]
+        elsewhere = ts.compare_sources("a", "b", few, zoo, **options, executor=executor)
+        assert elsewhere.to_json() == ts.compare_sources("a", "b", few, zoo, **options).to_json()
+
     def test_what_needs_all_images_together_is_one_unit(self, few, executor, monkeypatch, tmp_path):
         options = {"measures": ["linear_cka", "svcca"], "reduce": "mean"}
         monkeypatch.setattr(Given, "size", 3)

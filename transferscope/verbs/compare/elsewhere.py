@@ -46,7 +46,7 @@ class Comparing:
         _, start, stop = arguments
         images, pair, what = self._bench.probe.subset(np.arange(start, stop)), self._pair, self.request
         with blamed_on(f"{what.x} with {what.y}", what.batch_size):
-            seen = look(pair.x.module, pair.y.module, images, pair.options, apart=True)
+            seen = look(pair.x.module, pair.y.module, images, pair.options, whole=self._bench.probe)
         return replace(seen, sums=[each.on_host() for each in seen.sums]), pair.options
 
     @cached_property

@@ -25,6 +25,7 @@ from transferscope.activations.tracing import trace
 from transferscope.arrays import backend
 from transferscope.data.batches import FEWEST, Pair, image_pairs
 from transferscope.data.images import Transform
+from transferscope.data.target import Target
 from transferscope.errors import CaptureError, InputError, TransferscopeWarning
 from transferscope.runtime.progress import Report, silent
 from transferscope.runtime.wrappers import unwrapped
@@ -163,16 +164,21 @@ def look(
     options: Options,
     report: Report = silent,
     *,
-    apart: bool = False,
+    whole: Target | None = None,
 ) -> Seen:
-    """Pass over the images once; `apart` keeps a sum for each batch, which add up in the order of one stream."""
+    """Pass over the images once.
+
+    Where they are some of a `whole`, in whole batches, what is found out by looking at the first images is found out by
+    those of the whole, and there is a sum for each batch: all parts add up to what one pass over the whole gives.
+    """
     where = backend.resolve_device(options.device)
     nets = [unwrapped(net).to(where) for net in (net_x, net_y)]
     batches = image_pairs(images, options.batch_size, options.transforms, report)
     first = next(batches, (torch.empty(0), torch.empty(0)))
     if len(first[0]) < FEWEST:
         raise InputError(f"Expected `images` to hold at least {FEWEST} images, but got {len(first[0])}")
-    traced = [trace(net, sample[:1].to(where)) for net, sample in zip(dict.fromkeys(nets), first, strict=False)]
+    shown, of_batch = (first, len(first[0])) if whole is None else _opening(whole, options)
+    traced = [trace(net, sample[:1].to(where)) for net, sample in zip(dict.fromkeys(nets), shown, strict=False)]
     traced = [traced[0], traced[-1]]
     calls = [
         _usable(_asked_for(net, layers, each), layers, options.reduce)
@@ -187,7 +193,7 @@ def look(
 
     steady = True
     for i, net in enumerate(dict.fromkeys(nets)):
-        if note := str(repeatability(net, first[i][:LOOKED_AT].to(where), names[i], traced[i])):
+        if note := str(repeatability(net, shown[i][:LOOKED_AT].to(where), names[i], traced[i])):
             warnings.warn(f"{type(net).__name__}: {note}", TransferscopeWarning, stacklevel=2)
             steady = False
 
@@ -198,16 +204,16 @@ def look(
     with KeptFeatures(standardized=options.standardize) as store, ExitStack() as hooks:
         hooks.enter_context(backend.stream_of(where))
         hooks.enter_context(backend.product_precision(options.precision, where))
-        if steady and len(first[0]) >= _FEWEST_SPED_UP and not _share_modules(nets):
+        if steady and of_batch >= _FEWEST_SPED_UP and not _share_modules(nets):
             for i, net in enumerate(dict.fromkeys(nets)):
                 captured = [
                     layer for other, layers in zip(nets, names, strict=True) if other is net for layer in layers
                 ]
-                few = first[i][:LOOKED_AT].to(where)
+                few = shown[i][:LOOKED_AT].to(where)
                 hooks.enter_context(sped_up(net, few, list(dict.fromkeys(captured)), traced[i], folding_only=True))
         sides = _hooked(hooks, nets, traced, names, reduction, options)
         for batch in chain([first], batches):
-            if apart and seen.n_samples:
+            if whole is not None and seen.n_samples:
                 seen.sums.append(sum_up())
             seen.n_samples += len(batch[0])
             _forward(sides, _moved(batch, where), group)
@@ -223,6 +229,14 @@ def look(
             layers = [store.features([(i, layer) for layer in side.names]) for i, side in enumerate(sides)]
             seen.cells |= _cells_of_all_images(layers, options, group, report)
     return seen
+
+
+def _opening(whole: Target, options: Options) -> tuple[Pair, int]:
+    """Return the first few images, and how many the first batch has."""
+    n_samples, batch = whole.n_samples, options.batch_size
+    few = whole.subset(range(min(LOOKED_AT, n_samples)))
+    joined = n_samples - batch < FEWEST  # the rest is too small for a batch of its own
+    return next(image_pairs(few, LOOKED_AT, options.transforms)), n_samples if joined else batch
 
 
 def _cells_of_all_images(
