@@ -200,7 +200,6 @@ def test_imports_that_are_promised_work_in_a_fresh_process(code):
 
 PRIVATE = {
     "activations/dataflow.py": {"<module>"},  # as runtime/flops.py
-    "arrays/backend.py": {"_compute_types"},
     "protocols/cutting/dividing.py": {"_drop_pre_hooks"},
     "runtime/flops.py": {"<module>"},  # torch has no public name for a mode that sees every operator
     "runtime/power.py": {"_found_by", "_estimated_watts"},

@@ -4,7 +4,6 @@ Nothing of it is taken on trust. Each way is tried on a few images, and where wh
 out, is not what it was, the next one is, and at last none.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -120,7 +119,7 @@ def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 def _is_plain(module: nn.Module) -> bool:
     """Whether this is a convolution in float32 that uses its weights as they are."""
-    weight = module._parameters.get("weight")
+    weight = dict(module.named_parameters(recurse=False)).get("weight")
     known = isinstance(module, nn.Conv2d) and type(module).__name__ in _CONVOLUTIONS
     return known and weight is not None and weight.dtype == torch.float32
 
@@ -201,12 +200,11 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor,
 
 def _reorder(convolutions: Sequence[nn.Module], undo: ExitStack) -> None:
     for convolution in convolutions:
-        weight = convolution._parameters["weight"]
-        assert weight is not None
+        weight = convolution.get_parameter("weight").detach()
         _replace(convolution, "weight", weight.contiguous(memory_format=torch.channels_last), undo)
 
 
 def _replace(module: nn.Module, name: str, value: torch.Tensor, undo: ExitStack) -> None:
     """Give a module another parameter of this name, until `undo` is closed."""
-    undo.callback(module._parameters.__setitem__, name, module._parameters[name])
-    module._parameters[name] = nn.Parameter(copy.copy(value.detach()), requires_grad=False)
+    undo.callback(setattr, module, name, getattr(module, name))
+    setattr(module, name, nn.Parameter(value.detach(), requires_grad=False))
