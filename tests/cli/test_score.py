@@ -91,3 +91,16 @@ def test_wrong_usage_is_one_sentence(capsys, arguments, message):
     assert message in err
     assert "Traceback" not in err
     assert out == ""
+
+
+def test_a_regression_has_its_own_scores(tmp_path, capsys):
+    features = np.random.default_rng(0).normal(size=(20, 3))
+    np.savez(tmp_path / "numbers.npz", features=features, labels=features[:, :2])
+    assert run(["score", str(tmp_path / "numbers.npz"), "--task", "regression", "--format", "json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["task"] == "regression"
+    rows = {row["score"]: row for row in answer["scores"]}
+    assert rows["ridge"]["title"] == "Linear ridge, leave-one-out R²"
+    assert rows["ridge"]["value"] > 0.99
+    assert run(["score", str(tmp_path / "numbers.npz")]) == 2
+    assert "labels" in capsys.readouterr().err

@@ -231,3 +231,34 @@ def test_damaged_files_are_an_input_error(saved, name):
     (folder / name).write_bytes(b"")
     with pytest.raises(InputError, match=name):
         read_features(folder / name, folder / "y.npy" if name == "x.npy" else None)
+
+
+class TestRegression:
+    X = np.random.default_rng(3).normal(size=(30, 4))
+    Y = X[:, :2] + 0.1
+
+    def test_numbers_come_as_arrays_frames_and_series(self):
+        table = ts.score({"a": self.X}, self.Y, task="regression")
+        assert list(table.columns) == ["logme", "ridge", "kernel_ridge", "alignment", "effective_rank"]
+        assert table.loc["a", "ridge"] > 0.99
+        frame = pd.DataFrame(self.Y, columns=["x", "y"])
+        pd.testing.assert_frame_equal(ts.score({"a": self.X}, frame, task="regression"), table)
+        series = ts.score(self.X, frame["x"], "ridge", task="regression")
+        expected = ts.score(self.X, self.Y[:, 0], "ridge", task="regression")
+        assert series.loc["features", "ridge"] == pytest.approx(expected.loc["features", "ridge"])
+        with pytest.raises(InputError, match="Expected `labels` to have the same index as `features`"):
+            ts.score(pd.DataFrame(self.X), frame.iloc[::-1], task="regression")
+
+    @pytest.mark.parametrize(
+        ("more", "said"),
+        [
+            ({"task": "regresion"}, r"`task` to be one of classification, regression, .* \(did you mean 'regression'"),
+            ({"source_probabilities": X}, "no `source_probabilities` for a regression"),
+            ({"measures": ["knn"]}, "'knn' is one of classes"),
+            ({"labels": None}, "to hold numbers for every sample, but got None"),
+            ({"labels": list("ab") * 15}, "to be numbers but got dtype <U1"),
+        ],
+    )
+    def test_what_it_does_not_take(self, more, said):
+        with pytest.raises(InputError, match=said):
+            ts.score(**{"features": self.X, "labels": self.Y, "task": "regression", **more})

@@ -10,6 +10,9 @@ from transferscope.cli import completion, options
 from transferscope.cli.messages import console, set_up_messages
 from transferscope.runtime.printable import printable
 
+# Written out: where they come from would import NumPy.
+TASKS = ("classification", "regression")
+
 
 @click.command(
     "score",
@@ -19,7 +22,8 @@ from transferscope.runtime.printable import printable
 Examples:
   transferscope score features.npz
   transferscope score features.npy labels.npy --measure logme --measure ridge
-  transferscope score features.nc --format json""",
+  transferscope score features.nc --format json
+  transferscope score features.npz --task regression""",
 )
 @click.argument("features", metavar="FILE", shell_complete=completion.files)
 @click.argument("labels", required=False, metavar="[LABELS.npy]", shell_complete=completion.files)
@@ -27,9 +31,19 @@ Examples:
     "--measure", "measures", multiple=True, metavar="NAME", shell_complete=completion.names(completion.scores),
     help="A score, as named in the first column of the output; may be given several times. Default: all.",
 )  # fmt: skip
+@click.option(
+    "--task", type=click.Choice(TASKS), default=TASKS[0], show_default=True,
+    help="regression: labels are numbers, in one column or several, and the scores those that mean something for them.",
+)  # fmt: skip
 @options.printing
 def command(
-    features: str, labels: str | None, measures: tuple[str, ...], output_format: str, quiet: bool, verbose: bool
+    features: str,
+    labels: str | None,
+    measures: tuple[str, ...],
+    task: str,
+    output_format: str,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Score features by how well they suit a labelled task; all scores are better the higher.
 
@@ -38,15 +52,20 @@ def command(
     followed by one with the labels.
     """
     set_up_messages(quiet, verbose)
-    from transferscope.transferability import SCORES
+    from transferscope.transferability.regression import about_scores
     from transferscope.verbs.score import read_features, score
 
     data = read_features(features, labels)
     table = score(
-        data.features, data.labels, measures or None, source_probabilities=data.source_probabilities
+        data.features,
+        data.labels,
+        measures or None,
+        source_probabilities=None if task == "regression" else data.source_probabilities,
+        task=task,
     ).T.rename(columns={"features": "value"})
-    table["range"] = [SCORES[name].range for name in table.index]
-    table["title"] = [SCORES[name].title for name in table.index]
+    about = about_scores(task)
+    table["range"] = [about[name].range for name in table.index]
+    table["title"] = [about[name].title for name in table.index]
     from transferscope.results.files import csv_text
 
     if output_format == "json":
@@ -55,7 +74,7 @@ def command(
             # JSON has neither NaN nor infinity; stderr says which of them it was, and why.
             row["value"] = row["value"] if math.isfinite(row["value"]) else None
         n_samples, n_features = data.features.shape
-        answer = {"schema_version": 1, "samples": n_samples, "features": n_features, "scores": rows}
+        answer = {"schema_version": 1, "samples": n_samples, "features": n_features, "task": task, "scores": rows}
         sys.stdout.write(json.dumps(answer, indent=1) + "\n")
     elif output_format == "csv":
         sys.stdout.write(printable(csv_text(table)))

@@ -18,12 +18,14 @@ from transferscope.transferability.logme import logme, logme_from_layer
 from transferscope.transferability.nleep import nleep, nleep_from_layer
 from transferscope.transferability.panel import panel, panel_from_layer
 from transferscope.transferability.parc import parc, parc_from_layer
+from transferscope.transferability.regression import REGRESSION_SCORES, regression_panel
 from transferscope.transferability.ridge import ridge, ridge_from_layer
 from transferscope.transferability.scores import SCORES, Score
 from transferscope.transferability.sfda import sfda, sfda_from_layer
 from transferscope.transferability.transrate import transrate, transrate_from_layer
 
 __all__ = [
+    "REGRESSION_SCORES",
     "SCORES",
     "KernelRidgeFit",
     "Layer",
@@ -54,6 +56,7 @@ __all__ = [
     "panel_from_layer",
     "parc",
     "parc_from_layer",
+    "regression_panel",
     "ridge",
     "ridge_from_layer",
     "sfda",

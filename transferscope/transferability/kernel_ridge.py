@@ -94,6 +94,17 @@ def fit_kernel_ridge(layer: Layer, codes: np.ndarray, *, balanced: bool = False)
     """Fit as in `kernel_ridge`, from a layer and the codes of `encode_labels`, and return the error as well."""
     xp = array_namespace(layer.features)
     targets = one_hot(codes, like=layer.features)
+    fit, left_out = left_out_by_kernel_ridge(layer, targets, codes)
+    correct = xp.argmax(targets - left_out, axis=1) == xp.argmax(targets, axis=1)
+    return fit._replace(accuracy=share_correct(correct, codes, balanced=balanced))
+
+
+def left_out_by_kernel_ridge(layer: Layer, targets: Array, codes: np.ndarray) -> tuple[KernelRidgeFit, Array]:
+    """Fit as in `kernel_ridge` to targets (n_samples, n_targets); return the fit and residuals of left-out samples.
+
+    Of many samples width and penalty are chosen on a part of each of the groups that `codes` tell. The fit has no accuracy yet.
+    """
+    xp = array_namespace(layer.features)
     squares = layer.squared_distances
     median = _median_distance(squares)
     bandwidths = [factor * median for factor in BANDWIDTHS] if median else [math.inf]
@@ -101,10 +112,8 @@ def fit_kernel_ridge(layer: Layer, codes: np.ndarray, *, balanced: bool = False)
         part = from_numpy(_representatives(layer, codes), like=squares)
         among = xp.take(xp.take(squares, part, axis=0), part, axis=1)
         chosen = _best_fit(among, xp.take(targets, part, axis=0), bandwidths)[0]
-        fit, correct = _fit(squares, targets, chosen.bandwidth, chosen.penalty)
-    else:
-        fit, correct = _best_fit(squares, targets, bandwidths)
-    return fit._replace(accuracy=share_correct(correct, codes, balanced=balanced))
+        return _fit(squares, targets, chosen.bandwidth, chosen.penalty)
+    return _best_fit(squares, targets, bandwidths)
 
 
 def _fit(squares: Array, targets: Array, bandwidth: float, penalty: float) -> tuple[KernelRidgeFit, Array]:
@@ -116,24 +125,18 @@ def _fit(squares: Array, targets: Array, bandwidth: float, penalty: float) -> tu
     solution, diagonal = solve_positive(kernel, targets)
     residuals = solution / diagonal[:, None]
     fit = KernelRidgeFit(0.0, float(xp.sum(residuals**2)) / n, bandwidth, penalty)
-    return fit, _are_correct(targets, residuals)
-
-
-def _are_correct(targets: Array, residuals: Array) -> Array:
-    """Return which samples are classified correctly, from their residuals when left out."""
-    xp = array_namespace(targets)
-    return xp.argmax(targets - residuals, axis=1) == xp.argmax(targets, axis=1)
+    return fit, residuals
 
 
 def _best_fit(squares: Array, targets: Array, bandwidths: list[float]) -> tuple[KernelRidgeFit, Array]:
-    """Fit with each σ and every λ; return the fit of least error and which samples it classifies correctly.
+    """Fit with each σ and every λ; return the fit of least error and its residuals of left-out samples.
 
     Parameters
     ----------
     squares
         Squared distances between the samples, (n_samples, n_samples).
     targets
-        One-hot labels, (n_samples, n_classes).
+        (n_samples, n_targets).
     bandwidths
         Kernel widths σ.
     """
@@ -151,7 +154,7 @@ def _best_fit(squares: Array, targets: Array, bandwidths: list[float]) -> tuple[
             error = float(xp.sum(residuals**2)) / n
             if error < best.squared_error:
                 best, left_out = KernelRidgeFit(0.0, error, bandwidth, penalty), residuals
-    return best, _are_correct(targets, left_out)
+    return best, left_out
 
 
 def _representatives(layer: Layer, codes: np.ndarray) -> np.ndarray:

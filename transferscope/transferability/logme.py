@@ -67,16 +67,20 @@ def logme(features: Array, labels: Any) -> float:
 
 def logme_from_layer(layer: Layer, codes: np.ndarray) -> float:
     """Do what `logme` does, from a layer and the codes of `encode_labels`."""
+    return evidence(layer, one_hot(codes, like=layer.features))
+
+
+def evidence(layer: Layer, targets: Array) -> float:
+    """Return the log maximum evidence per sample of targets (n_samples, n_targets), the mean over them; see `logme`."""
     xp = array_namespace(layer.features)
-    targets = one_hot(codes, like=layer.features)
-    counts = xp.sum(targets, axis=0)  # the squared norms of the targets
+    squares = xp.sum(targets**2, axis=0)
     n = layer.n_samples
     model = _model(layer, targets)
     if model is None:
-        return -0.5 * float(xp.mean(xp.log(2 * math.pi * math.e * counts / n)))
+        return -0.5 * float(xp.mean(xp.log(2 * math.pi * math.e * squares / n)))
     # What is left of each target as λ goes to 0: rounding alone, where a linear map of the features reproduces it.
     missed = model.rest if model.outside > 0 else model.rest + _missed_by_mean(model)
-    if not model.full and xp.any(missed <= n * float(xp.finfo(xp.float64).eps) * counts):
+    if not model.full and xp.any(missed <= n * float(xp.finfo(xp.float64).eps) * squares):
         warnings.warn(
             "LogME is infinite: a linear map of the features reproduces the labels of a class exactly; look "
             "for labels among the features or for samples that occur twice",
@@ -115,17 +119,17 @@ class _Model(NamedTuple):
 
 
 def _model(layer: Layer, targets: Array) -> _Model | None:
-    """Bring features and one-hot targets together; None when all features are zero."""
+    """Bring features and targets together; None when all features are zero."""
     xp = array_namespace(layer.features)
     n, p = layer.features.shape
     left, s = layer.centred
-    counts = xp.sum(targets, axis=0)
+    sums, squares = xp.sum(targets, axis=0), xp.sum(targets**2, axis=0)
     spread = float(s[0] / s[-1]) if s.shape[0] else 1.0
     if spread > _WIDEST:
         # The coordinates of the mean would lose as many digits as the singular values span, twice. In the basis of the
         # features as they are, U alone, there is no mean beside them.
         left, s = thin_svd(layer.features, centered=False)
-        along, outside, ones = xp.zeros_like(s), 0.0, xp.zeros_like(counts)
+        along, outside, ones = xp.zeros_like(s), 0.0, xp.zeros_like(squares)
         scale = float(s[0]) ** 2
         full = span = s.shape[0] == n
     else:
@@ -141,13 +145,13 @@ def _model(layer: Layer, targets: Array) -> _Model | None:
         scale = max(float(s[0]) ** 2 if s.shape[0] else 0.0, n * norm**2)
         if scale == 0:
             return None
-        ones = counts / math.sqrt(n)
+        ones = sums / math.sqrt(n)
         span = s.shape[0] == n - 1
         full = span and outside > 0
     coordinates = left.T @ targets
-    rest = counts - ones**2 - xp.sum(coordinates**2, axis=0)
+    rest = squares - ones**2 - xp.sum(coordinates**2, axis=0)
     # Rounding aside, nothing is outside the span of n directions, or of a target that they reproduce.
-    keep = (rest > n * float(xp.finfo(xp.float64).eps) * counts) & (not span)
+    keep = (rest > n * float(xp.finfo(xp.float64).eps) * squares) & (not span)
     return _Model(
         s**2 / scale,
         n * along**2 / scale,

@@ -56,15 +56,21 @@ def ridge(features: Array, labels: Any, *, balanced: bool = False) -> float:
 def ridge_from_layer(layer: Layer, codes: np.ndarray, *, balanced: bool = False) -> float:
     """Do what `ridge` does, from a layer and the codes of `encode_labels`."""
     xp = array_namespace(layer.features)
+    targets = one_hot(codes, like=layer.centred.left)
+    predictions = targets - left_out_by_ridge(layer, targets)
+    correct = xp.argmax(predictions, axis=1) == xp.argmax(targets, axis=1)
+    return share_correct(correct, codes, balanced=balanced)
+
+
+def left_out_by_ridge(layer: Layer, targets: Array) -> Array:
+    """Return the residuals of left-out samples, (n_samples, n_targets), with the penalty of the least squared error."""
+    xp = array_namespace(layer.features)
     centred = layer.centred
-    targets = one_hot(codes, like=centred.left)
     scale = float(xp.sum(centred.singular_values**2)) / max(centred.singular_values.shape[0], 1)
     penalties = [scale * penalty for penalty in PENALTIES]
     errors = xp.stack([xp.sum(left_out**2) for left_out in leave_one_out(centred, targets, penalties)])
     best = penalties[int(xp.argmin(errors))]
-    predictions = targets - next(leave_one_out(centred, targets, [best]))
-    correct = xp.argmax(predictions, axis=1) == xp.argmax(targets, axis=1)
-    return share_correct(correct, codes, balanced=balanced)
+    return next(leave_one_out(centred, targets, [best]))
 
 
 def leave_one_out(centred: Factors, targets: Array, penalties: Sequence[float]) -> Iterator[Array]:

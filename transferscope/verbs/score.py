@@ -14,10 +14,11 @@ from pandas.api.types import is_numeric_dtype
 
 from transferscope import transferability
 from transferscope.arrays import backend
-from transferscope.errors import InputError
+from transferscope.errors import InputError, near
 from transferscope.runtime.checks import check_labelled
 from transferscope.runtime.lookup import missing_file
 from transferscope.runtime.regular import is_regular, open_regular
+from transferscope.transferability.regression import REGRESSION, TASKS, regression_panel
 
 FORMATS = (".npz", ".npy", ".nc")
 
@@ -31,6 +32,7 @@ def score(
     measures: str | Iterable[str] | None = None,
     *,
     source_probabilities: Any = None,
+    task: str = "classification",
 ) -> pd.DataFrame:
     """Score features of one's own, of one layer or several: how well they suit a labelled task.
 
@@ -48,6 +50,10 @@ def score(
     source_probabilities
         (n_samples, n_source_classes), what the source predicts for its own classes: needed by LEEP and NCE alone.
         As the features; the dimensions of a DataArray are `sample` and `source_class`.
+    task
+        "classification", or "regression": labels are then numbers, (n_samples,) or (n_samples, n_targets), and the
+        scores those of `transferability.regression.REGRESSION_SCORES`: LogME, leave-one-out R² of ridge and kernel
+        ridge, alignment with the targets' kernel, effective rank. Others have no meaning for numbers.
 
     Returns
     -------
@@ -71,20 +77,24 @@ def score(
     >>> table.loc["nothing", "hscore"]
     np.float64(0.0)
     """
+    if task not in TASKS:
+        raise InputError(f"Expected `task` to be one of {', '.join(TASKS)}, but got {task!r}{near(task, TASKS)}")
+    if task == REGRESSION and source_probabilities is not None:
+        raise InputError("Expected no `source_probabilities` for a regression, which has no classes; leave them out")
     if not isinstance(features, Mapping):
-        rows = {"features": _panel(features, labels, measures, source_probabilities)}
+        rows = {"features": _panel(features, labels, measures, source_probabilities, task)}
     elif features:
         measures = measures if measures is None or isinstance(measures, str) else list(measures)
         rows = {}
         for layer, array in features.items():
-            rows[layer] = _named(layer, array, labels, measures, source_probabilities)
+            rows[layer] = _named(layer, array, labels, measures, source_probabilities, task)
     else:
         raise InputError("Expected `features` to hold at least one layer but got none; pass an array or a mapping")
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.rename_axis(index="layer", columns="score")
 
 
-def _panel(features: Any, labels: Any, measures: Any, source_probabilities: Any) -> dict[str, float]:
+def _panel(features: Any, labels: Any, measures: Any, source_probabilities: Any, task: str) -> dict[str, float]:
     given = {"features": features, "labels": labels, "source_probabilities": source_probabilities}
     indices = {name: index for name, values in given.items() if (index := _index(values)) is not None}
     for name, index in indices.items():
@@ -94,8 +104,21 @@ def _panel(features: Any, labels: Any, measures: Any, source_probabilities: Any)
                 f"Expected `{name}` to have the same index as `{first}`, in the same order, but it has not; bring them "
                 "together with .loc, or leave the index out with .to_numpy()"
             )
+    if task == REGRESSION:
+        return regression_panel(_array("features", features), _numbers(labels), measures)
     arrays = {name: _array(name, values) for name, values in given.items()}
     return transferability.panel(arrays.pop("features"), arrays.pop("labels"), measures, **arrays)
+
+
+def _numbers(labels: Any) -> Any:
+    """Return the targets of a regression as an array."""
+    if labels is None:
+        raise InputError("Expected `labels` to hold numbers for every sample, but got None")
+    if isinstance(labels, xr.DataArray):
+        return labels.transpose("sample", ...).to_numpy() if "sample" in labels.dims else labels.to_numpy()
+    if isinstance(labels, pd.Series):
+        labels = labels.to_frame()
+    return _array("features", labels) if isinstance(labels, pd.DataFrame) else _array("targets", labels)
 
 
 def _index(values: Any) -> pd.Index | None:

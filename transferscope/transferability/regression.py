@@ -1,0 +1,213 @@
+"""How features suit numbers rather than classes: the scores that have a meaning for a regression.
+
+All take targets in one column or several, each brought to mean 0 and variance 1, so that no unit counts; a score is the
+mean over columns.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import array_api_compat
+import numpy as np
+
+from transferscope.arrays.backend import Array, array_namespace, from_numpy, to_numpy
+from transferscope.arrays.linalg import hsic_bias
+from transferscope.errors import InputError, TransferscopeWarning, near
+from transferscope.transferability.effective_rank import effective_rank_from_layer
+from transferscope.transferability.kernel_ridge import left_out_by_kernel_ridge
+from transferscope.transferability.layer import Layer
+from transferscope.transferability.logme import evidence
+from transferscope.transferability.ridge import left_out_by_ridge
+from transferscope.transferability.scores import SCORES, Score
+
+REGRESSION = "regression"
+TASKS = ("classification", REGRESSION)
+"""What labels may be: classes, or numbers."""
+
+
+def encode_targets(targets: Any, n_samples: int) -> np.ndarray:
+    """Return targets of a regression, (n_samples, n_targets) float64, each column of mean 0 and variance 1.
+
+    Parameters
+    ----------
+    targets
+        (n_samples,) or (n_samples, n_targets): whole or other numbers, all finite.
+    n_samples
+        How many there have to be.
+
+    Raises
+    ------
+    InputError
+        When `targets` are of another kind or shape, or a column is the same for all samples.
+    """
+    host = to_numpy(targets) if array_api_compat.is_array_api_obj(targets) else np.asarray(targets)
+    if host.ndim not in (1, 2) or host.shape[0] != n_samples or 0 in host.shape:
+        raise InputError(
+            f"Expected `labels` of a regression to have shape ({n_samples},) or ({n_samples}, n_targets), one row per "
+            f"row of the features, but got {host.shape}"
+        )
+    if host.dtype.kind not in "iuf":
+        raise InputError(
+            f"Expected `labels` of a regression to be numbers but got dtype {host.dtype} (the first is "
+            f"{host.flat[0]!r}); for classes leave the task out"
+        )
+    wide = host.astype(np.float64).reshape(n_samples, -1)
+    if count := int(np.count_nonzero(~np.isfinite(wide))):
+        raise InputError(
+            f"Expected `labels` of a regression to be finite but {count} of {wide.size} are not; leave their "
+            "samples out"
+        )
+    centred = wide - wide.mean(axis=0)
+    spread = centred.std(axis=0)
+    noise = 8 * np.finfo(np.float64).eps * np.abs(wide).max(axis=0)
+    if (constant := np.flatnonzero(spread <= noise)).size:
+        raise InputError(
+            f"Expected `labels` of a regression to differ between samples but column {constant[0]} of {wide.shape[1]} "
+            f"is {wide[0, constant[0]]:g} in all of them; leave it out"
+        )
+    return centred / spread
+
+
+def r_squared(residuals: Array, targets: Array) -> float:
+    """Return 1 - Σ residual² / Σ target² of centred targets, the mean over columns; both (n_samples, n_targets)."""
+    xp = array_namespace(residuals, targets)
+    return float(xp.mean(1 - xp.sum(residuals**2, axis=0) / xp.sum(targets**2, axis=0)))
+
+
+def _logme(layer: Layer, targets: Array) -> float:
+    return evidence(layer, targets)
+
+
+def _ridge(layer: Layer, targets: Array) -> float:
+    return r_squared(left_out_by_ridge(layer, targets), targets)
+
+
+def _kernel_ridge(layer: Layer, targets: Array) -> float:
+    codes = np.zeros(layer.n_samples, dtype=np.int64)
+    return r_squared(left_out_by_kernel_ridge(layer, targets, codes)[1], targets)
+
+
+def _alignment(layer: Layer, targets: Array) -> float:
+    """Debiased linear CKA of features and targets."""
+    n = layer.n_samples
+    if n < 4:
+        raise InputError(
+            f"Expected `features` to have at least 4 samples for the debiased alignment but got {n}; take more"
+        )
+    xp = array_namespace(layer.features)
+    left, singular_values = layer.centred
+    variances = singular_values**2
+    norms, target_norms = left**2 @ variances, xp.sum(targets**2, axis=1)
+    cross = float(xp.sum(variances * xp.sum((left.T @ targets) ** 2, axis=1))) - hsic_bias(norms, target_norms)
+    selves = []
+    for raw, diagonal in (
+        (float(xp.sum(variances**2)), norms),
+        (float(xp.sum((targets.T @ targets) ** 2)), target_norms),
+    ):
+        value = raw - hsic_bias(diagonal, diagonal)
+        if value <= n * float(xp.finfo(xp.float64).eps) * raw:
+            raise InputError("features or targets have zero self-HSIC, as constant features do")
+        selves.append(value)
+    return cross / math.sqrt(selves[0] * selves[1])
+
+
+def _effective_rank(layer: Layer, _targets: Array) -> float:
+    return effective_rank_from_layer(layer)
+
+
+class RegressionScore(NamedTuple):
+    """A score of features for numbers."""
+
+    title: str
+    """As people read it."""
+    range: str
+    """Of its values; n is the number of samples."""
+    from_layer: Callable[[Layer, Array], float]
+    """``f(layer, targets)``, of targets as `encode_targets` returns them."""
+
+
+REGRESSION_SCORES: dict[str, RegressionScore] = {
+    "logme": RegressionScore("LogME of standardised targets (nats per sample)", "(-∞, ∞)", _logme),
+    "ridge": RegressionScore("Linear ridge, leave-one-out R²", "(-∞, 1]", _ridge),
+    "kernel_ridge": RegressionScore("Gaussian kernel ridge, leave-one-out R²", "(-∞, 1]", _kernel_ridge),
+    "alignment": RegressionScore("Alignment with the targets' kernel, debiased CKA", "[-1, 1]", _alignment),
+    "effective_rank": RegressionScore("Effective rank (looks at no targets)", "[0, n)", _effective_rank),
+}
+"""Of the scores in `SCORES` those that have a meaning for numbers, by the same names."""
+
+
+def about_scores(task: str) -> Mapping[str, Score | RegressionScore]:
+    """Return the scores of a task, by name."""
+    return REGRESSION_SCORES if task == REGRESSION else SCORES
+
+
+def choose_for_regression(measures: str | Iterable[str] | None) -> list[str]:
+    """Return the names of these scores, each once; None means all.
+
+    Raises
+    ------
+    InputError
+        A name is unknown, or has no meaning for a regression.
+    """
+    if measures is None:
+        return list(REGRESSION_SCORES)
+    names = list(dict.fromkeys([measures] if isinstance(measures, str) else measures))
+    for name in names:
+        if name in SCORES and name not in REGRESSION_SCORES:
+            raise InputError(
+                f"Expected `measures` to name scores of a regression but {name!r} is one of classes; there are "
+                f"{', '.join(REGRESSION_SCORES)}"
+            )
+        if name not in REGRESSION_SCORES:
+            hint = near(name, REGRESSION_SCORES) or f"; there are {', '.join(REGRESSION_SCORES)}"
+            raise InputError(f"Expected `measures` to name scores but {name!r} is none{hint}")
+    if not names:
+        raise InputError("Expected `measures` to name at least one score but got none; leave it out for all of them")
+    return names
+
+
+def regression_panel(features: Array, targets: Any, measures: str | Iterable[str] | None = None) -> dict[str, float]:
+    """Score features by how well they suit numbers, as `panel` does it for classes.
+
+    Parameters
+    ----------
+    features
+        (n_samples, n_features), at least 2 samples.
+    targets
+        As `encode_targets` takes them.
+    measures
+        Names of `REGRESSION_SCORES`; None for all.
+
+    Returns
+    -------
+    dict
+        Score name to value; all are better the higher. The R² are those of samples that are left out, at most 1, below
+        0 where the mean of all samples is the better guess. What is not defined is NaN, with a warning that says why.
+
+    Raises
+    ------
+    InputError
+        When features or targets are not as above, or a name is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> features = np.arange(12.0).reshape(6, 2)
+    >>> round(regression_panel(features, features[:, 0], ["ridge"])["ridge"], 3)
+    1.0
+    """
+    names = choose_for_regression(measures)
+    layer = Layer(features)
+    scaled = from_numpy(encode_targets(targets, layer.n_samples), like=layer.centred.left)
+    values = {}
+    for name in names:
+        try:
+            values[name] = REGRESSION_SCORES[name].from_layer(layer, scaled)
+        except (InputError, np.linalg.LinAlgError) as error:
+            warnings.warn(f"the score {name} is NaN: {error}", TransferscopeWarning, stacklevel=2)
+            values[name] = math.nan
+    return values
