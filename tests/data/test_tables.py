@@ -1,9 +1,11 @@
 """Tables as targets: the same images as the folder they name, and a sentence for every way a table can be broken."""
 
 import io
+import os
 import shutil
 import time
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -319,3 +321,14 @@ def test_a_table_of_many_rows_is_read_quickly(base):
     assert time.process_time() - start < 3 * 0.15  # 0.1 s; a few times that for a busy machine
     assert (len(paths), sum(there)) == (rows, 0)
     assert Path(paths[7]) == base / "a/000007.png"
+
+
+@pytest.mark.skipif("TRANSFERSCOPE_REAL" not in os.environ, reason="needs the folder TRANSFERSCOPE_REAL")
+def test_trashnet_by_a_table_is_trashnet(tmp_path):
+    with zipfile.ZipFile(Path(os.environ["TRANSFERSCOPE_REAL"]) / "data" / "trashnet.zip") as archive:
+        archive.extractall(tmp_path)
+    images = sorted(path.relative_to(tmp_path) for path in (tmp_path / "trashnet").glob("*/*"))
+    rows = [f"{path};{path.parent.name}" for path in images]
+    (tmp_path / "labels.csv").write_text("\n".join(["file;material", *rows]))
+    target = load_target(tmp_path / "labels.csv", labels="material")
+    assert (len(target), target.hash) == (2527, load_target(tmp_path / "trashnet").hash)

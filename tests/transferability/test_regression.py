@@ -15,10 +15,9 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 import transferscope as ts
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.transferability import kernel_ridge as kernel_ridge_function
-from transferscope.transferability import regression
 from transferscope.transferability import ridge as ridge_function
 from transferscope.transferability.kernel_ridge import KernelRidgeFit
-from transferscope.transferability.regression import encode_targets, regression_panel
+from transferscope.transferability.regression import REGRESSION, encode_targets
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 6))
@@ -42,7 +41,7 @@ def test_ridge_is_the_r_squared_of_refitting_without_each_sample(monkeypatch):
     monkeypatch.setattr(module_of(ridge_function), "PENALTIES", (0.01,))
     penalty = 0.01 * ((X - X.mean(axis=0)) ** 2).sum() / 6
     predicted = cross_val_predict(Ridge(alpha=penalty), X, Z, cv=LeaveOneOut())
-    assert regression_panel(X, Y, "ridge")["ridge"] == pytest.approx(r2_score(Z, predicted))
+    assert REGRESSION.panel(X, Y, "ridge")["ridge"] == pytest.approx(r2_score(Z, predicted))
 
 
 def test_kernel_ridge_is_the_r_squared_of_refitting_without_each_sample(monkeypatch):
@@ -53,7 +52,7 @@ def test_kernel_ridge_is_the_r_squared_of_refitting_without_each_sample(monkeypa
     gamma = 1 / (2 * np.median(distances) ** 2)
     model = KernelRidge(alpha=1e-3 * 24, kernel="rbf", gamma=gamma)
     predicted = cross_val_predict(model, X, Z, cv=LeaveOneOut())
-    assert regression_panel(X, Y, "kernel_ridge")["kernel_ridge"] == pytest.approx(r2_score(Z, predicted))
+    assert REGRESSION.panel(X, Y, "kernel_ridge")["kernel_ridge"] == pytest.approx(r2_score(Z, predicted))
 
 
 @pytest.mark.parametrize("width", [3, 40])
@@ -69,23 +68,23 @@ def test_logme_is_the_greatest_evidence(width):
 
     best = min(minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12}).fun
                for start in ([0.0, 0.0], [2.0, 2.0]))  # fmt: skip
-    assert regression_panel(features, target, "logme")["logme"] == pytest.approx(-best, abs=1e-6)
+    assert REGRESSION.panel(features, target, "logme")["logme"] == pytest.approx(-best, abs=1e-6)
 
 
 def test_alignment_is_debiased_cka_with_the_targets():
     expected = ts.similarity.linear_cka(X, Z, debiased=True)
-    assert regression_panel(X, Y, "alignment")["alignment"] == pytest.approx(expected)
+    assert REGRESSION.panel(X, Y, "alignment")["alignment"] == pytest.approx(expected)
 
 
 def test_units_and_order_do_not_count_and_noise_is_no_better_than_the_mean():
-    scores = regression_panel(X, Y)
+    scores = REGRESSION.panel(X, Y)
     order = RNG.permutation(24)
-    assert regression_panel(X[order], 3 * Y[order] + 7) == pytest.approx(scores)
-    assert tuple(scores) == tuple(regression.REGRESSION_SCORES)
-    noise = regression_panel(RNG.normal(size=(200, 30)), RNG.normal(size=200))
+    assert REGRESSION.panel(X[order], 3 * Y[order] + 7) == pytest.approx(scores)
+    assert tuple(scores) == tuple(REGRESSION.scores)
+    noise = REGRESSION.panel(RNG.normal(size=(200, 30)), RNG.normal(size=200))
     assert abs(noise["alignment"]) < 0.1
     assert max(noise["ridge"], noise["kernel_ridge"]) < 0.1
-    strict = regression_panel(array_api_strict.asarray(X), Y)
+    strict = REGRESSION.panel(array_api_strict.asarray(X), Y)
     assert strict == pytest.approx(scores)
 
 
@@ -104,7 +103,7 @@ def test_units_and_order_do_not_count_and_noise_is_no_better_than_the_mean():
 )
 def test_targets_of_no_use_are_refused(targets, said):
     with pytest.raises(InputError, match=said):
-        regression_panel(X, targets)
+        REGRESSION.panel(X, targets)
 
 
 @pytest.mark.parametrize(
@@ -118,17 +117,17 @@ def test_targets_of_no_use_are_refused(targets, said):
 )
 def test_scores_of_classes_are_left_out_by_name(measures, said):
     with pytest.raises(InputError, match=said):
-        regression_panel(X, Y, measures)
+        REGRESSION.panel(X, Y, measures)
 
 
 def test_what_is_not_defined_is_nan_and_said():
     with pytest.warns(TransferscopeWarning, match="the score alignment is NaN: .* zero self-HSIC"):
-        assert math.isnan(regression_panel(np.ones((24, 3)), Y, ["alignment"])["alignment"])
+        assert math.isnan(REGRESSION.panel(np.ones((24, 3)), Y, ["alignment"])["alignment"])
     with pytest.warns(TransferscopeWarning, match="at least 4 samples"):
-        regression_panel(X[:3], Y[:3, 0], ["alignment"])
+        REGRESSION.panel(X[:3], Y[:3, 0], ["alignment"])
 
 
 def test_of_many_samples_the_width_is_chosen_on_a_part(monkeypatch):
     monkeypatch.setattr(module_of(kernel_ridge_function), "_SEARCHED", 12)
-    assert 0 < regression_panel(X, Y, "kernel_ridge")["kernel_ridge"] < 1
+    assert 0 < REGRESSION.panel(X, Y, "kernel_ridge")["kernel_ridge"] < 1
     assert KernelRidgeFit._fields[0] == "accuracy"

@@ -252,8 +252,11 @@ class TestRegression:
     @pytest.mark.parametrize(
         ("more", "said"),
         [
-            ({"task": "regresion"}, r"`task` to be one of classification, regression, .* \(did you mean 'regression'"),
-            ({"source_probabilities": X}, "no `source_probabilities` for a regression"),
+            (
+                {"task": "regresion"},
+                r"`task` to be one of classification, multi-label, regression, .* \(did you mean 'regression'",
+            ),
+            ({"source_probabilities": X}, "no `source_probabilities` for a regression, for which LEEP and NCE"),
             ({"measures": ["knn"]}, "'knn' is one of classes"),
             ({"labels": None}, "to hold numbers for every sample, but got None"),
             ({"labels": list("ab") * 15}, "to be numbers but got dtype <U1"),

@@ -11,7 +11,7 @@ from transferscope.cli.messages import console, set_up_messages
 from transferscope.runtime.printable import printable
 
 # Written out: where they come from would import NumPy.
-TASKS = ("classification", "regression")
+TASKS = ("classification", "multi-label", "regression")
 
 
 @click.command(
@@ -33,7 +33,8 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--task", type=click.Choice(TASKS), default=TASKS[0], show_default=True,
-    help="regression: labels are numbers, in one column or several, and the scores those that mean something for them.",
+    help="multi-label: labels are columns of 0 and 1; regression: numbers, in one column or several. The scores are "
+    "those that mean something for them.",
 )  # fmt: skip
 @options.printing
 def command(
@@ -52,7 +53,7 @@ def command(
     followed by one with the labels.
     """
     set_up_messages(quiet, verbose)
-    from transferscope.transferability.regression import about_scores
+    from transferscope.transferability.tasks import scores_of
     from transferscope.verbs.score import read_features, score
 
     data = read_features(features, labels)
@@ -60,10 +61,10 @@ def command(
         data.features,
         data.labels,
         measures or None,
-        source_probabilities=None if task == "regression" else data.source_probabilities,
+        source_probabilities=data.source_probabilities if task == TASKS[0] else None,
         task=task,
     ).T.rename(columns={"features": "value"})
-    about = about_scores(task)
+    about = scores_of(task)
     table["range"] = [about[name].range for name in table.index]
     table["title"] = [about[name].title for name in table.index]
     from transferscope.results.files import csv_text

@@ -15,17 +15,19 @@ from transferscope.transferability.labels import encode_labels
 from transferscope.transferability.layer import Layer
 from transferscope.transferability.leep import leep, nce
 from transferscope.transferability.logme import logme, logme_from_layer
+from transferscope.transferability.multi_label import MULTI_LABEL
 from transferscope.transferability.nleep import nleep, nleep_from_layer
 from transferscope.transferability.panel import panel, panel_from_layer
 from transferscope.transferability.parc import parc, parc_from_layer
-from transferscope.transferability.regression import REGRESSION_SCORES, regression_panel
+from transferscope.transferability.regression import REGRESSION
 from transferscope.transferability.ridge import ridge, ridge_from_layer
 from transferscope.transferability.scores import SCORES, Score
 from transferscope.transferability.sfda import sfda, sfda_from_layer
 from transferscope.transferability.transrate import transrate, transrate_from_layer
 
 __all__ = [
-    "REGRESSION_SCORES",
+    "MULTI_LABEL",
+    "REGRESSION",
     "SCORES",
     "KernelRidgeFit",
     "Layer",
@@ -56,7 +58,6 @@ __all__ = [
     "panel_from_layer",
     "parc",
     "parc_from_layer",
-    "regression_panel",
     "ridge",
     "ridge_from_layer",
     "sfda",

@@ -102,7 +102,8 @@ def fit_kernel_ridge(layer: Layer, codes: np.ndarray, *, balanced: bool = False)
 def left_out_by_kernel_ridge(layer: Layer, targets: Array, codes: np.ndarray) -> tuple[KernelRidgeFit, Array]:
     """Fit as in `kernel_ridge` to targets (n_samples, n_targets); return the fit and residuals of left-out samples.
 
-    Of many samples width and penalty are chosen on a part of each of the groups that `codes` tell. The fit has no accuracy yet.
+    Of many samples width and penalty are chosen on a part of each of the groups that `codes` tell. The fit has no
+    accuracy yet.
     """
     xp = array_namespace(layer.features)
     squares = layer.squared_distances

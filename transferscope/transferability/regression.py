@@ -7,26 +7,20 @@ mean over columns.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import array_api_compat
 import numpy as np
 
-from transferscope.arrays.backend import Array, array_namespace, from_numpy, to_numpy
+from transferscope.arrays.backend import Array, array_namespace, to_numpy
 from transferscope.arrays.linalg import hsic_bias
-from transferscope.errors import InputError, TransferscopeWarning, near
+from transferscope.errors import InputError
 from transferscope.transferability.effective_rank import effective_rank_from_layer
 from transferscope.transferability.kernel_ridge import left_out_by_kernel_ridge
 from transferscope.transferability.layer import Layer
 from transferscope.transferability.logme import evidence
 from transferscope.transferability.ridge import left_out_by_ridge
-from transferscope.transferability.scores import SCORES, Score
-
-REGRESSION = "regression"
-TASKS = ("classification", REGRESSION)
-"""What labels may be: classes, or numbers."""
+from transferscope.transferability.task import Task, TaskScore
 
 
 def encode_targets(targets: Any, n_samples: int) -> np.ndarray:
@@ -91,8 +85,8 @@ def _kernel_ridge(layer: Layer, targets: Array) -> float:
     return r_squared(left_out_by_kernel_ridge(layer, targets, codes)[1], targets)
 
 
-def _alignment(layer: Layer, targets: Array) -> float:
-    """Debiased linear CKA of features and targets."""
+def alignment_with(layer: Layer, targets: Array) -> float:
+    """Return the debiased linear CKA of features and centred targets, (n_samples, n_targets)."""
     n = layer.n_samples
     if n < 4:
         raise InputError(
@@ -119,95 +113,16 @@ def _effective_rank(layer: Layer, _targets: Array) -> float:
     return effective_rank_from_layer(layer)
 
 
-class RegressionScore(NamedTuple):
-    """A score of features for numbers."""
-
-    title: str
-    """As people read it."""
-    range: str
-    """Of its values; n is the number of samples."""
-    from_layer: Callable[[Layer, Array], float]
-    """``f(layer, targets)``, of targets as `encode_targets` returns them."""
-
-
-REGRESSION_SCORES: dict[str, RegressionScore] = {
-    "logme": RegressionScore("LogME of standardised targets (nats per sample)", "(-∞, ∞)", _logme),
-    "ridge": RegressionScore("Linear ridge, leave-one-out R²", "(-∞, 1]", _ridge),
-    "kernel_ridge": RegressionScore("Gaussian kernel ridge, leave-one-out R²", "(-∞, 1]", _kernel_ridge),
-    "alignment": RegressionScore("Alignment with the targets' kernel, debiased CKA", "[-1, 1]", _alignment),
-    "effective_rank": RegressionScore("Effective rank (looks at no targets)", "[0, n)", _effective_rank),
+REGRESSION_SCORES: dict[str, TaskScore] = {
+    "logme": TaskScore("LogME of standardised targets (nats per sample)", "(-∞, ∞)", _logme),
+    "ridge": TaskScore("Linear ridge, leave-one-out R²", "(-∞, 1]", _ridge),
+    "kernel_ridge": TaskScore("Gaussian kernel ridge, leave-one-out R²", "(-∞, 1]", _kernel_ridge),
+    "alignment": TaskScore("Alignment with the targets' kernel, debiased CKA", "[-1, 1]", alignment_with),
+    "effective_rank": TaskScore("Effective rank (looks at no targets)", "[0, n)", _effective_rank),
 }
 """Of the scores in `SCORES` those that have a meaning for numbers, by the same names."""
 
 
-def about_scores(task: str) -> Mapping[str, Score | RegressionScore]:
-    """Return the scores of a task, by name."""
-    return REGRESSION_SCORES if task == REGRESSION else SCORES
-
-
-def choose_for_regression(measures: str | Iterable[str] | None) -> list[str]:
-    """Return the names of these scores, each once; None means all.
-
-    Raises
-    ------
-    InputError
-        A name is unknown, or has no meaning for a regression.
-    """
-    if measures is None:
-        return list(REGRESSION_SCORES)
-    names = list(dict.fromkeys([measures] if isinstance(measures, str) else measures))
-    for name in names:
-        if name in SCORES and name not in REGRESSION_SCORES:
-            raise InputError(
-                f"Expected `measures` to name scores of a regression but {name!r} is one of classes; there are "
-                f"{', '.join(REGRESSION_SCORES)}"
-            )
-        if name not in REGRESSION_SCORES:
-            hint = near(name, REGRESSION_SCORES) or f"; there are {', '.join(REGRESSION_SCORES)}"
-            raise InputError(f"Expected `measures` to name scores but {name!r} is none{hint}")
-    if not names:
-        raise InputError("Expected `measures` to name at least one score but got none; leave it out for all of them")
-    return names
-
-
-def regression_panel(features: Array, targets: Any, measures: str | Iterable[str] | None = None) -> dict[str, float]:
-    """Score features by how well they suit numbers, as `panel` does it for classes.
-
-    Parameters
-    ----------
-    features
-        (n_samples, n_features), at least 2 samples.
-    targets
-        As `encode_targets` takes them.
-    measures
-        Names of `REGRESSION_SCORES`; None for all.
-
-    Returns
-    -------
-    dict
-        Score name to value; all are better the higher. The R² are those of samples that are left out, at most 1, below
-        0 where the mean of all samples is the better guess. What is not defined is NaN, with a warning that says why.
-
-    Raises
-    ------
-    InputError
-        When features or targets are not as above, or a name is unknown.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> features = np.arange(12.0).reshape(6, 2)
-    >>> round(regression_panel(features, features[:, 0], ["ridge"])["ridge"], 3)
-    1.0
-    """
-    names = choose_for_regression(measures)
-    layer = Layer(features)
-    scaled = from_numpy(encode_targets(targets, layer.n_samples), like=layer.centred.left)
-    values = {}
-    for name in names:
-        try:
-            values[name] = REGRESSION_SCORES[name].from_layer(layer, scaled)
-        except (InputError, np.linalg.LinAlgError) as error:
-            warnings.warn(f"the score {name} is NaN: {error}", TransferscopeWarning, stacklevel=2)
-            values[name] = math.nan
-    return values
+REGRESSION = Task("regression", "a regression", encode_targets, REGRESSION_SCORES)
+"""Labels are numbers. The R² are those of samples that are left out, at most 1, below 0 where the mean of all samples
+is the better guess."""

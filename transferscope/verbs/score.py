@@ -14,11 +14,12 @@ from pandas.api.types import is_numeric_dtype
 
 from transferscope import transferability
 from transferscope.arrays import backend
-from transferscope.errors import InputError, near
+from transferscope.errors import InputError
 from transferscope.runtime.checks import check_labelled
 from transferscope.runtime.lookup import missing_file
 from transferscope.runtime.regular import is_regular, open_regular
-from transferscope.transferability.regression import REGRESSION, TASKS, regression_panel
+from transferscope.transferability.task import Task
+from transferscope.transferability.tasks import task_of
 
 FORMATS = (".npz", ".npy", ".nc")
 
@@ -51,9 +52,10 @@ def score(
         (n_samples, n_source_classes), what the source predicts for its own classes: needed by LEEP and NCE alone.
         As the features; the dimensions of a DataArray are `sample` and `source_class`.
     task
-        "classification", or "regression": labels are then numbers, (n_samples,) or (n_samples, n_targets), and the
-        scores those of `transferability.regression.REGRESSION_SCORES`: LogME, leave-one-out R² of ridge and kernel
-        ridge, alignment with the targets' kernel, effective rank. Others have no meaning for numbers.
+        "classification"; "multi-label": labels are 0 and 1 or bools, (n_samples, n_labels), and the scores those that
+        can be averaged over labels, of ridge and kernel ridge the leave-one-out mean average precision; or
+        "regression": labels are numbers, (n_samples,) or (n_samples, n_targets), and the scores LogME, leave-one-out
+        R² of ridge and kernel ridge, alignment and effective rank. Others have no meaning there.
 
     Returns
     -------
@@ -77,24 +79,26 @@ def score(
     >>> table.loc["nothing", "hscore"]
     np.float64(0.0)
     """
-    if task not in TASKS:
-        raise InputError(f"Expected `task` to be one of {', '.join(TASKS)}, but got {task!r}{near(task, TASKS)}")
-    if task == REGRESSION and source_probabilities is not None:
-        raise InputError("Expected no `source_probabilities` for a regression, which has no classes; leave them out")
+    other = task_of(task)
+    if other is not None and source_probabilities is not None:
+        raise InputError(
+            f"Expected no `source_probabilities` for {other.of_what}, for which LEEP and NCE have no meaning; leave "
+            "them out"
+        )
     if not isinstance(features, Mapping):
-        rows = {"features": _panel(features, labels, measures, source_probabilities, task)}
+        rows = {"features": _panel(features, labels, measures, source_probabilities, other)}
     elif features:
         measures = measures if measures is None or isinstance(measures, str) else list(measures)
         rows = {}
         for layer, array in features.items():
-            rows[layer] = _named(layer, array, labels, measures, source_probabilities, task)
+            rows[layer] = _named(layer, array, labels, measures, source_probabilities, other)
     else:
         raise InputError("Expected `features` to hold at least one layer but got none; pass an array or a mapping")
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.rename_axis(index="layer", columns="score")
 
 
-def _panel(features: Any, labels: Any, measures: Any, source_probabilities: Any, task: str) -> dict[str, float]:
+def _panel(features: Any, labels: Any, measures: Any, source_probabilities: Any, task: Task | None) -> dict[str, float]:
     given = {"features": features, "labels": labels, "source_probabilities": source_probabilities}
     indices = {name: index for name, values in given.items() if (index := _index(values)) is not None}
     for name, index in indices.items():
@@ -104,14 +108,14 @@ def _panel(features: Any, labels: Any, measures: Any, source_probabilities: Any,
                 f"Expected `{name}` to have the same index as `{first}`, in the same order, but it has not; bring them "
                 "together with .loc, or leave the index out with .to_numpy()"
             )
-    if task == REGRESSION:
-        return regression_panel(_array("features", features), _numbers(labels), measures)
+    if task is not None:
+        return task.panel(_array("features", features), _numbers(labels), measures)
     arrays = {name: _array(name, values) for name, values in given.items()}
     return transferability.panel(arrays.pop("features"), arrays.pop("labels"), measures, **arrays)
 
 
 def _numbers(labels: Any) -> Any:
-    """Return the targets of a regression as an array."""
+    """Return labels in columns as an array."""
     if labels is None:
         raise InputError("Expected `labels` to hold numbers for every sample, but got None")
     if isinstance(labels, xr.DataArray):
