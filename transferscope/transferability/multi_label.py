@@ -52,8 +52,8 @@ def encode_indicators(labels: Any, n_samples: int) -> np.ndarray:
     for wrong, who in ((shares == 0, "no sample has"), (shares == 1, "all samples have")):
         if wrong.any():
             raise InputError(
-                f"Expected `labels` to tell samples apart but {who} label {int(wrong.argmax())} of {len(shares)}; leave "
-                "its column out"
+                f"Expected `labels` to tell samples apart but {who} label {int(wrong.argmax())} of {len(shares)}; "
+                "leave its column out"
             )
     return indicators
 
