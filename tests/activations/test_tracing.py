@@ -180,7 +180,8 @@ class Unknown(nn.Module):
 def test_an_assumed_axis_is_said():
     net = nn.Sequential(Unknown())
     with pytest.warns(
-        TransferscopeWarning, match=r"which axis of the output of layer '0', .* its channels are; axis 1"
+        TransferscopeWarning,
+        match=r"Layer '0' does not say which axis of its output, .* holds the channels; axis 1 is assumed",
     ):
         found = captured(net, "0", images(2))
     torch.testing.assert_close(found["0"], images(2).mean(dim=(2, 3)))

@@ -372,7 +372,7 @@ class TestOtherVerbs:
         assert run(["validate", str(zoo)]) == 0
         out, err = capsys.readouterr()
         assert "2 sources, no problems: first, second" in out
-        assert "Not checked is whether checkpoints fit first: factories only run with --trust-code" in err
+        assert "The checkpoints of first were not checked: factories only run with --trust-code" in err
         assert run(["validate", str(zoo), "--trust-code"]) == 0
         assert capsys.readouterr().err == ""
         save_file(CompactResNet(3, width=5).state_dict(), tmp_path / "net.safetensors")

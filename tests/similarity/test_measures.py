@@ -320,7 +320,7 @@ def test_all_pairs_are_the_pairs(xp, name, standardized):
 def test_constant_layers_are_nan_among_all_pairs_with_one_warning(xp, name):
     X, Y = (xp.asarray(F) for F in related(0))
     layers = [Representation(F) for F in (X, xp.full((40, 2), 0.1), Y, xp.zeros((40, 3)))]
-    with pytest.warns(TransferscopeWarning, match="about 12 of 16 layer pairs, 12 of them NaN") as caught:
+    with pytest.warns(TransferscopeWarning, match="not informative for 12 of 16 layer pairs, 12 of them NaN") as caught:
         matrix = MEASURES[name].pairs(layers, layers)
     assert len(caught) == 1
     nothing = to_numpy(MEASURES[name].uninformative(layers, layers))

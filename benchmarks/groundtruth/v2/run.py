@@ -54,7 +54,7 @@ def run(real: Path, device: str, only: str | None, end: float) -> None:
     """Run what is missing of the streams by turns, until the time `end` (of `time.monotonic`)."""
     trained.FOLDER.mkdir(exist_ok=True)
     try:
-        held = lock(trained.FOLDER)
+        held, _ = lock(trained.FOLDER)
     except InputError as error:
         sys.exit(str(error))
     streams: dict[str, Iterator[str]] = {

@@ -102,7 +102,7 @@ def _shards(folder: Path) -> Found:
                 entry = tarfile.TarInfo(name)
                 entry.size = len(content)
                 archive.addfile(entry, io.BytesIO(content))
-    return _refused(folder / "shards", "train-000000.tar")
+    return _loaded(folder / "shards", 6, ("0", "1", "2"))
 
 
 def _arrays(folder: Path) -> Found:
@@ -163,7 +163,7 @@ CASES = (
     Case("Folders train and test, classes in them", "three classes, two splits", _splits),
     Case("Thumbnails of a NAS: `@eaDir` in each folder", "left out, and counted", _thumbnails),
     Case("`__MACOSX`, `.ipynb_checkpoints` and `Thumbs.db`", "left out, and counted", _foreign),
-    Case("Shards of WebDataset, `.tar`", "refused, and the file named", _shards),
+    Case("Shards of WebDataset, `.tar`", "6 images of three classes", _shards),
     Case("An `.npy` for each image", "refused, and the kind named", _arrays),
     Case("Images in one folder, with a `labels.csv`", "refused, with what is wanted", _flat),
     Case(

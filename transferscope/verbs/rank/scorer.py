@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from transferscope.activations.features import LayerFeatures
-from transferscope.errors import SourceError, TransferscopeWarning, noted_warnings
+from transferscope.errors import SourceError, TransferscopeError, TransferscopeWarning, noted_warnings
 from transferscope.networks import loading
 from transferscope.networks.zoo import OWN, Source
 from transferscope.prediction.covariates import CUT_PROTOCOLS
@@ -116,7 +117,10 @@ class Scorer:
         return units, failed, best_of(made.facts() for made in self._references.values())
 
     def _key(self, source: Source) -> str:
-        identity = loading.identity(source, self._bench.seed)
+        """Return what other processes know the work on a source by."""
+        identity: Any = source.name
+        with suppress(TransferscopeError):  # which is said when it is run
+            identity = loading.identity(source, self._bench.seed)
         return digest(identity, self._bench.probe.hash, self.maker.kind, self.names, self.draws)
 
     def prepare(self, source: Source | None) -> TrainedReference:
