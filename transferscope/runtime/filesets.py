@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
@@ -165,19 +164,7 @@ def _alone(folder: Path) -> Iterator[None]:
     path = folder / marker.NAME
     descriptor = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
     try:
-        end = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                locking.take(descriptor)
-                break
-            except OSError as error:
-                if error.errno not in locking.TAKEN:
-                    break
-                if time.monotonic() > end:
-                    raise OSError(
-                        error.errno, f"another process has been writing there for {_PATIENCE_S:.0f} s"
-                    ) from error
-                time.sleep(0.02)
+        locking.wait(descriptor, _PATIENCE_S, "there")
         yield
     finally:
         os.close(descriptor)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from transferscope.errors import InputError, TransferscopeWarning
-from transferscope.runtime.locking import TAKEN, share, take
+from transferscope.runtime.locking import TAKEN, share, take, wait
 
 NAME = ".measure.lock"
 
@@ -103,17 +103,7 @@ def recording(path: Path) -> Iterator[None]:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        end = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                take(descriptor)
-                break
-            except OSError as error:
-                if error.errno not in TAKEN:
-                    break
-                if time.monotonic() > end:
-                    raise OSError(error.errno, f"another process has been writing it for {PATIENCE_S:.0f} s") from error
-            time.sleep(_ASKED_EVERY_S)
+        wait(descriptor, PATIENCE_S, "it")
         yield
     finally:
         os.close(descriptor)
