@@ -11,7 +11,7 @@ import xarray as xr
 from transferscope.data.batches import FEWEST
 from transferscope.networks.zoo import COMPACT, OWN, SCRATCH
 from transferscope.results.summary import Reference
-from transferscope.runtime.engines.crew import Chain, Crew, crew, warn_again
+from transferscope.runtime.engines.crew import Chain, crew, warn_again
 from transferscope.runtime.engines.naming import Place
 from transferscope.runtime.regular import is_regular
 from transferscope.verbs.bench import Bench, PackedBench
@@ -20,6 +20,7 @@ from transferscope.verbs.compare.options import Options
 from transferscope.verbs.compare.pair import Pair, blamed_on, load_pair, make_reference
 from transferscope.verbs.compare.request import CompareRequest
 from transferscope.verbs.compare.seen import Seen
+from transferscope.verbs.running.reference_elsewhere import have_reference_made
 
 _BATCHES = 4
 """In a shard at least."""
@@ -76,7 +77,7 @@ def compare_elsewhere(
     work, reference = Comparing(bench.packed(), alone), None
     with crew(place, work, spread=bench.device.type == "cuda") as workers:
         if SCRATCH in (request.x, request.y):
-            reference = _reference(workers, work)
+            reference, _ = have_reference_made(workers, work)
         bounds = _shards(bench, workers.size, request.options())
         chains: list[Chain] = [
             [(f"{request.x} with {request.y}, images {start} to {stop}", ("images", start, stop))]
@@ -95,18 +96,6 @@ def compare_elsewhere(
     for each, _ in others:
         first.add(each)
     return first.results(options), reference
-
-
-def _reference(workers: Crew, work: Comparing) -> Reference:
-    """Have the reference made; workers with a cache of their own get it sent along."""
-    ((_, outcome),) = workers.carry_out([[("scratch reference", ("reference",))]])
-    warn_again(outcome.warnings)
-    outcome.check()
-    summary, trained = outcome.value
-    if not outcome.shared:
-        workers.change(replace(work, trained=trained))
-    made: Reference = summary
-    return made
 
 
 def _shards(bench: Bench, workers: int, options: Options) -> list[tuple[int, int]]:

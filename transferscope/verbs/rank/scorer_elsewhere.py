@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from transferscope.runtime.regular import is_regular
 from transferscope.verbs.bench import Bench, PackedBench
 from transferscope.verbs.rank.reference import ReferenceFacts, ReferenceMaker
 from transferscope.verbs.rank.scorer import Scorer, best_of
+from transferscope.verbs.running.reference_elsewhere import have_reference_made
 
 Step = Literal["reference", "features", "scores"]
 
@@ -104,7 +105,7 @@ def score_elsewhere(place: Place, scorer: Scorer) -> tuple[list[SourceScores], l
     with crew(place, work, spread=spread) as workers, bench.reporter.bar("units") as report:
         reference, shared = None, True
         if maker.kind != OWN:
-            reference, shared = _reference(workers, work)
+            reference, shared = have_reference_made(workers, work)
             bench.clock.lap("reference")
         shards = _shards(bench, workers.size, len(candidates)) if shared else []
         scored = _scored_by(workers, candidates, shards, report, bench)
@@ -124,17 +125,6 @@ def _shards(bench: Bench, workers: int, sources: int) -> list[tuple[int, int]]:
     size = batch * max(_BATCHES, -(-each // batch))
     bounds = [(start, min(start + size, images)) for start in range(0, images, size)]
     return bounds if len(bounds) > 1 else []
-
-
-def _reference(workers: Crew, work: Scoring) -> tuple[ReferenceFacts, bool]:
-    """Have the reference made; workers with a cache of their own get it sent along."""
-    ((_, outcome),) = workers.carry_out([[("scratch reference", ("reference",))]])
-    warn_again(outcome.warnings)
-    outcome.check()
-    facts, trained = outcome.value
-    if not outcome.shared:
-        workers.change(replace(work, trained=trained))
-    return facts, outcome.shared
 
 
 def _scored_by(
