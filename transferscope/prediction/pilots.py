@@ -61,8 +61,11 @@ def choose_pilot(
     """
     if not options:
         return None
-    gains = expected_gains(belief, options, among)
-    rates = np.where(gains >= WORTH, gains / np.array([each.seconds for each in options]), -np.inf)
+    return _most_for_its_time(expected_gains(belief, options, among), np.array([each.seconds for each in options]))
+
+
+def _most_for_its_time(gains: np.ndarray, seconds: np.ndarray) -> tuple[int, float] | None:
+    rates = np.where(gains >= WORTH, gains / seconds, -np.inf)
     best = int(rates.argmax())
     return (best, float(rates[best])) if np.isfinite(rates[best]) else None
 
@@ -135,11 +138,10 @@ def narrowing(
     costs, left, spent = np.array([each.seconds for each in ways]), np.ones(len(ways), bool), 0.0
     outlook, found = _Gains(belief, ways, among), []
     while (affordable := left & (spent + costs <= seconds)).any():
-        gains = np.where(affordable, outlook.expected(), -np.inf)
-        rates = np.where(gains >= WORTH, gains / costs, -np.inf)
-        best = int(rates.argmax())
-        if not np.isfinite(rates[best]):
+        chosen = _most_for_its_time(np.where(affordable, outlook.expected(), -np.inf), costs)
+        if chosen is None:
             break
+        best = chosen[0]
         left[best], spent = False, spent + costs[best]
         outlook.suppose(best)
         found.append(_as_expected(belief, ways[best]))
