@@ -19,12 +19,10 @@ import pandas as pd
 from transferscope import rank
 from transferscope.errors import TransferscopeWarning
 from transferscope.verbs.demo.check import check_answer
-from transferscope.verbs.demo.make import make_demo
+from transferscope.verbs.demo.make import SHOTS, make_demo
 
 RESULTS = Path(__file__).parents[1] / "results"
 ROWS = RESULTS / "demo.csv"
-SHOTS = 8
-"""Images of each class, as the demo has them."""
 
 
 def told(folder: Path, seed: int) -> pd.DataFrame:

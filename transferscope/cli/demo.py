@@ -8,8 +8,6 @@ import click
 from transferscope.cli import options
 from transferscope.cli.messages import console, say, set_up_messages
 
-_SHOTS = 8
-
 
 @click.command(
     "demo",
@@ -34,8 +32,8 @@ def command(ctx: click.Context, output: str, seed: int, quiet: bool, verbose: bo
     from transferscope.report.terminal.demo import print_check
     from transferscope.results.files import csv, write_file
     from transferscope.results.ranking import load_ranking
-    from transferscope.verbs.demo import make_demo
     from transferscope.verbs.demo.check import check_answer
+    from transferscope.verbs.demo.make import SHOTS, make_demo
 
     def tell(line: str) -> None:
         if not quiet:
@@ -45,14 +43,14 @@ def command(ctx: click.Context, output: str, seed: int, quiet: bool, verbose: bo
     zoo = make_demo(folder, seed=seed, progress=not quiet, say=tell)
     target, results = folder / "target", folder / "results"
     arguments = [
-        "--target", str(target), "--sources", str(zoo), "--trust-code", "--shots", str(_SHOTS), "--seed", str(seed),
+        "--target", str(target), "--sources", str(zoo), "--trust-code", "--shots", str(SHOTS), "--seed", str(seed),
         "-o", str(results), *(["--quiet"] if quiet else []), *(["--verbose"] if verbose else []),
     ]  # fmt: skip
     tell(f"\n$ transferscope rank {shlex.join(arguments)}\n")
     code = rank.command.main(arguments, prog_name="transferscope rank", standalone_mode=False)
     tell("\nIs that so? Some of these transfers are now really run.\n")
     ranking = load_ranking(results)
-    table = check_answer(ranking, target, zoo, shots=_SHOTS, seed=seed, progress=not quiet)
+    table = check_answer(ranking, target, zoo, shots=SHOTS, seed=seed, progress=not quiet)
     write_file(folder / "checked.csv", csv(table).encode())
     print_check(table, ranking.target.samples, table.attrs["tested_on"], console())
     tell(f"\nThe images, the networks, zoo.yaml and checked.csv are in {folder}. The model itself:")

@@ -31,6 +31,8 @@ GREEK = {
 }  # fmt: skip
 """The classes of the target, and what is drawn."""
 PER_CLASS = 60
+SHOTS = 8
+"""Images of each class that transfers are trained on, of `PER_CLASS`."""
 
 _LATIN = "ABDEFGHJKLMNQRSTWXYZ234567"
 _GROUPS = 8
