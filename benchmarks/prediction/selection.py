@@ -17,7 +17,7 @@ from groundtruth.scores_report import over_targets
 
 from prediction import left_out, truth
 from prediction.calibrate import fitted, prepared
-from prediction.figures import SELECTOR, figures, foretold, reliability
+from prediction.figures import SELECTOR, figures, foretold, reliability, selector
 from prediction.judging import MEASURED, QUESTIONS, choosers, judge, one_draw, regret
 from prediction.piloting import FIVE, ONE, WITHOUT, groups, halved, piloted
 from transferscope.prediction.calibration import Calibration
@@ -148,7 +148,7 @@ def main() -> None:
     # Some scores are covariates too, smoothed.
     judged = of_kind[WITHOUT].drop(columns=scores, errors="ignore")
     judged = judged.merge(seen_scores(scores), how="left", on=[*truth.GROUP, "source", "depth"])
-    baselines(judged.assign(**{SELECTOR: judged["expected_accuracy"]}), scores, runs, maps)
+    baselines(judged.assign(**{SELECTOR: selector(judged)}), scores, runs, maps)
 
 
 def across(now: pd.DataFrame, rows: pd.DataFrame, found: Any) -> dict[str, Any]:
