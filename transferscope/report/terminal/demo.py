@@ -26,11 +26,8 @@ def print_check(table: pd.DataFrame, trained_on: int, tested_on: int, console: C
         fitted({"really run": [row["role"] for row in rows]}, columns, width=console.width, names=names,
                left=["protocol"]), console,
     )  # fmt: skip
-    first = rows[0]
     inside = sum(row["lower"] <= row["measured"] <= row["upper"] for row in rows)
-    compared = [f"{_better(first, other)} {what}" for other, what in _others(rows)]
-    text = " and ".join(filter(None, [", ".join(compared[:-1]), compared[-1]]))
-    console.print(Text(f"\nThe first of the ranking is {text}.\n", style="bold"))
+    console.print(Text(f"\n{_in_words({row['role']: row for row in rows})}\n", style="bold"))
     console.print(
         Text(
             f"{inside} of {len(rows)} measured accuracies lie within their 80 % interval. Trained on the {trained_on} "
@@ -40,13 +37,18 @@ def print_check(table: pd.DataFrame, trained_on: int, tested_on: int, console: C
     )
 
 
-def _others(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
+def _in_words(rows: dict[str, dict[str, Any]]) -> str:
     words = {
         "first, uncut": "itself uncut",
-        "first, linear head": "a linear head on its last layer",
+        "first, frozen": "a linear head on its frozen features",
         "last": "the last of the ranking",
     }
-    return [(row, words[row["role"]]) for row in rows[1:]]
+    compared = [f"{_better(rows['first'], rows[role])} {what}" for role, what in words.items() if role in rows]
+    text = f"The first of the ranking is {' and '.join(filter(None, [', '.join(compared[:-1]), compared[-1]]))}."
+    if "first, frozen, uncut" in rows:
+        better = _better(rows["first, frozen"], rows["first, frozen, uncut"])
+        text += f" Frozen, it is {better} uncut when cut after depth {rows['first, frozen']['depth']}."
+    return text
 
 
 def _better(first: dict[str, Any], other: dict[str, Any]) -> str:

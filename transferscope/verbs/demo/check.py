@@ -31,7 +31,7 @@ class _Transfer:
 def check_answer(
     ranking: Ranking, target: Path, zoo: Path, *, shots: int, seed: int, device: str = "cpu", progress: bool = True
 ) -> pd.DataFrame:
-    """Run the first and the last of a ranking, and the first without its cut.
+    """Run the first and the last of a ranking, and the first without its cut; of the first also linear heads.
 
     They are trained on the images that `rank` looked at, by the recipes that `measure` and `transfer` have, and tested
     on all others.
@@ -94,7 +94,11 @@ def _worth_checking(ranking: Ranking) -> Iterator[_Transfer]:
     if first.depth < first.depths and first.protocol != "defrost":
         yield _Transfer("first, uncut", first.source, first.protocol, first.depths)
     if first.protocol != "truncate":
-        yield _Transfer("first, linear head", first.source, "truncate", first.depths)
+        frozen = ranking.scores["expected_accuracy"].sel(source=first.source, protocol="truncate")
+        depth = int(frozen.idxmax("depth"))
+        yield _Transfer("first, frozen", first.source, "truncate", depth)
+        if depth < first.depths:
+            yield _Transfer("first, frozen, uncut", first.source, "truncate", first.depths)
     yield _Transfer("last", last.source, last.protocol, last.depth)
 
 
