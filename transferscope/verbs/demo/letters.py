@@ -50,12 +50,6 @@ def gratings(per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([_grating(int(each), draw) for each in classes]), classes
 
 
-def light(pictures: np.ndarray) -> np.ndarray:
-    """Say of (n, 32, 32) pictures of letters which show light ones on dark: (n,) bool."""
-    rim = np.concatenate([pictures[:, :3], pictures[:, -3:]], axis=1)
-    return rim.mean((1, 2)) < 128
-
-
 def _letter(letter: str, draw: np.random.Generator) -> np.ndarray:
     path = Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{FONTS[draw.integers(len(FONTS))]}.ttf"
     font = ImageFont.truetype(str(path), int(draw.integers(44, 66)))

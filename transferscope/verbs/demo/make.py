@@ -1,8 +1,8 @@
 """Everything that `transferscope demo` needs, drawn and trained on the spot.
 
 The target are ten Greek letters. Three small networks are trained on other pictures: groups of Latin letters, gratings,
-and Latin letters whose labels are drawn at random. The first of them is the one to find. Its last blocks were trained
-for another question after that, light letters or dark ones, so that frozen they are worth cutting off.
+and Latin letters whose labels are drawn at random. The first of them is the one to find. Its last layers know the
+groups alone, so that earlier ones tell Greek letters apart better.
 """
 
 import json
@@ -14,8 +14,7 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
 
 from transferscope.errors import InputError, check_whole
 from transferscope.networks.compact import CompactResNet
@@ -24,7 +23,7 @@ from transferscope.protocols.training.single import fit
 from transferscope.runtime.progress import Reporter
 from transferscope.runtime.seeding import seeded
 from transferscope.runtime.version import __version__
-from transferscope.verbs.demo.letters import SIDE, gratings, letters, light
+from transferscope.verbs.demo.letters import SIDE, gratings, letters
 
 GREEK = {
     "beta": "β", "gamma": "γ", "delta": "δ", "zeta": "ζ", "theta": "θ", "lambda": "λ", "xi": "ξ", "pi": "π",
@@ -39,9 +38,6 @@ _LATIN = "ABDEFGHJKLMNQRSTWXYZ234567"
 _GROUPS = 8
 _PER_LETTER, _PER_GRATING = 100, 40
 _RECIPE = Recipe(epochs=14, patience=14)
-_KEPT_BLOCKS = 4
-"""Of `letter-groups`, before those that are trained for the other question."""
-_TOP_RECIPE = Recipe(epochs=8, patience=8, shift=0.0)
 _MARKER = ".transferscope-demo.json"
 _FACTORY = '''"""The demo's own network architecture; zoo.yaml names `build` as its factory."""
 
@@ -101,10 +97,6 @@ def make_demo(folder: Path, *, seed: int = 0, progress: bool = True, say: Callab
                 f"Trained {name} on {len(pictures)} images of {what}; accuracy on its own validation images "
                 f"{accuracy:.2f}."
             )
-            if name == "letter-groups":
-                with reporter.bar(f"training the last blocks of {name}") as report:
-                    accuracy = _train_top(folder / f"{name}.safetensors", pictures, classes, seed, report)
-                say(f"Trained its last blocks again, to tell light letters from dark ones; accuracy {accuracy:.2f}.")
             entries.append(_entry(name, classes))
         text = yaml.safe_dump({"version": 1, "sources": entries}, sort_keys=False)
         zoo.write_text(f"# Three small networks, trained by `transferscope demo`.\n{text}")
@@ -169,39 +161,19 @@ def _train_source(
     path: Path, pictures: np.ndarray, labels: np.ndarray, seed: int, report: Callable[[int, int], None]
 ) -> float:
     """Train a source and write its weights; return its accuracy on each eighth picture, which are held out."""
+    grey = torch.from_numpy(np.ascontiguousarray(pictures)).float().div(255).sub(0.5).div(0.25)
+    rgb, classes = grey[:, None].expand(-1, 3, -1, -1), torch.from_numpy(labels)
     with seeded(seed):
         net = CompactResNet(classes=int(labels.max()) + 1, stem_stride=2)
-    accuracy = _fit(net, _inputs(pictures), labels, _RECIPE, seed, report)
+    held_out = np.arange(len(labels)) % 8 == 0
+    record = fit(
+        net,
+        rgb[~held_out],
+        classes[~held_out],
+        (rgb[held_out], classes[held_out]),
+        recipe=_RECIPE,
+        seed=seed,
+        on_epoch=report,
+    )
     save_file(net.state_dict(), path)
-    return accuracy
-
-
-def _train_top(path: Path, pictures: np.ndarray, classes: int, seed: int, report: Callable[[int, int], None]) -> float:
-    """Train the last blocks of a source anew, to tell light letters from dark ones, and write its weights."""
-    with seeded(seed):
-        net = CompactResNet(classes=classes, stem_stride=2)
-    fresh = net.blocks[_KEPT_BLOCKS:].state_dict()
-    net.load_state_dict(load_file(path))
-    net.blocks[_KEPT_BLOCKS:].load_state_dict(fresh)
-    frozen = nn.Sequential(net.stem, *net.blocks[:_KEPT_BLOCKS]).eval()
-    with torch.inference_mode():
-        features = torch.cat([frozen(batch) for batch in _inputs(pictures).split(256)])
-    top = nn.Sequential(*net.blocks[_KEPT_BLOCKS:], net.pool, net.head)
-    accuracy = _fit(top, features.clone(), light(pictures).astype(int), _TOP_RECIPE, seed, report)
-    save_file(net.state_dict(), path)
-    return accuracy
-
-
-def _inputs(pictures: np.ndarray) -> torch.Tensor:
-    grey = torch.from_numpy(np.ascontiguousarray(pictures)).float().div(255).sub(0.5).div(0.25)
-    return grey[:, None].expand(-1, 3, -1, -1)
-
-
-def _fit(
-    net: nn.Module, inputs: torch.Tensor, labels: np.ndarray, recipe: Recipe, seed: int,
-    report: Callable[[int, int], None],
-) -> float:  # fmt: skip
-    classes, held_out = torch.from_numpy(labels), np.arange(len(labels)) % 8 == 0
-    validation = inputs[held_out], classes[held_out]
-    record = fit(net, inputs[~held_out], classes[~held_out], validation, recipe=recipe, seed=seed, on_epoch=report)
     return record.validation_accuracy
