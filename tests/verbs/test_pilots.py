@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -189,13 +190,16 @@ class TestRank:
         assert len(executed) == count
         assert second.to_json() == first.to_json()
 
-    def test_the_answer_is_the_same_whatever_the_timing(self, digits, zoo, executed, home, monkeypatch):
+    def test_the_answer_is_the_same_whatever_the_timing_and_whoever_runs_them(
+        self, digits, zoo, executed, home, monkeypatch
+    ):
         first = rank(digits, zoo, pilots=2)
         for path in (home / "pilots").rglob("*.safetensors"):
             path.unlink()
-        run = PilotRunner._record
-        monkeypatch.setattr(PilotRunner, "_record", lambda *args: run(*args) | {"seconds": 1e4})
-        second = rank(digits, zoo, pilots=2)
+        run = PilotRunner.record
+        monkeypatch.setattr(PilotRunner, "record", lambda *args: run(*args) | {"seconds": 1e4})
+        with ThreadPoolExecutor(1) as executor:
+            second = rank(digits, zoo, pilots=2, executor=executor)
         assert len(executed) == 2 * len(first.pilots)
         untimed = [dataclasses.replace(pilot, seconds=math.nan) for pilot in second.pilots]
         assert all(pilot.seconds == 1e4 for pilot in second.pilots)
@@ -277,8 +281,8 @@ class TestRank:
 
 class TestBudget:
     def test_measured_seconds_stop_it_those_of_the_cache_too(self, digits, zoo, executed, in_order, monkeypatch):
-        run = PilotRunner._record
-        monkeypatch.setattr(PilotRunner, "_record", lambda *args: run(*args) | {"seconds": 40.0})
+        run = PilotRunner.record
+        monkeypatch.setattr(PilotRunner, "record", lambda *args: run(*args) | {"seconds": 40.0})
         monkeypatch.setattr(PilotRunner, "speeds", lambda *_: (1e-4, 3e-4))
         first = rank(digits, zoo, pilots="auto", pilot_budget=100)
         assert len(first.pilots) == len(executed) == 3, "the third began with 20 s left"

@@ -83,7 +83,7 @@ class PilotRunner:
                     option.source, self._bench.target.name, option.protocol, option.depth, depths, layer, size,
                     self._images.seed,
                 )  # fmt: skip
-                record = self._record(run, title)
+                record = self.record(run, title)
                 self._bench.store.put("pilots", key, {}, record)
         return Observation(
             source=option.source, depth=option.depth, protocol=option.protocol, samples=record["samples"],
@@ -100,17 +100,28 @@ class PilotRunner:
         )  # fmt: skip
         if (entry := self._bench.store.get("speed", key)) is not None:
             return entry[1]["forward"], entry[1]["step"]
+        found = self.found_speeds(name)
+        if all(found):  # what fails may not always do so
+            self._bench.store.put("speed", key, {}, dict(zip(("forward", "step"), found, strict=True)))
+        return found
+
+    def found_speeds(self, name: str) -> tuple[float, float]:
+        """Time one image forward, and forward and back."""
         with self._bench.reporter.bar(f"timing {name}") as report:
             speed = Speed(self._executor(name), name)
             report(0, 2)
             forward = speed.forward
             report(1, 2)
-            found = forward, speed.step
-        if all(found):  # what fails may not always do so
-            self._bench.store.put("speed", key, {}, dict(zip(("forward", "step"), found, strict=True)))
-        return found
+            return forward, speed.step
 
-    def _record(self, run: Run, title: str) -> dict[str, Any]:
+    def record(self, run: Run, title: str) -> dict[str, Any]:
+        """Run a pilot; return what the cache keeps of it.
+
+        Raises
+        ------
+        SourceError
+            The transfer fails.
+        """
         executor = self._executor(run.source)
         with self._bench.reporter.bar(title) as report:
             started = time.monotonic()

@@ -4,7 +4,9 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,10 +18,14 @@ from transferscope.prediction.belief import Belief
 from transferscope.prediction.observation import Observation
 from transferscope.prediction.pilots import CONSIDERED, Option, best_first, choose_pilot, narrowing
 from transferscope.results.pilots import Outlook, Pilot
+from transferscope.runtime.engines.naming import Place
 from transferscope.verbs.bench import Bench
 from transferscope.verbs.rank.pilot_costs import PilotCosts, Speeds
 from transferscope.verbs.rank.pilot_images import PilotImages
 from transferscope.verbs.rank.request import AUTO, RankRequest
+
+if TYPE_CHECKING:
+    from transferscope.verbs.rank.pilot_runs import PilotRunner
 
 logger = logging.getLogger("transferscope")
 
@@ -98,22 +104,32 @@ class Pilots:
         options = [option for option in self._options() if option.seconds <= BUDGET_S]
         return Outlook(BUDGET_S, *narrowing(self._belief, options, BUDGET_S, self._among))
 
-    def run(self, limits: Limits) -> list[Observation]:
+    def run(self, limits: Limits, place: Place | None = None) -> list[Observation]:
         """Run pilots, the one first that is expected to help most for its time, until one of the `limits` is met.
 
         They also end when one source with one protocol is the best with probability `SURE`, and when no pilot is
         expected to help. Those that fail are warned of and left out, with all others of the same source and protocol.
         With a limit in seconds the sources are timed on this machine; else costs are counted in operations, so that
-        which pilots are run depends on no clock.
+        which pilots are run depends on no clock. Where there is a `place`, a worker of that engine runs them.
 
         Warns
         -----
         TransferscopeWarning
             A pilot failed, the images cannot be read, or no pilot fits into the time.
         """
-        from transferscope.verbs.rank.pilot_runs import PilotRunner  # with everything that trains
+        with self._runner(place) as runner:
+            return self._run(limits, runner)
 
-        runner = PilotRunner(self._bench, self._images, self._stages)
+    def _runner(self, place: Place | None) -> AbstractContextManager["PilotRunner"]:
+        # With everything that trains, which an answer without pilots does not need.
+        from transferscope.verbs.rank.pilot_runs import PilotRunner
+        from transferscope.verbs.rank.pilots_elsewhere import PilotsElsewhere
+
+        if place is None:
+            return nullcontext(PilotRunner(self._bench, self._images, self._stages))
+        return PilotsElsewhere(self._bench, self._images, self._stages, place)
+
+    def _run(self, limits: Limits, runner: "PilotRunner") -> list[Observation]:
         timed = math.isfinite(limits.seconds)
         found: list[Observation] = []
         failed: set[tuple[str, str]] = set()
@@ -219,7 +235,7 @@ def find_out(
         return [], None
     if not limits.count:
         return [], pilots.outlook()
-    found = pilots.run(limits)
+    found = pilots.run(limits, request.place)
     bench.clock.lap("pilots")
     return found, None
 
