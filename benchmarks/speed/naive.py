@@ -1,8 +1,8 @@
 """`rank` against what one would write instead: a loop of forward passes, and logistic regression on the last layer.
 
-    TRANSFERSCOPE_REAL=... python benchmarks/speed.py [--rounds 5] [--output benchmarks/results] [--quick]
+    TRANSFERSCOPE_REAL=... python benchmarks/speed.py [--rounds 5] [--minutes M] [--output benchmarks/results] [--quick]
 
-Writes speed.md, and speed.json as it goes: a round that is measured is not measured again, so that the command can be
+Writes speed.md and speed.json after each round; what is measured is not measured again, so that the command can be
 stopped. Every run is a process of its own with a cache of its own; the naive loop, `rank` and `rank` without training
 its reference take turns. Needs TRANSFERSCOPE_REAL, a folder with `data/*.zip` and `zoo/*`, and an idle machine.
 """
@@ -52,6 +52,7 @@ GROWTH = {
     "images": [WORKLOADS["a"]._replace(images=n) for n in (300, 600, 1200)],
     "networks": [WORKLOADS["a"]._replace(sources=n) for n in (1, 2, 3, 6)],
 }
+ATTRIBUTES = {"images": "images", "networks": "sources"}
 
 
 def write_zoo(folder: Path, networks: Path, workload: Workload) -> Path:
@@ -150,9 +151,12 @@ def measured(way: str, target: Path, zoo: Path, images: int, reference: Path, ho
     return {"seconds": time.perf_counter() - began, "GB": usage.ru_maxrss / 2**20}
 
 
-def rounds_of(name: str, workload: Workload, real: Path, record: Path, rounds: int) -> None:
-    """Measure the rounds of a workload that the record lacks, all ways in turn."""
+def one_round(name: str, workload: Workload, real: Path, record: Path, number: int) -> None:
+    """Measure what the record lacks of a round of a workload: all ways in turn."""
     content: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
+    missing = [way for way in WAYS if f"{name} | {way} | {number}" not in content]
+    if not missing:
+        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with zipfile.ZipFile(real / "data" / f"{workload.data}.zip") as archive:
@@ -160,14 +164,11 @@ def rounds_of(name: str, workload: Workload, real: Path, record: Path, rounds: i
         target = folder / workload.data
         zoo = write_zoo(folder, real / "zoo", workload)
         reference = reference_checkpoint(target, folder / "reference.safetensors")
-        for number in range(rounds):
-            for way in WAYS:
-                key = f"{name} | {way} | {number}"
-                if key not in content:
-                    print(key, file=sys.stderr, flush=True)
-                    home = folder / f"home-{number}-{WAYS.index(way)}"
-                    content[key] = measured(way, target, zoo, workload.images, reference, home)
-                    record.write_text(json.dumps(content, indent=1))
+        for way in missing:
+            key = f"{name} | {way} | {number}"
+            print(key, file=sys.stderr, flush=True)
+            content[key] = measured(way, target, zoo, workload.images, reference, folder / f"home-{WAYS.index(way)}")
+            record.write_text(json.dumps(content, indent=1))
 
 
 def medians(content: dict[str, Any], name: str, way: str, what: str) -> list[float]:
@@ -190,7 +191,9 @@ def page(content: dict[str, Any], workloads: dict[str, Workload], growth: dict[s
         bare = medians(content, name, NAIVE, "seconds")
         if not bare:
             continue
-        text += f"\n## ({name}) {workload.title}: {workload.images} images of {workload.side} px\n\n"
+        text += (
+            f"\n## ({name}) {workload.title}: {workload.images} images of {workload.side} px, {len(bare)} rounds\n\n"
+        )
         text += "| | seconds | ÷ naive | aim | | peak memory |\n|---|---|---|---|---|---|\n"
         for way in WAYS:
             taken = medians(content, name, way, "seconds")
@@ -208,7 +211,7 @@ def page(content: dict[str, Any], workloads: dict[str, Workload], growth: dict[s
 def _growth(content: dict[str, Any], what: str, series: list[Workload]) -> str:
     import numpy as np
 
-    sizes = [getattr(each, "images" if what == "images" else "sources") for each in series]
+    sizes = [getattr(each, ATTRIBUTES[what]) for each in series]
     rows = []
     for way in WAYS:
         found = [medians(content, f"{what} {size}", way, "seconds") for size in sizes]
@@ -226,6 +229,7 @@ def main() -> None:
     """Measure what is not measured yet, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=1e6, help="begin no round after this time")
     parser.add_argument("--output", type=Path, default=BENCHMARKS / "results")
     parser.add_argument("--quick", action="store_true", help="a few images and one round, to see that it runs")
     options = parser.parse_args()
@@ -238,15 +242,15 @@ def main() -> None:
         growth, rounds = {}, 1
     options.output.mkdir(parents=True, exist_ok=True)
     record = options.output / "speed.json"
-    for name, workload in workloads.items():
-        rounds_of(name, workload, Path(real), record, rounds)
-    for what, series in growth.items():
-        for each in series:
-            size = each.images if what == "images" else each.sources
-            rounds_of(f"{what} {size}", each, Path(real), record, 1)
-    text = page(json.loads(record.read_text()), workloads, growth)
-    (options.output / "speed.md").write_text(text)
-    print(text)
+    named = {f"{what} {getattr(each, ATTRIBUTES[what])}": each for what, series in growth.items() for each in series}
+    plan = [(name, each, 0) for name, each in [*workloads.items(), *named.items()]]
+    plan += [(name, each, number) for number in range(1, rounds) for name, each in workloads.items()]
+    end = time.monotonic() + 60 * options.minutes
+    for name, workload, number in plan:
+        if time.monotonic() < end:
+            one_round(name, workload, Path(real), record, number)
+            (options.output / "speed.md").write_text(page(json.loads(record.read_text()), workloads, growth))
+    print((options.output / "speed.md").read_text())
 
 
 if __name__ == "__main__":
