@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,16 +85,29 @@ def imports_in(tree, modules=MODULES):
             yield from (name if name in modules else node.module for name in inner)
 
 
+@cache
+def text_of(path):
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def tree_of(path):
+    return ast.parse(text_of(path))
+
+
+@cache
 def imports_of(path):
-    return imports_in(ast.parse(path.read_text(encoding="utf-8")))
+    return list(imports_in(tree_of(path)))
 
 
 def own_imports_of(path):
     return {name for name in imports_of(path) if name in MODULES} - {name_of(path)}
 
 
-def by_name(paths):
-    return pytest.mark.parametrize("path", paths, ids=lambda path: str(path.relative_to(PACKAGE)))
+def breaches(of, paths=FILES):
+    """Return what `of` finds in each file, for the files in which it finds anything."""
+    found = {str(path.relative_to(PACKAGE)): set(of(path)) for path in paths}
+    return {path: what for path, what in found.items() if what}
 
 
 def test_every_room_has_its_place():
@@ -103,20 +117,22 @@ def test_every_room_has_its_place():
     assert len(FLOORS) <= 9
 
 
-@by_name(FILES)
-def test_imports_run_downward(path):
-    room = room_of(name_of(path))
-    too_high = {
-        other for other in own_imports_of(path) if room_of(other) != room and FLOOR[room_of(other)] >= FLOOR[room]
-    }
-    assert not too_high, f"{room} must not import {too_high}"
+def test_imports_run_downward():
+    def too_high(path):
+        room = room_of(name_of(path))
+        others = {other for other in own_imports_of(path) if room_of(other) != room}
+        return {other for other in others if FLOOR[room_of(other)] >= FLOOR[room]}
+
+    assert not breaches(too_high)
 
 
-@by_name(FILES)
-def test_private_names_stay_in_their_module(path):
-    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
-    names = {alias.name for node in nodes if node.module.split(".")[0] == "transferscope" for alias in node.names}
-    assert not {name for name in names if name.startswith("_") and not name.startswith("__")}
+def test_private_names_stay_in_their_module():
+    def private(path):
+        nodes = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ImportFrom)]
+        names = {alias.name for node in nodes if node.module.split(".")[0] == "transferscope" for alias in node.names}
+        return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+    assert not breaches(private)
 
 
 def test_no_circle_between_files():
@@ -127,31 +143,34 @@ def test_no_circle_between_files():
         used = {name: others for name, others in used.items() if name not in free}
 
 
-@by_name([path for path in FILES if room_of(name_of(path)) in PURE and path != HOST_AND_DEVICE])
-def test_pure_rooms_know_no_torch_no_xarray_and_no_files(path):
-    assert not {name.split(".")[0] for name in imports_of(path)} & FORBIDDEN_IN_PURE
+def test_pure_rooms_know_no_torch_no_xarray_and_no_files():
+    pure = [path for path in FILES if room_of(name_of(path)) in PURE and path != HOST_AND_DEVICE]
+    assert not breaches(lambda path: {name.split(".")[0] for name in imports_of(path)} & FORBIDDEN_IN_PURE, pure)
 
 
-@by_name([path for path in FILES if path != HOST_AND_DEVICE])
-def test_host_and_device_moves_happen_in_backend_alone(path):
-    text = path.read_text(encoding="utf-8")
-    assert "from_dlpack" not in text
-    assert "asnumpy" not in text
-    assert not any(name.split(".")[0] == "cupy" for name in imports_of(path))
+def test_host_and_device_moves_happen_in_backend_alone():
+    def moves(path):
+        yield from (move for move in ("from_dlpack", "asnumpy") if move in text_of(path))
+        yield from (name for name in imports_of(path) if name.split(".")[0] == "cupy")
+
+    assert not breaches(moves, [path for path in FILES if path != HOST_AND_DEVICE])
 
 
-@by_name([path for path in FILES if path != LABELLED])
-def test_only_labelled_makes_and_reads_xarray_objects(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            of_xarray = isinstance(node.func.value, ast.Name) and node.func.value.id in {"xr", "xarray"}
-            makers = {"DataArray", "Dataset", "Variable", "full_like", "zeros_like", "ones_like", "open_dataset"}
-            assert node.func.attr != "to_xarray", f"line {node.lineno}"
-            assert not (of_xarray and node.func.attr in makers), f"line {node.lineno}"
+def test_only_labelled_makes_and_reads_xarray_objects():
+    makers = {"DataArray", "Dataset", "Variable", "full_like", "zeros_like", "ones_like", "open_dataset"}
+
+    def made(path):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                of_xarray = isinstance(node.func.value, ast.Name) and node.func.value.id in {"xr", "xarray"}
+                if node.func.attr == "to_xarray" or (of_xarray and node.func.attr in makers):
+                    yield f"line {node.lineno}: {node.func.attr}"
+
+    assert not breaches(made, [path for path in FILES if path != LABELLED])
 
 
 def test_modules_are_readable_at_one_sitting():
-    lines = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES)
+    lines = sorted(len(text_of(path).splitlines()) for path in FILES)
     assert lines[-1] <= 400
     assert lines[len(lines) // 2] <= 170
 
@@ -173,27 +192,34 @@ def test_every_public_name_exists():
         transferscope.rnak  # noqa: B018
 
 
-def test_functions_are_not_shadowed_by_rooms_of_the_same_name():
-    code = (
-        "import transferscope.verbs.rank.rank, transferscope.verbs.compare.networks, transferscope as ts\n"
-        "assert all(callable(f) for f in (ts.rank, ts.compare, ts.capture, ts.load_target, ts.load_zoo))"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+PROMISED = [
+    # functions are not shadowed by rooms of the same name
+    "import transferscope.verbs.rank.rank, transferscope.verbs.compare.networks, transferscope as ts\n"
+    "assert all(callable(f) for f in (ts.rank, ts.compare, ts.capture, ts.load_target, ts.load_zoo))",
+    "import transferscope.parameters\nfrom transferscope.parameters import measure\nimport transferscope as ts\n"
+    "assert measure is ts.parameters.measure is transferscope.parameters.measure",
+    "from transferscope.parameters import measure\nimport transferscope as ts\nassert measure is ts.parameters.measure",
+    "from transferscope.networks import CompactResNet\n"
+    "from transferscope.networks.compact import CompactResNet as defined\nassert CompactResNet is defined",
+]
+FORKS = """
+import os, sys, traceback
+import torch, xarray  # once for all: they take longest
+assert "transferscope" not in sys.modules
+for code in {codes}:
+    child = os.fork()
+    if not child:
+        try:
+            exec(code, {{}})
+        except BaseException:
+            print(code, traceback.format_exc(), sep="\\n", file=sys.stderr, flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, code
+"""
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import transferscope.parameters\nfrom transferscope.parameters import measure\nimport transferscope as ts\n"
-        "assert measure is ts.parameters.measure is transferscope.parameters.measure",
-        "from transferscope.parameters import measure\nimport transferscope as ts\n"
-        "assert measure is ts.parameters.measure",
-        "from transferscope.networks import CompactResNet\n"
-        "from transferscope.networks.compact import CompactResNet as defined\nassert CompactResNet is defined",
-    ],
-    ids=["parameters", "from parameters", "networks"],
-)
-def test_imports_that_are_promised_work_in_a_fresh_process(code):
+def test_imports_that_are_promised_work_in_a_fresh_process():
+    code = FORKS.format(codes=PROMISED)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -226,8 +252,9 @@ def private_uses(tree):
                 yield from ((name, inside[child]) for name in named if name.startswith("_") and name[:2] != "__")
 
 
-@by_name(FILES)
-def test_private_names_of_others_are_behind_one_function_each(path):
-    allowed = PRIVATE.get(str(path.relative_to(PACKAGE)), set())
-    uses = {(name, where) for name, where in private_uses(ast.parse(path.read_text(encoding="utf-8")))}
-    assert not {(name, where) for name, where in uses if where not in allowed}
+def test_private_names_of_others_are_behind_one_function_each():
+    def elsewhere(path):
+        allowed = PRIVATE.get(str(path.relative_to(PACKAGE)), set())
+        return {(name, where) for name, where in private_uses(tree_of(path)) if where not in allowed}
+
+    assert not breaches(elsewhere)
