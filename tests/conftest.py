@@ -50,6 +50,12 @@ def quiet():
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Save results without their pictures and pages, which take longer than all the rest."""
+    monkeypatch.setattr("transferscope.results.saving._drawn", lambda _result: {})
+
+
+@pytest.fixture
 def one_process(tmp_path):
     """A process group of this process alone, which `DistributedDataParallel` asks for."""
     from torch import distributed

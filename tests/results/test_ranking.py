@@ -44,26 +44,29 @@ def ranking():
 
 @pytest.fixture(scope="module")
 def saved_once(ranking, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("results")
-    ranking.save(folder)
-    return folder
+    """Save `ranking`; fail where a figure is made through pyplot or its current one is used."""
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("pyplot was used")
+
+    folder = tmp_path_factory.mktemp("results") / "new" / "Ergebnisse für später"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("figure", "subplots", "gca", "gcf", "sca", "show"):
+            patch.setattr(plt, name, refuse)
+        return ranking.save(folder)
 
 
 @pytest.fixture
 def saved(saved_once, tmp_path):
     """Return a folder of one's own into which `ranking` was saved."""
-    return Path(shutil.copytree(saved_once, tmp_path / "saved"))
+    return Path(shutil.copytree(saved_once[0].parent, tmp_path / "saved"))
 
 
 @pytest.fixture
-def no_pyplot(monkeypatch):
-    """Fail where a figure is made through pyplot or its current one is used."""
-
-    def refuse(*_args, **_kwargs):
-        raise AssertionError("pyplot was used")
-
-    for name in ("figure", "subplots", "gca", "gcf", "sca", "show"):
-        monkeypatch.setattr(plt, name, refuse)
+def drawn_once(saved_once, monkeypatch):
+    """Save any ranking with the pictures and the page of `ranking`: drawing takes longest, and others test it."""
+    drawn = {path.name: path.read_bytes() for path in saved_once if path.suffix in (".png", ".html")}
+    monkeypatch.setattr("transferscope.results.saving._drawn", lambda _result: drawn)
 
 
 def same(x, y):
@@ -174,11 +177,10 @@ def test_csv_quotes_names_with_commas_and_quotes():
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_saved_loads_again(ranking, tmp_path, no_pyplot):
-    written = ranking.save(tmp_path / "new" / "Ergebnisse für später")
-    assert {path.name for path in written} == FILES
-    assert visible(written[0].parent) == FILES
-    loaded = load_ranking(written[0].parent)
+def test_what_is_saved_loads_again(ranking, saved_once):
+    assert {path.name for path in saved_once} == FILES
+    assert visible(saved_once[0].parent) == FILES
+    loaded = load_ranking(saved_once[0].parent)
     assert (loaded.target, loaded.reference, loaded.failed) == (ranking.target, ranking.reference, ranking.failed)
     assert all(map(same, loaded.recommendations, ranking.recommendations))
     assert len(loaded.recommendations) == len(ranking.recommendations)
@@ -192,6 +194,7 @@ def test_what_is_saved_loads_again(ranking, tmp_path, no_pyplot):
     assert printed(loaded) == printed(ranking)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_ranking_without_reference_or_with_undefined_scores_loads_again(tmp_path):
     bare = make_ranking({"birds": [0.7]}, scratch=None, reference=None, failed=())
     pick = replace(bare.best, scores={**bare.best.scores, "linear_cka_to_scratch": math.nan})
@@ -203,6 +206,7 @@ def test_a_ranking_without_reference_or_with_undefined_scores_loads_again(tmp_pa
     assert "nan" in printed(loaded)
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_saving_again_replaces_and_leaves_other_files_alone(ranking, tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     make_ranking({"other": [0.9]}).save(tmp_path)
@@ -221,6 +225,7 @@ def test_a_failing_picture_leaves_the_folder_as_it_was(ranking, tmp_path, monkey
     assert visible(tmp_path) == set()
 
 
+@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize("victim", ["ranking.json", "pareto.png", "report.html"])
 def test_an_interrupted_write_leaves_no_part_of_a_file(saved, monkeypatch, victim):
     old = {path.name: path.read_bytes() for path in saved.iterdir()}
@@ -239,6 +244,7 @@ def test_an_interrupted_write_leaves_no_part_of_a_file(saved, monkeypatch, victi
     assert (saved / victim).read_bytes() == old[victim]
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_disk_that_fills_up_is_an_input_error(ranking, tmp_path, monkeypatch):
     replace_file = filesets.os.replace
 
@@ -253,6 +259,7 @@ def test_a_disk_that_fills_up_is_an_input_error(ranking, tmp_path, monkeypatch):
     assert visible(tmp_path) == set()
 
 
+@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize("below", [".", "deep/er"])
 def test_a_file_in_the_way_of_the_folder_is_an_input_error(ranking, tmp_path, below):
     blocked = tmp_path / "results"
@@ -519,6 +526,7 @@ def test_what_this_version_does_not_know_in_a_file_is_one_sentence(saved):
         load_ranking(saved)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_that_keeps_the_whole_network_is_compared_with_no_uncut_one(tmp_path):
     frozen = {"birds": [0.6, 0.8, 0.75]}
     ranking = make_ranking({"birds": [0.54, 0.7, 0.557], "plain": [0.4, 0.5]}, others={"defrost": frozen})
