@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -90,6 +91,23 @@ def write_zoo(folder, *entries):
 def rank(target, zoo, **options):
     options = {"device": "cpu", "samples": 40, "progress": False, "recipe": RECIPE, "trust_code": True, **options}
     return ts.rank(target, zoo, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(digits, tmp_path_factory):
+    """Return the cache of one call, with the scratch network of all that rank the same images in the same way."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "nets.py").write_text(FACTORY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRANSFERSCOPE_HOME", str(folder / "home"))
+        rank(digits, write_zoo(folder, entry("a")), mode="quick")
+    return folder / "home" / "reference"
+
+
+@pytest.fixture(autouse=True)
+def house(home, trained):
+    """Begin each test with that network in its cache, for training it takes longest."""
+    shutil.copytree(trained, home / "reference")
 
 
 @pytest.fixture
