@@ -1,6 +1,7 @@
 """Shared fixtures: the array namespaces that every pure function runs on, a quiet end, real data."""
 
 import logging
+import multiprocessing
 import os
 import warnings
 from pathlib import Path
@@ -51,8 +52,19 @@ def quiet():
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Save results without their pictures and pages, which take longer than all the rest."""
-    monkeypatch.setattr("transferscope.results.saving._drawn", lambda _result: {})
+    """Save results with an empty page for all pictures, which take longer than all the rest."""
+    monkeypatch.setattr("transferscope.results.saving._drawn", lambda _result: {"report.html": b""})
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Start the processes of `jobs` from a server that has imported torch once for all of them.
+
+    Spawned as ever, where each imports it, they are in test_streams.py and test_measure.py of tests/cli.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["transferscope.verbs.measure.measure"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _method: context)
 
 
 @pytest.fixture

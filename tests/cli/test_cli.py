@@ -62,7 +62,7 @@ def rank(target, zoo, *more):
 
 class TestRank:
     @pytest.mark.bounds
-    def test_json_alone_on_stdout_and_everything_else_on_stderr(self, target, zoo, capsys):
+    def test_json_alone_on_stdout_everything_else_on_stderr_and_files_that_can_be_loaded(self, target, zoo, capsys):
         assert rank(target, zoo, "--format", "json") == 0
         out, err = capsys.readouterr()
         answer = json.loads(out)
@@ -85,11 +85,6 @@ class TestRank:
         assert told.endswith(f", {n_pictures} pictures.")
         assert {"ranking.json", "ranking.csv", "scores.nc"} <= set(told.rpartition(": ")[2].split(", "))
         assert where == "Open out/report.html in a browser."
-
-    @pytest.mark.bounds
-    def test_files_can_be_loaded_again(self, target, zoo, capsys):
-        assert rank(target, zoo, "--format", "json") == 0
-        out = capsys.readouterr().out
         written = visible(Path("out"))
         pictures = ["depth_curves.png", "pareto.png", "ranking.png", "similarity.png", "source_depth.png"]
         tables = ["cuts.csv", "ranking.csv", "ranking.json", "report.html", "scores.nc"]
@@ -174,6 +169,7 @@ class TestRank:
         assert rank(target, zoo) == 0
         assert capsys.readouterr().out == first
 
+    @pytest.mark.usefixtures("undrawn")
     def test_quiet_says_nothing_on_stderr(self, target, zoo, capsys):
         assert rank(target, zoo, "-q", "--format", "json") == 0
         assert capsys.readouterr().err == ""
@@ -446,6 +442,7 @@ class TestDemo:
             finetuning, "recipes", lambda: dict.fromkeys(("reinit", "finetune", "defrost"), Recipe(epochs=1))
         )
 
+    @pytest.mark.usefixtures("undrawn")
     def test_demo_ranks_checks_its_answer_and_is_remembered(self, short, capsys, tmp_path, request):
         assert run(["demo", "-o", "a demo"]) == 0
         out, err = capsys.readouterr()

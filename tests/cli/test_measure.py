@@ -80,8 +80,9 @@ class TestAnswers:
         assert [row["source"] for row in answer["results"]] == ["first", "second"]
         assert "a factory says hello" in err
         files = "runs.csv, measurement.json, measurement.csv, measurement.nc, networks.csv, report.html"
-        pictures = sum(name.endswith(".png") for name in os.listdir("out"))
-        assert f"Wrote {6 + pictures} files to out: {files}, {pictures} pictures.\n" in err
+        pictures = [name for name in os.listdir("out") if name.endswith(".png")]
+        assert "accuracy-by-seconds.png" in pictures
+        assert f"Wrote {6 + len(pictures)} files to out: {files}, {len(pictures)} pictures.\n" in err
         assert Path("out/measurement.json").read_text(encoding="utf-8") == out
 
     @pytest.mark.usefixtures("unsaved")
@@ -92,6 +93,7 @@ class TestAnswers:
             ("first", "truncate", "8"), ("second", "truncate", "8"),
         ]  # fmt: skip
 
+    @pytest.mark.usefixtures("undrawn")
     def test_the_table_is_for_people_and_quiet_says_nothing_else(self, capsys, monkeypatch):
         monkeypatch.setenv("TERM", "dumb")
         Path("nets.py").write_text(Path("nets.py").read_text().replace("print", "str"))
@@ -101,8 +103,6 @@ class TestAnswers:
         assert out.split()[:4] == ["images", "protocol", "source", "cut"]
         for word in ("truncate", "9 test images of data (3 classes", "g CO2e/kWh"):
             assert word in " ".join(out.split())
-        pictures = {name for name in os.listdir("out") if name.endswith(".png")}
-        assert "accuracy-by-seconds.png" in pictures
         # A second time nothing is run, and the answer is the same, save for the power that was measured.
         assert measure("-q") == 0
         assert capsys.readouterr().out.partition("Energy")[0] == out.partition("Energy")[0]
@@ -235,14 +235,12 @@ class TestInterruptions:
         while time.monotonic() < deadline and not (path.exists() and path.read_bytes().count(b"\n") > rows):
             time.sleep(0.01)
 
-    def workers(self, process):
-        return [each for each in process.children(recursive=True) if "resource_tracker" not in str(each.cmdline())]
-
     def assert_gone(self, processes):
         assert len(processes) >= 2
         _, alive = psutil.wait_procs(processes, timeout=20)
         assert not [process.cmdline() for process in alive]
 
+    @pytest.mark.usefixtures("forked")
     def test_ctrl_c_ends_with_130_and_leaves_whole_rows_and_no_process(self, capfd):
         # Frozen features are quick; training from scratch takes for ever.
         write_zoo(first="small")
@@ -252,7 +250,8 @@ class TestInterruptions:
         def interrupt():
             self.wait_for_rows(1)
             time.sleep(0.5)  # while the row is on its way to the disk an interrupt takes it back
-            workers.extend(self.workers(psutil.Process()))
+            this = psutil.Process()
+            workers.extend(each for each in this.children(recursive=True) if each.ppid() != this.pid)
             for pid in [*(worker.pid for worker in workers), os.getpid()]:  # as a terminal does
                 os.kill(pid, signal.SIGINT)
 
@@ -283,7 +282,8 @@ class TestInterruptions:
             env={**os.environ, "TRANSFERSCOPE_HOME": str(tmp_path / "other home"), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         self.wait_for_rows(3)
-        workers = self.workers(psutil.Process(process.pid))
+        children = psutil.Process(process.pid).children(recursive=True)
+        workers = [each for each in children if "resource_tracker" not in str(each.cmdline())]
         process.kill()
         process.communicate(timeout=60)
         self.assert_gone(workers)

@@ -1,7 +1,6 @@
 """`ts.measure`: which runs there are, on which images, what is recorded, and what happens when things go wrong."""
 
 import json
-import multiprocessing
 import os
 import re
 import subprocess
@@ -744,16 +743,13 @@ class TestTogether:
 
 
 class TestSideBySide:
+    @pytest.mark.usefixtures("forked")
     def test_two_processes_give_the_table_of_one_and_one_that_dies_costs_only_its_run(self, zoo, house, monkeypatch):
         options = {"protocols": ("truncate", "finetune"), "samples_per_class": (5,)}
         zoo[0]["factory"] = zoo[0]["factory"].replace("build", "warns")
         measure(zoo, "one", **options)
         monkeypatch.setenv("TRANSFERSCOPE_HOME", str(house / "another cache"))
         monkeypatch.setattr(crew, "TRIES", 2)  # each more takes as long as starting a process
-        # Started as ever they would import torch each; tests/cli do so.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["transferscope.verbs.measure.measure"])
-        monkeypatch.setattr(multiprocessing, "get_context", lambda _method: context)
         with pytest.warns(TransferscopeWarning, match="said in another process"):
             measure([*zoo, entry("dies", "dies")], "two", **options, jobs=2)
         table = read("two")
