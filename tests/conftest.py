@@ -57,6 +57,12 @@ def undrawn(monkeypatch):
 
 
 @pytest.fixture
+def bare_page(monkeypatch):
+    """Save rankings with their page, but without its pictures."""
+    monkeypatch.setattr("transferscope.report.plot.figures", lambda *_args, **_options: {})
+
+
+@pytest.fixture
 def forked(monkeypatch):
     """Start the processes of `jobs` from a server that has imported torch once for all of them.
 

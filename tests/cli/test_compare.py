@@ -117,6 +117,7 @@ def test_json_is_debiased_cka_of_networks_that_see_the_images_their_own_way(caps
     assert "Wrote 3 files to out: compare.nc, report.html, 1 picture.\n" in err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_python_function_gives_what_the_command_prints(capsys):
     options = ["--measure", "rsa", "--measure", "linear_cka", "--reduce", "mean", "--permutations", "5", "--seed", "3"]
     printed = answer(capsys, "one", "two", *options)
@@ -149,6 +150,7 @@ def test_files_hold_everything(capsys):
             assert len(np.unique(np.asarray(image.convert("L")))) > 50
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_csv_is_long(capsys):
     options = ["--measure", "linear_cka", "--measure", "information_imbalance", "--estimator", "exact"]
     found = answer(capsys, "one", "two", *options)
@@ -170,6 +172,7 @@ def test_csv_is_long(capsys):
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("measure", "best"), [("linear_cka", np.argmax), ("information_imbalance", np.argmin)])
 def test_table_names_the_closest_layer(capsys, measure, best):
     found = answer(capsys, "one", "two", "--measure", measure)
@@ -180,6 +183,7 @@ def test_table_names_the_closest_layer(capsys, measure, best):
         assert line[1:3] == [found["layers_y"][best(row)], f"{min(row) if best is np.argmin else max(row):.3f}"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_network_with_itself_is_loaded_once_and_shows_each_layers_closest_other(capsys):
     with open("nets.py", "a", encoding="utf-8") as file:
         file.write("\nimport os\nos.write(2, b'imported\\n')\n")
@@ -196,6 +200,7 @@ def test_a_network_with_itself_is_loaded_once_and_shows_each_layers_closest_othe
     assert "not its own closest" in out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_layers_of_the_zoo_are_the_default_and_auto_asks_for_all_stages(capsys):
     assert answer(capsys, "two", "two", "--layers-x", "auto", "--layers-y", "*")["layers_y"] == list("01234")
     stages = answer(capsys, "two", "one", "--layers-x", "auto")
@@ -203,6 +208,7 @@ def test_layers_of_the_zoo_are_the_default_and_auto_asks_for_all_stages(capsys):
     assert answer(capsys, "two", "one")["layers_x"] == ["0", "2", "4"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_standardize_and_reduce_reach_the_engine(capsys):
     plain = answer(capsys, "two", "two", "--measure", "linear_cka", "--estimator", "exact")
     other = answer(capsys, "two", "two", "--measure", "linear_cka", "--estimator", "exact", "--standardize")
@@ -213,6 +219,7 @@ def test_standardize_and_reduce_reach_the_engine(capsys):
     assert plain["measures"]["linear_cka"]["values"][0][2] != pytest.approx(debiased_cka(X, Z), abs=1e-3)
 
 
+@pytest.mark.usefixtures("undrawn")
 class TestScratch:
     def test_rank_has_trained_it_already(self, capsys, monkeypatch):
         training = ["--reference-epochs", "1"]
@@ -285,6 +292,7 @@ def test_factories_need_trust(capsys):
     assert "--trust-code" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_numbers_that_mean_nothing_are_said_to(capsys):
     options = ["--measure", "cca", "--layers-x", "0", "--layers-y", "0", "--layers-y", "4"]
     assert compare("one", "one", *options) == 0

@@ -39,6 +39,7 @@ def test_runs_better_than_expected_raise_what_is_expected(tmp_path):
     assert (again.coefficients - before.coefficients)[bases] > 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_ranking_may_be_the_folder_that_it_was_saved_in(tmp_path):
     known_before().save(tmp_path / "results")
     runs().to_csv(tmp_path / "runs.csv", index=False)

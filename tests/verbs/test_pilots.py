@@ -110,7 +110,9 @@ def executed(monkeypatch):
     return runs
 
 
-def test_advice_rests_on_pilots_and_on_evidence_too(digits, zoo, in_order, tmp_path, capsys):
+def test_advice_rests_on_pilots_and_on_evidence_too(digits, zoo, in_order, monkeypatch):
+    monkeypatch.setattr("transferscope.verbs.advise.costs._SECONDS", 0.0)  # no more timing than is needed
+    monkeypatch.setattr("transferscope.verbs.advise.advise._SIZES", 4)
     options = {"device": "cpu", "samples": 40, "progress": False, "recipe": Recipe(epochs=2), "trust_code": True}
     before, after = (ts.advise(digits, zoo, source="a", pilots=count, **options) for count in (0, 1))
     (pilot,) = after.pilots
@@ -414,6 +416,7 @@ class TestCosts:
 
 
 class TestEvidence:
+    @pytest.mark.usefixtures("undrawn")
     def test_what_was_measured_before_moves_what_is_expected_and_is_named(self, digits, zoo, tmp_path):
         ts.measure(
             digits, zoo, tmp_path / "out", protocols=("nearest_mean", "truncate", "finetune"), samples_per_class=(10,),

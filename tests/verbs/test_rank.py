@@ -149,6 +149,7 @@ class TestRank:
         assert (far.expected_for, far.target.samples) == (400, 40)
         assert far.scores["expected_accuracy"].mean() > few.scores["expected_accuracy"].mean()
 
+    @pytest.mark.usefixtures("bare_page")
     def test_it_says_how_it_was_made_and_what_was_warned_of(self, digits, two, tmp_path):
         images, labels = digits
         for i, (image, label) in enumerate(zip(images[:40], labels[:40], strict=True)):
