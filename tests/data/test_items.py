@@ -167,8 +167,8 @@ def test_keys_of_items_can_be_named():
         load_target([{"image": image, **each} for image, each, _ in triples], labels="specie")
     with pytest.raises(InputError, match=r"the second of dataset.0. is a dict with 'species', 'id': none"):
         load_target(triples)
-    with pytest.raises(InputError, match="Expected `labels` to name one key of the items of a dataset, but got a, b"):
-        load_target(triples, labels=["a", "b"])
+    with pytest.raises(InputError, match=r"id must say by 0 and 1 .*, but is '2' in item 2"):
+        load_target(triples, labels=["species", "id"])
     with pytest.raises(InputError, match=r"but dataset\[0\] has none; leave such items out"):
         load_target([(image, None) for image, _, _ in triples])
 

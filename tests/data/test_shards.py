@@ -72,7 +72,7 @@ BROKEN = {
     "no JSON": (pairs("json", "{a}{".__getitem__), "0000.json of shard .* is no JSON"),
     "no key": (pairs("json", lambda i: '{"lable": 1}'), "has no label, only lable; say which key is the label"),
     "two keys": (pairs("json", lambda i: '{"label": 1, "class": 2}'), "has label, class, each of which could be"),
-    "a list": (pairs("json", lambda i: '{"label": [1]}'), "label must be a text or a whole number, but is .1."),
+    "a mapping": (pairs("json", lambda i: '{"label": {"a": 1}}'), "label must be a text or a whole number, but is ..a"),
     "no text": (pairs("txt", lambda i: b"\xff\xfe\xff"), "t.tar/0000.txt is not encoded in UTF-8"),
     "a long label": (pairs("txt", lambda i: b"x" * (2**20 + 1)), "has 1048577 bytes, which is no label"),
 }  # fmt: skip

@@ -13,6 +13,7 @@ from image_folders import png, write
 from PIL import Image
 from torch.utils.data import TensorDataset
 
+from transferscope.arrays.strata import allocate
 from transferscope.data import target as target_module
 from transferscope.data.reading import Reading
 from transferscope.data.target import load_target
@@ -55,7 +56,7 @@ def test_shares_are_right_for_random_counts():
         if counts.sum() == 0:
             continue
         samples = int(random.integers(least.sum(), counts.sum() + 1))
-        shares = target_module._allocate(counts, samples)
+        shares = allocate(counts, samples)
         assert shares.sum() == samples
         assert (shares >= least).all()
         assert (shares <= counts).all()

@@ -11,7 +11,8 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 import transferscope as ts
 from transferscope.errors import InputError
-from transferscope.transferability.multi_label import MULTI_LABEL, average_precision, mean_average_precision
+from transferscope.runtime.metrics import average_precision, mean_average_precision
+from transferscope.transferability.multi_label import MULTI_LABEL
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 5))

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from transferscope.errors import InputError
+
 
 def apportion(
     counts: np.ndarray,
@@ -60,3 +62,20 @@ def apportion(
     place[rank >= most[codes]] = np.inf
     taken = np.argsort(place, kind="stable")[: min(max(total, int(lowest.sum())), int(most.sum()))]
     return np.bincount(codes[taken], minlength=len(counts))
+
+
+def allocate(available: np.ndarray, samples: int, what: str = "classes") -> np.ndarray:
+    """Share `samples` out in proportion to `available`, at least min(2, available) each, exactly in total.
+
+    Raises
+    ------
+    InputError
+        They are fewer than two for each that has images; `what` says what these are.
+    """
+    needed = int(np.minimum(available, 2).sum())
+    if samples < needed:
+        raise InputError(
+            f"samples = {samples} is too few for {np.count_nonzero(available)} {what}: each needs two "
+            f"images (or its only one) for a leave-one-out prediction; take at least {needed}"
+        )
+    return apportion(available, total=samples, least=2)

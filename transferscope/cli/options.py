@@ -30,6 +30,8 @@ HOW = {
     "tasks", "gpus", "cpus", "mem", "time", "partition", "account",
 }  # fmt: skip
 METRICS = ("accuracy", "balanced-accuracy")
+# Written out: where they come from would import NumPy.
+TASKS = ("classification", "multi-label", "regression")
 WHERE = {"output", "output_format", "quiet", "verbose"}
 
 
@@ -102,8 +104,13 @@ images = click.option(
     help="Column of a table that names the image files. By default one that is called path, image, filename …",
 )  # fmt: skip
 labels = click.option(
-    "--labels", metavar="COLUMN", callback=lambda _context, _option, value: columns(value),
-    help="Column of a table that has the labels. By default one that is called label, class, target …",
+    "--labels", metavar="COLUMN[,COLUMN...]", callback=lambda _context, _option, value: columns(value),
+    help="Column of a table that has the labels, or several. By default one that is called label, class, target …",
+)  # fmt: skip
+task = click.option(
+    "--task", type=click.Choice(TASKS),
+    help="What the labels are: a class; several labels an image, in columns of 0 and 1 or in one of lists (a|b); or "
+    "numbers. By default several columns, and lists, are several labels.",
 )  # fmt: skip
 value_range = click.option(
     "--value-range", type=Numbers(float, "0,4095"), metavar="LOW,HIGH",
@@ -221,7 +228,7 @@ def together(*decorators: Decorator) -> Decorator:
     return decorate
 
 
-reading = together(images, labels, value_range, bands)
+reading = together(images, labels, task, value_range, bands)
 """Of what the target holds, and how its images become numbers."""
 running = together(device, batch_size, seed, trust_code)
 """Of verbs that run networks."""

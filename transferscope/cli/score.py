@@ -10,9 +10,6 @@ from transferscope.cli import completion, options
 from transferscope.cli.messages import console, set_up_messages
 from transferscope.runtime.printable import printable
 
-# Written out: where they come from would import NumPy.
-TASKS = ("classification", "multi-label", "regression")
-
 
 @click.command(
     "score",
@@ -32,7 +29,7 @@ Examples:
     help="A score, as named in the first column of the output; may be given several times. Default: all.",
 )  # fmt: skip
 @click.option(
-    "--task", type=click.Choice(TASKS), default=TASKS[0], show_default=True,
+    "--task", type=click.Choice(options.TASKS), default=options.TASKS[0], show_default=True,
     help="multi-label: labels are columns of 0 and 1; regression: numbers, in one column or several. The scores are "
     "those that mean something for them.",
 )  # fmt: skip
@@ -61,7 +58,7 @@ def command(
         data.features,
         data.labels,
         measures or None,
-        source_probabilities=data.source_probabilities if task == TASKS[0] else None,
+        source_probabilities=data.source_probabilities if task == options.TASKS[0] else None,
         task=task,
     ).T.rename(columns={"features": "value"})
     about = scores_of(task)

@@ -83,8 +83,8 @@ def sound(
     most = max(len(pool) if size == ALL else size for size in sizes)
     all_broken: dict[int, str] = {}
     while True:
-        labels = images.labels[pool]
-        drawn = np.unique(np.concatenate([pool[draw(labels, most, seed)] for seed in seeds]))
+        strata = images.strata[pool]
+        drawn = np.unique(np.concatenate([pool[draw(strata, most, seed)] for seed in seeds]))
         broken = bank.add([*drawn, *test], report)
         if not broken:
             return pool, test, drawn
@@ -99,6 +99,6 @@ def sound(
         warnings.warn(f"{len(broken)} images are left out: {listed}", TransferscopeWarning, stacklevel=2)
         pool, test = (np.setdiff1d(part, list(broken)) for part in (pool, test))
         for part, what in ((pool, "train on"), (test, "test on")):
-            if missing := sorted(set(range(len(images.classes))) - set(images.labels[part].tolist())):
-                named = ", ".join(images.classes[label] for label in missing[:5])
+            if missing := sorted(set(range(len(images.learnt.groups))) - set(images.strata[part].tolist())):
+                named = ", ".join(images.learnt.groups[place] for place in missing[:5])
                 raise InputError(f"target {images.name!r}: no sound image is left to {what} in {named}; repair some")

@@ -6,6 +6,7 @@ from typing import Any
 
 from transferscope.data.items import LABELS
 from transferscope.errors import InputError, near
+from transferscope.runtime.metrics import check_task
 
 PATHS = (
     "path", "image", "image_path", "img", "img_path", "file", "filename", "file_name", "filepath", "file_path",
@@ -29,16 +30,19 @@ class Columns:
         Of the images or their files.
     labels : tuple of str
         Of what is to be learnt; empty if it is to be found.
+    task : str or None
+        What they are: "classification", "multi-label" or "regression"; None if the columns are to tell.
 
     Raises
     ------
     InputError
-        When a name is none, or one is named twice.
+        When a name is none, or one is named twice, or there is no such task.
     """
 
     images: str | None = None
     labels: Any = ()
     """Once made: a tuple."""
+    task: str | None = None
 
     def __post_init__(self) -> None:
         if self.images is not None and (not isinstance(self.images, str) or not self.images):
@@ -52,6 +56,8 @@ class Columns:
                 f"Expected `images` and `labels` to name different columns, but got {self.images!r} and "
                 f"{', '.join(map(repr, names))}"
             )
+        if self.task is not None:
+            check_task(self.task)
         object.__setattr__(self, "labels", names)
 
     @property

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from transferscope.data.arrays import as_numpy, has_hidden_pixels, read_array
-from transferscope.data.columns import Columns, shown
+from transferscope.data.columns import Columns
 from transferscope.data.decoding import image_raster
 from transferscope.data.images import image_rgb
 from transferscope.data.items import LABELS, pair_of
@@ -19,7 +19,9 @@ from transferscope.data.labels import WANTED, label_array
 from transferscope.data.rasters import Picture, Raster
 from transferscope.data.reading import Reading, Survey
 from transferscope.data.samples import SUFFIXES, Samples, from_files, picture_digest
+from transferscope.data.several import Several, read_several
 from transferscope.errors import InputError
+from transferscope.runtime.metrics import CLASSIFICATION, REGRESSION
 from transferscope.runtime.progress import Report, silent
 
 
@@ -45,11 +47,10 @@ def from_dataset(
     Where it has `splits`, they say which split each item is of.
     """
     reading, asked = reading or Reading(), asked or Columns()
-    if len(asked.labels) > 1:
-        raise InputError(f"Expected `labels` to name one key of the items of a dataset, but got {shown(asked.labels)}")
-    names = _class_names(dataset, asked.labels)
+    names = _class_names(dataset, asked.labels) if len(asked.labels) < 2 else []
     files: Any = getattr(dataset, "samples", None)
-    if names and not asked.given and getattr(dataset, "target_transform", None) is None and _are_image_files(files):
+    plain = not asked.given and asked.task in (None, CLASSIFICATION)
+    if names and plain and getattr(dataset, "target_transform", None) is None and _are_image_files(files):
         root = getattr(dataset, "root", None) or os.sep
         paths = [Path(path) for path, _ in files]
         beneath = [os.path.relpath(path, root) for path in paths]
@@ -57,8 +58,8 @@ def from_dataset(
         samples = from_files(paths, beneath, labels, [None] * len(paths), report, reading)
     else:
         samples = _from_items(dataset, names, asked, report, reading)
-    present = set(samples.labels)
-    samples.empty = [name for name in names if name not in present]
+    present = set(samples.labels if samples.task == CLASSIFICATION else samples.outputs)
+    samples.empty = [name for name in names if name not in present] if samples.task != REGRESSION else []
     return samples
 
 
@@ -92,28 +93,54 @@ def _from_items(dataset: Any, names: Sequence[str], keys: Columns, report: Repor
                 f"item {index} of the dataset is a different image each time; remove its random "
                 "transforms, as every network must see the same images"
             )
-    values = label_array(labels).tolist() if labels else []
+    several = _several(labels, items, names, keys)
+    values = label_array([_array(row[0]).item() for row in labels]).tolist() if labels and several is None else []
     pictures = _Items(dataset, tuple(items), keys, reading)
     content = [digests[index] for index in items]
     splits = getattr(dataset, "splits", None)
     split = [splits[index] for index in items] if isinstance(splits, tuple) else [None] * len(items)
-    return Samples(pictures, _named(values, names), content, split, broken, notes=notes, reading=reading)
+    rows = _named(values, names) if several is None else several.rows
+    return Samples(pictures, rows, content, split, broken, notes=notes, reading=reading).learning(several)
 
 
-def _item(dataset: Any, index: int, keys: Columns, reading: Reading) -> tuple[Image.Image | Raster, Any, bool]:
-    """Return image and label of an item, and whether a channel without a name hides something of the image."""
-    image, label = pair_of(dataset[index], f"dataset[{index}]", keys.images, next(iter(keys.labels), None))
+def _item(dataset: Any, index: int, keys: Columns, reading: Reading) -> tuple[Image.Image | Raster, list[Any], bool]:
+    """Return image and labels of an item, and whether a channel without a name hides something of the image."""
+    item = dataset[index]
+    pairs = [pair_of(item, f"dataset[{index}]", keys.images, key) for key in keys.labels or (None,)]
+    image, labels = pairs[0][0], [label for _, label in pairs]
     try:
         read = _read(image, reading)
         hides = reading.bands is None and not isinstance(image, Image.Image) and has_hidden_pixels(image)
     except InputError as error:
         raise InputError(f"the image of dataset[{index}]: {error}") from error
-    if label is None:
+    if any(label is None for label in labels):
         raise InputError(f"{WANTED}, but dataset[{index}] has none; leave such items out, as with dataset.filter")
-    scalar = as_numpy(label) if isinstance(label, torch.Tensor) else np.asarray(label)
-    if scalar.size != 1:
-        raise InputError(f"{WANTED}, but dataset[{index}] has a label of shape {scalar.shape}")
-    return read, scalar.item(), hides
+    return read, labels, hides
+
+
+def _several(labels: list[list[Any]], items: list[int], names: Sequence[str], keys: Columns) -> Several | None:
+    """Return what is to be learnt where an item has no class, which is one number or text, whatever holds it."""
+    where = [f"item {item}" for item in items]
+    wide = next((row for row, values in enumerate(labels) if _array(values[0]).size != 1), None)
+    if keys.task in (None, CLASSIFICATION) and len(keys.labels) < 2 and wide is None:
+        return None
+    columns = {name: [row[place] for row in labels] for place, name in enumerate(keys.labels or ("label",))}
+    if len(columns) == 1 and names:
+        columns = {name: [_names_in(cell, names) for cell in cells] for name, cells in columns.items()}
+    return read_several(columns, keys.task, "the dataset", where.__getitem__)
+
+
+def _names_in(label: Any, names: Sequence[str]) -> Any:
+    """Return a list of codes as one of names; anything else as it is."""
+    return _named(label, names) if isinstance(label, list | tuple | set) else label
+
+
+def _array(label: Any) -> np.ndarray:
+    """Return a label as an array; a ragged list has as many places as it is long."""
+    if isinstance(label, torch.Tensor):
+        return as_numpy(label)
+    many = isinstance(label, list | set | frozenset | tuple)
+    return np.asarray(list(label), dtype=object) if many else np.asarray(label)
 
 
 def _read(image: Any, reading: Reading) -> Image.Image | Raster:

@@ -16,6 +16,7 @@ from transferscope.data.shards import SUFFIX, from_shards, shards_in
 from transferscope.data.table_files import SUFFIXES, is_table, other_kind
 from transferscope.data.tables import from_frame, from_table_file
 from transferscope.errors import InputError, near
+from transferscope.runtime.metrics import CLASSIFICATION
 from transferscope.runtime.progress import Report
 
 
@@ -33,7 +34,7 @@ def samples_of(source: Any, asked: Columns, report: Report, reading: Reading) ->
         return from_frame(source, asked, report, reading), "table"
     if isinstance(source, tuple):
         _refuse_names(asked, "a pair of arrays")
-        return from_arrays(source, reading), "arrays"
+        return from_arrays(source, reading, asked.task), "arrays"
     kind = type(source).__name__
     if isinstance(source, Mapping) and source and all(map(_is_dataset, source.values())):
         return from_dataset(_Splits.of(source), asked, report, reading), kind
@@ -62,6 +63,11 @@ def _from_path(path: Path, asked: Columns, report: Report, reading: Reading) -> 
         if shards and not image_files(path):
             return from_shards(shards, asked, report, reading), name
         _refuse_names(asked, f"the folder {path}{_tables_in(path)}")
+        if asked.task not in (None, CLASSIFICATION):
+            raise InputError(
+                f"the target is the folder {path}{_tables_in(path)}: its sub-folders are classes; for the task "
+                f"{asked.task} give a table of paths and labels"
+            )
         return from_folder(path, report, reading), name
     if path.exists() and is_table(path):
         return from_table_file(path, asked, report, reading), Path(name).stem

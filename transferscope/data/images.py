@@ -5,8 +5,10 @@ import io
 import logging
 import math
 import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -135,6 +137,18 @@ def thumbnail(image: Image.Image, side: int = 64) -> str:
     small.thumbnail((side, side))
     small.save(content, "JPEG")
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def thumbnails(image: Callable[[int], Any], strata: np.ndarray, groups: Sequence[str]) -> dict[str, str]:
+    """Return the first image of each of these groups that is not broken, small, by its name."""
+    pictures = {}
+    for group, name in enumerate(groups):
+        for index in np.flatnonzero(strata == group)[:1]:
+            with suppress(InputError):  # broken
+                picture = image(index)
+                if isinstance(picture, Image.Image):
+                    pictures[name] = thumbnail(picture)
+    return pictures
 
 
 Size = int | tuple[int, int]

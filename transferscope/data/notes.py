@@ -21,18 +21,18 @@ def broken_note(name: str, broken: Sequence[tuple[str, str]], checked: int) -> s
     return f"target {name!r}: {len(broken)} of {checked} images are broken and skipped: {reasons}"
 
 
-def thin_class_notes(target: str, classes: Sequence[str], counts: np.ndarray) -> list[str]:
+def thin_class_notes(target: str, classes: Sequence[str], counts: np.ndarray, what: str = "classes") -> list[str]:
     """Say which classes have no image, or a single one, to draw a probe from; `counts` are those of the others."""
     none, one = ([name for name, count in zip(classes, counts, strict=True) if count == few] for few in (0, 1))
     notes = []
     if none:
         notes.append(
-            f"target {target!r}: without a training image, these classes are missing from every probe "
+            f"target {target!r}: without a training image, these {what} are missing from every probe "
             f"set: {listed(none)}"
         )
     if one:
         notes.append(
-            f"target {target!r}: with a single image to draw from, these classes can never be predicted "
+            f"target {target!r}: with a single image to draw from, these {what} can never be predicted "
             f"leave-one-out, so that each such image counts as wrong: {listed(one)}"
         )
     return notes

@@ -15,7 +15,9 @@ from transferscope.data.images import read_bytes
 from transferscope.data.labels import WANTED, label_array
 from transferscope.data.rasters import Picture, Raster, as_picture
 from transferscope.data.reading import Reading, Survey
+from transferscope.data.several import Several, columns_of, read_several
 from transferscope.errors import InputError
+from transferscope.runtime.metrics import CLASSIFICATION
 from transferscope.runtime.progress import Report, silent
 
 SUFFIXES = frozenset(f".{ending}" for endings in FORMATS.values() for ending in endings.split())
@@ -38,7 +40,7 @@ class Samples:
 
     pictures: Pictures
     labels: list[Any]
-    """Of each a text, a whole number or a bool."""
+    """Of each a text, a whole number or a bool that names its class; of another task a number for each of `outputs`."""
     digests: list[bytes]
     split: list[str | None]
     broken: list[tuple[str, str]] = field(default_factory=list)
@@ -50,6 +52,15 @@ class Samples:
     """What to do if only one class is there."""
     reading: Reading = field(default_factory=Reading)
     """How their numbers became 8 bits."""
+    task: str = CLASSIFICATION
+    outputs: tuple[str, ...] = ()
+    """Names of labels or numbers, where they are no classes."""
+
+    def learning(self, several: Several | None) -> "Samples":
+        """Note what the labels are where they are no classes, and return itself."""
+        if several is not None:
+            self.task, self.outputs = several.task, several.names
+        return self
 
 
 def digest(*parts: bytes) -> bytes:
@@ -195,7 +206,7 @@ class _Pixels:
         return f"image {place}"
 
 
-def from_arrays(pair: tuple[Any, ...], reading: Reading | None = None) -> Samples:
+def from_arrays(pair: tuple[Any, ...], reading: Reading | None = None, task: str | None = None) -> Samples:
     """Copy a pair (images, labels) of arrays or tensors; see :func:`transferscope.data.target.load_target`."""
     if len(pair) != 2:
         raise InputError(f"a target of arrays is a pair (images, labels), but got {len(pair)} values")
@@ -204,7 +215,8 @@ def from_arrays(pair: tuple[Any, ...], reading: Reading | None = None) -> Sample
         raise InputError(
             f"images must have shape (N, H, W), (N, H, W, C) or (N, C, H, W), none of them 0, but got {images.shape}"
         )
-    values = label_array(pair[1])
+    several = read_several(columns_of(pair[1], len(images)), task, "the labels", lambda place: f"row {place}")
+    values = label_array(pair[1]).tolist() if several is None else several.rows
     if len(values) != len(images):
         raise InputError(f"{WANTED}, but there are {len(images)} images and {len(values)} labels")
     asked = reading or Reading()
@@ -223,9 +235,8 @@ def from_arrays(pair: tuple[Any, ...], reading: Reading | None = None) -> Sample
         picture = settled.picture(read) if isinstance(read, Raster) else read
         pixels.append(np.asarray(picture))
         digests.append(picture_digest(picture))
-    return Samples(
-        _Pixels(np.stack(pixels)), values.tolist(), digests, [None] * len(images), notes=notes, reading=settled
-    )
+    samples = Samples(_Pixels(np.stack(pixels)), values, digests, [None] * len(images), notes=notes, reading=settled)
+    return samples.learning(several)
 
 
 READ_BY_ANY_THREAD = (_Files, _Pixels)

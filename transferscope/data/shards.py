@@ -19,7 +19,9 @@ from transferscope.data.rasters import Picture
 from transferscope.data.reading import Reading
 from transferscope.data.samples import SUFFIXES as IMAGE_SUFFIXES
 from transferscope.data.samples import Pictures, Samples, from_encoded
+from transferscope.data.several import read_several
 from transferscope.errors import InputError, near
+from transferscope.runtime.metrics import MULTI_LABEL, REGRESSION
 from transferscope.runtime.progress import Report, silent
 from transferscope.runtime.regular import open_regular
 
@@ -53,6 +55,8 @@ def from_shards(
     shards: Sequence[Path], asked: Columns, report: Report = silent, reading: Reading | None = None
 ) -> Samples:
     """Read the images of shards; see :func:`transferscope.data.target.load_target`."""
+    if len(asked.labels) > 1:
+        raise InputError(f"labels: expected one ending or key of the shards, but got {shown(asked.labels)}")
     images: list[_Member] = []
     labels: list[Any] = []
     split: list[str | None] = []
@@ -76,8 +80,6 @@ def from_shards(
             f"{len(unlabelled)} of {len(unlabelled) + len(images)} images of {_called(shards)} have no label beside "
             f"them, the first is {unlabelled[0]}; write the shards without them"
         )
-    if len(set(map(type, labels))) > 1:
-        labels = [str(label) for label in labels]
     if len(set(split)) > 1 and None in split:
         split = [None] * len(split)
 
@@ -85,8 +87,16 @@ def from_shards(
         return _Members(tuple(images[place] for place in sound), settled)
 
     names = [_where(image) for image in images]
-    values = label_array(np.array(labels)).tolist()
-    return from_encoded(lambda place: _content(images[place]), kept, names, values, split, report, reading)
+    named = {asked.labels[0] if asked.labels else "label": labels}
+    several = read_several(named, asked.task, _called(shards), names.__getitem__)
+    values = _classes(labels) if several is None else several.rows
+    samples = from_encoded(lambda place: _content(images[place]), kept, names, values, split, report, reading)
+    return samples.learning(several)
+
+
+def _classes(labels: list[Any]) -> list[Any]:
+    alike = labels if len(set(map(type, labels))) == 1 else [str(label) for label in labels]
+    return label_array(np.array(alike)).tolist()
 
 
 def shards_in(folder: Path) -> list[Path]:
@@ -141,10 +151,12 @@ def _label(members: dict[str, _Member], asked: Columns, shard: Path, key: str) -
         return int(text) if re.fullmatch(r"-?\d+", text) else text
     if wanted is None and (texts := [ending for ending in _TEXTS if ending in members]):
         return _text(members[texts[0]])
-    return _of_record(_text(members[_RECORD]), wanted, f"{key}.json of shard {shard}") if _RECORD in members else None
+    if _RECORD not in members:
+        return None
+    return _of_record(_text(members[_RECORD]), wanted, f"{key}.json of shard {shard}", asked.task)
 
 
-def _of_record(text: str, wanted: str | None, where: str) -> Any:
+def _of_record(text: str, wanted: str | None, where: str, task: str | None) -> Any:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -162,7 +174,8 @@ def _of_record(text: str, wanted: str | None, where: str) -> Any:
                 "is the label with --labels NAME (in Python labels=)"
             )
         record = record[found[0]]
-    if not isinstance(record, str | int):
+    several = {MULTI_LABEL: (list,), REGRESSION: (list, float), None: (list,)}.get(task, ())
+    if not isinstance(record, (str, int, *several)):
         raise InputError(f"{where}: the label must be a text or a whole number, but is {str(record)[:80]}")
     return record
 

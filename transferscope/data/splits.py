@@ -69,10 +69,10 @@ def hold_out(
     if not 0 < share < 1:
         raise InputError(f"Expected `share` to lie between 0 and 1, but got {share!r}")
     check_whole("most", most, 1)
-    labels, split = target.labels, np.array(target.split, dtype=object)
+    labels, split = target.strata, np.array(target.split, dtype=object)
     held_out = held_out_split(target)
     candidates = np.arange(len(labels)) if held_out is None else np.flatnonzero(split == held_out)
-    available = np.bincount(labels[candidates], minlength=len(target.classes))
+    available = np.bincount(labels[candidates], minlength=len(target.learnt.groups))
     if held_out is None:
         _refuse(target, available == 1, "one image only, which cannot be both trained and tested on: add images")
         limit, total = np.maximum(available - 1, 0), min(round(share * len(labels)), most)
@@ -89,13 +89,13 @@ def hold_out(
     test = candidates[_ranks(chosen, seed, _HOLD_OUT) < wanted[chosen]]
     pool = _without_copies(target, np.setdiff1d(beside, test), test)
 
-    hint = "put images of them beside the other training images, or remove the classes"
+    hint = "put images of them beside the other training images, or remove them"
     _refuse(target, np.bincount(labels[pool], minlength=len(available)) == 0, f"no image to train on: {hint}")
     untested = np.bincount(labels[test], minlength=len(available)) == 0
     if untested.any():
         warnings.warn(
-            f"target {target.name!r}: these classes have no test image, so no accuracy says how well they are "
-            f"recognised: {_named(target, untested)}; move some of their images to the {held_out} folder",
+            f"target {target.name!r}: these {target.learnt.in_words} have no test image, so no accuracy says how well "
+            f"they are recognised: {_named(target, untested)}; move some of their images to the {held_out} folder",
             TransferscopeWarning,
             stacklevel=2,
         )
@@ -208,9 +208,9 @@ def _without_copies(target: "Target", pool: np.ndarray, test: np.ndarray) -> np.
 
 def _refuse(target: "Target", wrong: np.ndarray, what: str) -> None:
     if wrong.any():
-        raise InputError(f"target {target.name!r}: these classes have {what}: {_named(target, wrong)}")
+        raise InputError(f"target {target.name!r}: these {target.learnt.in_words} have {what}: {_named(target, wrong)}")
 
 
 def _named(target: "Target", chosen: np.ndarray) -> str:
-    names = [target.classes[index] for index in np.flatnonzero(chosen)]
+    names = [target.learnt.groups[index] for index in np.flatnonzero(chosen)]
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -10,10 +10,11 @@ import pandas as pd
 
 from transferscope.data.columns import Columns, Found, find_columns
 from transferscope.data.folders import SPLITS
-from transferscope.data.labels import WANTED, label_array
+from transferscope.data.labels import label_array
 from transferscope.data.notes import listed
 from transferscope.data.reading import Reading
 from transferscope.data.samples import Samples, from_bytes, from_files
+from transferscope.data.several import Several, read_several
 from transferscope.data.table_files import Table, read_table
 from transferscope.data.table_paths import absolute, check_names, present, without_missing
 from transferscope.errors import InputError, near
@@ -36,7 +37,8 @@ def from_frame(frame: pd.DataFrame, asked: Columns, report: Report = silent, rea
 def from_table(table: Table, report: Report = silent, reading: Reading | None = None) -> Samples:
     """Read the images of a table; see :func:`transferscope.data.target.load_target`."""
     found = find_columns(list(table.frame.columns), table.asked, table.what)
-    labels, notes = _labels(table, found)
+    several = _several(table, found)
+    labels, notes = _labels(table, found) if several is None else (several.rows, [])
     split = _split(table, found)
     images = table.frame[found.images].tolist()
     if images and all(isinstance(image, dict | bytes) for image in images):
@@ -44,7 +46,7 @@ def from_table(table: Table, report: Report = silent, reading: Reading | None = 
     else:
         samples = _from_paths(images, found.images, labels, split, table, report, reading)
     samples.notes = [*found.notes, *notes, *samples.notes]
-    return samples
+    return samples.learning(several)
 
 
 def _from_paths(
@@ -92,6 +94,12 @@ def _from_encoded(
     return from_bytes(data, names, labels, split, report, reading)
 
 
+def _several(table: Table, found: Found) -> Several | None:
+    """Return what is to be learnt where that is no class of each image."""
+    columns = {name: table.frame[name] for name in found.labels}
+    return read_several(columns, table.asked.task, table.what, table.row) if len(table.frame) else None
+
+
 def _labels(table: Table, found: Found) -> tuple[list[Any], list[str]]:
     """Return the label of each row, and what to warn of."""
     column = table.frame[found.labels[0]]
@@ -99,8 +107,6 @@ def _labels(table: Table, found: Found) -> tuple[list[Any], list[str]]:
         _complain_of_missing(column, table, found)
     if not len(column):
         return [], []
-    if isinstance(column.iloc[0], list | np.ndarray):
-        raise InputError(f"{WANTED}, but {found.labels[0]} of {table.what} holds lists; give each image one")
     codes, values = pd.factorize(column)
     if not table.from_text:
         values = label_array(np.asarray(values))
@@ -134,7 +140,7 @@ def _whole_numbers(texts: list[str], rows: int, column: str, table: Table) -> li
         odd = next(text for text, number in zip(texts, numbers, strict=True) if number != int(number))
         raise InputError(
             f"{column} of {table.what} holds numbers with fractions, such as {odd}, which are no classes; give classes "
-            "names or whole numbers"
+            "names or whole numbers, or ask for --task regression (in Python task='regression')"
         )
     whole = [int(number) for number in numbers]
     padded = any(text[:1] == "0" and text[1:2].isdigit() for text in texts)  # 007 is a name
@@ -178,6 +184,11 @@ def _split(table: Table, found: Found) -> list[str | None]:
     return [names[code] for code in codes.tolist()]
 
 
+def _called(label: Any) -> str:
+    """Return a class as it is written, numbers with commas between them."""
+    return ", ".join(f"{number:g}" for number in label) if isinstance(label, tuple) else repr(label)
+
+
 def _once(
     names: Sequence[str], paths: Sequence[str], labels: Sequence[Any], split: Sequence[str | None], table: Table
 ) -> tuple[list[bool], list[str]]:
@@ -209,8 +220,8 @@ def _once(
         before, row = conflicts[0]
         more = f" (and so do {len(conflicts) - 1} more rows)" if len(conflicts) > 1 else ""
         raise InputError(
-            f"{names[row]} is {labels[before]!r} in {table.row(before)} of {table.what}, but {labels[row]!r} in "
-            f"{table.row(row)}{more}; leave all but one of them out"
+            f"{names[row]} is {_called(labels[before])} in {table.row(before)} of {table.what}, but "
+            f"{_called(labels[row])} in {table.row(row)}{more}; leave all but one of them out"
         )
     shown = [f"{names[row]} in {table.row(row)}" for _, row in again]
     return keep, [

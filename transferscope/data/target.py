@@ -1,27 +1,26 @@
 """The target data: a folder, a table, a dataset or arrays become labelled images with a probe set and a hash."""
 
-import hashlib
 import logging
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from transferscope.arrays.strata import apportion
+from transferscope.arrays.strata import allocate
 from transferscope.data.columns import Columns
 from transferscope.data.given import samples_of
-from transferscope.data.images import thumbnail
-from transferscope.data.notes import broken_note, listed, thin_class_notes
+from transferscope.data.images import thumbnails
+from transferscope.data.learnt import Learnt, empty_note, learnt_of, notes_of
+from transferscope.data.notes import broken_note
 from transferscope.data.rasters import Picture
 from transferscope.data.reading import Reading
-from transferscope.data.samples import READ_BY_ANY_THREAD, Pictures, Samples, digest
+from transferscope.data.samples import READ_BY_ANY_THREAD, Pictures, Samples
 from transferscope.errors import InputError, TransferscopeWarning, is_whole
+from transferscope.runtime.metrics import CLASSIFICATION
 from transferscope.runtime.progress import Reporter
 
 log = logging.getLogger(__name__)
@@ -41,26 +40,22 @@ class Target:
     ----------
     name : str
         For people; not part of the hash.
-    classes : tuple of str
-        Class names, sorted (whole-number labels by value). Subsets keep all of them.
-    labels : numpy.ndarray
-        int64, shape (n_samples,): the index into `classes` of each image.
+    learnt : Learnt
+        What is to be learnt, and the strata that draws are made from.
     split : tuple of str or None
         For each image ``"train"``, ``"val"``, ``"test"``, or None where the folder says nothing.
     broken : tuple of (str, str)
         Path (relative to the folder) and reason for each image that was skipped because it cannot be decoded.
     indices : numpy.ndarray
-        int64, shape (n_samples,): where each image stands in the target that this one was drawn from. The
-        images of ``full`` that are not in ``probe`` are
-        ``full.subset(np.setdiff1d(np.arange(len(full)), probe.indices))``; those may still prove broken when
-        decoded, which a `probe` of them sorts out.
+        int64, shape (n_samples,): where each image stands in the target that this one was drawn from. Images of
+        ``full`` that are not in ``probe`` (``full.subset(np.setdiff1d(np.arange(len(full)), probe.indices))``) may
+        still prove broken when decoded, which a `probe` of them sorts out.
     reading : Reading
         The range of values and the bands that all its images are shown with.
     """
 
     name: str
-    classes: tuple[str, ...]
-    labels: np.ndarray
+    learnt: Learnt
     split: tuple[str | None, ...]
     broken: tuple[tuple[str, str], ...]
     indices: np.ndarray
@@ -71,36 +66,62 @@ class Target:
     _kept: Mapping[int, Picture] = field(default_factory=dict)  # decoded images by place
 
     def __post_init__(self) -> None:
-        for name in ("labels", "indices", "_digests", "_places"):
+        for name in ("indices", "_digests", "_places"):
             array = np.array(getattr(self, name))
             array.setflags(write=False)
             object.__setattr__(self, name, array)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.indices)
+
+    @property
+    def task(self) -> str:
+        """What kind of labels they are: "classification", "multi-label" or "regression"."""
+        return self.learnt.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of what a network puts out, which subsets keep: of classes or labels, sorted, or of numbers."""
+        return self.learnt.names
+
+    @property
+    def values(self) -> np.ndarray:
+        """What is learnt of each image: `labels`; 0 or 1 of each label; or numbers, (n_samples, n_outputs) float64."""
+        return self.learnt.values
+
+    @property
+    def strata(self) -> np.ndarray:
+        """What draws are stratified by, (n_samples,) int64, see `Learnt`."""
+        return self.learnt.strata
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The index into `classes` of each image, (n_samples,) int64.
+
+        Raises
+        ------
+        InputError
+            They are no classes.
+        """
+        if self.task != CLASSIFICATION:
+            raise InputError(
+                f"Expected a target whose images have one class each, but the task of {self.name!r} is {self.task}, "
+                "for which this has no meaning yet; `measure`, `transfer` and `score` take it"
+            )
+        return self.values
 
     def __repr__(self) -> str:
         shown = ", ".join(self.classes[:6]) + (", …" if len(self.classes) > 6 else "")
-        return f"<Target {self.name!r}: {len(self)} images, {len(self.classes)} classes ({shown})>"
+        return f"<Target {self.name!r}: {len(self)} images, {len(self.classes)} {self.learnt.what} ({shown})>"
 
     def _repr_html_(self) -> str:
         from transferscope.runtime.templates import render
 
         split = np.array(self.split, dtype=object)
         kinds = [kind for kind in ("train", "val", "test", None) if kind in self.split]
-        counts = {kind: np.bincount(self.labels[split == kind], minlength=len(self.classes)) for kind in kinds}
-        return render("target.html", target=self, counts=counts, thumbnails=self._thumbnails(), rows=_ROWS)
-
-    def _thumbnails(self) -> dict[str, str]:
-        """Return the first image of each of the first classes, small."""
-        pictures = {}
-        for label, name in enumerate(self.classes[:_THUMBNAILS]):
-            for index in np.flatnonzero(self.labels == label)[:1]:
-                with suppress(InputError):  # broken
-                    image = self.image(index)
-                    if isinstance(image, Image.Image):
-                        pictures[name] = thumbnail(image)
-        return pictures
+        counts = {kind: np.bincount(self.strata[split == kind], minlength=len(self.learnt.groups)) for kind in kinds}
+        shown = thumbnails(self.image, self.strata, self.learnt.groups[:_THUMBNAILS])
+        return render("target.html", target=self, counts=counts, thumbnails=shown, rows=_ROWS)
 
     @property
     def n_samples(self) -> int:
@@ -114,11 +135,8 @@ class Target:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) over the class names and each image's content with its label, in order, wherever they lie."""
-        state = hashlib.sha256(digest(*(name.encode("utf-8", "surrogateescape") for name in self.classes)))
-        labels = self.labels.astype("<i8")[:, None].view(np.uint8)
-        state.update(np.concatenate([self._digests, labels], axis=1).tobytes())
-        return state.hexdigest()
+        """SHA-256 (hex) over the names and each image's content with its values, in order, wherever they lie."""
+        return self.learnt.hash(self._digests)
 
     @property
     def any_thread(self) -> bool:
@@ -167,7 +185,7 @@ class Target:
             raise InputError(f"indices must lie in [0, {len(self)}), but go from {chosen.min()} to {chosen.max()}")
         return replace(
             self,
-            labels=self.labels[chosen],
+            learnt=self.learnt.subset(chosen),
             split=tuple(self.split[index] for index in chosen),
             indices=chosen.astype(np.int64),
             _digests=self._digests[chosen],
@@ -209,20 +227,20 @@ class Target:
             if not is_whole(value, least):
                 raise InputError(f"{name} must be a whole number of at least {least}, but got {value!r}")
         pool = self.pool()
-        labels = self.labels[pool]
-        available = np.bincount(labels, minlength=len(self.classes))
+        strata = self.strata[pool]
+        available = np.bincount(strata, minlength=len(self.learnt.groups))
         if samples > len(pool):
             log.info("target %r has %d images to draw from, all are used (%d asked)", self.name, len(pool), samples)
-        wanted = _allocate(available, min(int(samples), len(pool)))
+        wanted = allocate(available, min(int(samples), len(pool)), self.learnt.in_words)
         random = np.random.default_rng(seed)
         chosen: list[int] = []
         broken: list[tuple[str, str]] = []
         decoded: dict[int, Picture] = {}
         room = KEPT_BYTES
         with Reporter(progress).bar("decoding images") as report:
-            for label, count in enumerate(wanted):
+            for stratum, count in enumerate(wanted):
                 end = len(chosen) + count
-                for index in random.permutation(pool[labels == label]):
+                for index in random.permutation(pool[strata == stratum]):
                     if len(chosen) == end:
                         break
                     place = int(self._places[index])
@@ -252,23 +270,13 @@ class Target:
         return np.arange(len(self))
 
 
-def _allocate(available: np.ndarray, samples: int) -> np.ndarray:
-    """Share `samples` out in proportion to `available`, at least min(2, available) each, exactly in total."""
-    needed = int(np.minimum(available, 2).sum())
-    if samples < needed:
-        raise InputError(
-            f"samples = {samples} is too few for {np.count_nonzero(available)} classes: each needs two "
-            f"images (or its only one) for a leave-one-out prediction; take at least {needed}"
-        )
-    return apportion(available, total=samples, least=2)
-
-
 def load_target(
     source: Any,
     *,
     name: str | None = None,
     images: str | None = None,
     labels: str | Sequence[str] | None = None,
+    task: str | None = None,
     value_range: tuple[float, float] | None = None,
     bands: Sequence[int] | None = None,
     progress: bool = False,
@@ -308,6 +316,9 @@ def load_target(
     images, labels
         Columns of a table, keys of a dataset's items, or endings or keys in a shard, that hold the images and their
         labels, where their names (``path``, ``image``, ``filename`` …, ``label``, ``class`` …) do not tell.
+    task
+        ``"classification"``, ``"multi-label"`` (several columns of 0 and 1, or one of lists of labels) or
+        ``"regression"`` (one or several columns of numbers). By default several columns, and lists, are multi-label.
     value_range
         (low, high): the values that become black and white, in all images whose values are not 8 bits without a sign;
         what is outside is clipped. By default all these images together tell: of whole numbers from 0 the fewest of 8,
@@ -330,7 +341,7 @@ def load_target(
     ------
     InputError
         Nothing usable is there: no such folder, no images, one class only, over 5 % broken, arrays or a table of
-        another kind, a column that cannot be told. The message says what to do.
+        another kind, a column that cannot be told or does not suit the task. The message says what to do.
 
     Warns
     -----
@@ -347,13 +358,15 @@ def load_target(
     >>> target.subset([0, 2]).labels.tolist()
     [0, 1]
     """
-    reading, asked = Reading(value_range, bands), Columns(images, labels)
+    reading, asked = Reading(value_range, bands), Columns(images, labels, task)
     if isinstance(source, Target):
         if reading.contradicts(source.reading):
             raise InputError(
                 "value_range and bands say how images are read, but those of this target were read already; give "
                 "them to the load_target that made it"
             )
+        if task not in (None, source.task):
+            raise InputError(f"task says what the labels are, but those of this target are of {source.task} already")
         return source if name is None else replace(source, name=name)
     with Reporter(progress).bar("reading images") as report:
         loaded, default = samples_of(source, asked, report, reading)
@@ -370,17 +383,11 @@ def _build(samples: Samples, name: str) -> tuple[Target, list[str]]:
         raise InputError(f"target {name!r} has no images")
     notes = [broken_note(name, samples.broken, checked)] if samples.broken else []
     notes += samples.notes
-    if samples.empty:
-        notes.append(f"target {name!r}: without any image, these classes are dropped: {listed(samples.empty)}")
-    values: list[Any] = sorted(set(samples.labels))
-    if len(values) < 2:
-        hint = samples.one_class_hint or "at least two are needed, each in a folder (or with a label) of its own"
-        raise InputError(f"target {name!r} has one class only, {values[0]!r}: {hint}")
-    number = {value: index for index, value in enumerate(values)}
+    learnt = learnt_of(samples, name)
+    notes += empty_note(samples, name)
     target = Target(
         name=name,
-        classes=tuple(str(value) for value in values),
-        labels=np.array([number[label] for label in samples.labels], dtype=np.int64),
+        learnt=learnt,
         split=tuple(samples.split),
         broken=tuple(samples.broken),
         indices=np.arange(len(samples.labels)),
@@ -389,5 +396,4 @@ def _build(samples: Samples, name: str) -> tuple[Target, list[str]]:
         _places=np.arange(len(samples.labels)),
         reading=samples.reading,
     )
-    counts = np.bincount(target.labels[target.pool()], minlength=len(target.classes))
-    return target, notes + thin_class_notes(target.name, target.classes, counts)
+    return target, notes + notes_of(learnt, target.name, target.pool())

@@ -75,9 +75,9 @@ def split_probe(target: Target, probe: Target, seed: int) -> Split:
     """
     positions = np.arange(probe.n_samples)
     outside = np.setdiff1d(np.arange(target.n_samples), probe.indices)
-    if len(outside) >= 10 * len(target.classes):
-        return Split(positions, target.subset(outside[_stratified(target.labels[outside], _MOST_HELD_OUT, seed)]))
-    chosen = _stratified(probe.labels, _HELD_OUT_SHARE, seed)
+    if len(outside) >= 10 * len(target.learnt.groups):
+        return Split(positions, target.subset(outside[_stratified(target.strata[outside], _MOST_HELD_OUT, seed)]))
+    chosen = _stratified(probe.strata, _HELD_OUT_SHARE, seed)
     return Split(np.setdiff1d(positions, chosen), probe.subset(chosen))
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from transferscope.arrays.backend import Array, array_namespace, to_numpy
 from transferscope.errors import InputError
+from transferscope.runtime import metrics
+from transferscope.runtime.metrics import mean_average_precision
 from transferscope.transferability.effective_rank import effective_rank_from_layer
 from transferscope.transferability.hscore import hscore_from_layer
 from transferscope.transferability.kernel_ridge import left_out_by_kernel_ridge
@@ -56,28 +58,6 @@ def encode_indicators(labels: Any, n_samples: int) -> np.ndarray:
                 "leave its column out"
             )
     return indicators
-
-
-def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the precision averaged over recall, Σ (R_k - R_(k-1)) P_k over thresholds, in (0, 1].
-
-    Parameters
-    ----------
-    scores
-        (n_samples,), higher for those that rather have the label; equal ones share a threshold.
-    truth
-        (n_samples,) 0 or 1, of which one at least is 1.
-    """
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(truth[order])
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    recalls = hits[ends] / hits[-1]
-    return float(np.sum(np.diff(recalls, prepend=0.0) * hits[ends] / (ends + 1)))
-
-
-def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean over labels of `average_precision`, of scores and truth (n_samples, n_labels)."""
-    return float(np.mean([average_precision(*columns) for columns in zip(scores.T, truth.T, strict=True)]))
 
 
 def _logme(layer: Layer, targets: Array) -> float:
@@ -129,6 +109,6 @@ MULTI_LABEL_SCORES: dict[str, TaskScore] = {
 }
 """Of the scores in `SCORES` those that can be averaged over labels, by the same names."""
 
-MULTI_LABEL = Task("multi-label", "several labels an image", encode_indicators, MULTI_LABEL_SCORES)
+MULTI_LABEL = Task(metrics.MULTI_LABEL, "several labels an image", encode_indicators, MULTI_LABEL_SCORES)
 """An image may have several labels, or none. The average precision of features that carry nothing is about the share of
 images that have the label."""

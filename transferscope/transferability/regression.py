@@ -15,6 +15,7 @@ import numpy as np
 from transferscope.arrays.backend import Array, array_namespace, to_numpy
 from transferscope.arrays.linalg import hsic_bias
 from transferscope.errors import InputError
+from transferscope.runtime import metrics
 from transferscope.transferability.effective_rank import effective_rank_from_layer
 from transferscope.transferability.kernel_ridge import left_out_by_kernel_ridge
 from transferscope.transferability.layer import Layer
@@ -123,6 +124,6 @@ REGRESSION_SCORES: dict[str, TaskScore] = {
 """Of the scores in `SCORES` those that have a meaning for numbers, by the same names."""
 
 
-REGRESSION = Task("regression", "a regression", encode_targets, REGRESSION_SCORES)
+REGRESSION = Task(metrics.REGRESSION, "a regression", encode_targets, REGRESSION_SCORES)
 """Labels are numbers. The R² are those of samples that are left out, at most 1, below 0 where the mean of all samples
 is the better guess."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from transferscope.errors import InputError, near
+from transferscope.runtime.metrics import check_task
 from transferscope.transferability.multi_label import MULTI_LABEL
 from transferscope.transferability.regression import REGRESSION
 from transferscope.transferability.scores import SCORES, Score
 from transferscope.transferability.task import Task, TaskScore
 
-CLASSIFICATION = "classification"
 OTHERS: dict[str, Task] = {task.name: task for task in (MULTI_LABEL, REGRESSION)}
 """Tasks beside classification, by name."""
 
@@ -23,10 +22,7 @@ def task_of(name: str) -> Task | None:
     InputError
         There is none of this name.
     """
-    known = (CLASSIFICATION, *OTHERS)
-    if not isinstance(name, str) or name not in known:
-        raise InputError(f"Expected `task` to be one of {', '.join(known)}, but got {name!r}{near(name, known)}")
-    return OTHERS.get(name)
+    return OTHERS.get(check_task(name))
 
 
 def scores_of(name: str) -> Mapping[str, Score | TaskScore]:

@@ -14,7 +14,7 @@ from transferscope.networks.zoo import Source, Zoo
 from transferscope.protocols.scratch import reference_recipe
 from transferscope.runtime.metrics import ACCURACY, Metric
 
-_READING = ("images", "labels", "value_range", "bands")
+_READING = ("images", "labels", "task", "value_range", "bands")
 """How targets are read: settings of a request where they are given, for else the targets tell."""
 
 
@@ -41,6 +41,7 @@ class Request:
     images: str | None = None
     labels: str | Sequence[str] | None = None
     """Once made: a tuple, or None."""
+    task: str | None = None
     value_range: Range | None = None
     bands: Sequence[int] | None = None
     """Once made: a tuple."""
@@ -56,7 +57,7 @@ class Request:
             seed=check_whole("seed", self.seed, 0),
         )
         backend.resolve_device(self.device)
-        columns = Columns(self.images, self.labels)
+        columns = Columns(self.images, self.labels, self.task)
         self._settle(labels=columns.labels or None)
         reading = Reading(self.value_range, self.bands)
         self._settle(value_range=reading.value_range, bands=reading.bands)
@@ -70,7 +71,9 @@ class Request:
             As `load_target`.
         """
         named: dict[str, Any] = {} if isinstance(target, Target) else {"images": self.images, "labels": self.labels}
-        return load_target(target, **named, value_range=self.value_range, bands=self.bands, progress=self.progress)
+        return load_target(
+            target, **named, task=self.task, value_range=self.value_range, bands=self.bands, progress=self.progress
+        )
 
     def _settle(self, **values: Any) -> None:
         """Replace values by what they stand for."""

@@ -59,6 +59,7 @@ def advise(
     trust_code: bool = False,
     images: str | None = None,
     labels: str | Sequence[str] | None = None,
+    task: str | None = None,
     value_range: Range | None = None,
     bands: Sequence[int] | None = None,
 ) -> Advice:
@@ -85,7 +86,7 @@ def advise(
         As in `rank`, of the source alone where one is named: what was measured counts for the accuracy of each way.
     tolerance : float
         Accuracy that may be lost for the sake of cost, at least 0 and below 1.
-    device, samples, batch_size, seed, progress, trust_code, images, labels, value_range, bands
+    device, samples, batch_size, seed, progress, trust_code, images, labels, task, value_range, bands
         As in `rank`.
     country : str
         Whose electricity is counted: an ISO 3166 alpha-3 code, or "world".

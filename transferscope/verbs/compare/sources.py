@@ -46,6 +46,7 @@ def compare_sources(
     trust_code: bool = False,
     images: str | None = None,
     labels: str | Sequence[str] | None = None,
+    task: str | None = None,
     value_range: Range | None = None,
     bands: Sequence[int] | None = None,
     on: str | None = None,
@@ -71,7 +72,7 @@ def compare_sources(
         As in `compare`.
     reference, recipe
         What "scratch" is, and how it is trained, as in `rank`; found in the cache where `rank` has trained it.
-    device, samples, batch_size, seed, progress, trust_code, images, labels, value_range, bands
+    device, samples, batch_size, seed, progress, trust_code, images, labels, task, value_range, bands
         As in `rank`.
     on, executor
         Where the networks run, as in `rank`; linear CKA over batches is divided among workers.

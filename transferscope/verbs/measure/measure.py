@@ -60,6 +60,7 @@ def measure(
     trust_code: bool = False,
     images: str | None = None,
     labels: str | Sequence[str] | None = None,
+    task: str | None = None,
     value_range: Range | None = None,
     bands: Sequence[int] | None = None,
 ) -> Measurement:
@@ -113,7 +114,7 @@ def measure(
         Whether runs that are recorded as failed are run again.
     country : str
         Whose electricity is counted: an ISO 3166 alpha-3 code, or "world".
-    device, batch_size, progress, trust_code, images, labels, value_range, bands
+    device, batch_size, progress, trust_code, images, labels, task, value_range, bands
         As in `rank`.
     seed : int
         Decides which images are tested on, and weights of a source that no file gives.
@@ -170,7 +171,7 @@ def prepare(request: MeasureRequest) -> Grid:
         together=where.type == "cuda",
         jobs=max(1, place.workers) if place is not None and place.kind == "processes" else 1,
     )
-    sizes = sizes_within(request.samples_per_class, images.labels[pool])
+    sizes = sizes_within(request.samples_per_class, images.strata[pool])
     runs = plan(
         layers, request.protocols, sizes,
         target=images.name, seeds=seeds, depths=request.depths, impossible=impossible,

@@ -56,6 +56,7 @@ def measure(
     trust_code: bool = False,
     images: str | None = None,
     labels: str | Sequence[str] | None = None,
+    task: str | None = None,
     value_range: Range | None = None,
     bands: Sequence[int] | None = None,
 ) -> ParameterTransfer:
@@ -98,7 +99,7 @@ def measure(
         What a layer is, as in `layerwise.transferability`.
     test_samples : int
         Most images of each target to measure the accuracy on.
-    device, batch_size, seed, progress, trust_code, images, labels, value_range, bands
+    device, batch_size, seed, progress, trust_code, images, labels, task, value_range, bands
         As in `ts.measure`; `batch_size` is that of forward passes.
 
     Raises

@@ -66,7 +66,7 @@ class PilotImages:
         images = bench.target.subset(touched)
         seen = np.flatnonzero(np.isin(touched, bench.probe.indices))
         pool, test = hold_out(images, most=MOST_TESTED, seed=bench.seed, seen=seen)
-        counts = np.bincount(images.labels[pool])
+        counts = np.bincount(images.strata[pool])
         limit = min(n_samples, bench.probe.n_samples)
         of_each = max(
             (size for size in range(1, counts.max() + 1) if np.minimum(counts, size).sum() <= limit), default=1
@@ -76,7 +76,7 @@ class PilotImages:
 
     def samples(self, size: int) -> int:
         """Return how many images a pilot with so many of each class is trained on."""
-        return int(np.minimum(np.bincount(self.target.labels[self.pool]), size).sum())
+        return int(np.minimum(np.bincount(self.target.strata[self.pool]), size).sum())
 
     @cached_property
     def identity(self) -> list[str]:

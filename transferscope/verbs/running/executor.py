@@ -94,7 +94,7 @@ class Setup:
 
     def drawn_by(self, run: Run) -> np.ndarray:
         """Return the indices into the target of the images that a run trains on."""
-        return self.pool[draw(self.target.labels[self.pool], run.samples_per_class, run.seed)]
+        return self.pool[draw(self.target.strata[self.pool], run.samples_per_class, run.seed)]
 
     def row(self, run: Run) -> dict[str, Any]:
         """Return what is known of a run beforehand."""

@@ -97,7 +97,7 @@ class Job:
         with reporter.bar("reading images") as report:
             seeds = (request.seed,)
             pool, test, drawn = sound(target, pool, test, (ALL,), seeds, executor.bank(source.name), report)
-        (size,) = sizes_within((ALL,), target.labels[pool])
+        (size,) = sizes_within((ALL,), target.strata[pool])
         run = Run(source.name, target.name, choice.protocol, depth, len(layers), layer, size, request.seed)
         recipe = grid.recipes.get(choice.protocol)
         settings = Settings(

@@ -59,6 +59,7 @@ def transfer(
     trust_code: bool = False,
     images: str | None = None,
     labels: str | Sequence[str] | None = None,
+    task: str | None = None,
     value_range: Range | None = None,
     bands: Sequence[int] | None = None,
 ) -> Transfer:
@@ -94,7 +95,7 @@ def transfer(
         of the model holds it too.
     export : sequence of str
         "onnx" and "torchscript": files that run without this package, checked against the network to 1e-4.
-    country, device, batch_size, seed, progress, trust_code, images, labels, value_range, bands
+    country, device, batch_size, seed, progress, trust_code, images, labels, task, value_range, bands
         As in `measure`.
 
     Raises
