@@ -843,9 +843,9 @@ def test_costs_of_a_network(loaded):
     ("depth", "protocol", "classes", "said"),
     [
         (2, "freeze", 6, r"`protocol` to be one of truncate, reinit, .*'freeze'"),
-        (2, "truncate", None, r"`classes` to be the number of classes, at least 2, but got None"),
-        (2, "truncate", 1, r"at least 2, but got 1"),
-        (2, "truncate", 2.0, r"at least 2, but got 2\.0"),
+        (2, "truncate", None, r"`classes` to be the number of classes .or other outputs., at least 1, but got None"),
+        (2, "truncate", 0, r"at least 1, but got 0"),
+        (2, "truncate", 2.0, r"at least 1, but got 2\.0"),
         (
             0,
             "truncate",

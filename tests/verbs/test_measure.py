@@ -291,7 +291,7 @@ class TestTable:
             dummy = DummyClassifier(strategy="constant", constant=1).fit(features, labels)
             return HeadFit(dummy.predict, 3, None)
 
-        monkeypatch.setattr("transferscope.verbs.running.executor.fit_head", guess)
+        monkeypatch.setattr("transferscope.protocols.heads.fitting.fit_head", guess)
         images, labels = noise(60)
         keep = np.flatnonzero((labels != 1) | (np.arange(60) % 2 == 0))  # half as many of class 1
         (row,) = measure(zoo[:1], target=(images[keep], labels[keep])).runs.to_dict("records")

@@ -65,6 +65,7 @@ On what `transferscope demo -o demo` makes:
     "--early-stopping", is_flag=True, help="Stop by the loss on a fifth of the images, which are then not trained on."
 )
 @click.option("--jobs", type=options.whole(1), default=1, show_default=True, metavar="N", help="Runs side by side.")
+@options.judged_by
 @options.on
 @options.shard
 @click.option(

@@ -213,6 +213,10 @@ metric = click.option(
     "--metric", type=click.Choice(METRICS), default="accuracy", show_default=True,
     help="What is ranked by and expected: the share of images that is right, or the mean over classes of that share.",
 )  # fmt: skip
+judged_by = click.option(
+    "--metric", type=click.Choice((*METRICS, "mean-average-precision", "macro-f1", "r2", "spearman")),
+    help="What the best is by. By default accuracy; mean average precision of several labels; R² of numbers.",
+)  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, notes or warnings on stderr.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Debug notes and timings on stderr, more of the result.")
 

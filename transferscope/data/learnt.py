@@ -10,7 +10,7 @@ import numpy as np
 from transferscope.data.notes import listed, thin_class_notes
 from transferscope.data.samples import Samples, digest
 from transferscope.errors import InputError
-from transferscope.runtime.metrics import CLASSIFICATION, MULTI_LABEL, REGRESSION
+from transferscope.runtime.metrics import CLASSIFICATION, KIND, MULTI_LABEL, REGRESSION
 
 BINS = 10
 """Ranges that numbers are divided into, at most."""
@@ -55,7 +55,7 @@ class Learnt:
     @property
     def what(self) -> str:
         """What its names are of."""
-        return {CLASSIFICATION: "classes", MULTI_LABEL: "labels", REGRESSION: "numbers"}[self.task]
+        return KIND[self.task]
 
     @property
     def in_words(self) -> str:

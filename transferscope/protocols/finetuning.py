@@ -19,6 +19,7 @@ from transferscope.errors import SourceError
 from transferscope.protocols.cutting.cut import CutNetwork
 from transferscope.protocols.training.inputs import CachedViews, shifted
 from transferscope.protocols.training.loop import Member
+from transferscope.protocols.training.objective import CLASSES, Objective
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
 from transferscope.protocols.training.single import fit, relative_gradient_norms
 from transferscope.protocols.training.together import fit_together
@@ -67,14 +68,17 @@ class Lesson:
     images
         (n_samples, channels, height, width) float32, normalised.
     labels
-        (n_samples,) int64.
+        (n_samples,) int64 of classes; else (n_samples, n_outputs) float32.
     validation
         Positions among the images that are not trained on and decide when to stop; None with too few images.
+    objective
+        What is learnt.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     validation: np.ndarray | None
+    objective: Objective = CLASSES
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ def train_together(
         for net, lesson, seed in zip(nets, lessons, seeds, strict=True)
     ]
     members = [
-        Member(part.net, part.inputs, part.labels, part.validation, seed, part.rates)
+        Member(part.net, part.inputs, part.labels, part.validation, seed, part.rates, part.objective)
         for part, seed in zip(prepared, seeds, strict=True)
     ]
     with meter.phase("training"):
@@ -220,7 +224,7 @@ def _train_once(
         started = time.monotonic()
         record = fit(
             part.net, part.inputs, part.labels, part.validation,
-            recipe=recipe, seed=seed, on_epoch=on_epoch, rates=part.rates, state=state,
+            recipe=recipe, seed=seed, on_epoch=on_epoch, rates=part.rates, state=state, objective=part.objective,
         )  # fmt: skip
         before = record.seconds - (time.monotonic() - started)
     if before > 0:  # an interruption
@@ -239,6 +243,7 @@ class _Prepared:
     labels: torch.Tensor
     validation: tuple[torch.Tensor, torch.Tensor] | None
     rates: dict[str, float] | None
+    objective: Objective
 
 
 def _prepare(
@@ -265,7 +270,7 @@ def _prepare(
             meter.add_flops(prefix.flops * n_seen)
     return _Prepared(
         trained, inputs, lesson.labels[train], validation,
-        _surgical_rates(net, lesson, train, device, meter) if net.protocol == "surgical" else None,
+        _surgical_rates(net, lesson, train, device, meter) if net.protocol == "surgical" else None, lesson.objective,
     )  # fmt: skip
 
 
@@ -312,7 +317,8 @@ def _surgical_rates(
     """
     groups = {layer: names for layer, names in net.stage_parameters().items() if names}
     with meter.phase("gradients"):
-        norms = relative_gradient_norms(net, lesson.images[train].to(device), lesson.labels[train].to(device), groups)
+        images, labels = lesson.images[train].to(device), lesson.labels[train].to(device)
+        norms = relative_gradient_norms(net, images, labels, groups, objective=lesson.objective)
     return {name: norms[layer] for layer, names in groups.items() for name in names}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import pandas as pd
 import xarray as xr
@@ -13,6 +13,7 @@ from transferscope.results import saving
 from transferscope.results.files import Content, csv, json_text, netcdf, prepare_folder, significant, write_together
 from transferscope.results.labelled import runs_dataset
 from transferscope.runtime.failures import Failure
+from transferscope.runtime.metrics import CLASSIFICATION, METRICS, Metric, metric_of, metrics_of
 
 SCHEMA_VERSION = 1
 
@@ -28,9 +29,7 @@ PROTOCOLS = (
 CELL = ["source", "protocol", "depth", "depths", "layer", "samples_per_class", "samples"]
 """What runs that differ in the seed alone have in common."""
 
-UNITS = {
-    "accuracy": "1",
-    "balanced_accuracy": "1",
+_COSTS = {
     "seconds": "s",
     "flops": "1",
     "kwh": "kWh",
@@ -38,11 +37,16 @@ UNITS = {
     "peak_memory": "byte",
     "trials": "1",
 }
+UNITS = {**dict.fromkeys((metric.column for metric in METRICS.values()), "1"), **_COSTS}
 """What is measured of a run, with its unit."""
 
 _DESCRIPTIONS = {
     "accuracy": "Share of the test images that are classified correctly.",
     "balanced_accuracy": "The same, averaged over classes.",
+    "mean_average_precision": "Precision averaged over recall, of each label, the mean over labels.",
+    "macro_f1": "Harmonic mean of precision and recall of each label at a probability of 0.5, the mean over labels.",
+    "r2": "1 less the squared error as a share of the variance of the test images, the mean over numbers.",
+    "spearman": "Spearman's rank correlation of predictions and truth, the mean over numbers.",
     "seconds": "Time of the transfer: features of the training images, search and training; without testing.",
     "flops": "Floating-point operations of the transfer (a multiply-add counts as two).",
     "kwh": "Electricity that the transfer used.",
@@ -64,11 +68,15 @@ class Settings(TypedDict):
     n_test: int
     """Test images, the same for all runs."""
     chance: float
-    """Share of the largest class among them."""
+    """What the same prediction for all of them reaches, such as the share of the largest class."""
     energy: str
     """How electricity was measured or estimated, in one line."""
     device: str
     versions: Mapping[str, str]
+    task: NotRequired[str]
+    """Classification without."""
+    metric: NotRequired[str]
+    """What the best is by, where that is not the first of the task."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +107,7 @@ class Measurement:
     networks: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __post_init__(self) -> None:
-        missing = [name for name in [*CELL, "seed", *UNITS, "status"] if name not in self.runs]
+        missing = [name for name in [*CELL, "seed", *self._units, "status"] if name not in self.runs]
         if missing:
             raise InputError(
                 f"Expected `runs` to have the columns of runs.csv, but it lacks {', '.join(missing)}; `measure` "
@@ -110,31 +118,45 @@ class Measurement:
         object.__setattr__(self, "runs", self.runs.assign(layer=layers))
 
     @property
+    def metric(self) -> Metric:
+        """What the best is by."""
+        return metric_of(self.settings.get("metric"), self.settings.get("task", CLASSIFICATION))
+
+    @property
+    def _units(self) -> dict[str, str]:
+        """What is measured of its runs, with its unit."""
+        columns = [metric.column for metric in metrics_of(self.metric.task)]
+        return {name: UNITS[name] for name in [*columns, *_COSTS]}
+
+    @property
     def table(self) -> pd.DataFrame:
         """A row for each source, protocol, depth, layer and number of images, over the seeds.
 
-        Accuracies and costs are means over the seeds that did not fail (`n_seeds` of them, `failed` did); NaN where
-        all failed. `peak_memory` is the largest of them. `standard_error` is the standard deviation of the accuracy
-        over seeds divided by √n_seeds, NaN for a single one: it tells how far the draw of the training images and of
-        the weights moves the mean. All runs are tested on the same images, whose own finite number is not in it.
+        Accuracies, or what else is measured for the task, and costs are means over the seeds that did not fail
+        (`n_seeds` of them, `failed` did); NaN where all failed. `peak_memory` is the largest of them. `standard_error`
+        is the standard deviation of what the best is by over seeds, divided by √n_seeds, NaN for a single one: it tells
+        how far the draw of the training images and of the weights moves the mean. All runs are tested on the same
+        images, whose own finite number is not in it.
         `best` marks, for each source, protocol and number of images, the row with the highest accuracy (the
         shallowest of equals), which is known only after all of them have been measured.
         """
         largest = {"peak_memory": "max"}
-        means = {name: (name, largest.get(name, "mean")) for name in UNITS}
+        means = {name: (name, largest.get(name, "mean")) for name in self._units}
+        judged = self.metric.column
         table = (
             self.runs.assign(failed=self.runs["status"] != "done")
             .groupby(CELL, as_index=False, sort=False)
             .agg(
-                n_seeds=("accuracy", "count"),
+                n_seeds=(judged, "count"),
                 failed=("failed", "sum"),
-                accuracy=means.pop("accuracy"),
-                standard_error=("accuracy", "sem"),
+                **{judged: means.pop(judged)},
+                standard_error=(judged, "sem"),
                 **means,
             )
         )
         order = ["source", "protocol", "samples_per_class", "depth", "layer"]
         table = table.sort_values(order, key=_place, ignore_index=True)
+        table.attrs["metric"] = self.metric.name
         return table.assign(best=table.index.isin(best_of(table, ["source", "protocol", "samples_per_class"]).index))
 
     @property
@@ -149,7 +171,7 @@ class Measurement:
         return runs_dataset(
             self.runs.assign(protocol=variant(self.runs), layer=layers),
             ["source", "protocol", "depth", "samples_per_class", "seed"],
-            list(UNITS),
+            list(self._units),
             _place,
             {name: (UNITS.get(name, "1"), text) for name, text in _DESCRIPTIONS.items()},
             self.settings,
@@ -165,10 +187,12 @@ class Measurement:
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the single runs as plain lists and mappings; what is not finite is None."""
         settings = self.settings
-        target = {name: settings[name] for name in ("classes", "n_test", "chance")}
+        shared: dict[str, Any] = {**settings}
+        target = {name: shared[name] for name in ("classes", "n_test", "chance", "task") if name in shared}
         return {
             "schema_version": SCHEMA_VERSION,
             "target": {"name": settings["target"], "hash": settings["target_hash"], **target},
+            **({"metric": shared["metric"]} if "metric" in shared else {}),
             "device": settings["device"],
             "energy": settings["energy"],
             "versions": dict(settings["versions"]),
@@ -211,10 +235,29 @@ class Measurement:
 def best_of(table: pd.DataFrame, within: list[str]) -> pd.DataFrame:
     """Return the row with the highest accuracy for each combination of the columns `within`, in their order.
 
-    A row without an accuracy is left out; of equals the first in the table is taken.
+    That is the accuracy or what else the table is `judged_by`. A row without one is left out; of equals the first in
+    the table is taken.
     """
-    ordered = table.dropna(subset="accuracy").sort_values("accuracy", ascending=False, kind="stable")
+    judged = judged_by(table).column
+    ordered = table.dropna(subset=judged).sort_values(judged, ascending=False, kind="stable")
     return ordered.drop_duplicates(within).sort_values(within, key=_place)
+
+
+def judged_by(table: pd.DataFrame) -> Metric:
+    """Return what the best of a table is by: what it says itself, else the first figure that it has.
+
+    Raises
+    ------
+    InputError
+        It has none.
+    """
+    known = [metric for metric in METRICS.values() if metric.column in table]
+    chosen = METRICS.get(str(table.attrs.get("metric")))
+    if chosen in known:
+        return chosen
+    if not known:
+        raise InputError(f"Expected a table with one of {', '.join(metric.column for metric in METRICS.values())}")
+    return known[0]
 
 
 def variant(runs: pd.DataFrame) -> pd.Series:

@@ -10,6 +10,11 @@ from transferscope.errors import InputError, near
 CLASSIFICATION, MULTI_LABEL, REGRESSION = TASKS = ("classification", "multi-label", "regression")
 """What may be learnt of an image: its class, which of several labels it has, or numbers."""
 
+OF_EACH = {CLASSIFICATION: "each class", MULTI_LABEL: "each rarest label", REGRESSION: "each range"}
+"""What draws take images of, by task: the rarest label that an image has, a tenth of the images by their number."""
+KIND = {CLASSIFICATION: "classes", MULTI_LABEL: "labels", REGRESSION: "numbers"}
+"""What a network's outputs are, by task."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -150,6 +155,11 @@ def check_task(name: str) -> str:
     if not isinstance(name, str) or name not in TASKS:
         raise InputError(f"Expected `task` to be one of {', '.join(TASKS)}, but got {name!r}{near(name, TASKS)}")
     return name
+
+
+def guess(metric: Metric) -> str:
+    """Say what `Metric.without_looking` does."""
+    return "always guessing the largest" if metric.task == CLASSIFICATION else "the same answer for all images"
 
 
 def metrics_of(task: str) -> tuple[Metric, ...]:

@@ -85,8 +85,10 @@ def cut(
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"Expected `protocol` to be one of {', '.join(PROTOCOLS)}, but got {protocol!r}")
-    if not is_whole(classes, 2):
-        raise InputError(f"Expected `classes` to be the number of classes, at least 2, but got {classes!r}")
+    if not is_whole(classes, 1):
+        raise InputError(
+            f"Expected `classes` to be the number of classes (or other outputs), at least 1, but got {classes!r}"
+        )
     seed = check_whole("seed", seed, 0)
     network = source if isinstance(source, Network) else load_network(source, trust_code=trust_code)
     net = copied(network.module).cpu()

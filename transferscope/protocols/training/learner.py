@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.errors import InputError
+from transferscope.protocols.training.objective import Objective
 from transferscope.protocols.training.recipe import Recipe
 
 
@@ -28,6 +29,8 @@ class Learner(ABC):
         Optimiser and precision.
     memory_format : torch.memory_format
         Of the batches it takes.
+    objective : Objective
+        What is learnt.
     """
 
     def __init__(
@@ -37,8 +40,9 @@ class Learner(ABC):
         factors: Mapping[str, float],
         recipe: Recipe,
         memory_format: torch.memory_format,
+        objective: Objective,
     ) -> None:
-        self._net = net
+        self._net, self.objective = net, objective
         example = next(iter(parameters.values()))
         self.device, self.dtype, self.memory_format = example.device, example.dtype, memory_format
         self._bfloat16 = recipe.precision == "bfloat16" or (
@@ -83,11 +87,11 @@ class Learner(ABC):
 
     @abstractmethod
     def losses(self, inputs: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-        """Return the mean cross-entropy (K,) of each network on its own batch."""
+        """Return the mean loss (K,) of each network on its own batch."""
 
     @abstractmethod
     def evaluate(self, validations: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[float, float]]:
-        """Return (mean cross-entropy, accuracy) of each network on its own images, in evaluation mode."""
+        """Return (mean loss, accuracy) of each network on its own images, in evaluation mode."""
 
     @abstractmethod
     def weights(self, position: int) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transferscope.errors import InputError, SourceError
 from transferscope.protocols.training.inputs import Batches, CachedViews, Inputs, epoch_seeds, placed
 from transferscope.protocols.training.learner import Learner, assign
+from transferscope.protocols.training.objective import CLASSES, Objective
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord, batch_bounds
 from transferscope.protocols.training.resuming import StateFile
 from transferscope.runtime.seeding import seeded
@@ -30,7 +31,7 @@ class Member:
     """Trained in place, on the device it is on."""
     inputs: Inputs
     labels: Tensor
-    """(n_samples,) int64."""
+    """(n_samples,) int64 of classes, else (n_samples, n_outputs) float32."""
     validation: tuple[Tensor, Tensor] | None
     """Inputs and labels that decide when to stop and which epoch is best; None: the last weights are kept."""
     seed: int
@@ -38,6 +39,7 @@ class Member:
     rates: Mapping[str, float] | None = None
     """Factor on the learning rate of the parameters under a module path or of that name (the longest match counts, 1
     without any); 0: frozen."""
+    objective: Objective = CLASSES
 
     def __post_init__(self) -> None:
         n_samples = self.inputs.views.shape[1] if isinstance(self.inputs, CachedViews) else len(self.inputs)

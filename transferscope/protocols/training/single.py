@@ -14,6 +14,7 @@ from transferscope.errors import InputError, SourceError
 from transferscope.protocols.training.inputs import CachedViews, Inputs
 from transferscope.protocols.training.learner import Learner, learning_rate_factors, tensors
 from transferscope.protocols.training.loop import Loop, Member, deterministic_kernels
+from transferscope.protocols.training.objective import CLASSES, Objective
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
 from transferscope.protocols.training.resuming import StateFile
 from transferscope.runtime.seeding import seeded
@@ -33,6 +34,7 @@ def fit(
     rates: Mapping[str, float] | None = None,
     state: Path | None = None,
     on_step: Callable[[int], None] | None = None,
+    objective: Objective = CLASSES,
 ) -> TrainingRecord:
     """Train `net` in place and leave it in evaluation mode with the weights of its best epoch.
 
@@ -45,7 +47,7 @@ def fit(
         (n_samples, channels, height, width), normalised; shifted anew in every epoch. Or what a frozen prefix made of
         views of them, which is not. On a GPU they are kept in its memory where there is room for them.
     labels : torch.Tensor
-        (n_samples,) int64.
+        (n_samples,) int64 of classes; else (n_samples, n_outputs) float32, as `Objective.tensor` makes it.
     validation : tuple of torch.Tensor, optional
         Images (or what the prefix made of them) and labels that decide when to stop and which epoch is best. Without
         them the whole schedule is trained and the last weights are kept.
@@ -64,6 +66,8 @@ def fit(
         Called as `on_step(done)` after each optimiser step, when `net` has the weights of that step; a run that goes on
         from a state file calls it for the steps that are left. It may evaluate the network, and leaves modes, weights
         and random state as they were. Its time counts neither in the record nor in the budget.
+    objective : Objective
+        What is learnt.
 
     Raises
     ------
@@ -72,37 +76,39 @@ def fit(
     SourceError
         When the loss is NaN or infinite.
     """
-    member = Member(net, images, labels, validation, seed, rates)
+    member = Member(net, images, labels, validation, seed, rates, objective)
     factors = learning_rate_factors(net, rates)
     file = None if state is None else StateFile(state, _identity(member, recipe))
     with _frozen(net, [name for name, factor in factors.items() if factor == 0]), _channels_last(member) as format_:
-        learner = _Single(net, dict(net.named_parameters()), factors, recipe, format_)
+        learner = _Single(net, dict(net.named_parameters()), factors, recipe, format_, objective)
         (outcome,) = Loop(learner, [member], recipe).run(on_epoch, file, on_step)
     if isinstance(outcome, SourceError):
         raise outcome
     return outcome
 
 
-def evaluate(net: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 256) -> tuple[float, float]:
-    """Return (mean cross-entropy, accuracy) of `net` in evaluation mode; the mode is left there."""
+def evaluate(
+    net: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 256, objective: Objective = CLASSES
+) -> tuple[float, float]:
+    """Return (mean loss, accuracy), as `Objective` has them, of `net` in evaluation mode; the mode is left there."""
     net.eval()
     device = next(net.parameters()).device
-    loss, correct = 0.0, 0
+    loss, correct = 0.0, 0.0
     with torch.inference_mode():
         for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
             logits = net(batch.to(device)).double()
             truth = truth.to(device)
-            loss += float(nn.functional.cross_entropy(logits, truth, reduction="sum"))
-            correct += int((logits.argmax(1) == truth).sum())
+            loss += float(objective.loss(logits, truth, "sum"))
+            correct += float(objective.right(logits, truth).sum())
     return loss / len(labels), correct / len(labels)
 
 
-def predicted(net: nn.Module, images: Tensor, *, batch_size: int = 256) -> Tensor:
-    """Return the code of the likeliest class of each image, (n_samples,) on the host; as `evaluate` does it."""
+def predicted(net: nn.Module, images: Tensor, *, batch_size: int = 256, objective: Objective = CLASSES) -> Tensor:
+    """Return `Objective.predictions` of images on the host, by default codes of classes; as `evaluate` does it."""
     net.eval()
     device = next(net.parameters()).device
     with torch.inference_mode():
-        return torch.cat([net(batch.to(device)).argmax(1).cpu() for batch in images.split(batch_size)])
+        return torch.cat([objective.predictions(net(batch.to(device))).cpu() for batch in images.split(batch_size)])
 
 
 def balanced_accuracy(codes: Tensor, truth: Tensor) -> float:
@@ -118,6 +124,7 @@ def relative_gradient_norms(
     groups: Mapping[str, Sequence[str]],
     *,
     batch_size: int = 32,
+    objective: Objective = CLASSES,
 ) -> dict[str, float]:
     """Return ‖gradient‖ / ‖weights‖ of each group of parameters, the mean over batches, as a share of the largest.
 
@@ -131,11 +138,13 @@ def relative_gradient_norms(
     images : torch.Tensor
         (n_samples, channels, height, width), normalised; not shifted.
     labels : torch.Tensor
-        (n_samples,) int64.
+        (n_samples,) int64 of classes; else (n_samples, n_outputs) float32.
     groups : mapping of str to sequence of str
         Names of the parameters of each group (a stage).
     batch_size : int
         Images a gradient is taken of.
+    objective : Objective
+        Whose gradient.
 
     Returns
     -------
@@ -155,7 +164,7 @@ def relative_gradient_norms(
     gradients = dict.fromkeys(groups, torch.zeros((), device=device))
     with evaluating(net), deterministic_kernels():
         for batch, truth in batches:
-            loss = nn.functional.cross_entropy(net(batch.to(device)), truth.to(device))
+            loss = objective.loss(net(batch.to(device)), truth.to(device), "mean")
             batch_gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
             of = dict(zip(parameters, batch_gradients, strict=True))
             for group, names in groups.items():
@@ -195,11 +204,11 @@ class _Single(Learner):
     """One network, stepped as it is."""
 
     def losses(self, inputs: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-        return nn.functional.cross_entropy(self._net(inputs[0]), labels[0])[None]
+        return self.objective.loss(self._net(inputs[0]), labels[0], "mean")[None]
 
     def evaluate(self, validations: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[float, float]]:
         with self.precision():
-            return [evaluate(self._net, *validations[0])]
+            return [evaluate(self._net, *validations[0], objective=self.objective)]
 
     def weights(self, position: int) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in tensors(self._net)}
@@ -216,6 +225,7 @@ def _identity(member: Member, recipe: Recipe) -> str:
         __version__, torch.__version__, asdict(recipe), member.seed, dict(member.rates or {}),
         {name: [list(t.shape), str(t.dtype), t.device.type, t.requires_grad] for name, t in tensors(member.net)},
         [[list(images.shape), labels.tolist()] for images, labels in pairs],
+        *([] if member.objective is CLASSES else [member.objective.task]),
     )  # fmt: skip
 
 

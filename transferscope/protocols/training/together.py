@@ -84,10 +84,10 @@ class _Stack(Learner):
         self._parameters, self._buffers = stack_module_state([member.net for member in members])
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(factors[name] > 0)
-        super().__init__(net, self._parameters, factors, recipe, torch.contiguous_format)
+        super().__init__(net, self._parameters, factors, recipe, torch.contiguous_format, members[0].objective)
 
     def losses(self, inputs: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-        return _cross_entropy(self._logits(torch.stack(list(inputs))), torch.stack(list(labels))).mean(1)
+        return self._each(self._logits(torch.stack(list(inputs))), torch.stack(list(labels))).mean(1)
 
     def evaluate(self, validations: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[float, float]]:
         self._net.eval()
@@ -98,8 +98,8 @@ class _Stack(Learner):
         with torch.no_grad(), self.precision():
             for batch, truth in zip(images.split(_BATCH, 1), labels.split(_BATCH, 1), strict=True):
                 logits = self._logits(batch.to(self.device)).double()
-                losses += _cross_entropy(logits, truth).sum(1)
-                correct += (logits.argmax(2) == truth).sum(1)
+                losses += self._each(logits, truth).sum(1)
+                correct += self.objective.right(logits, truth).sum(1)
         n_samples = labels.shape[1]
         return [
             (loss / n_samples, right / n_samples) for loss, right in zip(losses.tolist(), correct.tolist(), strict=True)
@@ -120,6 +120,10 @@ class _Stack(Learner):
             state.update({name: tensor[chosen] for name, tensor in state.items() if tensor.shape == shape})
         self._buffers = {name: buffer[chosen] for name, buffer in self._buffers.items()}
 
+    def _each(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss (K, n) of outputs (K, n, n_outputs)."""
+        return self.objective.loss(logits.flatten(0, 1), labels.flatten(0, 1), "none").view(labels.shape[:2])
+
     def _logits(self, inputs: Tensor) -> Tensor:
         """Run each network on its own batch: (K, n, …) to (K, n, classes)."""
 
@@ -127,12 +131,6 @@ class _Stack(Learner):
             return functional_call(self._net, (parameters, buffers), (batch,))
 
         return vmap(forward, randomness="different")(self._parameters, self._buffers, inputs)
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy (K, n) of logits (K, n, classes)."""
-    losses = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return losses.view(labels.shape)
 
 
 @contextmanager

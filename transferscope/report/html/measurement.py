@@ -22,16 +22,17 @@ from transferscope.report.html.parts import (
 )
 from transferscope.report.terminal.measurement import best_by_protocol, failure_lines, how_to_read, no_answer
 from transferscope.results.files import short_cost
-from transferscope.results.measurement import Measurement, variant
+from transferscope.results.measurement import Measurement, judged_by, variant
+from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, KIND, OF_EACH, Metric
 
 _CAPTIONS = {
     "accuracy-by-samples": (
-        "Accuracy and images",
-        "Each protocol at its best depth, over the training images of each class.",
+        "{} and images",
+        "Each protocol at its best depth, over the training images of {}.",
     ),
-    "accuracy-by-depth": ("Accuracy and depth", "Each source and protocol over the depth of the cut."),
-    "accuracy-by-seconds": ("Accuracy and seconds", "A point for each protocol, depth and number of images."),
-    "accuracy-by-energy": ("Accuracy and energy", "The same over the electricity that the transfer used."),
+    "accuracy-by-depth": ("{} and depth", "Each source and protocol over the depth of the cut."),
+    "accuracy-by-seconds": ("{} and seconds", "A point for each protocol, depth and number of images."),
+    "accuracy-by-energy": ("{} and energy", "The same over the electricity that the transfer used."),
 }
 _BANDS = " Bands are one standard error over seeds to either side."
 
@@ -40,10 +41,14 @@ def page(measurement: Measurement, wide: Mapping[str, Figure]) -> Page:
     """Return the page of a measurement; `wide` has its pictures by the name of the file without its end."""
     table, best, settings = measurement.table, best_by_protocol(measurement), measurement.settings
     banded = bool(table["standard_error"].notna().any())
+    metric, of_each = measurement.metric, OF_EACH[measurement.metric.task]
+    called = metric.title[:1].upper() + metric.title[1:]
+    over = ("accuracy-by-samples", "accuracy-by-depth")
     captions = {
-        name: (title, text + _BANDS * (banded and name in ("accuracy-by-samples", "accuracy-by-depth")))
+        name: (title.format(called), text.format(of_each) + _BANDS * (banded and name in over))
         for name, (title, text) in _CAPTIONS.items()
     }
+    plain = metric.task == CLASSIFICATION
     sections = []
     if len(best):
         sections = [
@@ -57,7 +62,7 @@ def page(measurement: Measurement, wide: Mapping[str, Figure]) -> Page:
                 pictures=pictures(captions, wide),
             ),
             Section(
-                "all", "Everything that was measured", "The most accurate first; means over seeds.",
+                "all", "Everything that was measured", f"The {_best(metric)} first; means over seeds.",
                 Table("Everything that was measured", _columns(_ordered(table)), "measurement.csv"),
             ),
         ]  # fmt: skip
@@ -68,8 +73,9 @@ def page(measurement: Measurement, wide: Mapping[str, Figure]) -> Page:
         subject=settings["target"],
         answer=_answer(best) or no_answer(measurement),
         more=[
-            f"{len(measurement.runs):,} transfers were run; accuracies are those on {settings['n_test']:,} test images "
-            f"of {settings['classes']} classes, which nothing was trained or chosen on."
+            f"{len(measurement.runs):,} transfers were run; {'accuracies' if plain else 'figures'} are those on "
+            f"{settings['n_test']:,} test images of {settings['classes']} {KIND[metric.task]}, which nothing was "
+            "trained or chosen on."
         ],
         notes=few((("", line) for line in failure_lines(measurement)), "all are in runs.csv."),
         sections=sections,
@@ -85,34 +91,42 @@ def page(measurement: Measurement, wide: Mapping[str, Figure]) -> Page:
 def _answer(best: pd.DataFrame) -> str:
     if best.empty:
         return ""
-    top = best.loc[best["accuracy"].idxmax()]
+    metric = judged_by(best)
+    top = best.loc[best[metric.column].idxmax()]
     error = "" if top["standard_error"] != top["standard_error"] else f" ± {top['standard_error']:.3f}"
     where = "" if top["protocol"] in ("fne", "scratch") or not top["layer"] else f" after {top['layer']}"
     protocol = variant(best.loc[[top.name]]).iloc[0]
     return (
-        f"The most accurate transfer: {top['source']} by {protocol}{where}, with {top['samples_per_class']} images of "
-        f"each class: accuracy {top['accuracy']:.3f}{error} in {short_cost(top['seconds'])} s."
+        f"The {_best(metric)} transfer: {top['source']} by {protocol}{where}, with {top['samples_per_class']} images "
+        f"of {OF_EACH[metric.task]}: {metric.title} {top[metric.column]:.3f}{error} in "
+        f"{short_cost(top['seconds'])} s."
     )
+
+
+def _best(metric: Metric) -> str:
+    return "most accurate" if metric is ACCURACY else "best"
 
 
 def _top(best: pd.DataFrame) -> set[int]:
     """Return the place of the most accurate row."""
-    return {int(best["accuracy"].to_numpy().argmax())}
+    return {int(best[judged_by(best).column].to_numpy().argmax())}
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:
-    return table.dropna(subset="accuracy").sort_values("accuracy", ascending=False, kind="stable")
+    judged = judged_by(table).column
+    return table.dropna(subset=judged).sort_values(judged, ascending=False, kind="stable")
 
 
 def _columns(rows: pd.DataFrame) -> list[Column]:
+    metric = judged_by(rows)
     depths = [f"{depth}/{depths}" for depth, depths in zip(rows["depth"], rows["depths"], strict=True)]
     columns = [
-        whole("images", rows["samples_per_class"].tolist(), "Of each class, to train on."),
+        whole("images", rows["samples_per_class"].tolist(), f"Of {OF_EACH[metric.task]}, to train on."),
         texts("protocol", variant(rows).tolist()),
         texts("source", rows["source"].tolist()),
         texts("cut after", rows["layer"].where(rows["protocol"] != "fne", "").tolist()),
         Column("depth", depths, (rows["depth"] / rows["depths"]).tolist(), "Stages that are kept or frozen."),
-        with_errors("accuracy", rows["accuracy"].tolist(), rows["standard_error"].tolist(),
+        with_errors(metric.title, rows[metric.column].tolist(), rows["standard_error"].tolist(),
                     "Mean over seeds ± standard error over them."),
         whole("seeds", rows["n_seeds"].tolist()),
         costs("seconds", rows["seconds"].tolist(), "Of one transfer."),

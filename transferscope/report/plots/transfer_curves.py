@@ -26,12 +26,12 @@ from transferscope.report.plots.drawing import (
     size_styles,
 )
 from transferscope.report.plots.naming import short
-from transferscope.results.measurement import PROTOCOLS, Measurement
+from transferscope.results.measurement import PROTOCOLS, Measurement, judged_by
+from transferscope.runtime.metrics import CLASSIFICATION, METRICS, OF_EACH, guess
 
 Cost = Literal["seconds", "kwh"]
 
 COSTS: dict[Cost, str] = {"seconds": "seconds per transfer", "kwh": "kWh per transfer"}
-ACCURACY = "accuracy on test images"
 
 _MOST_TICKS = 8
 # The yellow and the grey of this palette are for what matters least.
@@ -79,14 +79,14 @@ def accuracy_by_depth(
         When `measurement` is something else or has no such source or protocol, or there is no such context.
     """
     table, chance = _given(measurement, chance)
-    rows = selected(table, source=source, protocol=protocol)
+    rows, judged = selected(table, source=source, protocol=protocol), judged_by(table).column
     scratch = table[(table["source"] == source) & (table["protocol"] == "scratch") & (protocol != "scratch")]
     with canvas(ax, context) as ax:
         sets = sorted(rows["layer"].unique(), key=lambda name: (name == "all", name)) if protocol == "fne" else []
         for size, style in size_styles(table).items():
             line = rows[rows["samples_per_class"] == size]
             _line(ax, line.assign(x=line["layer"].map(sets.index) if sets else line["depth"]), style)
-            for level in scratch.loc[scratch["samples_per_class"] == size, "accuracy"].dropna():
+            for level in scratch.loc[scratch["samples_per_class"] == size, judged].dropna():
                 ax.axhline(level, color=style["color"], linestyle="--", linewidth=0.7 * rcParams["lines.linewidth"])
         if sets:
             ax.set_xticks(range(len(sets)), [name.removeprefix("upper ") for name in sets])
@@ -99,7 +99,7 @@ def accuracy_by_depth(
             ax.xaxis.set_major_locator(FixedLocator(depths) if exact else MaxNLocator("auto", integer=True))
             label(ax, x=f"stages {'frozen' if protocol == 'defrost' else 'kept'}, of {rows['depths'].max()}")
         handles = depth_handles(table, chance) if legend else []
-        _finish(ax, f"{short(source)}\n{protocol}", chance, handles, context)
+        _finish(ax, table, f"{short(source)}\n{protocol}", chance, handles, context)
     return ax
 
 
@@ -138,8 +138,8 @@ def learning_curves(
         shown = _apart(sizes, (1.0 if context == "paper" else 0.8) * ax.get_window_extent().width / ax.figure.dpi)
         ax.set_xticks(shown, [str(size) for size in shown])
         ax.xaxis.set_minor_locator(NullLocator())
-        label(ax, x="training images of each class")
-        _finish(ax, short(source), chance, protocol_handles(table, chance) if legend else [], context)
+        label(ax, x=f"training images of {_of_each(table)}")
+        _finish(ax, table, short(source), chance, protocol_handles(table, chance) if legend else [], context)
     return ax
 
 
@@ -173,7 +173,8 @@ def accuracy_by_cost(
     if cost not in COSTS:
         raise InputError(f"Expected `cost` to be one of {', '.join(COSTS)}, but got {cost!r}")
     table, chance = _given(measurement, chance)
-    rows = selected(table, source=source).dropna(subset=["accuracy", cost])
+    judged = judged_by(table).column
+    rows = selected(table, source=source).dropna(subset=[judged, cost])
     with canvas(ax, context) as ax:
         above = table.loc[table[cost] > 0, cost]
         least = above.min() if len(above) else 1.0
@@ -182,7 +183,7 @@ def accuracy_by_cost(
             for best in (False, True):
                 points = rows[(rows["protocol"] == protocol) & (rows["best"] == best)]
                 drawn = ax.scatter(
-                    points[cost].clip(lower=least / 2), points["accuracy"], s=points["samples_per_class"].map(areas),
+                    points[cost].clip(lower=least / 2), points[judged], s=points["samples_per_class"].map(areas),
                     color=style["color"], marker=style["marker"], alpha=0.95 if best else 0.25,
                     edgecolor="black" if best else "none", linewidth=0.6, zorder=3 if best else 2,
                 )  # fmt: skip
@@ -191,23 +192,23 @@ def accuracy_by_cost(
         ax.set_xscale("log")
         label(ax, x=COSTS[cost] + (f" (0 is drawn at {least / 2:.2g})" if (table[cost] == 0).any() else ""))
         handles = protocol_handles(table, chance) + area_handles(table) if legend else []
-        _finish(ax, short(source), chance, handles, context)
+        _finish(ax, table, short(source), chance, handles, context)
     return ax
 
 
 def depth_handles(table: pd.DataFrame, chance: float) -> list[Line2D]:
     """Return what explains the lines of `accuracy_by_depth`."""
-    handles = [_heading("images of each class")]
+    handles = [_heading(f"images of {_of_each(table)}")]
     handles += [Line2D([], [], label=str(size), **style) for size, style in size_styles(table).items()]
     if {"scratch"} < set(table["protocol"]):
         handles.append(Line2D([], [], color="0.3", linestyle="--", label="from scratch"))
-    return handles + _chance_handles(chance)
+    return handles + _chance_handles(table, chance)
 
 
 def protocol_handles(table: pd.DataFrame, chance: float) -> list[Line2D]:
     """Return what explains the lines of `learning_curves`."""
     handles = [Line2D([], [], label=name, **style) for name, style in _protocol_styles(table).items()]
-    return [_heading("protocol"), *handles, *_chance_handles(chance)]
+    return [_heading("protocol"), *handles, *_chance_handles(table, chance)]
 
 
 def area_handles(table: pd.DataFrame) -> list[Line2D]:
@@ -216,7 +217,12 @@ def area_handles(table: pd.DataFrame) -> list[Line2D]:
         Line2D([], [], marker="o", linestyle="none", color="0.5", markersize=math.sqrt(area), label=str(size))
         for size, area in _areas(table).items()
     ]
-    return [_heading("images of each class"), *handles]
+    return [_heading(f"images of {_of_each(table)}"), *handles]
+
+
+def on_test_images(table: pd.DataFrame) -> str:
+    """Return the name of the axis of what a table is judged by."""
+    return f"{judged_by(table).title} on test images"
 
 
 def protocols_of(table: pd.DataFrame) -> list[str]:
@@ -227,7 +233,7 @@ def protocols_of(table: pd.DataFrame) -> list[str]:
 def _given(measurement: Measurement | pd.DataFrame, chance: float | None) -> tuple[pd.DataFrame, float]:
     if isinstance(measurement, Measurement):
         return measurement.table, measurement.settings["chance"] if chance is None else chance
-    if not isinstance(measurement, pd.DataFrame) or not {"accuracy", "best"} <= set(measurement):
+    if not isinstance(measurement, pd.DataFrame) or not _complete(measurement):
         raise InputError(
             "Expected `measurement` to be what `measure` returns, or its `table`, but got "
             f"{'a table with other columns' if isinstance(measurement, pd.DataFrame) else type(measurement).__name__}"
@@ -235,31 +241,40 @@ def _given(measurement: Measurement | pd.DataFrame, chance: float | None) -> tup
     return measurement, math.nan if chance is None else chance
 
 
+def _complete(table: pd.DataFrame) -> bool:
+    return "best" in table and any(metric.column in table for metric in METRICS.values())
+
+
+def _of_each(table: pd.DataFrame) -> str:
+    return OF_EACH[judged_by(table).task]
+
+
 def _line(ax: Axes, rows: pd.DataFrame, style: dict[str, Any]) -> None:
     """Draw the accuracy over column x, with a band where it has a standard error."""
-    rows = rows[rows["accuracy"].notna()].sort_values("x")
-    draw_line(ax, rows["x"], rows["accuracy"], _says(rows), style)
-    low, high = (rows["accuracy"] + sign * rows["standard_error"] for sign in (-1, 1))
+    judged = judged_by(rows).column
+    rows = rows[rows[judged].notna()].sort_values("x")
+    draw_line(ax, rows["x"], rows[judged], _says(rows), style)
+    low, high = (rows[judged] + sign * rows["standard_error"] for sign in (-1, 1))
     ax.fill_between(rows["x"], low, high, color=style["color"], alpha=0.18, linewidth=0)
 
 
 def _says(rows: pd.DataFrame) -> list[str]:
     """Say what each transfer was and reached."""
     texts = []
-    for row in rows.itertuples():
+    for row, reached in zip(rows.itertuples(), rows[judged_by(rows).column], strict=True):
         cut = f" · {row.layer} ({row.depth}/{row.depths})" if row.layer else ""
         error = "" if math.isnan(row.standard_error) else f" ± {row.standard_error:.3f}"
         texts.append(
-            f"{row.source} · {row.protocol}{cut} · {row.samples_per_class} images of each class: "
-            f"{row.accuracy:.3f}{error}"
+            f"{row.source} · {row.protocol}{cut} · {row.samples_per_class} images of {_of_each(rows)}: "
+            f"{reached:.3f}{error}"
         )
     return texts
 
 
-def _finish(ax: Axes, title: str, chance: float, handles: list[Line2D], context: Context) -> None:
+def _finish(ax: Axes, table: pd.DataFrame, title: str, chance: float, handles: list[Line2D], context: Context) -> None:
     if not math.isnan(chance):
         ax.axhline(chance, **_CHANCE)
-    label(ax, y=ACCURACY, title=title)
+    label(ax, y=on_test_images(table), title=title)
     ax.grid(axis="y", **GRID)
     ax.set_axisbelow(True)
     sns.despine(ax=ax)
@@ -287,8 +302,10 @@ def _areas(table: pd.DataFrame) -> dict[int, float]:
     return dict(zip(sizes, scale * areas, strict=True))
 
 
-def _chance_handles(chance: float) -> list[Line2D]:
-    return [] if math.isnan(chance) else [Line2D([], [], label="guessing the largest class", **_CHANCE)]
+def _chance_handles(table: pd.DataFrame, chance: float) -> list[Line2D]:
+    metric = judged_by(table)
+    text = "guessing the largest class" if metric.task == CLASSIFICATION else guess(metric)
+    return [] if math.isnan(chance) else [Line2D([], [], label=text, **_CHANCE)]
 
 
 def _heading(text: str) -> Line2D:

@@ -14,7 +14,6 @@ from matplotlib.lines import Line2D
 from transferscope.report.plots.drawing import explain, label, styled
 from transferscope.report.plots.naming import short
 from transferscope.report.plots.transfer_curves import (
-    ACCURACY,
     COSTS,
     Cost,
     accuracy_by_cost,
@@ -22,9 +21,11 @@ from transferscope.report.plots.transfer_curves import (
     area_handles,
     depth_handles,
     learning_curves,
+    on_test_images,
     protocol_handles,
     protocols_of,
 )
+from transferscope.results.measurement import judged_by
 
 _MOST_SOURCES = 6
 _MOST_COLUMNS = 3
@@ -48,10 +49,11 @@ def figures(table: pd.DataFrame, *, chance: float = math.nan, energy: str = "") 
     dict of str to matplotlib.figure.Figure
         File name to picture; without energy where it was not measured, empty where no run came to an end.
     """
-    table = table[table["accuracy"].notna()]
+    judged = judged_by(table).column
+    table = table[table[judged].notna()]
     if table.empty:
         return {}
-    best = table.groupby("source", sort=False)["accuracy"].max().sort_values(ascending=False, kind="stable")
+    best = table.groupby("source", sort=False)[judged].max().sort_values(ascending=False, kind="stable")
     few = [source for source in table["source"].unique() if source in best.index[:_MOST_SOURCES]]
     note = f"The {len(few)} best of {len(best)} sources." if len(few) < len(best) else ""
     drawn = table[table["source"].isin(few)]
@@ -60,12 +62,13 @@ def figures(table: pd.DataFrame, *, chance: float = math.nan, energy: str = "") 
         pictures = {
             "accuracy-by-depth.png": _depth_figure(drawn, few, chance, note),
             "accuracy-by-samples.png": _source_figure(
-                few, note, protocols, partial(learning_curves, drawn, chance=chance)
+                drawn, few, note, protocols, partial(learning_curves, drawn, chance=chance)
             ),
         }
         for cost in COSTS:
             if drawn[cost].notna().any():
                 pictures[_COST_FILES[cost]] = _source_figure(
+                    drawn,
                     few,
                     f"{note} {energy if cost == 'kwh' else ''}".strip(),
                     protocols + area_handles(drawn),
@@ -82,7 +85,7 @@ def _depth_figure(table: pd.DataFrame, sources: list[str], chance: float, note: 
         columns, panels = len(protocols), [(source, protocol) for source in sources for protocol in protocols]
     if len(panels) == columns:
         columns = min(columns, _MOST_COLUMNS)
-    figure, axes = _panels(len(panels), columns, (2.7, 2.5), note, depth_handles(table, chance))
+    figure, axes = _panels(table, len(panels), columns, (2.7, 2.5), note, depth_handles(table, chance))
     for (source, protocol), ax in zip(panels, axes, strict=True):
         if ((table["source"] == source) & (table["protocol"] == protocol)).any():
             accuracy_by_depth(table, source, protocol, ax, chance=chance, legend=False)
@@ -94,8 +97,12 @@ def _depth_figure(table: pd.DataFrame, sources: list[str], chance: float, note: 
     return figure
 
 
-def _source_figure(sources: list[str], note: str, handles: list[Line2D], draw: Callable[..., Axes]) -> Figure:
-    figure, axes = _panels(len(sources), min(len(sources), _MOST_COLUMNS), (3.9, 3.4), note, handles, sharex=True)
+def _source_figure(
+    table: pd.DataFrame, sources: list[str], note: str, handles: list[Line2D], draw: Callable[..., Axes]
+) -> Figure:
+    figure, axes = _panels(
+        table, len(sources), min(len(sources), _MOST_COLUMNS), (3.9, 3.4), note, handles, sharex=True
+    )
     for source, ax in zip(sources, axes, strict=True):
         draw(source=source, ax=ax, legend=False)
         ax.tick_params(labelbottom=True)
@@ -104,7 +111,14 @@ def _source_figure(sources: list[str], note: str, handles: list[Line2D], draw: C
 
 
 def _panels(
-    count: int, columns: int, size: tuple[float, float], note: str, handles: list[Line2D], *, sharex: bool = False
+    table: pd.DataFrame,
+    count: int,
+    columns: int,
+    size: tuple[float, float],
+    note: str,
+    handles: list[Line2D],
+    *,
+    sharex: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure of our own, outside pyplot, with `count` axes that share the accuracy, and a legend beside."""
     rows = -(-count // columns)
@@ -114,7 +128,7 @@ def _panels(
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=True).flat)
     for ax in axes[count:]:
         ax.remove()
-    figure.supylabel(ACCURACY, fontsize=rcParams["axes.labelsize"])
+    figure.supylabel(on_test_images(table), fontsize=rcParams["axes.labelsize"])
     explain(figure, handles)
     if note:
         # Below, for a title would run into the legend.

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from transferscope.report.terminal.columns import fitted, print_tables
 from transferscope.results.files import short_cost
-from transferscope.results.measurement import Measurement, best_of, variant
+from transferscope.results.measurement import Measurement, best_of, judged_by, variant
+from transferscope.runtime.metrics import KIND, OF_EACH, guess
 
 _WIDE = 110
 """Terminal columns from which on the name of the layer has room."""
@@ -41,7 +42,7 @@ def best_by_protocol(measurement: Measurement) -> pd.DataFrame:
 
 def _best_tables(best: pd.DataFrame, *, sources: int, width: int) -> list[Table]:
     errors = ["" if math.isnan(error) else f" ±{error:.3f}" for error in best["standard_error"]]
-    sizes = best["samples_per_class"]
+    sizes, metric = best["samples_per_class"], judged_by(best)
     keys = {
         "images": sizes.astype(str).where(sizes != sizes.shift(), "").tolist(),
         "protocol": variant(best).tolist(),
@@ -51,7 +52,7 @@ def _best_tables(best: pd.DataFrame, *, sources: int, width: int) -> list[Table]
     columns = {
         "cut after": best["layer"].where(best["protocol"] != "fne", "").tolist(),
         "depth": [f"{row.depth}/{row.depths}" for row in best.itertuples()],
-        "accuracy": [f"{value:.3f}{error:7}" for value, error in zip(best["accuracy"], errors, strict=True)],
+        metric.title: [f"{value:.3f}{error:7}" for value, error in zip(best[metric.column], errors, strict=True)],
         "seconds": [short_cost(value) for value in best["seconds"]],
     }
     if width < _WIDE:
@@ -73,18 +74,20 @@ def failure_lines(measurement: Measurement) -> list[str]:
 
 def how_to_read(measurement: Measurement, best: pd.DataFrame) -> list[str]:
     """Say what the columns mean, what the choice of `best` is worth, and where energy comes from."""
-    settings, lines = measurement.settings, []
+    settings, metric, lines = measurement.settings, measurement.metric, []
     if len(best):
         seeds = sorted(set(best["n_seeds"]))
         over = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         what = "depth" if len(measurement.table["source"].unique()) == 1 else "source and depth"
         lines.append(
-            f"images: of each class, to train on. For each protocol the {what} with the highest accuracy is shown. "
+            f"images: of {OF_EACH[metric.task]}, to train on. For each protocol the {what} with the highest "
+            f"{metric.title} is shown. "
             "That choice was made on the test images, in hindsight: one made beforehand cannot expect as much."
         )
         lines.append(
-            f"Accuracy: on {settings['n_test']} test images of {settings['target']} ({settings['classes']} classes; "
-            f"always guessing the largest gives {settings['chance']:.3f}), mean over {over} seed{'s' * (seeds != [1])}."
+            f"{metric.title[:1].upper()}{metric.title[1:]}: on {settings['n_test']} test images of "
+            f"{settings['target']} ({settings['classes']} {KIND[metric.task]}; {guess(metric)} gives "
+            f"{settings['chance']:.3f}), mean over {over} seed{'s' * (seeds != [1])}."
             + " ±: its standard error over seeds."
             * bool(best["standard_error"].notna().any())
         )

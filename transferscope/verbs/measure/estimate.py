@@ -91,14 +91,14 @@ class _Rates:
 
     def _head(self, run: Run) -> float:
         """Fit the head of a run to noise, as wide as the features of all layers or of the widest."""
-        labels = self._executor.setup.target.labels[self._executor.setup.drawn_by(run)]
+        samples = len(self._executor.setup.drawn_by(run))
         widths = [stage.shape[0] if len(stage.shape) == 3 else stage.shape[-1] for stage in self._stages]
         if PROTOCOLS[run.protocol].kind == "features":
             widths = [max(widths)] * len(widths)
         random = np.random.default_rng(0)
-        layers = [random.normal(size=(len(labels), width)).astype(np.float32) for width in widths]
+        layers = [random.normal(size=(samples, width)).astype(np.float32) for width in widths]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TransferscopeWarning)  # noise is hard to fit
             started = time.perf_counter()
-            self._executor.fit_head(run, layers, labels)
+            self._executor.fit_head(run, layers)
             return time.perf_counter() - started

@@ -15,9 +15,11 @@ import torch
 
 from transferscope.errors import is_interrupt
 from transferscope.results.measurement import Measurement
+from transferscope.results.measurement import Settings as Shared
 from transferscope.runtime.engines.naming import Place
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.leases import lease
+from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, Metric, metric_of
 from transferscope.runtime.progress import Reporter
 from transferscope.runtime.sharing import Shard, turn
 from transferscope.runtime.store import digest
@@ -67,6 +69,8 @@ class Grid:
         Where runs are carried out; None for this process.
     shard
         Which of the processes this is that were started with the same command.
+    metric
+        What "the best" is by.
     """
 
     runs: Sequence[Run]
@@ -79,6 +83,7 @@ class Grid:
     twins: Mapping[Run, Sequence[Run]] = field(default_factory=dict)
     place: Place | None = None
     shard: Shard | None = None
+    metric: Metric = ACCURACY
 
     def estimate(self) -> Estimate:
         """Say what is missing and about how long it would take; the folder is left as it is."""
@@ -187,22 +192,23 @@ class Grid:
         asked = {run.identity for run in self.runs}
         identities = frame[list(IDENTITY)].itertuples(index=False, name=None)
         chosen = np.array([identity in asked for identity in identities], dtype=bool)
-        labels = setup.target.labels[setup.test]
-        return Measurement(
-            frame[chosen].reset_index(drop=True),
-            {
-                "target": setup.target.name,
-                "target_hash": setup.target.hash,
-                "classes": len(setup.target.classes),
-                "n_test": len(labels),
-                "chance": float(np.bincount(labels).max() / len(labels)),
-                "energy": self.executor.meter.describe(),
-                "device": _device_name(self.executor.device),
-                "versions": {"transferscope": __version__, "torch": torch.__version__},
-            },
-            failed=self.failed,
-            networks=self._networks(),
-        )
+        truth, task = setup.target.values[setup.test], setup.target.task
+        settings: Shared = {
+            "target": setup.target.name,
+            "target_hash": setup.target.hash,
+            "classes": len(setup.target.classes),
+            "n_test": len(truth),
+            "chance": self.metric.without_looking(truth),
+            "energy": self.executor.meter.describe(),
+            "device": _device_name(self.executor.device),
+            "versions": {"transferscope": __version__, "torch": torch.__version__},
+        }
+        if task != CLASSIFICATION:
+            settings["task"] = task
+        if self.metric is not metric_of(None, task):
+            settings["metric"] = self.metric.name
+        rows = frame[chosen].reset_index(drop=True)
+        return Measurement(rows, settings, failed=self.failed, networks=self._networks())
 
     def _networks(self) -> pd.DataFrame:
         tables = []

@@ -15,10 +15,12 @@ from transferscope.errors import SourceError
 from transferscope.networks import loading
 from transferscope.networks.zoo import Zoo, load_zoo
 from transferscope.protocols.finetuning import MIN_STEPS
+from transferscope.protocols.heads.several import check_protocol
 from transferscope.results.left_out import LeftOut, left_out_of, sentences
 from transferscope.results.measurement import Measurement
 from transferscope.runtime.checks import ALL, Size
 from transferscope.runtime.failures import Failure, failure, listed
+from transferscope.runtime.metrics import metric_of
 from transferscope.runtime.power import WORLD
 from transferscope.runtime.progress import Report, Reporter
 from transferscope.runtime.store import Store
@@ -50,6 +52,7 @@ def measure(
     on: str | None = None,
     executor: concurrent.futures.Executor | None = None,
     shard: str | None = None,
+    metric: str | None = None,
     time_budget: float | None = None,
     retry_failed: bool = False,
     country: str = WORLD,
@@ -80,7 +83,8 @@ def measure(
     protocols : sequence of str
         Names in `run.PROTOCOLS`.
     samples_per_class : sequence of int or "all"
-        Training images of each class. For one seed, larger draws contain the smaller. Where settings are to be chosen
+        Training images of each class; of several labels, of each that is the rarest of an image; of numbers, of each of
+        ten ranges with as many images. For one seed, larger draws contain the smaller. Where settings are to be chosen
         and there are 5 images of each class and more, a fifth of them decide.
     depths : "all" or sequence of int
         Stages to keep; negative ones count from the end.
@@ -108,6 +112,9 @@ def measure(
         The same with an executor of one's own, such as Dask's ``client.get_executor()``, mpi4py's or loky's.
     shard : str, optional
         "i/n" of n processes that are asked the same with one `output` folder: where this one begins, as in `rank`.
+    metric : str, optional
+        What the best is by: "accuracy" or "balanced-accuracy"; of several labels "mean-average-precision" or
+        "macro-f1"; of numbers "r2" or "spearman". The first of each by default.
     time_budget : float, optional
         Seconds after which no run is begun.
     retry_failed : bool
@@ -146,6 +153,9 @@ def prepare(request: MeasureRequest) -> Grid:
     for source in sources:
         loading.check_trust(source, request.trust_code)
     images = request.load(request.target)
+    metric = metric_of(request.metric, images.task)
+    for protocol in request.protocols:
+        check_protocol(protocol, images.task)
     pool, test = hold_out(images, most=request.test_samples, seed=request.seed)
     reporter = Reporter(request.progress)
     with reporter.bar("loading networks") as report:
@@ -187,6 +197,7 @@ def prepare(request: MeasureRequest) -> Grid:
         options=request.decisive(),
         sources={name: loading.fingerprint(sources[name]) for name in layers},
         n_test=len(test),
+        task=images.task,
     )
     return Grid(
         runs,
@@ -199,6 +210,7 @@ def prepare(request: MeasureRequest) -> Grid:
         _twins(runs, sources),
         place,
         request.part,
+        metric,
     )
 
 

@@ -9,6 +9,7 @@ from transferscope.protocols.finetuning import MIN_STEPS, recipes
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.runtime.checks import ALL, Size, check_numbers
 from transferscope.runtime.engines.naming import Place, place_of
+from transferscope.runtime.metrics import metric_of
 from transferscope.runtime.power import WORLD
 from transferscope.runtime.sharing import Shard, shard_of
 from transferscope.verbs.measure.plan import Depths, known_protocols
@@ -39,6 +40,7 @@ class MeasureRequest(Request):
     on: str | None = None
     executor: Any = None
     shard: str | None = None
+    metric: str | None = None
     time_budget: float | None = None
     retry_failed: bool = False
     country: str = WORLD
@@ -46,6 +48,8 @@ class MeasureRequest(Request):
     def __post_init__(self) -> None:
         super().__post_init__()
         known_protocols(self.protocols)
+        if self.metric is not None:
+            metric_of(self.metric, self.task)
         counts = {"seeds": self.seeds, "test_samples": self.test_samples, "jobs": self.jobs}
         self._settle(**check_numbers(self.samples_per_class, self.depths, **counts))
         _ = self.place, self.part  # which checks them

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transferscope.runtime.metrics import CLASSIFICATION, TASKS, metrics_of
 from transferscope.runtime.regular import read_regular
 from transferscope.runtime.spreadsheets import quoted, unquoted
 
 Row = dict[str, Any]
 
-KINDS: dict[str, type] = {
+_BEFORE: dict[str, type] = {
     "source": str,
     "target": str,
     "protocol": str,
@@ -22,8 +23,8 @@ KINDS: dict[str, type] = {
     "samples_per_class": int,
     "samples": int,
     "seed": int,
-    "accuracy": float,
-    "balanced_accuracy": float,
+}
+_AFTER: dict[str, type] = {
     "seconds": float,
     "flops": float,
     "kwh": float,
@@ -32,8 +33,15 @@ KINDS: dict[str, type] = {
     "trials": float,
     "status": str,
 }
+
+
+def kinds_of(task: str) -> dict[str, type]:
+    """Return the columns of runs.csv for a task, in their order; floats may be missing (empty there, NaN here)."""
+    return {**_BEFORE, **{metric.column: float for metric in metrics_of(task)}, **_AFTER}
+
+
+KINDS = kinds_of(CLASSIFICATION)
 COLUMNS = tuple(KINDS)
-"""Of runs.csv, in this order. Floats may be missing (empty in the file, NaN here)."""
 
 DONE, FAILED = "done", "failed: "
 
@@ -44,20 +52,20 @@ class ForeignError(Exception):
     """Files in the folder are not of this grid; the text says why."""
 
 
-def clean(row: Mapping[str, Any]) -> Row:
+def clean(row: Mapping[str, Any], task: str = CLASSIFICATION) -> Row:
     """Return the columns of a row, in the types that they have when they are read again."""
     cleaned: Row = {}
-    for name, kind in KINDS.items():
+    for name, kind in kinds_of(task).items():
         cleaned[name] = kind(row[name]) if kind is not float or row.get(name) is not None else math.nan
     cleaned["status"] = " ".join(cleaned["status"].split())[:_LONGEST_STATUS]
     return cleaned
 
 
-def as_line(row: Mapping[str, Any]) -> bytes:
-    """Return a row, or `HEADER`, as a line of the file."""
+def as_line(row: Mapping[str, Any], task: str = CLASSIFICATION) -> bytes:
+    """Return a row, or a `header`, as a line of the file."""
     line = io.StringIO()
     # With this end, both of its characters are quoted in a field; the lines of the file end in a plain newline.
-    csv.writer(line, lineterminator="\r\n").writerow([_text(row[name]) for name in COLUMNS])
+    csv.writer(line, lineterminator="\r\n").writerow([_text(row[name]) for name in kinds_of(task)])
     return (line.getvalue()[:-2] + "\n").encode("utf-8", "backslashreplace")
 
 
@@ -67,7 +75,9 @@ def _text(value: Any) -> str:
     return quoted(str(value))
 
 
-HEADER = {name: name for name in COLUMNS}
+def header(task: str = CLASSIFICATION) -> dict[str, str]:
+    """Return the names of the columns, as a row."""
+    return {name: name for name in kinds_of(task)}
 
 
 def read_rows(path: Path) -> tuple[list[Row], int]:
@@ -87,16 +97,17 @@ def read_rows(path: Path) -> tuple[list[Row], int]:
     except IsADirectoryError as error:
         raise ForeignError(f"{path.name} is a folder") from error
     length = _whole(raw)
-    if not length and as_line(HEADER).startswith(raw):
+    if not length and any(as_line(header(task), task).startswith(raw) for task in TASKS):
         return [], 0
     try:
         lines = list(csv.reader(io.StringIO(raw[:length].decode(), newline=""), strict=True))
     except (ValueError, csv.Error) as error:
         raise ForeignError(f"{path.name} cannot be read ({error})") from error
-    if not lines or tuple(lines[0]) != COLUMNS:
+    kinds = next((kinds for task in TASKS if lines and [*(kinds := kinds_of(task))] == lines[0]), None)
+    if kinds is None:
         raise ForeignError(f"{path.name} has other columns")
     try:
-        return [_parsed(line) for line in lines[1:]], length
+        return [_parsed(line, kinds) for line in lines[1:]], length
     except ValueError as error:
         raise ForeignError(f"{path.name} has a row that is not a run ({error})") from error
 
@@ -112,12 +123,12 @@ def _whole(raw: bytes) -> int:
     return end
 
 
-def _parsed(line: Sequence[str]) -> Row:
-    if len(line) != len(COLUMNS):
-        raise ValueError(f"expected {len(COLUMNS)} fields, got {len(line)}")
+def _parsed(line: Sequence[str], kinds: Mapping[str, type]) -> Row:
+    if len(line) != len(kinds):
+        raise ValueError(f"expected {len(kinds)} fields, got {len(line)}")
     row: Row = {
         name: math.nan if kind is float and not text else kind(unquoted(text) if kind is str else text)
-        for (name, kind), text in zip(KINDS.items(), line, strict=True)
+        for (name, kind), text in zip(kinds.items(), line, strict=True)
     }
     if row["status"] != DONE and not row["status"].startswith(FAILED):
         raise ValueError(f"expected status done or failed, got {row['status']!r}")

@@ -19,17 +19,7 @@ from transferscope.runtime.marker import mark
 from transferscope.runtime.store import write_atomically
 from transferscope.verbs.measure.lock import busy, let_in, lock, recording
 from transferscope.verbs.measure.phases import PHASES, append_phases, drop_orphans
-from transferscope.verbs.measure.rows import (
-    COLUMNS,
-    DONE,
-    HEADER,
-    KINDS,
-    ForeignError,
-    Row,
-    as_line,
-    clean,
-    read_rows,
-)
+from transferscope.verbs.measure.rows import DONE, ForeignError, Row, as_line, clean, header, kinds_of, read_rows
 from transferscope.verbs.measure.settings import Settings, check, read_settings
 from transferscope.verbs.running.run import Run
 
@@ -69,6 +59,7 @@ class RunTable:
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.path = folder / TABLE
         self._settings = folder / SETTINGS
+        self._task = settings.task
         self._rows: dict[tuple[Any, ...], Row] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -118,8 +109,8 @@ class RunTable:
         Parameters
         ----------
         rows : sequence of mapping
-            Each with `COLUMNS`; a number that is missing or NaN stays empty. ``phases``, seconds by name, are added to
-            phases.csv; other keys do not count. ``target`` is
+            Each with the columns that `rows.kinds_of` names; a number that is missing or NaN stays empty. ``phases``,
+            seconds by name, are added to phases.csv; other keys do not count. ``target`` is
             recorded as it was called when the table was begun. ``status`` is ``"done"``, or ``"failed: "`` and the
             reason, which is made one line.
 
@@ -128,7 +119,7 @@ class RunTable:
         TransferscopeError
             They cannot be written; the file is as before.
         """
-        ended = [clean({**row, "target": self._target}) for row in rows]
+        ended = [clean({**row, "target": self._target}, self._task) for row in rows]
         try:
             with recording(self.path):
                 self._catch_up()
@@ -150,7 +141,8 @@ class RunTable:
     def frame(self) -> pd.DataFrame:
         """Return a row for each run, sorted by what tells them apart; of a run recorded twice, the last."""
         rows = [self._rows[identity] for identity in sorted(self._rows)]
-        return pd.DataFrame(rows, columns=list(COLUMNS)).astype({n: k for n, k in KINDS.items() if k is not str})
+        kinds = kinds_of(self._task)
+        return pd.DataFrame(rows, columns=list(kinds)).astype({n: k for n, k in kinds.items() if k is not str})
 
     def _open(self, wanted: dict[str, Any]) -> None:
         mark(self.path.parent)
@@ -231,7 +223,8 @@ class RunTable:
         descriptor = os.open(self.path, flags, 0o666)
         try:
             size = os.fstat(descriptor).st_size
-            data = b"".join(map(as_line, [*([] if size else [HEADER, *self._rows.values()]), *rows]))
+            lines = [*([] if size else [header(self._task), *self._rows.values()]), *rows]
+            data = b"".join(as_line(line, self._task) for line in lines)
             try:
                 if os.write(descriptor, data) < len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from transferscope.runtime.metrics import CLASSIFICATION
 from transferscope.runtime.regular import read_regular
 from transferscope.runtime.store import digest
 from transferscope.runtime.version import __version__
@@ -39,6 +40,8 @@ class Settings:
         The fingerprint of each source.
     n_test : int
         Images tested on.
+    task : str
+        What is learnt.
     """
 
     target: str
@@ -48,6 +51,7 @@ class Settings:
     options: Mapping[str, Any]
     sources: Mapping[str, str]
     n_test: int
+    task: str = CLASSIFICATION
 
     def record(self) -> dict[str, Any]:
         """Return what measure.json holds."""
@@ -59,6 +63,7 @@ class Settings:
             "device": self.device,
             "options": dict(self.options),
             "sources": dict(self.sources),
+            **({} if self.task == CLASSIFICATION else {"task": self.task}),
         }
         loaded: dict[str, Any] = json.loads(json.dumps(record))  # tuples become lists, as they are when read
         return loaded

@@ -243,6 +243,7 @@ class _Images:
     seed: int
 
     def __post_init__(self) -> None:
+        _ = self.target.labels  # which other tasks have not
         self.pool, self.test = hold_out(self.target, most=self.test_samples, seed=self.seed)
         self._banks: dict[Transform, Bank] = {}
         self._sizes: dict[int, tuple[int, ...]] = {}

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import recall_score
 
 from transferscope.activations.capture import resolve_stages
 from transferscope.activations.features import LayerFeatures
@@ -24,12 +23,13 @@ from transferscope.networks import loading
 from transferscope.networks.zoo import Zoo
 from transferscope.protocols import finetuning
 from transferscope.protocols.cutting.cut import CutNetwork, cut
-from transferscope.protocols.heads.embedding import fit_embedding_head
-from transferscope.protocols.heads.linear import HeadFit, fit_head
-from transferscope.protocols.heads.toptuning import fit_top_tuning_head
+from transferscope.protocols.heads.fitting import fit_protocol
+from transferscope.protocols.heads.linear import HeadFit
+from transferscope.protocols.training.objective import OBJECTIVES, Scale
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.runtime.failures import describe
 from transferscope.runtime.footprint import Footprint, Meter, RunMeter
+from transferscope.runtime.metrics import REGRESSION, metrics_of
 from transferscope.runtime.power import JOULES_PER_KWH
 from transferscope.runtime.progress import Report, silent
 from transferscope.runtime.store import Store, digest
@@ -185,12 +185,10 @@ class Executor:
 
     def row(self, run: Run, predictions: np.ndarray, footprint: Footprint, share: float = 1.0) -> dict[str, Any]:
         """Return the row of a run that has ended, from what it predicts for the test images and its share of a cost."""
-        truth = self.setup.target.labels[self.setup.test]
+        truth = self.setup.target.values[self.setup.test]
         seconds = {phase: share * spent for phase, spent in footprint.seconds.items()}
         return self.setup.row(run) | {
-            "accuracy": float(np.mean(predictions == truth)),
-            # Over the classes that have test images.
-            "balanced_accuracy": float(recall_score(truth, predictions, labels=np.unique(truth), average="macro")),
+            **{metric.column: metric.of(predictions, truth) for metric in metrics_of(self.setup.target.task)},
             "seconds": sum(seconds.values()),
             "flops": share * footprint.flops,
             "kwh": share * footprint.kwh,
@@ -221,23 +219,21 @@ class Executor:
         seconds = len(drawn) * pace.seconds[last.layer]
         meter.charge("features", seconds, len(drawn) * last.flops, pace.watts * seconds / JOULES_PER_KWH)
         learnt_from = [layer[rows] for layer in features.arrays.values()]
-        labels = self.setup.target.labels[drawn]
         with meter.phase("head"):
-            head = self.fit_head(run, learnt_from, labels)
+            head = self.fit_head(run, learnt_from)
         meter.trials = head.trials
         return head
 
-    def fit_head(self, run: Run, layers: Sequence[np.ndarray], labels: np.ndarray) -> HeadFit:
-        """Fit the head of a run to the features of every stage, each (n_samples, n_features)."""
-        if PROTOCOLS[run.protocol].kind == "embedding":
-            return fit_embedding_head(layers, labels, run.layer, seed=run.seed)
-        features, validation = layers[run.depth - 1], validation_part(labels, run.seed)
-        if run.protocol == "toptuning":
-            return fit_top_tuning_head(features, labels, validation, run.seed)
-        return fit_head(run.protocol, features, labels, validation, run.seed)
+    def fit_head(self, run: Run, layers: Sequence[np.ndarray]) -> HeadFit:
+        """Fit the head of a run to the features of its images at every stage, each (n_samples, n_features)."""
+        target, drawn = self.setup.target, self.setup.drawn_by(run)
+        validation = validation_part(target.strata[drawn], run.seed)
+        return fit_protocol(
+            run.protocol, layers, run.depth, target.values[drawn], target.task, validation, run.seed, run.layer
+        )
 
     def _train(self, run: Run, meter: RunMeter, on_epoch: Report) -> np.ndarray:
-        return self._predict(run.source, self.trained(run, meter, on_epoch))
+        return self._predict(run, self.trained(run, meter, on_epoch))
 
     def trained(self, run: Run, meter: RunMeter, on_epoch: Report = silent) -> CutNetwork:
         """Return the network of a run, trained on its images; training that was interrupted goes on where it was."""
@@ -259,7 +255,7 @@ class Executor:
         )  # fmt: skip
         meter.trials = 1
         return [
-            record if isinstance(record, SourceError) else self._predict(run.source, net)
+            record if isinstance(record, SourceError) else self._predict(run, net)
             for run, net, record in zip(runs, nets, records, strict=True)
         ]
 
@@ -270,17 +266,26 @@ class Executor:
     def _lesson(self, run: Run) -> finetuning.Lesson:
         drawn, bank = self.setup.drawn_by(run), self.bank(run.source)
         bank.add(drawn)
-        labels = self.setup.target.labels[drawn]
+        target, scale = self.setup.target, self.scale(run)
+        values = target.values[drawn] if scale is None else scale.applied(target.values[drawn])
         chooses = self.setup.early_stopping or len(self.setup.learning_rates) > 1
-        validation = validation_part(labels, run.seed) if chooses else None
-        return finetuning.Lesson(bank.images(drawn), torch.from_numpy(labels), validation)
+        validation = validation_part(target.strata[drawn], run.seed) if chooses else None
+        objective = OBJECTIVES[target.task]
+        return finetuning.Lesson(bank.images(drawn), objective.tensor(values), validation, objective)
 
-    def _predict(self, source: str, net: CutNetwork) -> np.ndarray:
-        test, bank = self.setup.test, self.bank(source)
+    def scale(self, run: Run) -> Scale | None:
+        """Return what the numbers that a run learns are standardised by; None where it learns none."""
+        target = self.setup.target
+        return Scale.of(target.values[self.setup.drawn_by(run)]) if target.task == REGRESSION else None
+
+    def _predict(self, run: Run, net: CutNetwork) -> np.ndarray:
+        test, bank, scale = self.setup.test, self.bank(run.source), self.scale(run)
         bank.add(test)
+        predictions = OBJECTIVES[self.setup.target.task].predictions
         with torch.inference_mode():
-            parts = [net(batch.to(self.device)).argmax(1).cpu() for batch in bank.batches(test, self.setup.batch_size)]
-        return torch.cat(parts).numpy()
+            batches = bank.batches(test, self.setup.batch_size)
+            outputs = torch.cat([predictions(net(batch.to(self.device))).cpu() for batch in batches]).numpy()
+        return outputs if scale is None else scale.undone(outputs.astype(np.float64))
 
     def _rows(self, indices: np.ndarray) -> list[int]:
         """Return where images of the target stand among those whose features are computed."""

@@ -4,15 +4,16 @@ import json
 from pathlib import Path
 
 from transferscope.errors import InputError
-from transferscope.verbs.measure.rows import HEADER, ForeignError, Row, as_line, clean, read_rows
+from transferscope.verbs.measure.rows import ForeignError, Row, as_line, clean, header, read_rows
 from transferscope.verbs.measure.runs import SETTINGS, TABLE, RunTable
 from transferscope.verbs.measure.settings import Settings, check, read_settings
 
 
 def as_files(row: Row, settings: Settings) -> dict[str, bytes]:
     """Return a table of one run, and what it holds for: name to content."""
+    task = settings.task
     return {
-        TABLE: as_line(HEADER) + as_line(clean(row)),
+        TABLE: as_line(header(task), task) + as_line(clean(row, task), task),
         SETTINGS: (json.dumps(settings.record(), indent=2) + "\n").encode(),
     }
 

@@ -102,7 +102,7 @@ class Job:
         recipe = grid.recipes.get(choice.protocol)
         settings = Settings(
             target.name, target.hash, held_out(pool, test), executor.device.type, grid.decisive(),
-            {source.name: loading.fingerprint(source)}, len(test),
+            {source.name: loading.fingerprint(source)}, len(test), target.task,
         )  # fmt: skip
         identity = digest(
             _VERSION, __version__, torch.__version__, settings.device, loading.identity(source, request.seed),
