@@ -70,9 +70,9 @@ def assert_as_alone(members, recipe):
     return records
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw", "muon"])
 def test_each_network_ends_as_it_would_alone(optimiser):
-    recipe = replace(RECIPE, optimiser=optimiser, learning_rate=0.05 if optimiser == "sgd" else 0.003)
+    recipe = replace(RECIPE, optimiser=optimiser, learning_rate=0.003 if optimiser == "adamw" else 0.05)
     records = assert_as_alone([member(seed, compact) for seed in range(3)], recipe)
     assert len({record.validation_loss for record in records}) == 3
 

@@ -7,6 +7,18 @@ WIDTH = 16
 """Channels of the first stage; the later ones have two and four times as many."""
 
 
+class Pointwise(nn.Conv2d):
+    """A 1 × 1 convolution of every so manieth pixel, which as a strided one torch cannot train channels last."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 1, bias=False)
+        self.every = stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map feature maps (n, inputs, h, w) to (n, outputs, h / stride, w / stride)."""
+        return super().forward(x[..., :: self.every, :: self.every])
+
+
 class BasicBlock(nn.Module):
     """Two 3 × 3 convolutions around a skip connection (He et al. 2015)."""
 
@@ -20,7 +32,7 @@ class BasicBlock(nn.Module):
         self.act2 = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(Pointwise(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map feature maps (n, inputs, h, w) to (n, outputs, h / stride, w / stride)."""

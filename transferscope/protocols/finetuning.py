@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from transferscope.errors import SourceError
+from transferscope.errors import InputError, SourceError
 from transferscope.protocols.cutting.cut import CutNetwork
 from transferscope.protocols.training.inputs import CachedViews, shifted
 from transferscope.protocols.training.loop import Member
@@ -49,7 +49,9 @@ def recipes(optimiser: str = "adamw", epochs: int = 40, min_steps: int = MIN_STE
     InputError
         When there is no such optimiser, `epochs` is not positive or `min_steps` is negative.
     """
-    Recipe(optimiser=optimiser, epochs=epochs, min_steps=min_steps)  # which checks them
+    if optimiser not in _LEARNING_RATES:
+        raise InputError(f"Expected `optimiser` to be one of {', '.join(_LEARNING_RATES)}, but got {optimiser!r}")
+    Recipe(epochs=epochs, min_steps=min_steps)  # which checks them
     return {
         name: Recipe(
             optimiser=optimiser, epochs=epochs, learning_rate=rate, weight_decay=_WEIGHT_DECAY[optimiser],

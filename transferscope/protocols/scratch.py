@@ -21,12 +21,15 @@ from transferscope.data.target import Target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.networks.compact import WIDTH, CompactResNet
 from transferscope.protocols.cutting.heads import renew_head
-from transferscope.protocols.finetuning import MIN_STEPS
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
 from transferscope.protocols.training.single import balanced_accuracy, evaluate, fit, predicted
 
 SMALL, LARGE = 32, 64
 """Image sides (pixels) at which the compact network works; its inner resolution is the same for both."""
+
+EPOCHS, MIN_STEPS = 10, 75
+"""Of a reference, a quarter of those of a transfer: `benchmarks/reference.py` compares it with four times as many steps
+of plain gradient descent."""
 
 _HELD_OUT_SHARE = 0.2
 _MOST_HELD_OUT = 1000
@@ -55,7 +58,7 @@ class ScratchResult:
 def reference_recipe(epochs: int | None = None, budget_s: float | None = 600.0) -> Recipe:
     """Return how a reference is trained: in just so many epochs.
 
-    By default in 40 or, with few images, as many as make `MIN_STEPS` optimiser steps.
+    By default in `EPOCHS` or, with few images, as many as make `MIN_STEPS` optimiser steps.
 
     Raises
     ------
@@ -63,8 +66,8 @@ def reference_recipe(epochs: int | None = None, budget_s: float | None = 600.0) 
         When an argument is not positive.
     """
     if epochs is None:
-        return Recipe(budget_s=budget_s, min_steps=MIN_STEPS)
-    return Recipe(epochs=epochs, budget_s=budget_s)
+        return Recipe(epochs=EPOCHS, budget_s=budget_s, min_steps=MIN_STEPS, optimiser="muon")
+    return Recipe(epochs=epochs, budget_s=budget_s, optimiser="muon")
 
 
 def split_probe(target: Target, probe: Target, seed: int) -> Split:

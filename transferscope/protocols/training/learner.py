@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.errors import InputError
+from transferscope.protocols.training.muon import Muon
 from transferscope.protocols.training.objective import Objective
 from transferscope.protocols.training.recipe import Recipe
 
@@ -56,12 +57,19 @@ class Learner(ABC):
             for module in net.modules()
             if (module_parameters := set(module.parameters())) and trained.isdisjoint(module_parameters)
         ]
-        groups: dict[float, list[Tensor]] = {}
+        own = dict(net.named_parameters())
+        groups: dict[tuple[float, bool], list[Tensor]] = {}
         for name, parameter in parameters.items():
             if factors[name]:
-                groups.setdefault(factors[name], []).append(parameter)
+                kernels = recipe.optimiser == "muon" and own[name].ndim > 2
+                groups.setdefault((factors[name], kernels), []).append(parameter)
+        stacked = example.ndim - next(iter(own.values())).ndim
         self.optimiser = _optimiser(
-            [{"params": group, "initial_lr": recipe.learning_rate * factor} for factor, group in groups.items()], recipe
+            [
+                {"params": group, "initial_lr": recipe.learning_rate * factor, "kernels": kernels, "stacked": stacked}
+                for (factor, kernels), group in groups.items()
+            ],
+            recipe,
         )
 
     def train(self) -> None:
@@ -154,6 +162,8 @@ def tensors(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimiser == "muon":
+        return Muon(groups, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(groups, betas=(recipe.momentum, 0.999), **options)

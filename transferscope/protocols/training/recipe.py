@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transferscope.errors import InputError, check_whole
 
-OPTIMISERS = ("sgd", "adamw")
+OPTIMISERS = ("sgd", "adamw", "muon")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SCHEDULES = ("cosine", "constant")
 
@@ -22,7 +22,7 @@ class Recipe:
     """At most; of few images a quarter."""
     learning_rate: float = 0.05
     momentum: float = 0.9
-    """Nesterov's for "sgd", the first moment's decay for "adamw"."""
+    """Nesterov's for "sgd" and "muon", the first moment's decay for "adamw"."""
     weight_decay: float = 5e-4
     patience: int = 8
     """Epochs without a better validation loss after which training stops, counted from half the schedule on: before,
@@ -32,7 +32,7 @@ class Recipe:
     budget_s: float | None = 600.0
     """Seconds after which training stops, in the middle of an epoch too; None or infinity for no such end."""
     optimiser: str = "sgd"
-    """"sgd" (with Nesterov momentum) or "adamw"."""
+    """"sgd" (with Nesterov momentum), "adamw" or "muon" (the same as "sgd" but for convolutions, see `muon.Muon`)."""
     views: int = 16
     """Augmented views of the images that are kept where a frozen prefix is run only once; no more than epochs. Few of
     them are learnt by heart: benchmarks/groundtruth/check.py measures what four cost."""

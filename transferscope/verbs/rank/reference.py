@@ -29,7 +29,7 @@ from transferscope.runtime.store import digest
 from transferscope.runtime.version import __version__
 from transferscope.verbs.bench import Bench
 
-_VERSION = 3
+_VERSION = 4
 _FIRST = "stem.0.weight"
 """Of how references are trained; those of another version in the cache are left alone."""
 
