@@ -446,7 +446,7 @@ class TestReference:
         print_ranking(ranking, Console(width=200))
         assert "trained on 40 images for 4 epochs (finished)" in capsys.readouterr().out
 
-    def test_by_default_few_images_are_trained_on_for_300_steps(self, digits, two, monkeypatch):
+    def test_by_default_few_images_are_trained_on_for_75_steps(self, digits, two, monkeypatch):
         recipes = []
 
         def noted(*_args, recipe, **_options):
@@ -457,7 +457,7 @@ class TestReference:
         for call in (rank, lambda *args, **options: ts.compare_sources("a", "scratch", *args, **options)):
             with pytest.raises(KeyboardInterrupt):
                 call(digits, two, recipe=None, device="cpu", samples=40, progress=False, trust_code=True)
-        assert recipes == [Recipe(epochs=40, min_steps=300)] * 2
+        assert recipes == [Recipe(epochs=10, min_steps=75, optimiser="muon")] * 2
 
     def test_one_that_was_stopped_by_images_set_aside_is_trained_anew(self, digits, two):
         """The keys under which references were cached that kept the epoch of the least validation loss."""
