@@ -1,8 +1,8 @@
 """Everything that `transferscope demo` needs, drawn and trained on the spot.
 
 The target are ten Greek letters. Three small networks are trained on other pictures: groups of Latin letters, gratings,
-and Latin letters whose labels are drawn at random. The first of them is the one to find. Its last layers know the
-groups alone, so that earlier ones tell Greek letters apart better.
+and Latin letters whose labels are drawn at random. The first of them is the one to find. Its last layer
+brings an image down to 16 numbers, which know the groups: earlier ones tell Greek letters apart better.
 """
 
 import json
@@ -17,12 +17,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from transferscope.errors import InputError, check_whole
-from transferscope.networks.compact import CompactResNet
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.protocols.training.single import fit
 from transferscope.runtime.progress import Reporter
 from transferscope.runtime.seeding import seeded
 from transferscope.runtime.version import __version__
+from transferscope.verbs.demo import network
 from transferscope.verbs.demo.letters import SIDE, gratings, letters
 
 GREEK = {
@@ -37,17 +37,8 @@ SHOTS = 8
 _LATIN = "ABDEFGHJKLMNQRSTWXYZ234567"
 _GROUPS = 8
 _PER_LETTER, _PER_GRATING = 100, 40
-_RECIPE = Recipe(epochs=14, patience=14)
+_RECIPE = Recipe(epochs=8, patience=8, optimiser="muon")
 _MARKER = ".transferscope-demo.json"
-_FACTORY = '''"""The demo's own network architecture; zoo.yaml names `build` as its factory."""
-
-from transferscope.networks import CompactResNet
-
-
-def build(classes: int) -> CompactResNet:
-    """Return the untrained network, for small images."""
-    return CompactResNet(classes=classes, stem_stride=2)
-'''
 
 
 def make_demo(folder: Path, *, seed: int = 0, progress: bool = True, say: Callable[[str], Any] = print) -> Path:
@@ -86,7 +77,7 @@ def make_demo(folder: Path, *, seed: int = 0, progress: bool = True, say: Callab
         marker.write_text(json.dumps(mark))
         count = _write_target(folder / "target", seed)
         say(f"Drew {count} images of {len(GREEK)} Greek letters: {folder / 'target'}.")
-        (folder / "networks.py").write_text(_FACTORY)
+        (folder / "networks.py").write_text(Path(network.__file__).read_text())
         entries: list[dict[str, Any]] = []
         reporter = Reporter(progress)
         for name, what, pictures, labels in _tasks(seed):
@@ -164,7 +155,7 @@ def _train_source(
     grey = torch.from_numpy(np.ascontiguousarray(pictures)).float().div(255).sub(0.5).div(0.25)
     rgb, classes = grey[:, None].expand(-1, 3, -1, -1), torch.from_numpy(labels)
     with seeded(seed):
-        net = CompactResNet(classes=int(labels.max()) + 1, stem_stride=2)
+        net = network.build(int(labels.max()) + 1)
     held_out = np.arange(len(labels)) % 8 == 0
     record = fit(
         net,
