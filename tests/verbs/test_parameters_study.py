@@ -96,6 +96,17 @@ def published(net):
 
 
 class TestNumbers:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def once(cls, tmp_path_factory):
+        return tmp_path_factory.mktemp("home")
+
+    @pytest.fixture(autouse=True)
+    def home(self, once, monkeypatch):
+        """One cache for all: most of them look at the same runs."""
+        monkeypatch.setenv("TRANSFERSCOPE_HOME", str(once))
+        return once
+
     def test_at_the_end_t_is_that_of_the_fine_tuned_weights(self):
         found = measure()
         net, accuracy = by_hand(epochs=3)
