@@ -78,8 +78,7 @@ def v1(tmp_path_factory) -> Path:
     ("names", "n_trained"),
     [
         ([], 0),
-        (["trashnet"], 0),
-        (["trashnet", "sign-digits", "gtsrb"], 12),
+        (["trashnet"], 12),
         (["trashnet", "sign-digits", "pacs-sketch"], 250),
     ],
 )
