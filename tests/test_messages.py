@@ -49,10 +49,15 @@ def messages(tree):
                     yield each.lineno, list(ends(each.value))
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_message_ends_with_a_full_stop(path):
-    found = messages(ast.parse(path.read_text(encoding="utf-8")))
-    assert not [(line, end) for line, texts in found for end in texts if end.rstrip().endswith(".")]
+def test_no_message_ends_with_a_full_stop():
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{line}: {end}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for line, texts in messages(ast.parse(path.read_text(encoding="utf-8")))
+        for end in texts
+        if end.rstrip().endswith(".")
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize(

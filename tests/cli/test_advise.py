@@ -62,7 +62,7 @@ def advise(house):
 
 
 @pytest.fixture
-def told(monkeypatch):
+def told(monkeypatch, undrawn):
     """Say this whatever is asked, and remember what that was."""
     ways = (
         Way("truncate", 2, "late", 0.8, (0.7, 0.9), 1.0, 1e-6, 5e-7, 5),

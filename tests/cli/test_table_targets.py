@@ -52,7 +52,7 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
-def test_every_verb_takes_a_table(place, unsaved, verb, capsys):
+def test_every_verb_takes_a_table(place, undrawn, verb, capsys):
     assert run([*verb, *TABLE, *COMMON]) == 0, capsys.readouterr().err
     answer = json.loads(capsys.readouterr().out)
     if verb[0] == "rank":

@@ -63,19 +63,16 @@ def test_the_terminal_shows_them(tried, untried):
 
 
 def test_the_page_shows_them(tried, untried):
-    def made(ranking):
-        return page(ranking, plot.figures(ranking), plot.figures(ranking, context="paper"))
-
-    html = made(tried)
+    html = page(tried, plot.figures(tried), plot.figures(tried, context="paper"))
     assert 'id="pilots"' in html
     assert "0.750 ± 0.022" in html
     assert "birds · truncate · depth 2, measured with 120 images: 0.750 ± 0.022" in html, "the pointer reads it"
-    html = made(untried)
+    html = page(untried, {}, {})
     assert untried.outlook.text in html
     assert "<th" in html
     assert "± 0.022" not in html
     assert untried.outlook.text in fragment(untried)
-    assert 'id="pilots"' not in made(make_ranking(RIDGE))
+    assert 'id="pilots"' not in page(make_ranking(RIDGE), {}, {})
 
 
 def test_curves_have_a_star_for_each_at_its_share_of_the_depth(tried):

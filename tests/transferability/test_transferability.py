@@ -86,10 +86,12 @@ def svd_logme(X, codes):
         outside = t @ t - z.sum() if rank < n else 0.0
 
         def cost(log):
-            shrink = 1 + ratios / np.exp(log)
-            return 0.5 * (n * np.log(2 * np.pi * np.e / n * (outside + np.sum(z / shrink))) + np.log(shrink).sum())
+            shrink = 1 + ratios / np.exp(np.expand_dims(log, -1))
+            left = outside + np.sum(z / shrink, axis=-1)
+            return 0.5 * (n * np.log(2 * np.pi * np.e / n * left) + np.log(shrink).sum(axis=-1))
 
-        start = min(np.arange(-60, 15, 0.1), key=cost)
+        grid = np.arange(-60, 15, 0.1)
+        start = grid[cost(grid).argmin()]
         return minimize_scalar(cost, bounds=(start - 0.1, start + 0.1), method="bounded", options={"xatol": 1e-9}).fun
 
     return -np.mean([least(t) for t in one_hot(codes).T]) / n

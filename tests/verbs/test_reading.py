@@ -81,6 +81,7 @@ REFERENCE = ["--reference-epochs", "1", "--reference-budget", "3"]
 MEASURED = ["--epochs", "1", "--samples-per-class", "4", "--test-samples", "4"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "verb",
     [
@@ -119,6 +120,7 @@ def test_wrong_values_are_wrong_usage(wide, options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("bare_page")
 def test_negative_numbers_are_typed_like_others_and_the_page_shows_them(wide, capsys):
     reading = ["--value-range", "-1000,4000.5", "--bands", "4,3,2,1"]
     assert run(["rank", "--target", "data", *reading, *REFERENCE, *COMMON]) == 0
