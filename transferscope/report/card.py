@@ -2,11 +2,26 @@
 
 import math
 
+from transferscope.report.terminal.transfer import headed, shown
 from transferscope.results.files import short_cost
 from transferscope.results.transfer import Transfer
+from transferscope.runtime.metrics import CLASSIFICATION, KIND, MULTI_LABEL, REGRESSION, metrics_of
 
 _MOST_CLASSES = 100
 """Classes that the table lists; of more those with the lowest recall."""
+
+
+PICTURES = {
+    "confusion.png": "Confusion matrix",
+    "labels.png": "Average precision of each label",
+    "numbers.png": "Predicted and true numbers",
+}
+"""Files beside a README, with what each shows."""
+
+
+def picture_of(transfer: Transfer) -> str:
+    """Return the name of the file of its picture."""
+    return {CLASSIFICATION: "confusion.png", MULTI_LABEL: "labels.png", REGRESSION: "numbers.png"}[transfer.task]
 
 
 def readme(transfer: Transfer) -> str:
@@ -18,9 +33,14 @@ def readme(transfer: Transfer) -> str:
 def _what(transfer: Transfer) -> str:
     classes = ", ".join(map(_escaped, transfer.classes[:20])) + ("" if len(transfer.classes) <= 20 else ", …")
     start = "trained from scratch" if transfer.protocol == "scratch" else f"made from `{transfer.source}`"
+    tells = {
+        CLASSIFICATION: f"tells {len(transfer.classes)} classes apart ({classes})",
+        MULTI_LABEL: f"says which of {len(transfer.classes)} labels an image has ({classes})",
+        REGRESSION: f"predicts {classes}",
+    }
     return (
         f"# A model for {_escaped(transfer.target.name)}\n\n"
-        f"It tells {len(transfer.classes)} classes apart ({classes}), and was {start}: {transfer.how}. It was "
+        f"It {tells[transfer.task]}, and was {start}: {transfer.how}. It was "
         f"trained on {transfer.trained_on} images by transferscope."
     )
 
@@ -28,9 +48,9 @@ def _what(transfer: Transfer) -> str:
 def _how_good(transfer: Transfer) -> str:
     low, high = transfer.interval
     rows = [
-        "| | accuracy | 80 % interval | images |",
+        f"| | {transfer.metric.title} | 80 % interval | images |",
         "|---|---|---|---|",
-        f"| measured | {transfer.accuracy:.3f} | {low:.3f} to {high:.3f} | {transfer.measured_on} |",
+        f"| measured | {transfer.reached:.3f} | {low:.3f} to {high:.3f} | {transfer.measured_on} |",
     ]
     if (expected := transfer.expected) is not None:
         lower, upper = expected.interval
@@ -38,24 +58,28 @@ def _how_good(transfer: Transfer) -> str:
     table = transfer.by_class
     cut = ""
     if len(table) > _MOST_CLASSES:
-        table = table.sort_values("recall", kind="stable").head(_MOST_CLASSES)
-        cut = f"\n\nThe {_MOST_CLASSES} classes with the lowest recall; card.json has all."
-    by_class = ["| class | images | recall | precision | mistaken most for |", "|---|---|---|---|---|"]
-    by_class += [
-        f"| {_escaped(name)} | {images} | {_share(recall)} | {_share(precision)} | {_escaped(taken_for)} |"
-        for name, images, recall, precision, taken_for in table.itertuples(index=False)
-    ]
+        figure = str(table.columns[2])
+        table = table.sort_values(figure, kind="stable").head(_MOST_CLASSES)
+        what = f"{_MOST_CLASSES} {KIND[transfer.task]} with the lowest {headed(figure)}"
+        cut = f"\n\nThe {what}; card.json has all."
+    by_class = [f"| {' | '.join(headed(str(name)) for name in table.columns)} |", f"|{'---|' * len(table.columns)}"]
+    by_class += [f"| {' | '.join(_escaped(shown(value)) for value in row)} |" for row in table.itertuples(index=False)]
+    others = f"Balanced accuracy {transfer.balanced_accuracy:.3f}."
+    if transfer.outcome is not None:
+        figures = [(metric, transfer.outcome.figures[metric.column]) for metric in metrics_of(transfer.task)[1:]]
+        others = " ".join(f"{metric.title[:1].upper()}{metric.title[1:]} {value:.3f}." for metric, value in figures)
+    picture = picture_of(transfer)
     return (
         "\n".join(
             [
                 "## How good it is\n",
                 *rows,
-                f"\n{_escaped(transfer.verdict)} Balanced accuracy {transfer.balanced_accuracy:.3f}.\n",
+                f"\n{_escaped(transfer.verdict)} {others}\n",
                 f"Measured on: {_escaped(transfer.held_out)}. These images were not trained on, and the model that is "
-                "delivered is the one that was measured. On images of another kind it may be worse. "
-                f"One number was fitted to them, the temperature {transfer.temperature:.3g} that turns scores into "
-                "probabilities; it changes no prediction.\n",
-                "![Confusion matrix](confusion.png)\n",
+                "delivered is the one that was measured. On images of another kind it may be worse."
+                + f" One number was fitted to them, the temperature {transfer.temperature:.3g} that turns scores into "
+                "probabilities; it changes no prediction." * (transfer.task != REGRESSION) + "\n",
+                f"![{PICTURES[picture]}]({picture})\n",
                 *by_class,
             ]
         )
@@ -100,10 +124,6 @@ def _versions(transfer: Transfer) -> str:
         lines.append(f"- versions: {', '.join(f'{name} {version}' for name, version in made.versions.items())}")
     lines += [f"- {name}: SHA-256 `{digest}`" for name, digest in transfer.hashes.items()]
     return "\n".join(lines)
-
-
-def _share(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3f}"
 
 
 def _escaped(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from transferscope.report import plot
-from transferscope.report.card import readme
+from transferscope.report.card import picture_of, readme
 from transferscope.report.html import advice as advice_page
 from transferscope.report.html import comparison as comparison_page
 from transferscope.report.html import measurement as measurement_page
@@ -19,6 +19,7 @@ from transferscope.report.html.parts import encoded
 from transferscope.report.plots import parameter_plots, transfer_plots
 from transferscope.report.plots.confusion import confusion
 from transferscope.report.plots.drawing import figure_of, outside_pyplot
+from transferscope.report.plots.outcome import outcome
 from transferscope.results.advice import Advice
 from transferscope.results.comparison import Comparison
 from transferscope.results.measurement import Measurement
@@ -80,8 +81,8 @@ def _(transfer: ParameterTransfer) -> dict[str, bytes]:
 @views.register
 def _(transfer: Transfer) -> dict[str, bytes]:
     with outside_pyplot():
-        figure = figure_of(confusion(transfer))
-    return {"README.md": readme(transfer).encode(), "confusion.png": png(figure)}
+        figure = figure_of(confusion(transfer) if transfer.outcome is None else outcome(transfer))
+    return {"README.md": readme(transfer).encode(), picture_of(transfer): png(figure)}
 
 
 @singledispatch

@@ -12,8 +12,10 @@ import pandas as pd
 from transferscope.errors import InputError
 from transferscope.results import saving
 from transferscope.results.files import csv, json_text, significant
+from transferscope.results.outcome import Outcome
 from transferscope.results.recommendation import LEVEL, how
 from transferscope.results.summary import TargetSummary
+from transferscope.runtime.metrics import CLASSIFICATION, REGRESSION, Metric, metric_of
 from transferscope.runtime.provenance import Provenance
 from transferscope.runtime.regular import read_regular
 
@@ -61,10 +63,10 @@ class Transfer:
     """Images."""
     held_out: str
     """Which images it was measured on, in words."""
-    confusion: np.ndarray
-    """Images measured on, (n_classes, n_classes): true class by predicted class."""
+    confusion: np.ndarray | None
+    """Images measured on, (n_classes, n_classes): true class by predicted class; None of another task."""
     balanced_accuracy: float
-    """Accuracy averaged over the classes."""
+    """Accuracy averaged over the classes; NaN of another task."""
     temperature: float
     """What logits are divided by before the softmax; fitted on the images measured on, it changes no prediction."""
     seconds: Mapping[str, float]
@@ -85,23 +87,55 @@ class Transfer:
     provenance: Provenance | None = None
     folder: Path = field(default=Path(), compare=False)
     """Where the model lies; not saved."""
+    outcome: Outcome | None = None
+    """Of a model that predicts several labels, or numbers."""
+
+    @property
+    def task(self) -> str:
+        """What it predicts: a class, several labels or numbers."""
+        return CLASSIFICATION if self.outcome is None else self.outcome.task
+
+    @property
+    def metric(self) -> Metric:
+        """What it is judged by."""
+        return metric_of(None, self.task)
 
     @property
     def measured_on(self) -> int:
         """Images that the accuracy was measured on, none of which it was trained on."""
-        return int(self.confusion.sum())
+        return len(self.outcome) if self.outcome is not None else int(self.matrix.sum())
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Its confusion matrix.
+
+        Raises
+        ------
+        InputError
+            It predicts no classes.
+        """
+        if self.confusion is None:
+            raise InputError(f"Expected a transfer to classes, but this one is a {self.task} without confusion matrix")
+        return self.confusion
 
     @property
     def accuracy(self) -> float:
         """Share of them that are classified correctly."""
-        return float(np.trace(self.confusion) / self.measured_on)
+        return float(np.trace(self.matrix) / self.measured_on)
+
+    @property
+    def reached(self) -> float:
+        """What it was measured to reach by its metric: the accuracy, if it predicts classes."""
+        return self.accuracy if self.outcome is None else self.outcome.reached
 
     @property
     def interval(self) -> tuple[float, float]:
-        """80 % interval of the accuracy on new images like these: Wilson's, from the number of images alone."""
+        """80 % interval of that on new images like these: Wilson's, from their number alone; of others a bootstrap."""
+        if self.outcome is not None:
+            return self.outcome.interval
         from scipy.stats import binomtest  # which takes longer to import than a result to be read
 
-        found = binomtest(int(np.trace(self.confusion)), self.measured_on).proportion_ci(LEVEL, method="wilson")
+        found = binomtest(int(np.trace(self.matrix)), self.measured_on).proportion_ci(LEVEL, method="wilson")
         return float(found.low), float(found.high)
 
     @property
@@ -111,11 +145,14 @@ class Transfer:
         if self.protocol == "scratch":
             return "its architecture re-initialised and trained"
         if self.protocol == "fne":
-            return f"frozen, a full-network embedding of its layers ({self.layer}) under a linear SVM"
+            head = "ridge regression" if self.task == REGRESSION else "a linear SVM"
+            return f"frozen, a full-network embedding of its layers ({self.layer}) under {head}"
         if self.protocol == "surgical":
             return "the whole network fine-tuned, each stage at a learning rate of its own, with a new head"
         if self.protocol in _HEADS:
-            return f"cut after {stages}, its features frozen, {_HEADS[self.protocol]} on them"
+            ridge = self.task == REGRESSION and self.protocol == "truncate"
+            head = "ridge regression" if ridge else _HEADS[self.protocol]
+            return f"cut after {stages}, its features frozen, {head} on them"
         return how(self) if self.depth else "the whole network fine-tuned with a new head"
 
     @property
@@ -128,14 +165,14 @@ class Transfer:
         """What it does, against what was expected, in one sentence or two."""
         low, high = self.interval
         text = (
-            f"Measured accuracy {self.accuracy:.3f} [{low:.3f}, {high:.3f}] on {self.measured_on} images that it was "
-            "not trained on"
+            f"Measured {self.metric.title} {self.reached:.3f} [{low:.3f}, {high:.3f}] on {self.measured_on} images "
+            "that it was not trained on"
         )
         if self.expected is None:
             return f"{text}."
         lower, upper = self.expected.interval
-        inside = lower <= self.accuracy <= upper
-        place = "within" if inside else "above" if self.accuracy > upper else "below"
+        inside = lower <= self.reached <= upper
+        place = "within" if inside else "above" if self.reached > upper else "below"
         sentence = f"{text}; expected {self.expected.accuracy:.3f} [{lower:.3f}, {upper:.3f}], so {place} the interval."
         if self.expected.samples != self.trained_on:
             sentence += (
@@ -148,10 +185,14 @@ class Transfer:
     def by_class(self) -> pd.DataFrame:
         """A row a class: images measured on, recall, precision (NaN where nothing was), and what it is taken for most.
 
-        The last is the class that most of its images which were classified wrongly went to; empty without any.
+        The last is the class that most of its images which were classified wrongly went to; empty without any. Of
+        labels or numbers a row each, see `Outcome.table`.
         """
-        correct, true, predicted = np.diag(self.confusion), self.confusion.sum(1), self.confusion.sum(0)
-        wrong = self.confusion - np.diag(correct)
+        if self.outcome is not None:
+            return self.outcome.table
+        matrix = self.matrix
+        correct, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+        wrong = matrix - np.diag(correct)
         with np.errstate(invalid="ignore"):
             recall, precision = correct / true, correct / predicted
         most = [self.classes[row.argmax()] if row.any() else "" for row in wrong]
@@ -173,15 +214,16 @@ class Transfer:
             "how": self.how,
             "trained_on": self.trained_on,
             "measured": {
-                "accuracy": self.accuracy,
+                **({"accuracy": self.accuracy} if self.outcome is None else self.outcome.figures),
                 "interval": list(self.interval),
                 "level": LEVEL,
                 "samples": self.measured_on,
                 "images": self.held_out,
-                "balanced_accuracy": self.balanced_accuracy,
+                **({"balanced_accuracy": self.balanced_accuracy} if self.outcome is None else {}),
             },
             "expected": None if self.expected is None else asdict(self.expected),
-            "confusion": self.confusion.tolist(),
+            **({} if self.outcome is None else {"outcome": self.outcome.to_dict()}),
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
             "temperature": self.temperature,
             "seconds": dict(self.seconds),
             "kwh": self.kwh,
@@ -202,7 +244,7 @@ class Transfer:
         return csv(self.by_class)
 
     def files(self) -> dict[str, bytes]:
-        """Return card.json and its views, README.md and confusion.png: name to content."""
+        """Return card.json and its views, README.md and confusion.png or another picture: name to content."""
         return {"card.json": self.to_json().encode(), **saving.views(self)}
 
 
@@ -234,8 +276,9 @@ def read_card(folder: Path) -> Transfer:
             target=TargetSummary(**content["target"]),
             classes=tuple(content["classes"]),
             held_out=content["measured"]["images"],
-            balanced_accuracy=content["measured"]["balanced_accuracy"],
-            confusion=np.array(content["confusion"], dtype=np.int64),
+            balanced_accuracy=content["measured"].get("balanced_accuracy", float("nan")),
+            confusion=None if content["confusion"] is None else np.array(content["confusion"], dtype=np.int64),
+            outcome=Outcome.read(content["outcome"], tuple(content["classes"])) if "outcome" in content else None,
             folder=folder,
             **more,
         )

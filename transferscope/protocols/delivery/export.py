@@ -43,7 +43,8 @@ def export(network: DeliveredNetwork, name: str, images: Tensor) -> bytes:
     """Return the bytes of a file that maps images, as the transform makes them, to probabilities.
 
     It takes any number of images as ``images`` (n, channels, height, width) float32, and gives ``probabilities``
-    (n, n_classes) float32. It was run on `images` and gave what the network gives, up to `TOLERANCE`.
+    (n, n_classes) float32, or under that name numbers, where the network predicts these. It was run on `images` and
+    gave what the network gives, up to `TOLERANCE`.
 
     Parameters
     ----------
@@ -86,7 +87,12 @@ def _difference(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> st
     if any(ours.shape != theirs.shape for ours, theirs in zip(found, wanted, strict=True)):
         return "the file gives another number of probabilities than the network"
     apart = max(float(np.abs(ours - theirs).max()) for ours, theirs in zip(found, wanted, strict=True))
-    return "" if apart <= TOLERANCE else f"the file's probabilities differ from the network's by up to {apart:.2g}"
+    largest = max(1.0, *(float(np.abs(theirs).max()) for theirs in wanted))  # of numbers, which have any unit
+    return (
+        ""
+        if apart <= TOLERANCE * largest
+        else f"the file's probabilities differ from the network's by up to {apart:.2g}"
+    )
 
 
 class _Probabilities(nn.Module):
@@ -95,7 +101,7 @@ class _Probabilities(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(images).softmax(dim=1)
+        return self.network.answers(self.network(images))
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from transferscope.protocols.cutting.cut import CutNetwork
 from transferscope.protocols.cutting.dividing import Prefix, Suffix, stopped, trial_images
 from transferscope.protocols.cutting.heads import renew_head
 from transferscope.protocols.heads.modules import HeadScores
+from transferscope.protocols.training.objective import Scale
+from transferscope.runtime.metrics import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from transferscope.runtime.seeding import seeded
 
 _TOLERANCE = 1e-4
@@ -94,36 +96,58 @@ class DeliveredNetwork(nn.Module):
     """A network for the classes of a target, frozen and in evaluation mode. Made by `delivered`.
 
     Images (n, channels, height, width) are those of the source's transform. Probabilities are the softmax of the
-    logits, which are divided by a temperature (Guo et al. 2017, arXiv 1706.04599), 1 unless one was fitted.
+    logits, of several labels the sigmoid of each; logits are divided by a temperature (Guo et al. 2017, arXiv
+    1706.04599), 1 unless one was fitted. Numbers are what it puts out, times `deviation`, plus `mean`.
 
     Attributes
     ----------
     body : torch.nn.Module
         The whole network with its new classifier; or `StageMeans`, from images to features.
     head : HeadScores or None
-        From features to a score for each class.
+        From features to a score for each class, or other output.
+    task : str
+        What it was trained for.
     """
 
     temperature: Tensor
+    mean: Tensor
+    deviation: Tensor
 
-    def __init__(self, body: nn.Module, head: HeadScores | None) -> None:
+    def __init__(self, body: nn.Module, head: HeadScores | None, task: str, outputs: int) -> None:
         super().__init__()
         self.body = body
         self.head = head
+        self.task = task
         self.register_buffer("temperature", torch.ones(()))
+        if task == REGRESSION:
+            self.register_buffer("mean", torch.zeros(outputs))
+            self.register_buffer("deviation", torch.ones(outputs))
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images to logits (n, n_classes), float32."""
+        """Map images to logits (n, n_classes), or to numbers in their own units (n, n_numbers), float32."""
         output = tensor_for(self.body(images), ())
         assert output is not None  # seen when the head was replaced
         scores = output if self.head is None else self.head(output)
+        if self.task == REGRESSION:
+            return scores.float() * self.deviation + self.mean
         return scores.float() / self.temperature
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """Return probabilities of what `forward` returns; of numbers these themselves."""
+        if self.task == REGRESSION:
+            return outputs
+        return outputs.sigmoid() if self.task == MULTI_LABEL else outputs.softmax(dim=1)
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Return the probability of each class, (n, n_classes) float32, on the device of the network."""
-        return self(images.to(self.temperature.device)).softmax(dim=1)
+        """Return the probability of each class or label, or numbers, (n, n_outputs) float32, on its own device."""
+        return self.answers(self(images.to(self.temperature.device)))
+
+    def in_units_of(self, scale: Scale) -> None:
+        """Have a network that has learnt standardised numbers put them out as they were."""
+        self.mean.copy_(torch.from_numpy(scale.mean))
+        self.deviation.copy_(torch.from_numpy(scale.deviation))
 
     def take(self, trained: CutNetwork) -> None:
         """Take over the weights of a network on the CPU that `cut` made of the same source, and that was trained since.
@@ -169,7 +193,7 @@ class DeliveredNetwork(nn.Module):
         return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
 
-def delivered(network: Network, form: Form, classes: int) -> DeliveredNetwork:
+def delivered(network: Network, form: Form, classes: int, task: str = CLASSIFICATION) -> DeliveredNetwork:
     """Return a network of this form, on the CPU, with the weights of `network` and a head that is not fitted yet.
 
     Parameters
@@ -179,6 +203,8 @@ def delivered(network: Network, form: Form, classes: int) -> DeliveredNetwork:
     form : Form
         What is kept.
     classes : int
+        Of the target; labels or numbers of another task.
+    task : str
         Of the target.
 
     Raises
@@ -190,7 +216,7 @@ def delivered(network: Network, form: Form, classes: int) -> DeliveredNetwork:
     if not form.layers:
         body = copied(network.module).cpu().eval()
         renew_head(body, classes, sample, seed=0)
-        return DeliveredNetwork(body, None)
+        return DeliveredNetwork(body, None, task, classes)
     net = network.module.cpu()
     traced = trace(net, sample)
     inner = []
@@ -201,7 +227,7 @@ def delivered(network: Network, form: Form, classes: int) -> DeliveredNetwork:
         path = next(path for path, module in net.named_modules() if module is call.module)
         inner.append((path, int(layer[len(path) + 1 :] or 1), call))
     means = StageMeans(stopped(net, form.layers[-1], sample).eval(), inner)
-    return DeliveredNetwork(means, HeadScores.like(form.head or {}))
+    return DeliveredNetwork(means, HeadScores.like(form.head or {}), task, classes)
 
 
 def moved(network: CutNetwork) -> CutNetwork:

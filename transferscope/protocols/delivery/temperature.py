@@ -22,7 +22,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     logits : numpy.ndarray
         (n_samples, n_classes), of images that the network was not trained on.
     labels : numpy.ndarray
-        (n_samples,) class codes.
+        (n_samples,) class codes; or (n_samples, n_labels) 0 and 1, of labels whose probabilities are sigmoids.
 
     References
     ----------
@@ -35,13 +35,24 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
             f"{len(labels)} labels"
         )
     n_samples, n_classes = values.shape
-    wanted = np.full(values.shape, 1 / (n_samples + n_classes))
-    wanted[np.arange(n_samples), labels] = (n_samples + 1) / (n_samples + n_classes)
     # Logits of one spread, so that the search covers scores of every unit.
     spread = float(np.ptp(values, axis=1).mean()) or 1.0
+    if np.ndim(labels) == 2:
+        truth = np.asarray(labels, dtype=np.float64)
+        had = truth.sum(axis=0)
+        certain = np.where(truth > 0, (had + 1) / (had + 2), 1 / (n_samples - had + 2))
+        spread = float(np.abs(values).mean()) or 1.0
 
-    def loss(log_temperature: float) -> float:
-        return -float(np.mean(np.sum(wanted * log_softmax(values / spread / np.exp(log_temperature), axis=1), axis=1)))
+        def loss(log_temperature: float) -> float:
+            scores = values / spread / np.exp(log_temperature)
+            return float(np.mean(np.logaddexp(0, scores) - certain * scores))
+    else:
+        wanted = np.full(values.shape, 1 / (n_samples + n_classes))
+        wanted[np.arange(n_samples), labels] = (n_samples + 1) / (n_samples + n_classes)
+
+        def loss(log_temperature: float) -> float:
+            likely = log_softmax(values / spread / np.exp(log_temperature), axis=1)
+            return -float(np.mean(np.sum(wanted * likely, axis=1)))
 
     found = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded", options={"xatol": 1e-6})
     return float(spread * np.exp(found.x))

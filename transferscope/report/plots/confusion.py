@@ -32,7 +32,7 @@ def confusion(transfer: Transfer, ax: Axes | None = None, *, context: Context = 
     -------
     matplotlib.axes.Axes
     """
-    counts = transfer.confusion
+    counts = transfer.matrix
     n_classes = len(counts)
     names = [short(name, longest(context)) for name in transfer.classes]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)

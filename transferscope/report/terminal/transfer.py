@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -10,10 +11,12 @@ from transferscope.report.terminal.columns import fitted, print_tables
 from transferscope.results.files import short_cost
 from transferscope.results.predictions import Predictions
 from transferscope.results.transfer import Transfer
+from transferscope.runtime.metrics import CLASSIFICATION, KIND, MULTI_LABEL
 
 _MOST_CLASSES = 30
 _MOST_ROWS = 20
 _MOST_UNREADABLE = 5
+_MOST_NUMBERS = 5
 
 
 def print_transfer(transfer: Transfer, console: Console) -> None:
@@ -23,16 +26,14 @@ def print_transfer(transfer: Transfer, console: Console) -> None:
     table = transfer.by_class
     left_out = ""
     if len(table) > _MOST_CLASSES:
-        table = table.sort_values("recall", kind="stable").head(_MOST_CLASSES)
-        left_out = f"The {_MOST_CLASSES} classes with the lowest recall; card.json has all {len(transfer.classes)}. "
-    names = {"class": table["class"].tolist()}
-    columns = {
-        "images": table["images"].astype(str).tolist(),
-        "recall": [_share(value) for value in table["recall"]],
-        "precision": [_share(value) for value in table["precision"]],
-        "mistaken most for": table["taken_for"].tolist(),
-    }
-    print_tables(fitted(names, columns, width=console.width, names=["class", "mistaken most for"]), console)
+        figure = str(table.columns[2])
+        table = table.sort_values(figure, kind="stable").head(_MOST_CLASSES)
+        what = f"{_MOST_CLASSES} {KIND[transfer.task]} with the lowest {headed(figure)}"
+        left_out = f"The {what}; card.json has all {len(transfer.classes)}. "
+    first, *others = (str(name) for name in table.columns)
+    columns = {headed(name): [shown(value) for value in table[name]] for name in others}
+    names = {first: table[first].tolist()}
+    print_tables(fitted(names, columns, width=console.width, names=[first, "mistaken most for"]), console)
     seconds, kwh = short_cost(sum(transfer.seconds.values())), short_cost(transfer.kwh)
     lines = [
         f"{left_out}Measured on: {transfer.held_out}. Square brackets: 80 % intervals. Trained on "
@@ -44,18 +45,27 @@ def print_transfer(transfer: Transfer, console: Console) -> None:
 
 def print_predictions(predictions: Predictions, console: Console, written: Path | None = None) -> None:
     """Print the first predictions, how many of each class there are, and which file all were written to."""
-    shown = predictions.table.head(_MOST_ROWS)
-    names = {"path": shown["path"].tolist()}
-    columns = {"label": shown["label"].tolist(), "probability": [f"{value:.3f}" for value in shown["probability"]]}
+    first = predictions.table.head(_MOST_ROWS)
+    names = {"path": first["path"].tolist()}
+    if predictions.task == CLASSIFICATION:
+        columns = {"label": first["label"].tolist(), "probability": [f"{value:.3f}" for value in first["probability"]]}
+    elif predictions.task == MULTI_LABEL:
+        columns = {"labels": first["label"].tolist()}
+    else:
+        columns = {
+            str(name): [f"{value:.6g}" for value in first[name]] for name in first.columns[1 : 1 + _MOST_NUMBERS]
+        }
     print_tables(fitted(names, columns, width=console.width, names=["path", "label"]), console)
     lines = []
-    if (more := len(predictions) - len(shown)) > 0:
+    if (more := len(predictions) - len(first)) > 0:
         where = "-o FILE.csv or --format csv gives all" if written is None else f"all are in {written}"
         lines.append(f"… and {more} more; {where}.")
     labels = predictions.labels
-    counts = sorted(((labels.count(name), name) for name in set(labels)), key=lambda pair: (-pair[0], pair[1]))
+    counts = sorted(
+        ((labels.count(name), name or "none") for name in set(labels)), key=lambda pair: (-pair[0], pair[1])
+    )
     listed = ", ".join(f"{name} {count}" for count, name in counts[:_MOST_ROWS]) + ", …" * (len(counts) > _MOST_ROWS)
-    lines.append(f"{len(predictions)} image{'s' * (len(predictions) != 1)}: {listed}.")
+    lines.append(f"{len(predictions)} image{'s' * (len(predictions) != 1)}{f': {listed}' if listed else ''}.")
     console.print(Text("\n" + "\n".join(lines), style="dim"))
 
 
@@ -70,5 +80,13 @@ def unreadable_lines(predictions: Predictions) -> list[str]:
     return lines
 
 
-def _share(value: float) -> str:
+def headed(column: str) -> str:
+    """Return the heading of a column of `Transfer.by_class`."""
+    return {"taken_for": "mistaken most for", "r2": "R²"}.get(column, column.replace("_", " "))
+
+
+def shown(value: Any) -> str:
+    """Return a value of that table as it is read; nothing for NaN."""
+    if not isinstance(value, float):
+        return str(value)
     return "" if math.isnan(value) else f"{value:.3f}"

@@ -18,6 +18,7 @@ from transferscope.networks.zoo import Zoo
 from transferscope.protocols.cutting.cut import cut
 from transferscope.protocols.delivery.network import DeliveredNetwork, Form, delivered, moved
 from transferscope.protocols.heads.modules import HeadScores
+from transferscope.protocols.heads.several import check_protocol
 from transferscope.runtime.checks import ALL
 from transferscope.runtime.failures import describe
 from transferscope.runtime.footprint import Footprint
@@ -78,6 +79,7 @@ class Job:
             The source cannot be loaded, or its model not be built again.
         """
         source = choice.source
+        check_protocol(choice.protocol, target.task)
         pool, test = hold_out(target, seed=request.seed)
         grid = MeasureRequest(
             target=target, zoo=request.zoo, country=request.country, device=request.device, seed=request.seed
@@ -113,7 +115,7 @@ class Job:
         executor.setup = replace(executor.setup, pool=pool, test=test, drawn=drawn, states=states)
         plan = blueprint(source)
         form = {"features": Form((layer,), {}), "embedding": Form(layers, {})}.get(PROTOCOLS[run.protocol].kind, Form())
-        model = ModelRecipe(target.classes, transform, target.reading, plan.entry, form)
+        model = ModelRecipe(target.classes, transform, target.reading, plan.entry, form, target.task)
         return cls(choice, executor, run, settings, plan.files, model, identity)
 
     @property
@@ -151,6 +153,8 @@ class Job:
             if PROTOCOLS[run.protocol].kind == "trained":
                 with reporter.bar(f"training {run.source}") as report, executor.meter.run() as meter:
                     adapted.take(executor.trained(run, meter, report).cpu())
+                if (scale := executor.scale(run)) is not None:
+                    adapted.in_units_of(scale)
                 with contextlib.suppress(OSError):
                     executor.setup.states.rmdir()
             else:
@@ -183,7 +187,7 @@ class Job:
             They differ, or the protocol would make two networks of one.
         """
         run, setup = self.run, self.executor.setup
-        adapted = delivered(self.network, self.model.form, len(self.target.classes))
+        adapted = delivered(self.network, self.model.form, len(self.target.classes), self.target.task)
         with tempfile.TemporaryDirectory(prefix="transferscope-") as folder:
             for name, content in self.files.items():
                 path = Path(folder) / name

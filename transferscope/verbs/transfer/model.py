@@ -18,6 +18,7 @@ from transferscope.results.files import write_file
 from transferscope.results.predictions import Predictions
 from transferscope.results.transfer import Transfer, read_card
 from transferscope.runtime.failures import Failure
+from transferscope.runtime.metrics import KIND
 from transferscope.runtime.progress import Reporter
 from transferscope.verbs.transfer.model_files import ModelRecipe, load_model
 
@@ -34,7 +35,8 @@ class TransferredModel:
         Where it lies.
     network : DeliveredNetwork
         A `torch.nn.Module` from images (n, channels, height, width), as `transform` makes them, to logits
-        (n, n_classes); its `probabilities` are the softmax of these.
+        (n, n_classes); its `probabilities` are the softmax of these, of several labels the sigmoid. Of a regression it
+        puts out numbers.
     device : torch.device
         Where the network is.
     """
@@ -47,12 +49,12 @@ class TransferredModel:
 
     def __repr__(self) -> str:
         card = self.card
-        classes = len(self.classes)
-        return f"<model of {card.source} for {card.target.name}: {classes} classes, accuracy {card.accuracy:.3f}>"
+        what, metric = f"{len(self.classes)} {KIND[card.task]}", card.metric
+        return f"<model of {card.source} for {card.target.name}: {what}, {metric.title} {card.reached:.3f}>"
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the probabilities."""
+        """Names of the classes, labels or numbers, in the order of the probabilities."""
         return self._recipe.classes
 
     @property
@@ -66,7 +68,7 @@ class TransferredModel:
         return read_card(self.folder)
 
     def predict(self, images: Any, *, batch_size: int = 64, progress: bool = True) -> Predictions:
-        """Return a label and probabilities for each image.
+        """Return a label and probabilities for each image; all labels, or numbers, where it was trained for these.
 
         Parameters
         ----------
@@ -107,7 +109,7 @@ class TransferredModel:
                 f"Expected images that can be read, but none of {len(unreadable)} can: {named}"
                 f"{'; …' if len(unreadable) > _NAMED else ''}"
             )
-        return Predictions(tuple(names), self.classes, np.concatenate(rows), tuple(unreadable))
+        return Predictions(tuple(names), self.classes, np.concatenate(rows), tuple(unreadable), self._recipe.task)
 
     def _inputs(
         self, pictures: Unlabelled, places: Sequence[int], names: list[str], unreadable: list[Failure]

@@ -16,6 +16,7 @@ from transferscope.networks import loading
 from transferscope.networks.blueprint import COMPACT, source_of
 from transferscope.protocols.delivery.network import DeliveredNetwork, Form, delivered
 from transferscope.results.files import prepare_folder, write_together
+from transferscope.runtime.metrics import CLASSIFICATION, check_task
 from transferscope.runtime.regular import read_regular
 
 SCHEMA_VERSION = 1
@@ -39,6 +40,8 @@ class ModelRecipe:
         Entry of a `networks.blueprint.Blueprint`.
     form
         What is kept of it.
+    task
+        What it predicts: classes, labels or numbers.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +49,7 @@ class ModelRecipe:
     reading: Reading
     architecture: Mapping[str, Any]
     form: Form
+    task: str = CLASSIFICATION
 
     def to_json(self) -> str:
         """Return what model.json holds."""
@@ -58,6 +62,7 @@ class ModelRecipe:
             "architecture": dict(self.architecture),
             "layers": list(self.form.layers),
             "head": head,
+            **({} if self.task == CLASSIFICATION else {"task": self.task}),
         }
         return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
 
@@ -80,6 +85,7 @@ class ModelRecipe:
                 reading=Reading(**reading),
                 architecture=record["architecture"],
                 form=Form(tuple(record["layers"]), shapes),
+                task=check_task(record.get("task", CLASSIFICATION)),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
@@ -101,7 +107,7 @@ class ModelRecipe:
         own = self.architecture["loader"] == COMPACT
         network = loading.load_architecture(source, trust_code=trust_code or own)
         network.transform = self.transform
-        return delivered(network, self.form, len(self.classes))
+        return delivered(network, self.form, len(self.classes), self.task)
 
 
 def load_model(folder: Path, *, trust_code: bool = False) -> tuple[ModelRecipe, DeliveredNetwork]:

@@ -1,6 +1,7 @@
 """Run one transfer and deliver its model: choose, prepare, train, measure, write."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,12 @@ from transferscope.protocols.delivery.export import FORMATS
 from transferscope.protocols.delivery.export import export as exported
 from transferscope.protocols.delivery.network import DeliveredNetwork
 from transferscope.protocols.delivery.temperature import fit_temperature
+from transferscope.results.outcome import Outcome
 from transferscope.results.ranking import Ranking
 from transferscope.results.summary import TargetSummary
 from transferscope.results.transfer import Transfer, read_card
 from transferscope.runtime.footprint import Footprint
+from transferscope.runtime.metrics import CLASSIFICATION, REGRESSION
 from transferscope.runtime.parameter_count import all_parameters
 from transferscope.runtime.power import WORLD
 from transferscope.runtime.progress import Reporter
@@ -153,19 +156,21 @@ def _delivered(
 ) -> tuple[Transfer, Row]:
     """Measure what is delivered and write it; return the result and its row of evidence."""
     setup, device = job.executor.setup, job.executor.device
-    truth, classes = job.target.labels[setup.test], job.target.classes
+    truth, classes, task = job.target.values[setup.test], job.target.classes, job.target.task
     model.to(device)
     with reporter.bar("measuring") as report:
         images = job.executor.bank(job.run.source)
         images.add(setup.test)
         logits = _logits(model, images.batches(setup.test, setup.batch_size, report))
-    model.temperature.fill_(fit_temperature(logits, truth))
+    if task != REGRESSION:
+        model.temperature.fill_(fit_temperature(logits, truth))
     model.cpu()
     files = {WEIGHTS: safetensors.torch.save(model.arrays), RECIPE: job.with_head_of(model).to_json().encode()}
     files |= job.files
     with reporter.bar("exporting"):
         files |= {FORMATS[name]: exported(model, name, _tried(job)) for name in request.export}
-    predicted = logits.argmax(1)
+    predicted = logits.argmax(1) if task == CLASSIFICATION else logits
+    of_classes = task == CLASSIFICATION
     row = job.executor.row(job.run, predicted, footprint)
     result = Transfer(
         target=TargetSummary(job.target.name, job.target.n_samples, len(classes), job.target.hash),
@@ -177,8 +182,9 @@ def _delivered(
         layer=job.run.layer,
         trained_on=int(row["samples"]),
         held_out=job.held_out,
-        confusion=confusion_matrix(truth, predicted, labels=range(len(classes))),
-        balanced_accuracy=float(row["balanced_accuracy"]),
+        confusion=confusion_matrix(truth, predicted, labels=range(len(classes))) if of_classes else None,
+        balanced_accuracy=float(row["balanced_accuracy"]) if of_classes else math.nan,
+        outcome=None if of_classes else Outcome(task, classes, truth, predicted.astype(np.float64)),
         temperature=float(model.temperature),
         seconds=row["phases"],
         kwh=float(row["kwh"]),
