@@ -9,7 +9,7 @@ from PIL import Image
 import transferscope as ts
 from transferscope.data.splits import draw, hold_out
 from transferscope.data.target import load_target
-from transferscope.errors import InputError
+from transferscope.errors import InputError, TransferscopeWarning
 
 N = 60
 IMAGES = np.random.default_rng(0).integers(0, 255, (N, 6, 6), dtype=np.uint8)
@@ -70,6 +70,16 @@ def test_draws_keep_rare_labels():
         assert target.values[part][:, 2].sum() >= 2
     assert (target.subset(test).values == target.values[test]).all()
     assert target.subset(test).strata.tolist() == target.strata[test].tolist()
+
+
+def test_a_label_of_one_image_is_trained_on_and_said():
+    once = RARE.copy()
+    once[:, 2] = np.arange(N) == 7
+    with pytest.warns(TransferscopeWarning, match=r"these labels can never be predicted leave-one-out.*: 2$"):
+        target = load_target((IMAGES, once.astype(int)))
+    with pytest.warns(TransferscopeWarning, match=r"these labels have no image to test on, so they do not count: 2$"):
+        pool, _ = hold_out(target)
+    assert 7 in pool
 
 
 def test_numbers_are_read_and_drawn_by_quantiles(folder):

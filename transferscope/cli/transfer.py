@@ -95,7 +95,11 @@ def _next(result: "Transfer", asked: dict[str, Any]) -> str:
     if result.is_evidence:
         folder = Path(asked["evidence"] or result.folder)
         words = ["--target", asked["target"], "--sources", asked["zoo"], "--evidence", str(folder)]
-        for option, value in (("--images", asked["images"]), ("--labels", ",".join(asked["labels"] or ()))):
+        for option, value in (
+            ("--images", asked["images"]),
+            ("--labels", ",".join(asked["labels"] or ())),
+            ("--task", asked["task"]),
+        ):
             words += [option, value] if value else []
         trust = " --trust-code" * bool(asked["trust_code"])
         lines += ["A ranking that knows what was measured:", f"  transferscope rank {shlex.join(words)}{trust}"]

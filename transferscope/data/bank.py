@@ -12,6 +12,7 @@ from transferscope.data.splits import draw
 from transferscope.data.target import Target
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.runtime.checks import ALL, Size
+from transferscope.runtime.metrics import CLASSIFICATION
 from transferscope.runtime.progress import Report, silent
 
 
@@ -99,6 +100,8 @@ def sound(
         warnings.warn(f"{len(broken)} images are left out: {listed}", TransferscopeWarning, stacklevel=2)
         pool, test = (np.setdiff1d(part, list(broken)) for part in (pool, test))
         for part, what in ((pool, "train on"), (test, "test on")):
-            if missing := sorted(set(range(len(images.learnt.groups))) - set(images.strata[part].tolist())):
-                named = ", ".join(images.learnt.groups[place] for place in missing[:5])
+            needed = range(len(images.classes)) if images.task == CLASSIFICATION else ()
+            missing = sorted(set(needed) - set(images.strata[part].tolist()))
+            if missing or not len(part):
+                named = ", ".join(images.classes[place] for place in missing[:5]) or images.name
                 raise InputError(f"target {images.name!r}: no sound image is left to {what} in {named}; repair some")

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transferscope.arrays.strata import apportion
+from transferscope.data.notes import listed
 from transferscope.errors import InputError, TransferscopeWarning, check_whole
 from transferscope.runtime.checks import Size
+from transferscope.runtime.metrics import CLASSIFICATION
 
 if TYPE_CHECKING:
     from transferscope.data.target import Target
@@ -74,7 +76,8 @@ def hold_out(
     candidates = np.arange(len(labels)) if held_out is None else np.flatnonzero(split == held_out)
     available = np.bincount(labels[candidates], minlength=len(target.learnt.groups))
     if held_out is None:
-        _refuse(target, available == 1, "one image only, which cannot be both trained and tested on: add images")
+        if target.task == CLASSIFICATION:
+            _refuse(target, available == 1, "one image only, which cannot be both trained and tested on: add images")
         limit, total = np.maximum(available - 1, 0), min(round(share * len(labels)), most)
         beside = candidates
         unseen = np.setdiff1d(candidates, [] if seen is None else seen)
@@ -89,6 +92,9 @@ def hold_out(
     test = candidates[_ranks(chosen, seed, _HOLD_OUT) < wanted[chosen]]
     pool = _without_copies(target, np.setdiff1d(beside, test), test)
 
+    if target.task != CLASSIFICATION:
+        _warn_of_missing(target, pool, test)
+        return pool, test
     hint = "put images of them beside the other training images, or remove them"
     _refuse(target, np.bincount(labels[pool], minlength=len(available)) == 0, f"no image to train on: {hint}")
     untested = np.bincount(labels[test], minlength=len(available)) == 0
@@ -100,6 +106,21 @@ def hold_out(
             stacklevel=2,
         )
     return pool, test
+
+
+def _warn_of_missing(target: "Target", pool: np.ndarray, test: np.ndarray) -> None:
+    """Warn of labels that no image is trained or tested on; raise InputError when there is no image at all."""
+    for part, what in ((pool, "train on"), (test, "test on")):
+        if not len(part):
+            raise InputError(f"target {target.name!r} has no image to {what}: add images, or leave its splits out")
+        missing = [name for name, count in zip(target.classes, target.learnt.counts(part), strict=True) if not count]
+        if missing:
+            warnings.warn(
+                f"target {target.name!r}: these {target.learnt.what} have no image to {what}, so they do not count: "
+                f"{listed(missing)}",
+                TransferscopeWarning,
+                stacklevel=3,
+            )
 
 
 def sizes_within(sizes: Sequence[Size], labels: np.ndarray) -> tuple[int, ...]:

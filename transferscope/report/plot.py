@@ -3,6 +3,7 @@
 from transferscope.report.plots.advice_ways import advice
 from transferscope.report.plots.confusion import confusion
 from transferscope.report.plots.heatmaps import heatmap, heatmaps
+from transferscope.report.plots.outcome import outcome
 from transferscope.report.plots.parameter_curves import parameter_steps, parameter_transferability
 from transferscope.report.plots.parameter_grid import parameter_heatmap
 from transferscope.report.plots.rank_bars import ranking
@@ -20,6 +21,7 @@ __all__ = [
     "heatmap",
     "heatmaps",
     "learning_curves",
+    "outcome",
     "parameter_heatmap",
     "parameter_steps",
     "parameter_transferability",
