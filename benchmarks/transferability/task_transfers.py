@@ -5,8 +5,8 @@
 Needs TRANSFERSCOPE_REAL, a folder with `data/` and `zoo/`; says so and stops without it. Every target is a table of
 files, as people have them: Omniglot, of which each drawing has its alphabet and the number of its character as labels;
 TrashNet, a class each; the speed limits of GTSRB as numbers; the angle that pictures of sign-digits are turned by; and
-their mean brightness. Of the networks, ordered by the best score of any cut on the images that are trained on, the first,
-the middle and the last are cut there and transferred by `measure`.
+their mean brightness. Of the networks, ordered by the best score of any cut on the images that are trained on, the
+first, the middle and the last are cut there and transferred by `measure`.
 """
 
 import argparse
@@ -137,7 +137,7 @@ def section(table: Table, target: Target, found: pd.DataFrame, n_test: int) -> s
         f"## {table.name} ({table.task})",
         "",
         f"{len(target)} images, {len(target.classes)} {target.learnt.what}, {n_test} images tested on; the same "
-        f"answer for all gives {found['guess'].iloc[0]:.3f}. {'The order held.' if held else 'The order did not hold.'}",
+        f"answer for all gives {found['guess'].iloc[0]:.3f}. The order {'held' if held else 'did not hold'}.",
         "",
         f"| network | cut after | leave-one-out | measured {found['metric'].iloc[0]} |",
         "|---|---|---|---|",

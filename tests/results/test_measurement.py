@@ -171,3 +171,12 @@ def test_where_nothing_came_to_an_end_there_are_no_pictures(tmp_path):
         written = [path.name for path in found.save(tmp_path / name)]
         assert written == ["measurement.json", "measurement.csv", "measurement.nc", "report.html"]
         assert said in printed(found)
+
+
+def test_the_best_is_by_the_metric_that_was_asked_for():
+    rows = [run(0.9, depth=1, balanced_accuracy=0.4), run(0.5, depth=2, balanced_accuracy=0.6)]
+    assert measurement(*rows).table["best"].tolist() == [True, False]
+    balanced = measurement(*rows, metric="balanced-accuracy")
+    assert balanced.table["best"].tolist() == [False, True]
+    assert balanced.to_dict()["metric"] == "balanced-accuracy"
+    assert "balanced accuracy" in printed(balanced)

@@ -309,7 +309,8 @@ def load_target(
           ``DatasetDict``, has splits for keys;
         - a pair (images, labels) of NumPy arrays or torch tensors: images (N, H, W), (N, H, W, C) or
           (N, C, H, W) with C in 1 (grey), 3 (RGB), 4 (RGB and alpha), any C with `bands`; bools, whole numbers or
-          floats in [0, 1], of any range with `value_range`; labels (N,) whole numbers, bools or strings;
+          floats in [0, 1], of any range with `value_range`; labels (N,) whole numbers, bools or strings, or what `task`
+          says: (N, n_labels) 0 and 1, or N lists; (N,) or (N, n_numbers) numbers;
         - a `Target`, which is returned.
     name
         For people; default: the name of the folder or file, the dataset's type, ``"table"`` or ``"arrays"``.
