@@ -169,6 +169,8 @@ def test_of_those_tied_for_best_and_equal_the_cheapest_comes_first():
     assert [p.source for p in ranked(sources, flops=flops)] == ["cheap", "dear", "worse"]
     # Tied as well, but two points are no equality.
     assert ranked({"dear": [0.80], "cheap": [0.78]}, flops=flops)[0].source == "dear"
+    alike = {"a": [5, 5, 5]}  # what is fine-tuned costs the same wherever it is cut
+    assert ranked({"a": [0.797, 0.800, 0.799]}, flops=alike)[0].depth == 2
 
 
 def test_what_is_certainly_equal_is_level_and_what_is_merely_unknown_is_not():

@@ -64,14 +64,17 @@ class _Ways:
 
 
 def _accuracy(ways: _Ways) -> pd.Series:
-    """Rank by expected accuracy; of those tied for best that are expected to be equal, the cheapest comes first."""
+    """Rank by expected accuracy; of those tied for best that are expected to be equal, the cheapest comes first.
+
+    Of equally cheap ones, such as the cuts of a network that is fine-tuned, the one that is expected to do best.
+    """
     values = scratch_last_of_tied(ways.rows, ways.tied_with_best)
     equal = ways.tied_with_best(values) & (values >= values.max() - _EQUAL) & _counted(ways.rows)
     equal &= ways.rows["protocol"] != SCRATCH  # whose cost is its training
     if not equal.any():
         return values
-    # The rows are in the order of their costs.
-    cheapest = equal.idxmax()
+    flops = ways.rows["flops"].where(equal)
+    cheapest = values.where(flops == flops.min()).idxmax()
     return values.where(values.index != cheapest, values.max() + _EQUAL)
 
 
