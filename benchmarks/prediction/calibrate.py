@@ -17,10 +17,11 @@ from scipy.optimize import brentq
 from prediction import reml, truth
 from prediction.terms import TERMS
 from transferscope import prediction
-from transferscope.prediction.belief import Belief, expected_share, reference
+from transferscope.prediction.belief import Belief, reference
 from transferscope.prediction.calibration import Calibration, Chosen
 from transferscope.prediction.covariates import candidates
 from transferscope.results.recommendation import LEVEL
+from transferscope.runtime.scales import expected_share
 
 AHEAD_WEIGHT, AHEAD_EVERY = 0.3, 3
 """Cells seen with fewer images than were trained on tell little anew: every third counts by so much."""

@@ -19,8 +19,9 @@ from prediction.figures import SELECTOR
 from prediction.judging import QUESTIONS, judge, regret
 from prediction.terms import CUT, RETRAINED, TERMS
 from transferscope.prediction.calibration import Term, design
-from transferscope.prediction.covariates import SCRATCH, logit
+from transferscope.prediction.covariates import SCRATCH
 from transferscope.results.labelled import SIMILARITIES
+from transferscope.runtime.scales import logit
 
 MORE = (*(f"{name}_to_scratch" for name in SIMILARITIES), "hscore", "nleep", "transrate", "gbc", "parc", "sfda", "leep")
 OF_SMALL = {

@@ -11,8 +11,9 @@ from groundtruth.v2 import rows as v2_rows
 
 from transferscope.prediction.belief import OF_REFERENCE, Belief, reference
 from transferscope.prediction.calibration import Calibration, Chosen
-from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH, Case, candidates, logit
+from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH, Case, candidates
 from transferscope.prediction.effects import shares
+from transferscope.runtime.scales import logit
 
 TABLES = Path(__file__).parents[1] / "groundtruth"
 V1, V2 = ("small", "axes", "real"), "v2"

@@ -8,12 +8,13 @@ from scipy.special import expit
 
 from transferscope.errors import InputError
 from transferscope.prediction import pilots
-from transferscope.prediction.belief import Belief, expected_share, reference
+from transferscope.prediction.belief import Belief, reference
 from transferscope.prediction.calibration import Calibration, Chosen, Term
 from transferscope.prediction.covariates import Case, candidates
 from transferscope.prediction.effects import EFFECTS, covariance
 from transferscope.prediction.observation import Observation
 from transferscope.prediction.pilots import Option, choose_pilot, expected_gains, narrowing
+from transferscope.runtime.scales import expected_share
 
 CASE = Case(samples=200, probe=100, classes=4, scratch_accuracy=0.6, scratch_held_out=20)
 TERMS = (Term(("truncate", "finetune", "reinit", "scratch"), ()), Term(("truncate",), ("head",)))

@@ -29,7 +29,7 @@ HOW = {
     "jobs", "on", "shard", "precision", "retry_failed", "time_budget", "uncertainty", "mode", "redraws",
     "tasks", "gpus", "cpus", "mem", "time", "partition", "account",
 }  # fmt: skip
-METRICS = ("accuracy", "balanced-accuracy")
+METRICS = ("accuracy", "balanced-accuracy", "mean-average-precision", "macro-f1", "r2", "spearman")
 # Written out: where they come from would import NumPy.
 TASKS = ("classification", "multi-label", "regression")
 WHERE = {"output", "output_format", "quiet", "verbose"}
@@ -210,8 +210,10 @@ shard = click.option(
     "WORLD_SIZE say.",
 )  # fmt: skip
 metric = click.option(
-    "--metric", type=click.Choice(METRICS), default="accuracy", show_default=True,
-    help="What is ranked by and expected: the share of images that is right, or the mean over classes of that share.",
+    "--metric", type=click.Choice(METRICS),
+    help="What is ranked by and expected: accuracy, the share of images that is right, or balanced-accuracy, the mean of "
+    "that over classes; of several labels an image mean-average-precision or macro-f1; of numbers r2 or spearman. By "
+    "default the first that suits the labels.",
 )  # fmt: skip
 judged_by = click.option(
     "--metric", type=click.Choice((*METRICS, "mean-average-precision", "macro-f1", "r2", "spearman")),

@@ -1,6 +1,8 @@
-"""What is believed of every way to transfer, before and after evidence: a Gaussian over the logits of accuracies."""
+"""What is believed of every way to transfer, before and after evidence: a Gaussian over the logits of accuracies.
 
-import math
+Of another metric than an accuracy "logit" stands for the place of the figure on its `Scale`, and "accuracy" for it.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,15 +13,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy.linalg import cholesky, solve_triangular
-from scipy.special import expit, ndtr
+from scipy.special import ndtr
 
 from transferscope.errors import InputError, check_whole
-from transferscope.prediction.calibration import Calibration, load_calibration
-from transferscope.prediction.covariates import RECIPES, SCRATCH, Case, candidates, logit
+from transferscope.prediction.any_task import calibration_for
+from transferscope.prediction.calibration import Calibration
+from transferscope.prediction.covariates import AS_CLASSES, RECIPES, SCRATCH, Case, candidates
 from transferscope.prediction.effects import covariance, variance
 from transferscope.prediction.observation import Observation
 from transferscope.results.recommendation import LEVEL
-from transferscope.transferability.scores import NEEDED
+from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, metric_of
 
 OF_REFERENCE = 0.03
 """Variance, in squared logits, of how the scratch network that `rank` trains differs from those of measured transfers,
@@ -136,10 +139,9 @@ class Belief:
         That of the draw of the images trained on, and that of the number of images tested on.
         """
         tested = np.array([each.tested for each in measured], dtype=float)
-        shares = (np.asarray(accuracies) * tested + 0.5) / (tested + 1)
         draws = np.array([getattr(each, "draws", 1) for each in measured])
         sized = np.array([self.case.of_size(each.samples)["log_per_class"] for each in measured])
-        return self.calibration.draw_variance(sized) / draws + 1 / ((tested + 1) * shares * (1 - shares))
+        return self.calibration.draw_variance(sized) / draws + self.case.scale.noise(np.asarray(accuracies), tested)
 
     def expected(self, chosen: bool = False) -> pd.DataFrame:
         """Return expected_accuracy, lower and upper of a transfer for each candidate: an 80 % interval.
@@ -155,9 +157,9 @@ class Belief:
         half = _Z * np.sqrt(spread)
         return pd.DataFrame(
             {
-                "expected_accuracy": expected_share(middle, spread),
-                "lower": expit(middle - half),
-                "upper": expit(middle + half),
+                "expected_accuracy": self.case.scale.mean(middle, spread),
+                "lower": self.case.scale.back(middle - half),
+                "upper": self.case.scale.back(middle + half),
             },
             index=self.rows.index,
         )
@@ -184,9 +186,8 @@ class Belief:
     def within(self, index: np.ndarray, others: int | np.ndarray, difference: float) -> np.ndarray:
         """Return the probability that candidates differ by less than this accuracy; shapes as in `better`."""
         both = np.add.outer(self.mean[index], self.mean[others]) / 2
-        slope = expit(both) * expit(-both)  # of the accuracy by its logit
         apart, spread = np.subtract.outer(self.mean[index], self.mean[others]), self._apart(index, others)
-        bound = difference / slope
+        bound = difference / self.case.scale.slope(both)
         return ndtr((bound - apart) / spread) - ndtr((-bound - apart) / spread)
 
     def probability_best(self, index: np.ndarray | None = None) -> np.ndarray:
@@ -223,7 +224,7 @@ class Belief:
 
     @cached_property
     def _surprise(self) -> np.ndarray:
-        logits = np.array([logit(each.accuracy, each.tested) for each in self.observations])
+        logits = np.array([each.place for each in self.observations])
         expected = self.calibration.design(self.seen) @ self.calibration.coefficients
         return solve_triangular(self._root, logits - expected, lower=True)
 
@@ -250,11 +251,6 @@ def _scratch(rows: pd.DataFrame) -> np.ndarray:
     return (rows["protocol"] == SCRATCH).to_numpy(float)
 
 
-def expected_share(logits: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Return the mean of the logistic function of Gaussians (MacKay 1992's approximation), of their shape."""
-    return expit(logits / np.sqrt(1 + math.pi * spread / 8))
-
-
 def believe(
     scores: xr.Dataset,
     samples: int,
@@ -267,29 +263,32 @@ def believe(
     ----------
     scores : xarray.Dataset
         Over (source, depth): `layer` ("" where a source has no such depth), `depth_fraction` and the scores in
-        `scores.NEEDED`; attributes n_samples (images they were computed on), classes and, if a network was trained from
-        scratch on these images, scratch_accuracy, scratch_held_out and scratch_trained_on: an observation too.
+        `tasks.needed_of`; attributes n_samples (images they were computed on), classes, metric (by default accuracy)
+        and, if a network was trained from scratch on these images, scratch_accuracy, scratch_held_out and
+        scratch_trained_on: an observation too.
     samples : int
         Images that transfers are trained on.
     calibration : Calibration, optional
-        By default the one of this version.
+        By default the one of this version. Of tasks beside classification none can be given, see `any_task`.
     observations : sequence of Observation
         Measured transfers of the same target.
 
     Raises
     ------
     InputError
-        When `samples` is not positive, there is no complete row of scores, or an observation is of no candidate.
+        When `samples` is not positive, there is no complete row of scores, an observation is of no candidate, or the
+        task of the metric has no calibration.
     """
     check_whole("samples", samples, 1)
     about = scores.attrs
     held_out, trained_on = (int(about.get(f"scratch_{name}", 0)) for name in ("held_out", "trained_on"))
-    case = Case(
-        samples, int(about["n_samples"]), int(about["classes"]), about.get("scratch_accuracy"), held_out, trained_on
-    )
-    table = scores[["layer", "depth_fraction", *NEEDED]].to_dataframe().reset_index()
+    metric = metric_of(about.get("metric", ACCURACY.name), task=None)
+    classes = int(about["classes"]) if metric.task == CLASSIFICATION else AS_CLASSES
+    case = Case(samples, int(about["n_samples"]), classes, about.get("scratch_accuracy"), held_out, trained_on, metric)
+    known = calibration_for(metric.task, calibration)
+    table = scores[["layer", "depth_fraction", *case.needed]].to_dataframe().reset_index()
     rows = candidates(table[table["layer"] != ""], case)
-    return Belief(rows, case, calibration or load_calibration(), (*reference(case), *observations))
+    return Belief(rows, case, known, (*reference(case), *observations))
 
 
 def reference(case: Case) -> tuple[Observation, ...]:
@@ -300,6 +299,6 @@ def reference(case: Case) -> tuple[Observation, ...]:
     return (
         Observation(
             source="", depth=0, protocol=SCRATCH, samples=trained_on, accuracy=float(case.scratch_accuracy),
-            tested=case.scratch_held_out, origin="reference",
+            tested=case.scratch_held_out, origin="reference", scale=case.scale,
         ),
     )  # fmt: skip

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from transferscope.errors import InputError, check_whole
-from transferscope.transferability.scores import NEEDED
+from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, Metric
+from transferscope.runtime.scales import Scale, scale_of
+from transferscope.transferability import tasks
 
 CUT_PROTOCOLS = ("truncate", "reinit", "finetune", "defrost")
 SCRATCH = "scratch"
@@ -48,6 +50,8 @@ RECIPES = ("short_schedule", "two_rates")
 """Those that tell by which recipe a transfer is trained: 0 for that of transferscope."""
 HEADS = ("ridge", "knn", "nearest_mean", "kernel_ridge")
 """Classifiers whose leave-one-out accuracies are taken together: with few images each is noise in a way of its own."""
+AS_CLASSES = 10
+"""Classes that images without any are divided by, for what depends on the images of each."""
 _HINGES = {"past_25": 0.25, "past_50": 0.5, "past_65": 0.65, "past_75": 0.75, "past_85": 0.85}
 _SEEN = 50
 _FEW_HELD_OUT = 10
@@ -62,7 +66,6 @@ _CHANCE = 4.0
 """The same of chance with one image: what slopes of measured on leave-one-out logits come to on all maps."""
 _FAR = 0.7
 """Logits that heads on two sources of measured transfers seldom lie further apart than, from their mean."""
-_COLUMNS = ("source", "depth", "depth_fraction", *NEEDED)
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,15 @@ class Case:
     probe : int
         Images that the scores were computed on.
     classes : int
-        Classes of the target.
+        Classes of the target; of another task `AS_CLASSES`.
     scratch_accuracy : float or None
         Held-out accuracy of a network trained from scratch on the probe; None if there is none.
     scratch_held_out : int
         Images that it was measured on.
     scratch_trained_on : int
         Images that it was trained on; 0 for those of the probe that were not held out.
+    metric : Metric
+        What all figures are of, the scratch accuracy among them.
     """
 
     samples: int
@@ -91,6 +96,7 @@ class Case:
     scratch_accuracy: float | None = None
     scratch_held_out: int = 0
     scratch_trained_on: int = 0
+    metric: Metric = ACCURACY
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -107,6 +113,21 @@ class Case:
                 f"{self.scratch_accuracy!r} on {self.scratch_held_out} images"
             )
 
+    @property
+    def scale(self) -> Scale:
+        """The line that figures are believed on."""
+        return scale_of(self.metric)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Scores that a prediction is made from."""
+        return tasks.needed_of(self.metric.task)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Those of them that are leave-one-out figures of the metric."""
+        return HEADS if self.metric.task == CLASSIFICATION else tasks.HEADS
+
     def of_size(self, samples: int) -> Mapping[str, float]:
         """Return the covariates that change with the number of images trained on."""
         return {
@@ -121,8 +142,8 @@ def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
     Parameters
     ----------
     scores : pandas.DataFrame
-        A row for each source and depth: source, depth (stages kept), depth_fraction, and the scores in `NEEDED`. Rows
-        with an undefined score are left out.
+        A row for each source and depth: source, depth (stages kept), depth_fraction, and the scores in `Case.needed`.
+        Rows with an undefined score are left out.
     case : Case
         The target.
 
@@ -137,13 +158,12 @@ def candidates(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
     InputError
         When a column is missing, or no row has all its scores.
     """
-    if missing := [name for name in _COLUMNS if name not in scores]:
-        raise InputError(
-            f"Expected `scores` to have columns {', '.join(_COLUMNS)}, but there is no {', '.join(missing)}"
-        )
-    complete = scores.loc[scores[list(_COLUMNS)].notna().all(axis=1), list(_COLUMNS)]
+    wanted = ["source", "depth", "depth_fraction", *case.needed]
+    if missing := [name for name in wanted if name not in scores]:
+        raise InputError(f"Expected `scores` to have columns {', '.join(wanted)}, but there is no {', '.join(missing)}")
+    complete = scores.loc[scores[wanted].notna().all(axis=1), wanted]
     if complete.empty:
-        raise InputError(f"Expected `scores` to have a row with {', '.join(NEEDED)}, but there is none")
+        raise InputError(f"Expected `scores` to have a row with {', '.join(case.needed)}, but there is none")
     rows = _of_sources(complete.reset_index(drop=True), case)
     heads = rows["target_head"] + rows["source_head"] + rows["head"]
     scratch = _scratch(case, float(heads.max()))
@@ -175,12 +195,16 @@ def _of_sources(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
     for name, start in _HINGES.items():
         rows[name] = (kept - start).clip(lower=0)
     rows["stages"] = np.log((scores["depth"] / kept).groupby(by_source).transform("max") / 6)
-    rows["rank"] = np.log(scores["effective_rank"].clip(lower=1)).groupby(by_source).transform("max")
+    nothing = pd.Series(0.0, scores.index)
     values = {
-        "head": sum(logit(scores[name], case.probe) for name in HEADS) / len(HEADS),
-        "gain": scores["logme"] - _uninformed(case.classes),
-        "alignment": scores["alignment"],
+        "head": sum(case.scale.onto(scores[name], case.probe) for name in case.heads) / len(case.heads),
+        "gain": nothing,
+        "alignment": nothing,
     }
+    rows["rank"] = 0.0
+    if case.metric.task == CLASSIFICATION:  # how these go with figures of other tasks nobody has measured
+        rows["rank"] = np.log(scores["effective_rank"].clip(lower=1)).groupby(by_source).transform("max")
+        values |= {"gain": scores["logme"] - _uninformed(case.classes), "alignment": scores["alignment"]}
     for name, raw in values.items():
         rows[f"{name}_level"] = np.nan
         for index in by_source.groupby(by_source).groups.values():
@@ -238,17 +262,12 @@ def smooth(
     return float(level), kernel @ weights @ (values - level)
 
 
-def logit(accuracy: float | pd.Series, n_samples: int) -> float | pd.Series:
-    """Return the logit of an accuracy measured on this many images, half a hit and half a miss added to them."""
-    hits = accuracy * n_samples + 0.5
-    return np.log(hits / (n_samples + 1 - hits))
-
-
 def _scratch(case: Case, best_head: float) -> float:
     if case.scratch_accuracy is None:
         return best_head
     weight = case.scratch_held_out / (case.scratch_held_out + _FEW_HELD_OUT)
-    return weight * float(logit(case.scratch_accuracy, case.scratch_held_out)) + (1 - weight) * best_head
+    measured = float(case.scale.onto(case.scratch_accuracy, case.scratch_held_out))
+    return weight * measured + (1 - weight) * best_head
 
 
 def _uninformed(classes: int) -> float:

@@ -15,15 +15,18 @@ import pandas as pd
 
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.prediction.observation import Observation
-from transferscope.runtime.metrics import ACCURACY, Metric
+from transferscope.runtime.metrics import ACCURACY, METRICS, Metric
 from transferscope.runtime.regular import is_folder, read_regular
+from transferscope.runtime.scales import Scale, scale_of
 from transferscope.runtime.spreadsheets import unquoted
 
 TABLE, SETTINGS, RESULT = "runs.csv", "measure.json", "measurement.json"
 """What `measure` writes: the rows, beside them what they hold for, and at the end the result."""
 _TEXTS = ("source", "target", "protocol", "layer", "status")
-_NUMBERS = ("depth", "samples", "accuracy")
-_MORE = ("seed", "samples_per_class", "seconds", "balanced_accuracy")
+_NUMBERS = ("depth", "samples")
+_FIGURES = tuple(metric.column for metric in METRICS.values())
+"""At least one of them is there."""
+_MORE = ("seed", "samples_per_class", "seconds")
 """Columns that count where there are any."""
 _CELL = ["source", "protocol", "depth", "samples"]
 _MOST_TESTED = 20_000
@@ -42,8 +45,8 @@ class Table:
     name
         For people.
     rows
-        Columns source, target, protocol, layer and status (text), depth, samples, accuracy, seed, samples_per_class and
-        seconds (numbers, NaN where they are missing).
+        Columns source, target, protocol, layer and status (text), depth, samples, seed, samples_per_class, seconds and
+        that of each metric (numbers, NaN where they are missing).
     target_hash
         Of the target, as `Target.hash`; None when it is not known.
     sources
@@ -148,12 +151,13 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def _plain(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the columns that count, in their types; raise InputError when one is missing."""
-    if missing := [column for column in (*_TEXTS, *_NUMBERS) if column not in rows]:
+    figure = () if any(column in rows for column in _FIGURES) else (ACCURACY.column,)
+    if missing := [column for column in (*_TEXTS, *_NUMBERS, *figure) if column not in rows]:
         raise InputError(_no_table(name, f"there is no column {', '.join(missing)}"))
     texts = {column: rows[column].astype(object).where(rows[column].notna(), "").astype(str) for column in _TEXTS}
     numbers = {
         column: pd.to_numeric(rows[column], errors="coerce") if column in rows else np.nan
-        for column in (*_NUMBERS, *_MORE)
+        for column in (*_NUMBERS, *_MORE, *_FIGURES)
     }
     return pd.DataFrame({**texts, **numbers}, index=rows.index).reset_index(drop=True)
 
@@ -171,7 +175,7 @@ def observations(
     candidates: Collection[tuple[str, int, str]],
     fingerprints: Mapping[str, str],
     metric: Metric = ACCURACY,
-    counts: np.ndarray | None = None,
+    worth: float = 1.0,
 ) -> list[Observation]:
     """Return what tables tell of the candidates for a target; what is of no use is left out, and one warning says what.
 
@@ -192,8 +196,8 @@ def observations(
         For each source, as `networks.loading.fingerprint`.
     metric : Metric
         Which column tells how good a transfer is.
-    counts : numpy.ndarray, optional
-        (n_classes,) images of each class of the target, for how exactly test images measure a mean over classes.
+    worth : float
+        How exactly test images measure it: as as many images for each of them would measure a share.
 
     Warns
     -----
@@ -202,15 +206,14 @@ def observations(
     """
     found: list[Observation] = []
     lost: dict[str, int] = {}
-    # Test images have the classes in about these shares.
-    worth = 1.0 if counts is None else metric.worth(counts) / counts.sum()
+    scale = scale_of(metric)
     by_name, total, seen = 0, 0, pd.DataFrame()
     for table in tables:
         rows = table.rows
-        if metric.by_class:
+        if metric is not ACCURACY:
             rows = rows.assign(accuracy=rows[metric.column], every_image=rows["accuracy"])
         total += len(rows)
-        for keep, why in _tests(table, target, target_hash, layers, candidates, fingerprints):
+        for keep, why in _tests(table, target, target_hash, layers, candidates, fingerprints, scale):
             kept = keep(rows)
             for reason, count in why(rows[~kept]).value_counts().items():
                 lost[str(reason)] = lost.get(str(reason), 0) + int(count)
@@ -222,7 +225,7 @@ def observations(
         sound, contradicting = _agreeing(seen)
         if contradicting:
             lost["whose accuracies contradict each other"] = contradicting
-        found = list(_means(sound))
+        found = list(_means(sound, scale))
     _warn(total, lost, by_name, target)
     return found
 
@@ -238,6 +241,7 @@ def _tests(
     layers: Mapping[str, Sequence[str]],
     candidates: Collection[tuple[str, int, str]],
     fingerprints: Mapping[str, str],
+    scale: Scale,
 ) -> Iterator[_Test]:
     def said(text: str) -> Callable[[pd.DataFrame], pd.Series]:
         return lambda rows: pd.Series(text, index=rows.index)
@@ -260,7 +264,7 @@ def _tests(
     yield lambda rows: ~rows["source"].isin(changed), named("of another network by the name of ", "source")
     yield lambda rows: _at_its_layer(rows, layers), said("whose layer is not the one at that depth")
     yield lambda rows: _expected(rows, candidates), said("that nothing is expected of")
-    yield _possible, said("with numbers that cannot be")
+    yield lambda rows: _possible(rows, scale), said("with numbers that cannot be")
 
 
 def _expected(rows: pd.DataFrame, candidates: Collection[tuple[str, int, str]]) -> pd.Series:
@@ -278,8 +282,8 @@ def _at_its_layer(rows: pd.DataFrame, layers: Mapping[str, Sequence[str]]) -> pd
     )
 
 
-def _possible(rows: pd.DataFrame) -> pd.Series:
-    return rows["accuracy"].between(0, 1) & (rows["samples"] >= 1) & (rows["samples"] % 1 == 0)
+def _possible(rows: pd.DataFrame, scale: Scale) -> pd.Series:
+    return rows["accuracy"].between(scale.lowest, 1) & (rows["samples"] >= 1) & (rows["samples"] % 1 == 0)
 
 
 def _agreeing(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -293,7 +297,7 @@ def _agreeing(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return rows[~cells & ~twice], int(cells.sum())
 
 
-def _means(rows: pd.DataFrame) -> Iterator[Observation]:
+def _means(rows: pd.DataFrame, scale: Scale) -> Iterator[Observation]:
     for (source, protocol, depth, samples), cell in rows.groupby(_CELL, sort=True):
         yield Observation(
             source="" if protocol == "scratch" else str(source),
@@ -305,12 +309,15 @@ def _means(rows: pd.DataFrame) -> Iterator[Observation]:
             draws=len(cell),
             seconds=float(cell["seconds"].mean()) if cell["seconds"].notna().any() else math.nan,
             origin="evidence",
+            scale=scale,
         )
 
 
 def _tested(accuracies: pd.Series) -> int:
     """Return the least number of images of which all these accuracies can be shares; 1 where there is none."""
-    values = np.unique(accuracies.to_numpy())
+    values = np.unique(accuracies.dropna().to_numpy())
+    if not len(values):
+        return 1
     for count in range(1, _MOST_TESTED + 1):
         if np.abs(values - np.round(values * count) / count).max(initial=0.0) < _ROUNDING:
             return count

@@ -54,13 +54,15 @@ def labelled(scores: xr.Dataset, belief: Belief) -> xr.Dataset:
     ]
     shape = (scores.sizes["source"], scores.sizes["depth"], len(CUT_PROTOCOLS))
     variables: dict[str, Any] = {}
+    title = belief.case.metric.title
     for name in _COLUMNS:
         values = np.full(shape, np.nan)
         values[tuple(places)] = table[name]
         if "impossible" in scores:
             reasons = scores["impossible"].sel(protocol=list(CUT_PROTOCOLS)).transpose("source", "depth", "protocol")
             values[reasons.to_numpy() != ""] = np.nan
-        long_name, description = _MEANINGS[name]
+        long_name, description = (text.replace("accuracy", title) for text in _MEANINGS[name])
+        description = description[0].upper() + description[1:]
         attrs = {"long_name": long_name, "units": "1", "description": description}
         variables[name] = (("source", "depth", "protocol"), values, attrs)
         scratch_attrs = {"long_name": f"{long_name}, from scratch", "description": f"{description} From scratch."}
@@ -74,7 +76,7 @@ def labelled(scores: xr.Dataset, belief: Belief) -> xr.Dataset:
 _MEANINGS = {
     "expected_accuracy": (
         "expected accuracy",
-        "Accuracy on new images that a transfer with this source, cut and protocol is expected to reach when it is "
+        "accuracy on new images that a transfer with this source, cut and protocol is expected to reach when it is "
         "trained on `samples` images.",
     ),
     "lower": ("expected accuracy, lower end", f"Lower end of the {LEVEL:.0%} interval."),

@@ -9,7 +9,6 @@ from scipy.linalg import cholesky, solve_triangular
 from transferscope.errors import InputError
 from transferscope.prediction.belief import Belief
 from transferscope.prediction.calibration import Calibration
-from transferscope.prediction.covariates import logit
 
 
 def learn(known: Calibration, measured: Iterable[Belief], name: str) -> Calibration:
@@ -39,7 +38,7 @@ def learn(known: Calibration, measured: Iterable[Belief], name: str) -> Calibrat
         columns = known.design(belief.seen) @ factor
         root = cholesky(columns @ columns.T + own, lower=True)
         gain = solve_triangular(root, columns, lower=True)
-        logits = np.array([logit(each.accuracy, each.tested) for each in belief.observations])
+        logits = np.array([each.place for each in belief.observations])
         surprise = solve_triangular(root, logits - known.design(belief.seen) @ coefficients, lower=True)
         coefficients = coefficients + factor @ (gain.T @ surprise)
         left = np.eye(len(coefficients)) - gain.T @ gain

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from transferscope.errors import InputError, check_whole, near
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH
+from transferscope.runtime.scales import SHARE, Scale
 
 ORIGINS = ("pilot", "evidence", "reference")
 
@@ -24,7 +25,7 @@ class Observation:
     samples : int
         Images that it was trained on.
     accuracy : float
-        Measured, in [0, 1]; the mean of the draws.
+        Measured; the mean of the draws.
     tested : int
         Images that it was measured on.
     draws : int
@@ -33,6 +34,8 @@ class Observation:
         That it took; NaN if unknown.
     origin : str
         "pilot" (run for this answer), "evidence" (handed in) or "reference" (the scratch network of this answer).
+    scale : Scale
+        Of the figure that `accuracy` is.
     """
 
     source: str
@@ -44,6 +47,7 @@ class Observation:
     draws: int = 1
     seconds: float = math.nan
     origin: str = "pilot"
+    scale: Scale = SHARE
 
     def __post_init__(self) -> None:
         for name, least in (("depth", 0), ("samples", 1), ("tested", 1), ("draws", 1)):
@@ -53,11 +57,15 @@ class Observation:
                 raise InputError(
                     f"Expected `{name}` to be one of {', '.join(choices)}, but got {value!r}{near(value, choices)}"
                 )
-        if not 0 <= self.accuracy <= 1:
-            raise InputError(f"Expected `accuracy` to be between 0 and 1, but got {self.accuracy}")
+        if not self.scale.holds(self.accuracy):
+            raise InputError(f"Expected `accuracy` to be between {self.scale.lowest:g} and 1, but got {self.accuracy}")
+
+    @property
+    def place(self) -> float:
+        """Of the accuracy on its scale."""
+        return float(self.scale.onto(self.accuracy, self.tested))
 
     @property
     def standard_error(self) -> float:
         """Of the accuracy, from the number of images that it was measured on alone: never 0."""
-        share = (self.accuracy * self.tested + 0.5) / (self.tested + 1)
-        return math.sqrt(share * (1 - share) / self.tested)
+        return float(self.scale.standard_error(self.accuracy, self.tested))

@@ -194,6 +194,7 @@ def recommend(
                 tied_with=tuple(str(order["source"][j]) for j in tied),
                 level_with=tuple(str(order["source"][j]) for j in tied if alike[i, j] >= TIE[1]),
                 probability_best=float(best[i]),
+                metric=belief.case.metric.name,
             )
         )
     return tuple(picks)

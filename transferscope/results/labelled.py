@@ -21,13 +21,14 @@ import xarray as xr
 
 from transferscope import similarity
 from transferscope.activations.stages import Stage
-from transferscope.runtime.metrics import ACCURACY, BALANCED
+from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, metric_of, metrics_of
 from transferscope.runtime.provenance import versions
 from transferscope.runtime.regular import open_regular
+from transferscope.runtime.scales import scale_of
 from transferscope.runtime.version import __version__
 from transferscope.transferability import SCORES
-from transferscope.transferability.scores import ACCURACIES
 from transferscope.transferability.standard_errors import KEPT
+from transferscope.transferability.tasks import figures_of, scores_of
 
 SIMILARITIES = ("linear_cka", "svcca")
 BASELINES = ("network_params", "depth_fraction", "source_accuracy", "preference")
@@ -360,20 +361,24 @@ def _described(data: _Data) -> _Data:
 
 def _attributes(name: str, attributes: Mapping[str, Any]) -> dict[str, str]:
     of = name.removesuffix("_standard_error")
+    metric = metric_of(attributes.get("metric", ACCURACY.name), task=None)
+    figures, default = figures_of(metric.task), metrics_of(metric.task)[0]
     if name in SCORES:
-        score = SCORES[name]
-        named = re.fullmatch(r"(?P<title>.*) \((?P<units>nats.*)\)", score.title)
-        title = score.title
-        if attributes.get("metric") == BALANCED.name and name in ACCURACIES:
-            title = title.replace(ACCURACY.title, BALANCED.title)
+        score, of_task = SCORES[name], scores_of(metric.task)[name]
+        named = re.fullmatch(r"(?P<title>.*) \((?P<units>nats.*)\)(?P<more>.*)", of_task.title)
+        title, range_ = of_task.title, of_task.range
+        if name in figures and metric is not default:
+            title, range_ = title.replace(default.title, metric.title), f"[{scale_of(metric).lowest:g}, 1]"
         note = " Of the source's own predictions, so the same at every depth." * (score.needs == "source_probabilities")
         return {
-            "long_name": named["title"] if named else title, "units": named["units"] if named else "1",
-            "description": f"{title}; higher is better.{note}", "range": score.range, "paper": score.paper,
+            "long_name": named["title"] + named["more"] if named else title,
+            "units": named["units"] if named else "1",
+            "description": f"{title}; higher is better.{note}", "range": range_, "paper": score.paper,
         }  # fmt: skip
     if of in SCORES:
         draws = f"{attributes.get('uncertainty', 'some')} stratified draws of {KEPT:.0%} without replacement"
-        how = "that of a share of the images" if of in ACCURACIES else f"delete-d jackknife, {draws}"
+        share = "that of a share of the images" if metric.task == CLASSIFICATION else "that of so many images"
+        how = share if of in figures else f"delete-d jackknife, {draws}"
         score_attrs = _attributes(of, attributes)
         return {
             "long_name": f"{score_attrs['long_name']}, standard error", "units": score_attrs["units"],

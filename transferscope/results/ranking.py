@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import xarray as xr
-from scipy.special import expit, logit
 
 from transferscope.errors import InputError
 from transferscope.results import saving
@@ -31,9 +30,10 @@ from transferscope.results.recommendation import Recommendation, how
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.filesets import complete
-from transferscope.runtime.metrics import ACCURACY, Metric, metric_of
+from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, Metric, metric_of, outputs
 from transferscope.runtime.provenance import Provenance
 from transferscope.runtime.regular import read_regular
+from transferscope.runtime.scales import scale_of
 from transferscope.runtime.store import digest
 
 SCHEMA_VERSION = 1
@@ -71,7 +71,7 @@ class Ranking:
     @property
     def metric(self) -> Metric:
         """What sources are ranked by."""
-        return metric_of(self.scores.attrs.get("metric", ACCURACY.name))
+        return metric_of(self.scores.attrs.get("metric", ACCURACY.name), task=None)
 
     @property
     def expected_for(self) -> int:
@@ -83,7 +83,7 @@ class Ranking:
         """A row per source at its best cut, best first; the scores are columns of their own."""
         rows = []
         for pick in self.recommendations:
-            row = asdict(pick)
+            row = pick.row()
             scores, baselines, _ = row.pop("scores"), row.pop("baselines"), row.pop("reason")
             row |= {name: "; ".join(row[name]) for name in ("tied_with", "level_with")}
             row["lower"], row["upper"] = row.pop("interval")
@@ -131,7 +131,21 @@ class Ranking:
         here, whole = (float(expected.sel(depth=depth)) for depth in (pick.depth, pick.depths))
         if here == pick.expected_accuracy:
             return whole
-        return float(expit(logit(whole) + logit(pick.expected_accuracy) - logit(here)))
+        scale = scale_of(self.metric)
+        return float(scale.back(scale.place(whole) + scale.place(pick.expected_accuracy) - scale.place(here)))
+
+    @property
+    def seen(self) -> str:
+        """How much was looked at, in words."""
+        return f"{self.target.samples} images, {outputs(self.metric.task, self.target.classes)} of {self.target.name}"
+
+    @property
+    def basis(self) -> str:
+        """What is expected of transfers, and from what, in words."""
+        of_classes = "transfers measured on other targets"
+        of_others = "what heads reach on images left out, for nobody has measured transfers of such a task"
+        source = of_classes if self.metric.task == CLASSIFICATION else of_others
+        return f"expected on new images after a transfer trained on {self.expected_for} images, from {source}"
 
     @property
     def answer(self) -> str:
@@ -154,8 +168,8 @@ class Ranking:
         sentences = []
         chance = self.scores.attrs.get("largest_class", 0.0)
         if best.interval[0] <= chance:
-            guessing = "guessing one class" if self.metric.by_class else "always guessing the largest class"
-            sentences.append(f"That is not clearly better than {guessing} ({chance:.3f}): too few images to choose by.")
+            guess = self.metric.guess
+            sentences.append(f"That is not clearly better than {guess} ({chance:.3f}): too few images to choose by.")
         if best.level_with:
             sentences.append(
                 f"Level with {', '.join(best.level_with)}: the choice hardly matters for {self.metric.title}."
@@ -197,7 +211,7 @@ class Ranking:
             "metric": self.metric.name,
             "expected_for": self.expected_for,
             "reference": None if self.reference is None else asdict(self.reference),
-            "ranking": [{**asdict(pick), "interval": list(pick.interval)} for pick in self.recommendations],
+            "ranking": [{**pick.row(), "interval": list(pick.interval)} for pick in self.recommendations],
             "pilots": [asdict(pilot) for pilot in self.pilots],
             "pilot_outlook": None if self.outlook is None else asdict(self.outlook),
             "left_out": [{**asdict(entry), "depths": list(entry.depths)} for entry in self.left_out],
@@ -266,10 +280,11 @@ def load_ranking(folder: str | Path) -> Ranking:
         scores = read_netcdf(folder / "scores.nc", engine="h5netcdf")
         version = content["schema_version"]
         if version == SCHEMA_VERSION:
+            metric = content.get("metric", ACCURACY.name)
             return Ranking(
                 target=TargetSummary(**content["target"]),
                 reference=None if content["reference"] is None else Reference(**content["reference"]),
-                recommendations=tuple(_recommendation(row) for row in content["ranking"]),
+                recommendations=tuple(_recommendation(row, metric) for row in content["ranking"]),
                 scores=scores,
                 failed=tuple(Failure(**row) for row in content["failed"]),
                 provenance=Provenance(**content["provenance"]) if content.get("provenance") else None,
@@ -287,10 +302,10 @@ def load_ranking(folder: str | Path) -> Ranking:
     )
 
 
-def _recommendation(row: dict[str, Any]) -> Recommendation:
+def _recommendation(row: dict[str, Any], metric: str) -> Recommendation:
     lower, upper = map(_number, row["interval"])
     scores = {name: _number(score) for name, score in row["scores"].items()}
-    more: dict[str, Any] = {"interval": (lower, upper), "scores": scores}
+    more: dict[str, Any] = {"interval": (lower, upper), "scores": scores, "metric": metric}
     more |= {name: tuple(row.get(name, ())) for name in ("tied_with", "level_with")}
     more |= {name: _number(row[name]) for name in ("params", "flops")}
     if "baselines" in row:

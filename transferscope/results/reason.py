@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 import xarray as xr
-from scipy.special import expit, logit
 
 from transferscope.results.cuts import cut_table
 from transferscope.results.pilots import Pilot
 from transferscope.results.recommendation import Recommendation, how
-from transferscope.runtime.metrics import ACCURACY, metric_of
+from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, Metric, metric_of
+from transferscope.runtime.scales import scale_of
 
 
 def reason(
@@ -27,8 +27,8 @@ def reason(
     pilots : sequence of Pilot
         Those that were run.
     """
-    samples, classes = predictions.attrs["samples"], predictions.attrs["classes"]
-    size = f"{samples} images ({samples / classes:.3g} a class)"
+    samples, classes, metric = predictions.attrs["samples"], predictions.attrs["classes"], _metric(predictions)
+    size = f"{samples} images" + f" ({samples / classes:.3g} a class)" * (metric.task == CLASSIFICATION)
     text = f"Expected to reach {_number(pick)} when trained on {size}, {how(pick)}."
     if pick.layer is not None:
         text += " " + _evidence(pick, predictions)
@@ -40,12 +40,16 @@ def reason(
         text += _measured(predictions)
         if beaten:
             text += f" It is expected to be better than {_listed(beaten)}."
-    return text + _ties(pick)
+    return text + _ties(pick, metric)
 
 
-def _ties(pick: Recommendation) -> str:
+def _metric(predictions: xr.Dataset) -> Metric:
+    return metric_of(predictions.attrs.get("metric", ACCURACY.name), task=None)
+
+
+def _ties(pick: Recommendation, metric: Metric) -> str:
     level, open_ = list(pick.level_with), [each for each in pick.tied_with if each not in pick.level_with]
-    text = f" It is level with {_listed(level)}: the choice hardly matters for accuracy." if level else ""
+    text = f" It is level with {_listed(level)}: the choice hardly matters for {metric.title}." if level else ""
     if not open_:
         return text
     return text + f" Tied with {_listed(open_)}: which is better is not known from these images."
@@ -59,26 +63,28 @@ def _measured(predictions: xr.Dataset) -> str:
     return text + ("; what more images add is extrapolated." if about["samples"] > trained_on else ".")
 
 
-def _corrected(rows: pd.DataFrame, pick: Recommendation) -> pd.DataFrame:
+def _corrected(rows: pd.DataFrame, pick: Recommendation, metric: Metric) -> pd.DataFrame:
     """Return the cuts of a source, their accuracies corrected as that of the one which was chosen."""
     rows = rows[rows["source"] == pick.source]
     chosen = rows[(rows["depth"] == pick.depth) & (rows["protocol"] == pick.protocol)]["expected_accuracy"].item()
     if chosen == pick.expected_accuracy:
         return rows
-    moved = logit(pick.expected_accuracy) - logit(chosen)
-    return rows.assign(expected_accuracy=expit(logit(rows["expected_accuracy"]) + moved))
+    scale = scale_of(metric)
+    moved = scale.place(pick.expected_accuracy) - scale.place(chosen)
+    return rows.assign(expected_accuracy=scale.back(scale.place(rows["expected_accuracy"]) + moved))
 
 
 def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
     here = predictions.sel(source=pick.source, depth=pick.depth)
-    metric = metric_of(predictions.attrs.get("metric", ACCURACY.name))
+    metric, left_out = _metric(predictions), float(here["ridge"])
     text = (
-        f"A linear head on its frozen features has a leave-one-out {metric.title} of {float(here['ridge']):.1%} there, "
-        f"on {predictions.attrs['n_samples']} images"
+        f"A linear head on its frozen features has a leave-one-out {metric.title} of "
+        f"{f'{left_out:.1%}' if metric.task == CLASSIFICATION else f'{left_out:.3f}'} there, on "
+        f"{predictions.attrs['n_samples']} images"
     )
     similarity = float(here["linear_cka_to_scratch"])
     text += f" (similarity to the scratch network: CKA {similarity:.2f})." if similarity == similarity else "."
-    rows = _corrected(cut_table(predictions), pick)
+    rows = _corrected(cut_table(predictions), pick, metric)
     if pick.depth < pick.depths and pick.protocol != "defrost":
         last = rows[(rows["depth"] == pick.depths) & (rows["protocol"] == pick.protocol)]
         if len(last):

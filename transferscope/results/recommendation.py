@@ -1,9 +1,10 @@
 """The cut of a source that is recommended, with what is expected of it and what it costs."""
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 from transferscope.results import saving
+from transferscope.runtime.metrics import ACCURACY
 
 LEVEL = 0.8
 """Coverage of every interval."""
@@ -41,6 +42,14 @@ class Recommendation:
     """Probability that it is the best of the ranking."""
     reason: str = ""
     """Why, in words, from the figures."""
+    metric: str = ACCURACY.name
+    """What `expected_accuracy` is of; files say it once for all."""
+
+    def row(self) -> dict[str, Any]:
+        """Return what a table of a ranking has of it."""
+        row = asdict(self)
+        del row["metric"]
+        return row
 
     def _repr_html_(self) -> str:
         return saving.fragment(self)

@@ -60,6 +60,25 @@ class Metric:
             return int(counts.sum())
         return max(1, round(len(counts) ** 2 / float((1 / counts).sum())))
 
+    def worth_of(self, truth: np.ndarray) -> int:
+        """Return how many images measure a share as exactly as these do, by their truth as in `of`.
+
+        A label counts by the images that have it, and all of them for no more than there are images: errors on one
+        image go together. Of numbers each image counts.
+        """
+        if self.task == CLASSIFICATION:
+            return self.worth(np.bincount(truth))
+        if self.task == REGRESSION:
+            return len(truth)
+        return min(len(truth), self.worth(truth.sum(axis=0)))
+
+    @property
+    def guess(self) -> str:
+        """What `without_looking` does, in words."""
+        if self.task != CLASSIFICATION:
+            return "the same guess for every image"
+        return "guessing one class" if self.by_class else "always guessing the largest class"
+
 
 def accuracy(codes: np.ndarray, truth: np.ndarray) -> float:
     """Return the share of images that are classified correctly."""
@@ -148,6 +167,14 @@ METRICS = {metric.name: metric for metric in (ACCURACY, BALANCED, AVERAGE_PRECIS
 
 UNEVEN = 5.0
 """Classes that differ by more than this factor in their images are worth a hint."""
+
+
+def outputs(task: str, count: int) -> str:
+    """Count what a network puts out for a task, in words."""
+    one, several = {CLASSIFICATION: ("class", "classes"), MULTI_LABEL: ("label", "labels")}.get(
+        task, ("number", "numbers")
+    )
+    return f"{count} {one if count == 1 else several}"
 
 
 def check_task(name: str) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from transferscope.arrays.backend import Array, array_namespace, to_numpy
 from transferscope.errors import InputError
 from transferscope.runtime import metrics
-from transferscope.runtime.metrics import mean_average_precision
 from transferscope.transferability.effective_rank import effective_rank_from_layer
 from transferscope.transferability.hscore import hscore_from_layer
 from transferscope.transferability.kernel_ridge import left_out_by_kernel_ridge
@@ -60,19 +59,27 @@ def encode_indicators(labels: Any, n_samples: int) -> np.ndarray:
     return indicators
 
 
+_HALF = 0.5
+"""What regressions onto 0 and 1 predict where either is as likely; metrics take scores above 0 for a label."""
+
+
+def telling(labels: np.ndarray) -> np.ndarray:
+    """Return which columns of 0 and 1, (n_samples, n_labels), have both, (n_labels,)."""
+    shares = labels.mean(axis=0)
+    return np.asarray((shares > 0) & (shares < 1))
+
+
 def _logme(layer: Layer, targets: Array) -> float:
     return evidence(layer, targets)
 
 
-def _ridge(layer: Layer, targets: Array) -> float:
-    predicted = targets - left_out_by_ridge(layer, targets)
-    return mean_average_precision(to_numpy(predicted), to_numpy(targets))
+def _ridge(layer: Layer, targets: Array) -> Array:
+    return targets - left_out_by_ridge(layer, targets) - _HALF
 
 
-def _kernel_ridge(layer: Layer, targets: Array) -> float:
+def _kernel_ridge(layer: Layer, targets: Array) -> Array:
     codes = np.zeros(layer.n_samples, dtype=np.int64)
-    predicted = targets - left_out_by_kernel_ridge(layer, targets, codes)[1]
-    return mean_average_precision(to_numpy(predicted), to_numpy(targets))
+    return targets - left_out_by_kernel_ridge(layer, targets, codes)[1] - _HALF
 
 
 def _nearest_mean(layer: Layer, targets: Array) -> float:
@@ -102,13 +109,22 @@ MULTI_LABEL_SCORES: dict[str, TaskScore] = {
     "nearest_mean": TaskScore(
         "Nearest mean, leave-one-out balanced accuracy, mean over labels", "[0, 1]", _nearest_mean
     ),
-    "ridge": TaskScore("Linear ridge, leave-one-out mean average precision", "(0, 1]", _ridge),
-    "kernel_ridge": TaskScore("Gaussian kernel ridge, leave-one-out mean average precision", "(0, 1]", _kernel_ridge),
+    "ridge": TaskScore("Linear ridge, leave-one-out mean average precision", "(0, 1]", _ridge, judged=True),
+    "kernel_ridge": TaskScore(
+        "Gaussian kernel ridge, leave-one-out mean average precision", "(0, 1]", _kernel_ridge, judged=True
+    ),
     "alignment": TaskScore("Alignment with the labels' kernel, debiased CKA", "[-1, 1]", _alignment),
     "effective_rank": TaskScore("Effective rank (looks at no labels)", "[0, n)", _effective_rank),
 }
 """Of the scores in `SCORES` those that can be averaged over labels, by the same names."""
 
-MULTI_LABEL = Task(metrics.MULTI_LABEL, "several labels an image", encode_indicators, MULTI_LABEL_SCORES)
+MULTI_LABEL = Task(
+    metrics.MULTI_LABEL,
+    "several labels an image",
+    encode_indicators,
+    telling,
+    MULTI_LABEL_SCORES,
+    metrics.AVERAGE_PRECISION,
+)
 """An image may have several labels, or none. The average precision of features that carry nothing is about the share of
 images that have the label."""

@@ -11,9 +11,11 @@ import numpy as np
 
 from transferscope.arrays.backend import Array
 from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.runtime.metrics import ACCURACY, Metric
 from transferscope.transferability.labels import encode_labels
 from transferscope.transferability.layer import Layer
 from transferscope.transferability.scores import ACCURACIES, SCORES, choose, needs_predictions
+from transferscope.transferability.tasks import task_of
 
 
 def panel(
@@ -88,7 +90,7 @@ def score_source(
     labels: np.ndarray,
     names: Sequence[str],
     *,
-    balanced: bool = False,
+    metric: Metric = ACCURACY,
 ) -> dict[str, np.ndarray]:
     """Return the scores of every layer, and those of the source's own predictions, which no layer has.
 
@@ -99,23 +101,27 @@ def score_source(
     probabilities : array or None
         (n_samples, n_source_classes), what the source predicts for its own classes.
     labels : numpy.ndarray
-        (n_samples,)
+        (n_samples,); of a task beside classification (n_samples, n_targets), as its `encode` takes them.
     names : sequence of str
         Of `transferability.SCORES`.
-    balanced : bool
-        As in `panel`.
+    metric : Metric
+        Of the task: what leave-one-out predictions are judged by.
 
     Returns
     -------
     dict of str to numpy.ndarray
         Score name to (depths,), or to () where it needs probabilities: NaN without them.
     """
+    if (task := task_of(metric.task)) is not None:
+        encoded = task.encode(labels, len(labels))
+        found = [task.panel_from_layer(layer, encoded, names, metric) for layer in layers]
+        return {name: np.array([values[name] for values in found]) for name in names}
     codes = encode_labels(labels, len(labels))
     of_predictions = needs_predictions(names)
     of_layers = [name for name in names if name not in of_predictions]
     scores: dict[str, list[float]] = {name: [] for name in of_layers}
     for layer in layers if of_layers else ():
-        for name, value in panel_from_layer(layer, codes, of_layers, balanced=balanced).items():
+        for name, value in panel_from_layer(layer, codes, of_layers, balanced=metric.by_class).items():
             scores[name].append(value)
     arrays = {name: np.array(values) for name, values in scores.items()}
     for name in of_predictions:

@@ -56,34 +56,32 @@ def encode_targets(targets: Any, n_samples: int) -> np.ndarray:
             f"Expected `labels` of a regression to be finite but {count} of {wide.size} are not; leave their "
             "samples out"
         )
-    centred = wide - wide.mean(axis=0)
-    spread = centred.std(axis=0)
-    noise = 8 * np.finfo(np.float64).eps * np.abs(wide).max(axis=0)
-    if (constant := np.flatnonzero(spread <= noise)).size:
+    if (constant := np.flatnonzero(~telling(wide))).size:
         raise InputError(
             f"Expected `labels` of a regression to differ between samples but column {constant[0]} of {wide.shape[1]} "
             f"is {wide[0, constant[0]]:g} in all of them; leave it out"
         )
-    return centred / spread
+    centred = wide - wide.mean(axis=0)
+    return centred / centred.std(axis=0)
 
 
-def r_squared(residuals: Array, targets: Array) -> float:
-    """Return 1 - Σ residual² / Σ target² of centred targets, the mean over columns; both (n_samples, n_targets)."""
-    xp = array_namespace(residuals, targets)
-    return float(xp.mean(1 - xp.sum(residuals**2, axis=0) / xp.sum(targets**2, axis=0)))
+def telling(labels: np.ndarray) -> np.ndarray:
+    """Return which columns of numbers (n_samples, n_targets) differ between samples, (n_targets,)."""
+    noise = 8 * np.finfo(np.float64).eps * np.abs(labels).max(axis=0)
+    return np.asarray(labels.std(axis=0) > noise)
 
 
 def _logme(layer: Layer, targets: Array) -> float:
     return evidence(layer, targets)
 
 
-def _ridge(layer: Layer, targets: Array) -> float:
-    return r_squared(left_out_by_ridge(layer, targets), targets)
+def _ridge(layer: Layer, targets: Array) -> Array:
+    return targets - left_out_by_ridge(layer, targets)
 
 
-def _kernel_ridge(layer: Layer, targets: Array) -> float:
+def _kernel_ridge(layer: Layer, targets: Array) -> Array:
     codes = np.zeros(layer.n_samples, dtype=np.int64)
-    return r_squared(left_out_by_kernel_ridge(layer, targets, codes)[1], targets)
+    return targets - left_out_by_kernel_ridge(layer, targets, codes)[1]
 
 
 def alignment_with(layer: Layer, targets: Array) -> float:
@@ -116,14 +114,14 @@ def _effective_rank(layer: Layer, _targets: Array) -> float:
 
 REGRESSION_SCORES: dict[str, TaskScore] = {
     "logme": TaskScore("LogME of standardised targets (nats per sample)", "(-∞, ∞)", _logme),
-    "ridge": TaskScore("Linear ridge, leave-one-out R²", "(-∞, 1]", _ridge),
-    "kernel_ridge": TaskScore("Gaussian kernel ridge, leave-one-out R²", "(-∞, 1]", _kernel_ridge),
+    "ridge": TaskScore("Linear ridge, leave-one-out R²", "(-∞, 1]", _ridge, judged=True),
+    "kernel_ridge": TaskScore("Gaussian kernel ridge, leave-one-out R²", "(-∞, 1]", _kernel_ridge, judged=True),
     "alignment": TaskScore("Alignment with the targets' kernel, debiased CKA", "[-1, 1]", alignment_with),
     "effective_rank": TaskScore("Effective rank (looks at no targets)", "[0, n)", _effective_rank),
 }
 """Of the scores in `SCORES` those that have a meaning for numbers, by the same names."""
 
 
-REGRESSION = Task(metrics.REGRESSION, "a regression", encode_targets, REGRESSION_SCORES)
+REGRESSION = Task(metrics.REGRESSION, "a regression", encode_targets, telling, REGRESSION_SCORES, metrics.R2)
 """Labels are numbers. The R² are those of samples that are left out, at most 1, below 0 where the mean of all samples
 is the better guess."""

@@ -9,9 +9,11 @@ import numpy as np
 from transferscope.arrays import backend
 from transferscope.arrays.strata import apportion
 from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, Metric
+from transferscope.runtime.scales import scale_of
 from transferscope.transferability import Layer
 from transferscope.transferability.panel import score_source
-from transferscope.transferability.scores import ACCURACIES
+from transferscope.transferability.tasks import figures_of
 
 KEPT = 0.8
 """Share of the images in a draw."""
@@ -92,11 +94,14 @@ def standard_errors(
     draws: int,
     seed: int,
     worth: int | None = None,
+    metric: Metric = ACCURACY,
+    strata: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the standard error of every score, of the shape of the score.
 
     Of an accuracy it is that of a share, p̃ (1 - p̃) / (n + 3) under the root, p̃ = (n p + 1) / (n + 2): the standard
-    deviation of its posterior after a uniform prior. Of any other score it is a delete-d jackknife over stratified
+    deviation of its posterior after a uniform prior; of a figure of another task what its `Scale` says. Of any other
+    score it is a delete-d jackknife over stratified
     draws of the images without replacement, see `stratified_draws`. What is undefined on one of the draws is NaN;
     why, is not said again for each of them.
 
@@ -117,6 +122,10 @@ def standard_errors(
         Decides the draws.
     worth : int, optional
         How many images measure an accuracy as exactly as these: fewer where it is a balanced one of uneven classes.
+    metric : Metric
+        As in `score_source`.
+    strata : numpy.ndarray, optional
+        (n_samples,), what draws are stratified by; by default the labels.
 
     Raises
     ------
@@ -124,22 +133,41 @@ def standard_errors(
         When there are too few images to leave any out.
     """
     n = len(labels)
-    errors = {name: np.sqrt(posterior(scores[name], worth or n)[1]) for name in names if name in ACCURACIES}
+    figures = figures_of(metric.task)
+    errors = {name: _figure_error(scores[name], worth or n, metric) for name in names if name in figures}
     redrawn = [name for name in names if name not in errors]
     if not redrawn:
         return errors
     replicates: dict[str, list[np.ndarray]] = {name: [] for name in redrawn}
     draw_size = 0
-    for drawn in stratified_draws(labels, draws, seed):
+    for drawn in stratified_draws(labels if strata is None else strata, draws, seed):
         draw_size = len(drawn)
         layers = (Layer(_rows(array, drawn)) for array in features.values())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TransferscopeWarning)
             draw_probabilities = None if probabilities is None else _rows(probabilities, drawn)
-            of_draw = score_source(layers, draw_probabilities, labels[drawn], redrawn)
+            of_draw = _scored(layers, draw_probabilities, labels[drawn], redrawn, metric, len(features))
         for name in redrawn:
             replicates[name].append(of_draw[name])
     return errors | {name: jackknife_standard_error(np.stack(replicates[name]), draw_size, n) for name in redrawn}
+
+
+def _figure_error(figures: np.ndarray, n_samples: int, metric: Metric) -> np.ndarray:
+    if metric.task == CLASSIFICATION:
+        return np.sqrt(posterior(figures, n_samples)[1])
+    return np.asarray(scale_of(metric).standard_error(figures, n_samples))
+
+
+def _scored(
+    layers: Iterator[Layer], probabilities: Any | None, labels: np.ndarray, names: Sequence[str], metric: Metric, n: int
+) -> dict[str, np.ndarray]:
+    """Return the scores of a draw, NaN at all `n` layers where its labels cannot be told apart."""
+    try:
+        return score_source(layers, probabilities, labels, names, metric=metric)
+    except InputError:
+        if metric.task == CLASSIFICATION:
+            raise
+        return {name: np.full(n, np.nan) for name in names}
 
 
 def _rows(array: Any, rows: np.ndarray) -> Any:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transferscope.arrays.backend import Array, from_numpy
+from transferscope.arrays.backend import Array, from_numpy, to_numpy
 from transferscope.errors import InputError, TransferscopeWarning, near
+from transferscope.runtime.metrics import Metric
 from transferscope.transferability.layer import Layer
 from transferscope.transferability.scores import SCORES
 
@@ -23,8 +24,11 @@ class TaskScore(NamedTuple):
     """As people read it."""
     range: str
     """Of its values; n is the number of samples."""
-    from_layer: Callable[[Layer, Array], float]
+    from_layer: Callable[[Layer, Array], Any]
     """``f(layer, targets)``, of targets as the task's `encode` returns them, beside the features."""
+    judged: bool = False
+    """Whether that returns predictions of samples left out, (n_samples, n_targets) as a metric takes them, of which the
+    metric is the score; its title and range are those of the metric that a task has by itself."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,20 @@ class Task:
         What its scores are of, in a message.
     encode : callable
         ``f(labels, n_samples)`` returns targets (n_samples, n_targets) float64 on the host, or raises InputError.
+    telling : callable
+        ``f(labels)``: which columns of labels (n_samples, n_targets), sound ones, tell samples apart, (n_targets,).
     scores : mapping of str to TaskScore
         Of the scores in `SCORES` those that mean something, by the same names.
+    metric : Metric
+        What predictions are judged by where nothing else is asked for.
     """
 
     name: str
     of_what: str
     encode: Callable[[Any, int], np.ndarray]
+    telling: Callable[[np.ndarray], np.ndarray]
     scores: Mapping[str, TaskScore]
+    metric: Metric
 
     def choose(self, measures: str | Iterable[str] | None) -> list[str]:
         """Return the names of these scores, each once; None means all.
@@ -98,11 +108,19 @@ class Task:
         """
         names = self.choose(measures)
         layer = Layer(features)
-        targets = from_numpy(self.encode(labels, layer.n_samples), like=layer.centred.left)
+        return self.panel_from_layer(layer, self.encode(labels, layer.n_samples), names, self.metric)
+
+    def panel_from_layer(
+        self, layer: Layer, encoded: np.ndarray, names: Iterable[str], metric: Metric
+    ) -> dict[str, float]:
+        """Do what `panel` does, from a layer and what `encode` returned, predictions judged by a metric of the task."""
+        targets = from_numpy(encoded, like=layer.centred.left)
         values = {}
         for name in names:
+            score = self.scores[name]
             try:
-                values[name] = self.scores[name].from_layer(layer, targets)
+                found = score.from_layer(layer, targets)
+                values[name] = metric.of(to_numpy(found), encoded) if score.judged else found
             except (InputError, np.linalg.LinAlgError) as error:
                 warnings.warn(f"the score {name} is NaN: {error}", TransferscopeWarning, stacklevel=2)
                 values[name] = math.nan

@@ -1,6 +1,7 @@
 """What a verb works with: the images and networks that a request names, and where and how they run."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,7 @@ from transferscope.arrays import backend
 from transferscope.data.images import Transform
 from transferscope.data.shared import SharedPixels
 from transferscope.data.target import Target
-from transferscope.errors import InputError
+from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.networks import loading
 from transferscope.networks.loading import Network
 from transferscope.networks.zoo import Source, Zoo, load_zoo
@@ -26,6 +27,7 @@ from transferscope.runtime.engines.units import RefusedError
 from transferscope.runtime.metrics import ACCURACY, Metric
 from transferscope.runtime.progress import Report, Reporter
 from transferscope.runtime.store import Store
+from transferscope.transferability.tasks import task_of
 from transferscope.verbs.features import source_features
 from transferscope.verbs.possible import possible_protocols
 from transferscope.verbs.request import ProbeRequest
@@ -79,7 +81,10 @@ class Bench:
             # Before anything is trained, not after.
             loading.check_trust(source, request.trust_code)
         target = request.load(request.target)
-        probe = target.probe(request.probe_size(len(target.classes)), request.seed, progress=request.progress)
+        metric = request.judged_by(target.task)
+        probe = target.probe(request.probe_size(len(target.learnt.groups)), request.seed, progress=request.progress)
+        if not (told := _told(probe)).all():
+            _warn_of_untold(probe, told)
         clock.lap("data")
         return cls(
             target,
@@ -90,9 +95,14 @@ class Bench:
             request.seed,
             request.trust_code,
             Reporter(request.progress),
-            request.judged_by,
+            metric,
             clock=clock,
         )
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """What is learnt of the images of the probe: codes of classes, or the columns that tell images apart."""
+        return self.probe.values if (told := _told(self.probe)).all() else self.probe.values[:, told]
 
     @cached_property
     def pixels(self) -> SharedPixels:
@@ -114,8 +124,8 @@ class Bench:
 
     @property
     def counts(self) -> np.ndarray:
-        """How many images of each class transfers can be trained on, (n_classes,), broken ones among them."""
-        return np.bincount(self.target.labels[self.target.pool()], minlength=len(self.target.classes))
+        """How many images of each class or label transfers can be trained on, broken ones among them."""
+        return self.target.learnt.counts(self.target.pool())
 
     def summary(self) -> TargetSummary:
         """Return what a result says of the target."""
@@ -175,6 +185,35 @@ class Bench:
             report=report,
             pixels=self.pixels,
         )
+
+
+def _told(probe: Target) -> np.ndarray:
+    """Return which columns of what is learnt tell images of a probe apart; of classes nothing else can be."""
+    task = task_of(probe.task)
+    return np.ones(1, bool) if task is None else task.telling(probe.values)
+
+
+def _warn_of_untold(probe: Target, told: np.ndarray) -> None:
+    """Say which labels or numbers are the same in all images of a probe.
+
+    Raises
+    ------
+    InputError
+        All of them are.
+    """
+    names = [name for name, apart in zip(probe.classes, told, strict=True) if not apart]
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    if not told.any():
+        raise InputError(
+            f"Expected labels to tell the {len(probe)} images that are looked at apart, but {listed} cannot; look at "
+            "more, or give others"
+        )
+    warnings.warn(
+        f"The {len(probe)} images that are looked at are all alike in {listed}: no score counts that; look at more for "
+        "it to count",
+        TransferscopeWarning,
+        stacklevel=3,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from transferscope.prediction.calibration import Calibration, load_calibration
 from transferscope.prediction.evidence import given_evidence, observations, read_evidence
 from transferscope.prediction.learning import learn
 from transferscope.results.ranking import Ranking, load_ranking
+from transferscope.runtime.metrics import CLASSIFICATION
 
 
 def calibrate(
@@ -68,6 +69,11 @@ def _pair(given: Any) -> tuple[Ranking, Sequence[Any]]:
 def _seen(ranking: Ranking, runs: Sequence[Any], known: Calibration) -> Belief:
     """Return what is believed of a target, with the runs that were measured of it."""
     scores = ranking.scores
+    if (task := ranking.metric.task) != CLASSIFICATION:
+        raise InputError(
+            f"Expected `measured` to be of targets with classes, but {ranking.target.name} is one of {task}, of which "
+            "nothing is learnt; leave it out"
+        )
     belief = believe(scores, int(scores.attrs["samples"]), known)
     layers = scores["layer"].transpose("source", "depth").to_pandas()
     return belief.given(

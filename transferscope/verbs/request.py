@@ -12,7 +12,7 @@ from transferscope.data.value_range import Range
 from transferscope.errors import InputError, check_whole
 from transferscope.networks.zoo import Source, Zoo
 from transferscope.protocols.scratch import reference_recipe
-from transferscope.runtime.metrics import ACCURACY, Metric
+from transferscope.runtime.metrics import Metric, metric_of
 
 _READING = ("images", "labels", "task", "value_range", "bands")
 """How targets are read: settings of a request where they are given, for else the targets tell."""
@@ -102,17 +102,16 @@ class ProbeRequest(Request):
         super().__post_init__()
         self._settle(samples=check_whole("samples", self.samples, 1), recipe=self.recipe or reference_recipe())
 
-    @property
-    def judged_by(self) -> Metric:
-        """What transfers are compared by."""
-        return ACCURACY
+    def judged_by(self, task: str) -> Metric:
+        """Return what transfers are compared by."""
+        return metric_of(None, task)
 
     def sources_of(self, zoo: Zoo) -> Iterable[Source]:
         """Return the sources of the zoo that the answer takes."""
         return zoo
 
-    def probe_size(self, _classes: int) -> int:
-        """Return how many images of a target with so many classes are looked at."""
+    def probe_size(self, _groups: int) -> int:
+        """Return how many images of a target with so many classes, or other strata, are looked at."""
         return self.samples
 
 

@@ -50,7 +50,7 @@ def page(advice: Advice, wide: Mapping[str, Figure], narrow: Mapping[str, Figure
             Section("ways", "Ways to transfer it", table=Table("Ways to transfer it", _columns(advice), marked=best),
                     lines=[reading]),
             Section("pictures", "Accuracy and cost", hint, pictures=pictures(_CAPTIONS, wide, narrow)),
-            *pilot_sections(advice.pilots),
+            *pilot_sections(advice.pilots, metric_of(advice.metric)),
         ],
         made=[
             Made("Target", f"{advice.target.name}, SHA-256", advice.target.hash),

@@ -9,10 +9,10 @@ from transferscope.report.html.parts import Section
 if TYPE_CHECKING:
     from transferscope.results.ranking import Ranking
 
-_KEPT = ("--target", "--images", "--labels", "--sources", "--value-range", "--bands", "--device")
+_KEPT = ("--target", "--images", "--labels", "--task", "--sources", "--value-range", "--bands", "--device")
 """Options of `rank` that `transfer` takes with the same value: what is transferred to what, and how it is read."""
 _FLAGS = ("--trust-code",)
-_READING = ("images", "labels", "value_range", "bands")
+_READING = ("images", "labels", "task", "value_range", "bands")
 _DEFAULT = "transferscope-results"
 """Where `rank` writes unless it is told."""
 _COMPACT = "compact residual network"

@@ -25,30 +25,31 @@ from transferscope.report.html.parts import (
 from transferscope.report.html.pilots import pilot_sections
 from transferscope.results.left_out import sentences
 from transferscope.results.recommendation import LEVEL, Recommendation, how
+from transferscope.runtime.metrics import CLASSIFICATION, Metric, metric_of
 from transferscope.runtime.templates import render
-from transferscope.transferability import SCORES
+from transferscope.transferability.tasks import scores_of
 
 if TYPE_CHECKING:
     from transferscope.results.ranking import Ranking
 
 _CAPTIONS = {
     "ranking": (
-        "Expected accuracy",
+        "expected accuracy",
         "Each source at its best cut and protocol, with its 80 % interval. What is tied with the first is marked.",
     ),
     "source_depth": (
         "Where to cut",
-        "Expected accuracy of each source, by its best protocol, over the layer that is the last one kept; the "
+        "expected accuracy of each source, by its best protocol, over the layer that is the last one kept; the "
         "recommended cut is marked.",
     ),
     "depth_curves": (
-        "Accuracy over depth",
+        "accuracy over depth",
         "The same as curves, with 80 % intervals; the dashed line is a network trained from scratch. Stars are what "
         "pilots measured, where there are any. "
-        "Curves are not corrected for the choice of the best cut, as accuracies in the table are.",
+        "Curves are not corrected for the choice of the best cut, as the table is.",
     ),
     "pareto": (
-        "Accuracy and cost",
+        "accuracy and cost",
         "Every cut by the floating-point operations of one prediction. The line joins what nothing as cheap surpasses.",
     ),
     "similarity": (
@@ -73,7 +74,7 @@ def page(ranking: "Ranking", wide: Mapping[str, Figure], narrow: Mapping[str, Fi
     notes += [("", warning) for warning in ranking.warnings]
     drawn = Section(
         "pictures", "Pictures", "Rest the pointer on a point, a bar or a cell, or touch it, to read its value.",
-        pictures=pictures(_CAPTIONS, wide, narrow),
+        pictures=pictures(_captions(ranking.metric), wide, narrow),
     )  # fmt: skip
     return render(
         "page.html",
@@ -84,6 +85,16 @@ def page(ranking: "Ranking", wide: Mapping[str, Figure], narrow: Mapping[str, Fi
         after=[_pareto(ranking), *_scores(ranking)],
         most=MOST_ROWS,
     )
+
+
+def _captions(metric: Metric) -> dict[str, tuple[str, str]]:
+    """Return the captions, which stand for an accuracy, for a metric."""
+
+    def said(text: str) -> str:
+        text = text.replace("accuracy", metric.title)
+        return text[0].upper() + text[1:]
+
+    return {name: (said(title), said(text)) for name, (title, text) in _CAPTIONS.items()}
 
 
 def fragment(ranking: "Ranking") -> str:
@@ -98,7 +109,10 @@ def recommendation_fragment(pick: Recommendation) -> str:
         for name, value in (pick.scores | pick.baselines).items()
         if not name.endswith("_standard_error")
     }
-    return render("recommendation.html", pick=pick, how=how(pick), level=LEVEL, scores=scores)
+    return render(
+        "recommendation.html", pick=pick, how=how(pick), level=LEVEL, scores=scores,
+        metric=metric_of(pick.metric, task=None).title,
+    )  # fmt: skip
 
 
 def _cell(value: float | None) -> str:
@@ -144,17 +158,17 @@ def _answer_table(ranking: "Ranking") -> Table:
 def _pilots(ranking: "Ranking") -> list[Section]:
     if ranking.hint:
         return [Section("pilots", "Pilots", lines=[ranking.hint])]
-    return pilot_sections(ranking.pilots)
+    return pilot_sections(ranking.pilots, ranking.metric)
 
 
 def _reliability(ranking: "Ranking") -> Section:
     """Say what the numbers of the page mean, where they can be wrong, and what would show it."""
     lines = [
-        "An 80 % interval is meant to hold the accuracy of one transfer, as it would be measured on new images, in "
+        f"An 80 % interval is meant to hold the {ranking.metric.title} of one transfer, as it would be measured on new images, in "
         "four cases of five, and a probability of 0.9 to be right nine times in ten. " + _worth(ranking),
         "Most of what is unknown is how hard the target is, which all cuts and sources share: if one interval misses, "
         "those of the others are likely to miss on the same side. The order, and which cut of a source is best, depend "
-        "less on it than the height of the accuracies.",
+        "less on it than the height of what is expected.",
     ]
     if ranking.pilots:
         ran = len(ranking.pilots)
@@ -164,7 +178,7 @@ def _reliability(ranking: "Ranking") -> Section:
         )
     count = ranking.scores.attrs.get("evidence")
     if count:
-        lines.append(f"Here {count} accuracies that were measured before narrowed that.")
+        lines.append(f"Here {count} transfers that were measured before narrowed that.")
     check = "transferscope measure runs the transfers that matter to you and says what they give"
     lines.append(
         f"To check it: {check}." if ranking.pilots or count else
@@ -181,6 +195,12 @@ def _worth(ranking: "Ranking") -> str:
             "Here accuracies are expected by a calibration of your own: how often its intervals hold shows only on "
             "targets that it was not made from."
         )
+    if ranking.metric.task != CLASSIFICATION:
+        return (
+            "No transfers of such a task were measured to learn expectations from: heads are expected to reach what they "
+            "reach on images left out, what is trained about the same, and all errors are taken to be larger than those "
+            "of classes. So protocols are hardly told apart until some are run."
+        )
     return (
         "How often they were right on targets that the model had not seen differs from one kind of target to another; "
         "the page on selection in the documentation of transferscope has the figures. On images or networks unlike all "
@@ -196,7 +216,7 @@ def _scores(ranking: "Ranking") -> list[Section]:
     names = [name for name in picks[0].scores if not name.endswith("_standard_error")]
     columns = [
         texts("source", [pick.source for pick in picks]),
-        *(_score(name, picks) for name in names),
+        *(_score(name, picks, ranking.metric) for name in names),
         *(counts(name, [pick.baselines[name] for pick in picks]) for name in picks[0].baselines),
     ]
     title = "Scores at the recommended cuts"
@@ -204,14 +224,14 @@ def _scores(ranking: "Ranking") -> list[Section]:
     return [Section("scores", title, hint, Table(title, columns, "ranking.csv"))]
 
 
-def _score(name: str, picks: Sequence[Recommendation]) -> Column:
+def _score(name: str, picks: Sequence[Recommendation], metric: Metric) -> Column:
     values = [pick.scores[name] for pick in picks]
     errors = [pick.scores.get(f"{name}_standard_error") for pick in picks]
     cells = [
         number(value) + ("" if error is None else f" ± {error:.3f}")
         for value, error in zip(values, errors, strict=True)
     ]
-    score = SCORES.get(name)
+    score = scores_of(metric.task).get(name)
     return Column(name, cells, values, "" if score is None else f"{score.title}; range {score.range}.")
 
 

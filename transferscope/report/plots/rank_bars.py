@@ -76,15 +76,16 @@ def ranking(ranking: Ranking, ax: Axes | None = None, *, context: Context = "not
         ax.set_yticks(range(len(picks)), names, va="bottom")
         ax.tick_params(axis="y", length=0, pad=5)
         ax.set_ylim(len(picks) - 0.5, -0.6)
-        ax.set_xlim(0, min(1.0, 1.03 * max(pick.interval[1] for pick in picks)))
+        left = min(0.0, *(pick.interval[0] for pick in picks))
+        ax.set_xlim(left, min(1.0, 1.03 * max(pick.interval[1] for pick in picks)))
         few = f"\n{len(picks)} of {len(ranking.recommendations)}" * (len(picks) < len(ranking.recommendations))
         by = ranking.scores.attrs.get("objective", "accuracy")
         by = f"\nranked by {by}" * (by != "accuracy")
         label(ax, x=f"expected {ranking.metric.title}, 80 % interval{few}{by}")
         handles = _legend(picks, tied, dark, pale)
-        if chance > 0:
+        if chance > left:
             ax.axvline(chance, **_CHANCE)
-            handles.append(Line2D([], [], label="guessing the largest class", **_CHANCE))
+            handles.append(Line2D([], [], label=ranking.metric.guess.removeprefix("always "), **_CHANCE))
         sns.despine(ax=ax, left=True)
         explain(ax, handles, below=True)
     return ax

@@ -9,8 +9,8 @@ from transferscope.results.files import short_cost
 from transferscope.results.pilots import Pilot
 
 ABOUT_PILOTS = (
-    "Pilots: transfers that were really run, their accuracy on images that they were not trained on, with the standard "
-    "error of so many images."
+    "Pilots: transfers that were really run, measured on images that they were not trained on, with the standard error "
+    "of so many images."
 )
 
 

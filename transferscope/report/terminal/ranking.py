@@ -128,7 +128,7 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
     With `costs` what is worth its FLOPs is printed too. Where scores or standard errors were asked for, or with
     `detailed`, every score is printed beside the baselines, and the reason of each recommendation.
     """
-    target, reference = ranking.target, ranking.reference
+    reference, title = ranking.reference, ranking.metric.title
     console.print(Text(ranking.verdict + "\n", style="bold"))
     console.print(Text(ranking.best.reason + "\n"))
     asked = any(name not in _SHOWN for pick in ranking.recommendations for name in pick.scores)
@@ -143,10 +143,8 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
         for pick in ranking.recommendations[1:]:
             console.print(Text(f"{pick.source}: {pick.reason}\n"))
     lines = [
-        f"Based on {target.samples} images, {target.classes} classes of {target.name}. Accuracy: expected on new "
-        f"images after a transfer trained on {ranking.expected_for} images, from transfers measured on other targets; "
-        "uncut: the same with all layers kept; FLOPs: per image; CKA, SVCCA: similarity to the scratch network at the "
-        "cut."
+        f"Based on {ranking.seen}. {title[0].upper() + title[1:]}: {ranking.basis}; uncut: the same with all layers "
+        "kept; FLOPs: per image; CKA, SVCCA: similarity to the scratch network at the cut."
     ]
     if any(pick.protocol == "defrost" for pick in ranking.recommendations):
         lines[0] += " defrost: nothing is cut off, stages up to there are frozen."
@@ -157,7 +155,7 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
     if ranking.pilots:
         lines.append(ABOUT_PILOTS)
     if count := ranking.scores.attrs.get("evidence"):
-        lines.append(f"Evidence: {count} accuracies that were measured before.")
+        lines.append(f"Evidence: {count} transfers that were measured before.")
     lines += [f"Left out: {sentence}." for sentence in sentences(ranking.left_out).values()]
     if details:
         lines.append(_agreement_line(ranking))
@@ -169,7 +167,7 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
 def _agreement_line(ranking: Ranking) -> str:
     text = (
         "beats next: probability that it is really better than the next one. Agreement: weighted Kendall τ with the "
-        "accuracy predicted here, so not with transfers that were run; a score below a baseline has nothing to add to "
+        f"{ranking.metric.title} predicted here, so not with transfers that were run; a score below a baseline has nothing to add to "
         "it."
     )
     if ranking.agreement.sources < FEWEST:

@@ -11,9 +11,9 @@ from sklearn.model_selection import StratifiedKFold
 
 from transferscope.arrays.backend import Array, to_numpy
 from transferscope.errors import TransferscopeWarning
-from transferscope.prediction.covariates import logit
 from transferscope.protocols.heads.embedding import fit_embedding_head
 from transferscope.runtime.metrics import ACCURACY, Metric
+from transferscope.runtime.scales import logit
 from transferscope.transferability import kernel_ridge, ridge
 from transferscope.transferability.shares import share_correct
 

@@ -17,7 +17,9 @@ from transferscope.networks import loading
 from transferscope.prediction.observation import Observation
 from transferscope.prediction.pilots import Option
 from transferscope.protocols import finetuning
+from transferscope.runtime.metrics import CLASSIFICATION, metrics_of
 from transferscope.runtime.power import WORLD
+from transferscope.runtime.scales import scale_of
 from transferscope.runtime.store import digest
 from transferscope.runtime.version import __version__
 from transferscope.verbs.bench import Bench
@@ -88,7 +90,7 @@ class PilotRunner:
         return Observation(
             source=option.source, depth=option.depth, protocol=option.protocol, samples=record["samples"],
             accuracy=record[self._bench.metric.column], tested=self._tested(record), seconds=record["seconds"],
-            origin="pilot",
+            origin="pilot", scale=scale_of(self._bench.metric),
         )  # fmt: skip
 
     def speeds(self, name: str) -> tuple[float, float]:
@@ -133,15 +135,20 @@ class PilotRunner:
             raise SourceError(row["status"].removeprefix("failed: "))
         # What was trained before an interruption counts too.
         seconds = max(spent, row["seconds"])
+        tested, metrics = self._images.target.values[executor.setup.test], metrics_of(self._images.target.task)
+        worth: dict[str, Any] = {"worth": {metric.name: metric.worth_of(tested) for metric in metrics}}
+        if self._images.target.task == CLASSIFICATION:  # as it was always kept
+            worth = {"tested_by_class": np.bincount(tested).tolist()}
         return {
-            "samples": row["samples"], "accuracy": row["accuracy"], "balanced_accuracy": row["balanced_accuracy"],
-            "tested": len(executor.setup.test),
-            "tested_by_class": np.bincount(self._images.target.labels[executor.setup.test]).tolist(),
-            "seconds": seconds,
+            "samples": row["samples"], **{metric.column: row[metric.column] for metric in metrics},
+            "tested": len(executor.setup.test), **worth, "seconds": seconds,
         }  # fmt: skip
 
     def _tested(self, record: Mapping[str, Any]) -> int:
-        return self._bench.metric.worth(np.array(record["tested_by_class"]))
+        metric = self._bench.metric
+        if "worth" in record:
+            return int(record["worth"][metric.name])
+        return metric.worth(np.array(record["tested_by_class"]))
 
     def _executor(self, source: str) -> Executor:
         """Return what carries pilots out, made when the first one is not in the cache: then images are decoded."""

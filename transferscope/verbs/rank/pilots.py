@@ -159,7 +159,8 @@ class Pilots:
             except InputError as error:  # the images cannot be read
                 warnings.warn(f"No pilot is run any more: {error}", TransferscopeWarning, stacklevel=2)
                 break
-            logger.info("Pilot of %s, trained on %d images: accuracy %.3f", where, seen.samples, seen.accuracy)
+            figure = f"{self._bench.metric.title} {seen.accuracy:.3f}"
+            logger.info("Pilot of %s, trained on %d images: %s", where, seen.samples, figure)
             found.append(seen)
             belief = belief.given([seen])
             left -= seen.seconds

@@ -17,6 +17,7 @@ from transferscope.errors import noted_warnings
 from transferscope.networks import loading
 from transferscope.networks.zoo import Source, Zoo
 from transferscope.prediction import expected
+from transferscope.prediction.any_task import calibration_for
 from transferscope.prediction.belief import Belief, believe
 from transferscope.prediction.calibration import load_calibration
 from transferscope.prediction.evidence import Table, given_evidence, observations, read_evidence
@@ -65,7 +66,7 @@ def rank(
     pilot_budget: float | None = None,
     evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None,
     calibration: str | Path | None = None,
-    metric: str = "accuracy",
+    metric: str | None = None,
     on: str | None = None,
     executor: concurrent.futures.Executor | None = None,
     shard: str | None = None,
@@ -140,10 +141,12 @@ def rank(
     calibration : path, optional
         What accuracies are expected by, a file of `calibrate`. By default the one of this version, from measured
         transfers of other targets.
-    metric : str
+    metric : str, optional
         What sources are ranked by and expectations are of: "accuracy", or "balanced-accuracy", the mean over classes of
         the share that is right, in which rare classes count as much as others. The model that expects it was fitted to
-        targets whose classes have equally many images, where both are the same.
+        targets whose classes have equally many images, where both are the same. Of several labels an image
+        "mean-average-precision" or "macro-f1", of numbers "r2" or "spearman", which are expected as `any_task` says.
+        By default the first of them that suits the task.
     on : str, optional
         Where sources are run and scored: "processes:N", "dask:tcp://HOST:PORT", "dask:local", "slurm" or
         "slurm:partition=NAME,gpus=1,time=60"; by default in this process. The answer is the same.
@@ -174,11 +177,15 @@ def answer(request: RankRequest, bench: Bench | None = None) -> Ranking:
 def answer_and_belief(request: RankRequest, bench: Bench | None = None) -> tuple[Ranking, Belief]:
     """Return the answer with the belief that it follows from, for other numbers of images."""
     with noted_warnings() as noted:
-        tables, calibration = read_evidence(given_evidence(request.evidence)), load_calibration(request.calibration)
+        tables = read_evidence(given_evidence(request.evidence))
+        given = None if request.calibration is None else load_calibration(request.calibration)
         bench = bench or Bench.set_up(request)
+        task = bench.target.task
+        calibration_for(task, given)  # complains before anything is run
         if hint := uneven_hint(bench.metric, bench.target.classes, bench.counts):
             logger.info("%s", hint)
-        scorer = Scorer(ReferenceMaker(request.reference, request.recipe, bench), request.scores, request.uncertainty)
+        maker = ReferenceMaker(request.reference, request.recipe, bench)
+        scorer = Scorer(maker, request.scores_for(task), request.uncertainty)
         if request.place is None:
             units, failed, reference = scorer.score_all(request.part)
         else:
@@ -186,7 +193,7 @@ def answer_and_belief(request: RankRequest, bench: Bench | None = None) -> tuple
         scratch = reference.candidate()
         scores = _labelled(units, bench, request, scratch, reference)
         stages = {unit.source: unit.stages for unit in units}
-        belief = believe(scores, _trained_on(bench, request), calibration)
+        belief = believe(scores, _trained_on(bench, request), given)
         known = _evidence(tables, stages, belief, bench)
         tried, outlook = find_out(bench, request, scores, stages, belief.given(known))
         pilots = as_results(tried)
@@ -234,7 +241,7 @@ def _labelled(
         "classes": len(target.classes),
         "seed": bench.seed,
         "device": str(bench.device),
-        "largest_class": metric.guessing(np.bincount(probe.labels)),
+        "largest_class": metric.without_looking(bench.values),
         "metric": metric.name,
     }
     if request.uncertainty:
@@ -253,7 +260,7 @@ def _trained_on(bench: Bench, request: RankRequest) -> int:
     """Return how many images transfers are expected to be trained on."""
     if request.shots is None:
         return max(bench.n_sound, bench.probe.n_samples)
-    return request.shots * len(bench.target.classes)
+    return request.shots * len(bench.target.learnt.groups)
 
 
 def _evidence(
@@ -268,7 +275,7 @@ def _evidence(
         candidates=set(belief.rows[["source", "depth", "protocol"]].itertuples(index=False, name=None)),
         fingerprints={source: loading.fingerprint(bench.zoo[source]) for source in stages},
         metric=bench.metric,
-        counts=bench.counts,
+        worth=bench.metric.worth_of(pool := bench.target.values[bench.target.pool()]) / len(pool),
     )
 
 
@@ -276,7 +283,7 @@ def _provenance(
     units: Sequence[labelled.SourceScores], bench: Bench, request: RankRequest, tables: Sequence[Table]
 ) -> Provenance:
     return Provenance(
-        settings={**request.settings(), "evidence": [table.record() for table in tables]},
+        settings={**request.settings_for(bench.target.task), "evidence": [table.record() for table in tables]},
         sources={unit.source: loading.fingerprint(bench.zoo[unit.source]) for unit in units},
         versions=versions(),
     )

@@ -1,6 +1,6 @@
 """What `rank` is asked."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from numbers import Real
@@ -13,9 +13,9 @@ from transferscope.errors import InputError, is_whole, near
 from transferscope.prediction.evidence import given_evidence
 from transferscope.prediction.selection import OBJECTIVES, protocols_of
 from transferscope.runtime.engines.naming import Place, place_of
-from transferscope.runtime.metrics import ACCURACY, Metric, metric_of
+from transferscope.runtime.metrics import CLASSIFICATION, Metric, metric_of
 from transferscope.runtime.sharing import Shard, shard_of
-from transferscope.transferability.scores import choose_scores
+from transferscope.transferability.tasks import chosen_scores
 from transferscope.verbs.request import ProbeRequest, check_reference
 
 MODES = ("default", "quick")
@@ -33,7 +33,8 @@ class ExpectingRequest(ProbeRequest):
     evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None
     """Once made: a tuple."""
     calibration: str | Path | None = None
-    metric: str = ACCURACY.name
+    metric: str | None = None
+    """None: that of the task."""
 
     _apart: ClassVar[frozenset[str]] = ProbeRequest._apart | {"evidence"}
 
@@ -41,13 +42,16 @@ class ExpectingRequest(ProbeRequest):
         super().__post_init__()
         self._settle(shots=_check_shots(self.shots), evidence=given_evidence(self.evidence))
         self._settle(calibration=None if self.calibration is None else str(self.calibration))
-        metric_of(self.metric)
+        metric_of(self.metric, self.task)
         self._check_pilots()
 
-    @property
-    def judged_by(self) -> Metric:
-        """What sources are ranked by."""
-        return metric_of(self.metric)
+    def judged_by(self, task: str) -> Metric:
+        """Return what sources are ranked by."""
+        return metric_of(self.metric, task)
+
+    def settings_for(self, task: str) -> Mapping[str, Any]:
+        """Return the `settings`, for a target of this task."""
+        return {**self.settings(), "metric": self.judged_by(task).name}
 
     def _check_pilots(self) -> None:
         pilots, budget = self.pilots, self.pilot_budget
@@ -75,7 +79,7 @@ class RankRequest(ExpectingRequest):
     """The arguments of `rank`."""
 
     scores: str | Iterable[str] = "default"
-    """Once made: the names, those included that predictions need."""
+    """Once made: a tuple, as asked for."""
     uncertainty: int = 0
     reference: str = "compact"
     protocol: str = "any"
@@ -90,7 +94,8 @@ class RankRequest(ExpectingRequest):
         check_reference(self.reference)
         protocols_of(self.protocol)
         _ = self.place, self.part  # which checks them
-        self._settle(scores=self._score_names())
+        self._settle(scores=(self.scores,) if isinstance(self.scores, str) else tuple(self.scores))
+        self.scores_for(self.task or CLASSIFICATION)
         if self.objective not in OBJECTIVES:
             raise InputError(f"Expected `objective` to be one of {', '.join(OBJECTIVES)}, but got {self.objective!r}")
         if not is_whole(self.uncertainty, 0) or self.uncertainty == 1:
@@ -100,14 +105,25 @@ class RankRequest(ExpectingRequest):
             )
         self._settle(uncertainty=int(self.uncertainty))
 
-    def _score_names(self) -> tuple[str, ...]:
+    def scores_for(self, task: str) -> tuple[str, ...]:
+        """Return the names of the scores for a target of this task, those included that predictions need.
+
+        Raises
+        ------
+        InputError
+            One has no meaning for the task.
+        """
         if self.mode not in MODES:
             raise InputError(f"Expected `mode` to be one of {', '.join(MODES)}, but got {self.mode!r}")
         if self.mode == "default":
-            return choose_scores(self.scores)
-        if self.scores != "default":
+            return chosen_scores(self.scores, task)
+        if self.scores != ("default",):
             raise InputError(f"Expected no `scores` with `mode` 'quick', which has its own, but got {self.scores!r}")
-        return choose_scores(())
+        return chosen_scores((), task)
+
+    def settings_for(self, task: str) -> Mapping[str, Any]:
+        """Return the `settings`, for a target of this task."""
+        return {**super().settings_for(task), "scores": list(self.scores_for(task))}
 
     @property
     def place(self) -> Place | None:
@@ -124,9 +140,9 @@ class RankRequest(ExpectingRequest):
         """Those that are looked at."""
         return protocols_of(self.protocol)
 
-    def probe_size(self, classes: int) -> int:
-        """Return how many images of a target with so many classes are looked at."""
-        return self.samples if self.shots is None else min(self.samples, max(self.shots, 2) * classes)
+    def probe_size(self, groups: int) -> int:
+        """Return how many images of a target with so many classes, or other strata, are looked at."""
+        return self.samples if self.shots is None else min(self.samples, max(self.shots, 2) * groups)
 
 
 def _check_shots(shots: int | None) -> int | None:

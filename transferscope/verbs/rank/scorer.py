@@ -1,6 +1,7 @@
 """One source after the other: captured, scored and compared with the reference, from the cache where it can be."""
 
 import logging
+import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from transferscope.prediction.covariates import CUT_PROTOCOLS
 from transferscope.results import labelled
 from transferscope.results.labelled import SourceScores
 from transferscope.runtime.failures import Failure, failure, listed
+from transferscope.runtime.metrics import ACCURACY
 from transferscope.runtime.progress import Report
 from transferscope.runtime.seeding import contained
 from transferscope.runtime.sharing import Shard, turn
@@ -40,7 +42,7 @@ _VERSION = 3
 def best_of(references: Iterable[ReferenceFacts]) -> ReferenceFacts:
     """Return the reference with the highest held-out accuracy, the first of equals."""
     # A network that was handed in has no accuracy, but it is the only one.
-    return max(references, key=lambda made: made.summary.held_out_accuracy or 0.0)
+    return max(references, key=lambda made: -math.inf if (found := made.summary.held_out_accuracy) is None else found)
 
 
 class Scorer:
@@ -71,7 +73,7 @@ class Scorer:
         self._computed = 0
         self._remembered = 0
         if self.draws:
-            next(stratified_draws(self._bench.probe.labels, self.draws, self._bench.seed))
+            next(stratified_draws(self._bench.probe.strata, self.draws, self._bench.seed))
 
     def score_all(self, shard: Shard | None = None) -> tuple[list[SourceScores], list[Failure], ReferenceFacts]:
         """Score every candidate; those that fail are named beside the others, and the reference of the answer last.
@@ -164,7 +166,7 @@ class Scorer:
         return replace(unit, impossible=impossible)
 
     def _unit(self, name: str, features: LayerFeatures, reference: TrainedReference, report: Report) -> SourceScores:
-        labels, metric = self._bench.probe.labels, self._bench.metric
+        labels, metric = self._bench.values, self._bench.metric
         factored = cache(lambda: factor(features.arrays))
         of_predictions = needs_predictions(self.names)
         if of_predictions and features.probabilities is None:
@@ -182,7 +184,7 @@ class Scorer:
 
         def score(names: list[str]) -> dict[str, np.ndarray]:
             layers = reported() if len(needs_predictions(names)) < len(names) else ()
-            return score_source(layers, features.probabilities, labels, names, balanced=metric.by_class)
+            return score_source(layers, features.probabilities, labels, names, metric=metric)
 
         def compare(_names: list[str]) -> dict[str, np.ndarray]:
             if reference.network.name not in self._factored:
@@ -192,12 +194,13 @@ class Scorer:
         def spread(names: list[str]) -> dict[str, np.ndarray]:
             return standard_errors(
                 scores, features.arrays, features.probabilities, labels, names,
-                draws=self.draws, seed=self._bench.seed, worth=metric.worth(np.bincount(labels)),
+                draws=self.draws, seed=self._bench.seed, worth=metric.worth_of(labels), metric=metric,
+                strata=self._bench.probe.strata,
             )  # fmt: skip
 
         before = self._computed
         # Of each metric apart; the plain one keeps the name that it always had.
-        judged = [metric.name] if metric.by_class else []
+        judged = [] if metric is ACCURACY else [metric.name]
         scores = self._remember("scores", [features.key, *judged], self.names, score, name)
         pair = [features.key, reference.features.key]
         similarities = self._remember("similarities", pair, labelled.SIMILARITIES, compare, name)
