@@ -21,7 +21,7 @@ from transferscope.prediction.belief import Belief, reference
 from transferscope.prediction.calibration import Calibration, Chosen
 from transferscope.prediction.covariates import candidates
 from transferscope.results.recommendation import LEVEL
-from transferscope.runtime.scales import expected_share
+from transferscope.runtime.links import expected_share
 
 AHEAD_WEIGHT, AHEAD_EVERY = 0.3, 3
 """Cells seen with fewer images than were trained on tell little anew: every third counts by so much."""

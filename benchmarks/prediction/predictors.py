@@ -21,7 +21,7 @@ from prediction.terms import CUT, RETRAINED, TERMS
 from transferscope.prediction.calibration import Term, design
 from transferscope.prediction.covariates import SCRATCH
 from transferscope.results.labelled import SIMILARITIES
-from transferscope.runtime.scales import logit
+from transferscope.runtime.links import logit
 
 MORE = (*(f"{name}_to_scratch" for name in SIMILARITIES), "hscore", "nleep", "transrate", "gbc", "parc", "sfda", "leep")
 OF_SMALL = {

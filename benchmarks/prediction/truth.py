@@ -13,7 +13,7 @@ from transferscope.prediction.belief import OF_REFERENCE, Belief, reference
 from transferscope.prediction.calibration import Calibration, Chosen
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH, Case, candidates
 from transferscope.prediction.effects import shares
-from transferscope.runtime.scales import logit
+from transferscope.runtime.links import logit
 
 TABLES = Path(__file__).parents[1] / "groundtruth"
 V1, V2 = ("small", "axes", "real"), "v2"

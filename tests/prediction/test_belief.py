@@ -14,7 +14,7 @@ from transferscope.prediction.covariates import Case, candidates
 from transferscope.prediction.effects import EFFECTS, covariance
 from transferscope.prediction.observation import Observation
 from transferscope.prediction.pilots import Option, choose_pilot, expected_gains, narrowing
-from transferscope.runtime.scales import expected_share
+from transferscope.runtime.links import expected_share
 
 CASE = Case(samples=200, probe=100, classes=4, scratch_accuracy=0.6, scratch_held_out=20)
 TERMS = (Term(("truncate", "finetune", "reinit", "scratch"), ()), Term(("truncate",), ("head",)))

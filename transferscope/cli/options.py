@@ -211,9 +211,9 @@ shard = click.option(
 )  # fmt: skip
 metric = click.option(
     "--metric", type=click.Choice(METRICS),
-    help="What is ranked by and expected: accuracy, the share of images that is right, or balanced-accuracy, the mean of "
-    "that over classes; of several labels an image mean-average-precision or macro-f1; of numbers r2 or spearman. By "
-    "default the first that suits the labels.",
+    help="What is ranked by and expected: accuracy, the share of images that is right, or balanced-accuracy, the mean "
+    "of that over classes; of several labels an image mean-average-precision or macro-f1; of numbers r2 or spearman. "
+    "By default the first that suits the labels.",
 )  # fmt: skip
 judged_by = click.option(
     "--metric", type=click.Choice((*METRICS, "mean-average-precision", "macro-f1", "r2", "spearman")),

@@ -106,7 +106,7 @@ class Target:
         if self.task != CLASSIFICATION:
             raise InputError(
                 f"Expected a target whose images have one class each, but the task of {self.name!r} is {self.task}, "
-                "for which this has no meaning yet; `measure`, `transfer` and `score` take it"
+                "for which this has no meaning yet; `rank`, `measure`, `transfer` and `score` take it"
             )
         return self.values
 

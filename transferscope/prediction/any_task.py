@@ -5,10 +5,10 @@ that the least is assumed that an answer needs:
 
 - A linear head on frozen features (`truncate`) is expected to reach what heads (ridge, kernel ridge) reach on images
   that they are not fitted to: their leave-one-out mean average precision, R² or whatever is ranked by.
-- What is trained (`reinit`, `finetune`, from scratch; `defrost` between these and a head) is expected to reach what heads
-  reach on average over all sources, better or worse: of classes it came to that within a logit either way once images
-  were many. Which source and depth it begins with matters less than to a head, by as much as for classes.
-- More images are worth about as much as for classes: 0.3 for e times as many, on the scale of the metric (`Scale`).
+- What is trained (`reinit`, `finetune`, from scratch; `defrost` between these and a head) is expected to reach what
+  heads reach on average over all sources, or more, or less: of classes it came to that within a logit either way once
+  images were many. Which source and depth it begins with matters less than to a head, by as much as for classes.
+- More images are worth about as much as for classes: 0.3 for e times as many, on the scale of the metric (`Link`).
 - Errors go together as those of classes do, with variances `WIDENED` times as large. Fitted with leave-one-out heads as
   its only covariates the model of classes has up to twice the variances that it has with all of them
   (benchmarks/any_task.py); the rest is for what is unlike classes, which nobody has measured.

@@ -1,6 +1,6 @@
 """What is believed of every way to transfer, before and after evidence: a Gaussian over the logits of accuracies.
 
-Of another metric than an accuracy "logit" stands for the place of the figure on its `Scale`, and "accuracy" for it.
+Of another metric than an accuracy "logit" stands for the place of the figure on its `Link`, and "accuracy" for it.
 """
 
 from collections.abc import Sequence
@@ -141,7 +141,7 @@ class Belief:
         tested = np.array([each.tested for each in measured], dtype=float)
         draws = np.array([getattr(each, "draws", 1) for each in measured])
         sized = np.array([self.case.of_size(each.samples)["log_per_class"] for each in measured])
-        return self.calibration.draw_variance(sized) / draws + self.case.scale.noise(np.asarray(accuracies), tested)
+        return self.calibration.draw_variance(sized) / draws + self.case.link.noise(np.asarray(accuracies), tested)
 
     def expected(self, chosen: bool = False) -> pd.DataFrame:
         """Return expected_accuracy, lower and upper of a transfer for each candidate: an 80 % interval.
@@ -157,9 +157,9 @@ class Belief:
         half = _Z * np.sqrt(spread)
         return pd.DataFrame(
             {
-                "expected_accuracy": self.case.scale.mean(middle, spread),
-                "lower": self.case.scale.back(middle - half),
-                "upper": self.case.scale.back(middle + half),
+                "expected_accuracy": self.case.link.mean(middle, spread),
+                "lower": self.case.link.back(middle - half),
+                "upper": self.case.link.back(middle + half),
             },
             index=self.rows.index,
         )
@@ -187,7 +187,7 @@ class Belief:
         """Return the probability that candidates differ by less than this accuracy; shapes as in `better`."""
         both = np.add.outer(self.mean[index], self.mean[others]) / 2
         apart, spread = np.subtract.outer(self.mean[index], self.mean[others]), self._apart(index, others)
-        bound = difference / self.case.scale.slope(both)
+        bound = difference / self.case.link.slope(both)
         return ndtr((bound - apart) / spread) - ndtr((-bound - apart) / spread)
 
     def probability_best(self, index: np.ndarray | None = None) -> np.ndarray:
@@ -299,6 +299,6 @@ def reference(case: Case) -> tuple[Observation, ...]:
     return (
         Observation(
             source="", depth=0, protocol=SCRATCH, samples=trained_on, accuracy=float(case.scratch_accuracy),
-            tested=case.scratch_held_out, origin="reference", scale=case.scale,
+            tested=case.scratch_held_out, origin="reference", link=case.link,
         ),
     )  # fmt: skip

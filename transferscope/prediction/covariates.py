@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from transferscope.errors import InputError, check_whole
+from transferscope.runtime.links import Link, link_of
 from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, Metric
-from transferscope.runtime.scales import Scale, scale_of
 from transferscope.transferability import tasks
 
 CUT_PROTOCOLS = ("truncate", "reinit", "finetune", "defrost")
@@ -114,9 +114,9 @@ class Case:
             )
 
     @property
-    def scale(self) -> Scale:
+    def link(self) -> Link:
         """The line that figures are believed on."""
-        return scale_of(self.metric)
+        return link_of(self.metric)
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -197,7 +197,7 @@ def _of_sources(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
     rows["stages"] = np.log((scores["depth"] / kept).groupby(by_source).transform("max") / 6)
     nothing = pd.Series(0.0, scores.index)
     values = {
-        "head": sum(case.scale.onto(scores[name], case.probe) for name in case.heads) / len(case.heads),
+        "head": sum(case.link.onto(scores[name], case.probe) for name in case.heads) / len(case.heads),
         "gain": nothing,
         "alignment": nothing,
     }
@@ -266,7 +266,7 @@ def _scratch(case: Case, best_head: float) -> float:
     if case.scratch_accuracy is None:
         return best_head
     weight = case.scratch_held_out / (case.scratch_held_out + _FEW_HELD_OUT)
-    measured = float(case.scale.onto(case.scratch_accuracy, case.scratch_held_out))
+    measured = float(case.link.onto(case.scratch_accuracy, case.scratch_held_out))
     return weight * measured + (1 - weight) * best_head
 
 

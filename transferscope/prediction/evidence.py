@@ -15,9 +15,9 @@ import pandas as pd
 
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.prediction.observation import Observation
+from transferscope.runtime.links import Link, link_of
 from transferscope.runtime.metrics import ACCURACY, METRICS, Metric
 from transferscope.runtime.regular import is_folder, read_regular
-from transferscope.runtime.scales import Scale, scale_of
 from transferscope.runtime.spreadsheets import unquoted
 
 TABLE, SETTINGS, RESULT = "runs.csv", "measure.json", "measurement.json"
@@ -206,14 +206,14 @@ def observations(
     """
     found: list[Observation] = []
     lost: dict[str, int] = {}
-    scale = scale_of(metric)
+    link = link_of(metric)
     by_name, total, seen = 0, 0, pd.DataFrame()
     for table in tables:
         rows = table.rows
         if metric is not ACCURACY:
             rows = rows.assign(accuracy=rows[metric.column], every_image=rows["accuracy"])
         total += len(rows)
-        for keep, why in _tests(table, target, target_hash, layers, candidates, fingerprints, scale):
+        for keep, why in _tests(table, target, target_hash, layers, candidates, fingerprints, link):
             kept = keep(rows)
             for reason, count in why(rows[~kept]).value_counts().items():
                 lost[str(reason)] = lost.get(str(reason), 0) + int(count)
@@ -225,7 +225,7 @@ def observations(
         sound, contradicting = _agreeing(seen)
         if contradicting:
             lost["whose accuracies contradict each other"] = contradicting
-        found = list(_means(sound, scale))
+        found = list(_means(sound, link))
     _warn(total, lost, by_name, target)
     return found
 
@@ -241,7 +241,7 @@ def _tests(
     layers: Mapping[str, Sequence[str]],
     candidates: Collection[tuple[str, int, str]],
     fingerprints: Mapping[str, str],
-    scale: Scale,
+    link: Link,
 ) -> Iterator[_Test]:
     def said(text: str) -> Callable[[pd.DataFrame], pd.Series]:
         return lambda rows: pd.Series(text, index=rows.index)
@@ -264,7 +264,7 @@ def _tests(
     yield lambda rows: ~rows["source"].isin(changed), named("of another network by the name of ", "source")
     yield lambda rows: _at_its_layer(rows, layers), said("whose layer is not the one at that depth")
     yield lambda rows: _expected(rows, candidates), said("that nothing is expected of")
-    yield lambda rows: _possible(rows, scale), said("with numbers that cannot be")
+    yield lambda rows: _possible(rows, link), said("with numbers that cannot be")
 
 
 def _expected(rows: pd.DataFrame, candidates: Collection[tuple[str, int, str]]) -> pd.Series:
@@ -282,8 +282,8 @@ def _at_its_layer(rows: pd.DataFrame, layers: Mapping[str, Sequence[str]]) -> pd
     )
 
 
-def _possible(rows: pd.DataFrame, scale: Scale) -> pd.Series:
-    return rows["accuracy"].between(scale.lowest, 1) & (rows["samples"] >= 1) & (rows["samples"] % 1 == 0)
+def _possible(rows: pd.DataFrame, link: Link) -> pd.Series:
+    return rows["accuracy"].between(link.lowest, 1) & (rows["samples"] >= 1) & (rows["samples"] % 1 == 0)
 
 
 def _agreeing(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -297,7 +297,7 @@ def _agreeing(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return rows[~cells & ~twice], int(cells.sum())
 
 
-def _means(rows: pd.DataFrame, scale: Scale) -> Iterator[Observation]:
+def _means(rows: pd.DataFrame, link: Link) -> Iterator[Observation]:
     for (source, protocol, depth, samples), cell in rows.groupby(_CELL, sort=True):
         yield Observation(
             source="" if protocol == "scratch" else str(source),
@@ -309,7 +309,7 @@ def _means(rows: pd.DataFrame, scale: Scale) -> Iterator[Observation]:
             draws=len(cell),
             seconds=float(cell["seconds"].mean()) if cell["seconds"].notna().any() else math.nan,
             origin="evidence",
-            scale=scale,
+            link=link,
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from transferscope.errors import InputError, check_whole, near
 from transferscope.prediction.covariates import CUT_PROTOCOLS, SCRATCH
-from transferscope.runtime.scales import SHARE, Scale
+from transferscope.runtime.links import SHARE, Link
 
 ORIGINS = ("pilot", "evidence", "reference")
 
@@ -34,7 +34,7 @@ class Observation:
         That it took; NaN if unknown.
     origin : str
         "pilot" (run for this answer), "evidence" (handed in) or "reference" (the scratch network of this answer).
-    scale : Scale
+    link : Link
         Of the figure that `accuracy` is.
     """
 
@@ -47,7 +47,7 @@ class Observation:
     draws: int = 1
     seconds: float = math.nan
     origin: str = "pilot"
-    scale: Scale = SHARE
+    link: Link = SHARE
 
     def __post_init__(self) -> None:
         for name, least in (("depth", 0), ("samples", 1), ("tested", 1), ("draws", 1)):
@@ -57,15 +57,15 @@ class Observation:
                 raise InputError(
                     f"Expected `{name}` to be one of {', '.join(choices)}, but got {value!r}{near(value, choices)}"
                 )
-        if not self.scale.holds(self.accuracy):
-            raise InputError(f"Expected `accuracy` to be between {self.scale.lowest:g} and 1, but got {self.accuracy}")
+        if not self.link.holds(self.accuracy):
+            raise InputError(f"Expected `accuracy` to be between {self.link.lowest:g} and 1, but got {self.accuracy}")
 
     @property
     def place(self) -> float:
-        """Of the accuracy on its scale."""
-        return float(self.scale.onto(self.accuracy, self.tested))
+        """Of the accuracy on its link."""
+        return float(self.link.onto(self.accuracy, self.tested))
 
     @property
     def standard_error(self) -> float:
         """Of the accuracy, from the number of images that it was measured on alone: never 0."""
-        return float(self.scale.standard_error(self.accuracy, self.tested))
+        return float(self.link.standard_error(self.accuracy, self.tested))

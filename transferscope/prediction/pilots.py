@@ -84,7 +84,7 @@ class _Gains:
         index = best_first(belief, among)[:CONSIDERED]
         self._belief, self._rows = belief, belief.rows_of(options)
         expected, self._uncertain = belief.posterior(self._rows)
-        self._noise = belief.noise(options, belief.case.scale.back(expected))
+        self._noise = belief.noise(options, belief.case.link.back(expected))
         self._mean, self._spread = belief.mean[index], belief.variance[index]
         self._shared = belief.covariance(belief.rows.iloc[index], self._rows)
         self._steps: list[np.ndarray] = []
@@ -97,7 +97,7 @@ class _Gains:
         weights = weights / weights.sum()
         best, mean = 0.0, 0.0
         for node, weight in zip(nodes, weights, strict=True):
-            after = self._belief.case.scale.mean(self._mean[:, None] + moved * node, left)
+            after = self._belief.case.link.mean(self._mean[:, None] + moved * node, left)
             best, mean = best + weight * after.max(axis=0), mean + weight * after
         # The mean of the best less the best of the means, so that what no outcome changes gains exactly nothing.
         return np.clip(best - np.max(mean, axis=0), 0, None)
@@ -159,9 +159,9 @@ def _half_width(belief: Belief, among: np.ndarray | None) -> float:
 
 
 def _as_expected(belief: Belief, option: Option) -> Observation:
-    scale = belief.case.scale
-    expected = float(scale.back(belief.posterior(belief.rows_of([option]))[0][0]))
+    link = belief.case.link
+    expected = float(link.back(belief.posterior(belief.rows_of([option]))[0][0]))
     return Observation(
         source=option.source, depth=option.depth, protocol=option.protocol, samples=option.samples,
-        accuracy=expected, tested=option.tested, scale=scale,
+        accuracy=expected, tested=option.tested, link=link,
     )  # fmt: skip

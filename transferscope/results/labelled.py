@@ -21,10 +21,10 @@ import xarray as xr
 
 from transferscope import similarity
 from transferscope.activations.stages import Stage
+from transferscope.runtime.links import link_of
 from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, metric_of, metrics_of
 from transferscope.runtime.provenance import versions
 from transferscope.runtime.regular import open_regular
-from transferscope.runtime.scales import scale_of
 from transferscope.runtime.version import __version__
 from transferscope.transferability import SCORES
 from transferscope.transferability.standard_errors import KEPT
@@ -368,7 +368,7 @@ def _attributes(name: str, attributes: Mapping[str, Any]) -> dict[str, str]:
         named = re.fullmatch(r"(?P<title>.*) \((?P<units>nats.*)\)(?P<more>.*)", of_task.title)
         title, range_ = of_task.title, of_task.range
         if name in figures and metric is not default:
-            title, range_ = title.replace(default.title, metric.title), f"[{scale_of(metric).lowest:g}, 1]"
+            title, range_ = title.replace(default.title, metric.title), f"[{link_of(metric).lowest:g}, 1]"
         note = " Of the source's own predictions, so the same at every depth." * (score.needs == "source_probabilities")
         return {
             "long_name": named["title"] + named["more"] if named else title,

@@ -30,10 +30,10 @@ from transferscope.results.recommendation import Recommendation, how
 from transferscope.results.summary import Reference, TargetSummary
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.filesets import complete
+from transferscope.runtime.links import link_of
 from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, Metric, metric_of, outputs
 from transferscope.runtime.provenance import Provenance
 from transferscope.runtime.regular import read_regular
-from transferscope.runtime.scales import scale_of
 from transferscope.runtime.store import digest
 
 SCHEMA_VERSION = 1
@@ -131,8 +131,8 @@ class Ranking:
         here, whole = (float(expected.sel(depth=depth)) for depth in (pick.depth, pick.depths))
         if here == pick.expected_accuracy:
             return whole
-        scale = scale_of(self.metric)
-        return float(scale.back(scale.place(whole) + scale.place(pick.expected_accuracy) - scale.place(here)))
+        link = link_of(self.metric)
+        return float(link.back(link.place(whole) + link.place(pick.expected_accuracy) - link.place(here)))
 
     @property
     def seen(self) -> str:

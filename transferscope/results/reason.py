@@ -8,8 +8,8 @@ import xarray as xr
 from transferscope.results.cuts import cut_table
 from transferscope.results.pilots import Pilot
 from transferscope.results.recommendation import Recommendation, how
+from transferscope.runtime.links import link_of
 from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, Metric, metric_of
-from transferscope.runtime.scales import scale_of
 
 
 def reason(
@@ -69,9 +69,9 @@ def _corrected(rows: pd.DataFrame, pick: Recommendation, metric: Metric) -> pd.D
     chosen = rows[(rows["depth"] == pick.depth) & (rows["protocol"] == pick.protocol)]["expected_accuracy"].item()
     if chosen == pick.expected_accuracy:
         return rows
-    scale = scale_of(metric)
-    moved = scale.place(pick.expected_accuracy) - scale.place(chosen)
-    return rows.assign(expected_accuracy=scale.back(scale.place(rows["expected_accuracy"]) + moved))
+    link = link_of(metric)
+    moved = link.place(pick.expected_accuracy) - link.place(chosen)
+    return rows.assign(expected_accuracy=link.back(link.place(rows["expected_accuracy"]) + moved))
 
 
 def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:

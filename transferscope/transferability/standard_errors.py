@@ -9,8 +9,8 @@ import numpy as np
 from transferscope.arrays import backend
 from transferscope.arrays.strata import apportion
 from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.runtime.links import link_of
 from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, Metric
-from transferscope.runtime.scales import scale_of
 from transferscope.transferability import Layer
 from transferscope.transferability.panel import score_source
 from transferscope.transferability.tasks import figures_of
@@ -100,7 +100,7 @@ def standard_errors(
     """Return the standard error of every score, of the shape of the score.
 
     Of an accuracy it is that of a share, p̃ (1 - p̃) / (n + 3) under the root, p̃ = (n p + 1) / (n + 2): the standard
-    deviation of its posterior after a uniform prior; of a figure of another task what its `Scale` says. Of any other
+    deviation of its posterior after a uniform prior; of a figure of another task what its `Link` says. Of any other
     score it is a delete-d jackknife over stratified
     draws of the images without replacement, see `stratified_draws`. What is undefined on one of the draws is NaN;
     why, is not said again for each of them.
@@ -155,7 +155,7 @@ def standard_errors(
 def _figure_error(figures: np.ndarray, n_samples: int, metric: Metric) -> np.ndarray:
     if metric.task == CLASSIFICATION:
         return np.sqrt(posterior(figures, n_samples)[1])
-    return np.asarray(scale_of(metric).standard_error(figures, n_samples))
+    return np.asarray(link_of(metric).standard_error(figures, n_samples))
 
 
 def _scored(

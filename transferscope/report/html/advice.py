@@ -22,6 +22,7 @@ from transferscope.report.html.parts import (
 from transferscope.report.html.pilots import pilot_sections
 from transferscope.report.terminal.advice import how_to_read
 from transferscope.results.advice import NAMES, Advice
+from transferscope.runtime.metrics import metric_of
 from transferscope.runtime.provenance import versions
 
 _CAPTIONS = {

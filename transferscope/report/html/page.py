@@ -164,8 +164,8 @@ def _pilots(ranking: "Ranking") -> list[Section]:
 def _reliability(ranking: "Ranking") -> Section:
     """Say what the numbers of the page mean, where they can be wrong, and what would show it."""
     lines = [
-        f"An 80 % interval is meant to hold the {ranking.metric.title} of one transfer, as it would be measured on new images, in "
-        "four cases of five, and a probability of 0.9 to be right nine times in ten. " + _worth(ranking),
+        f"An 80 % interval is meant to hold the {ranking.metric.title} of one transfer, as it would be measured on new "
+        "images, in four cases of five, and a probability of 0.9 to be right nine times in ten. " + _worth(ranking),
         "Most of what is unknown is how hard the target is, which all cuts and sources share: if one interval misses, "
         "those of the others are likely to miss on the same side. The order, and which cut of a source is best, depend "
         "less on it than the height of what is expected.",
@@ -197,9 +197,9 @@ def _worth(ranking: "Ranking") -> str:
         )
     if ranking.metric.task != CLASSIFICATION:
         return (
-            "No transfers of such a task were measured to learn expectations from: heads are expected to reach what they "
-            "reach on images left out, what is trained about the same, and all errors are taken to be larger than those "
-            "of classes. So protocols are hardly told apart until some are run."
+            "No transfers of such a task were measured to learn expectations from: heads are expected to reach what "
+            "they reach on images left out, what is trained about the same, and all errors are taken to be larger than "
+            "those of classes. So protocols are hardly told apart until some are run."
         )
     return (
         "How often they were right on targets that the model had not seen differs from one kind of target to another; "

@@ -167,8 +167,8 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
 def _agreement_line(ranking: Ranking) -> str:
     text = (
         "beats next: probability that it is really better than the next one. Agreement: weighted Kendall τ with the "
-        f"{ranking.metric.title} predicted here, so not with transfers that were run; a score below a baseline has nothing to add to "
-        "it."
+        f"{ranking.metric.title} predicted here, so not with transfers that were run; a score below a baseline has "
+        "nothing to add to it."
     )
     if ranking.agreement.sources < FEWEST:
         text += f" Over sources it is unknown with fewer than {FEWEST} of them."

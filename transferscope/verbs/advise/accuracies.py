@@ -12,8 +12,8 @@ from sklearn.model_selection import StratifiedKFold
 from transferscope.arrays.backend import Array, to_numpy
 from transferscope.errors import TransferscopeWarning
 from transferscope.protocols.heads.embedding import fit_embedding_head
+from transferscope.runtime.links import logit
 from transferscope.runtime.metrics import ACCURACY, Metric
-from transferscope.runtime.scales import logit
 from transferscope.transferability import kernel_ridge, ridge
 from transferscope.transferability.shares import share_correct
 

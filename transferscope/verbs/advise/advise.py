@@ -11,7 +11,7 @@ import pandas as pd
 
 from transferscope.arrays import backend
 from transferscope.data.value_range import Range
-from transferscope.errors import SourceError, is_interrupt
+from transferscope.errors import InputError, SourceError, is_interrupt
 from transferscope.networks.zoo import Zoo
 from transferscope.prediction.belief import Belief
 from transferscope.prediction.expected import labelled
@@ -21,6 +21,7 @@ from transferscope.results.advice import NAMES, Advice, Change, Way
 from transferscope.results.ranking import Ranking
 from transferscope.runtime.failures import Failure, describe, failure
 from transferscope.runtime.footprint import Footprint, Meter
+from transferscope.runtime.metrics import CLASSIFICATION
 from transferscope.runtime.power import WORLD
 from transferscope.runtime.progress import Report
 from transferscope.runtime.seeding import contained
@@ -47,7 +48,7 @@ def advise(
     pilot_budget: float | None = None,
     evidence: str | Path | pd.DataFrame | Sequence[str | Path | pd.DataFrame] | None = None,
     calibration: str | Path | None = None,
-    metric: str = "accuracy",
+    metric: str | None = None,
     tolerance: float = 0.02,
     device: str = "auto",
     samples: int = 1000,
@@ -110,6 +111,11 @@ def answer(request: AdviseRequest) -> Advice:
     ranked = request.of_rank()
     meter = Meter(request.country, backend.resolve_device(request.device))
     bench = Bench.set_up(ranked)
+    if bench.target.task != CLASSIFICATION:
+        raise InputError(
+            f"Expected a target whose images have one class each, but the task of {bench.target.name!r} is "
+            f"{bench.target.task}, for which what ways to transfer give is not known; `rank` and `measure` take it"
+        )
     ranking, belief = answer_and_belief(ranked, bench)
     tolerance = request.tolerance
     chosen = next(pick.source for pick in ranking.recommendations if pick.layer is not None)
@@ -159,7 +165,7 @@ def answer(request: AdviseRequest) -> Advice:
         failed=ranking.failed,
         pilots=ranking.pilots,
         hint=ranking.hint,
-        metric=request.metric,
+        metric=bench.metric.name,
     )
 
 

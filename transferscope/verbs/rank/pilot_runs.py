@@ -17,9 +17,9 @@ from transferscope.networks import loading
 from transferscope.prediction.observation import Observation
 from transferscope.prediction.pilots import Option
 from transferscope.protocols import finetuning
+from transferscope.runtime.links import link_of
 from transferscope.runtime.metrics import CLASSIFICATION, metrics_of
 from transferscope.runtime.power import WORLD
-from transferscope.runtime.scales import scale_of
 from transferscope.runtime.store import digest
 from transferscope.runtime.version import __version__
 from transferscope.verbs.bench import Bench
@@ -90,7 +90,7 @@ class PilotRunner:
         return Observation(
             source=option.source, depth=option.depth, protocol=option.protocol, samples=record["samples"],
             accuracy=record[self._bench.metric.column], tested=self._tested(record), seconds=record["seconds"],
-            origin="pilot", scale=scale_of(self._bench.metric),
+            origin="pilot", link=link_of(self._bench.metric),
         )  # fmt: skip
 
     def speeds(self, name: str) -> tuple[float, float]:

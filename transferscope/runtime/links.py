@@ -16,7 +16,7 @@ _BEST, _WORST = 1e-6, 2.0
 
 
 @dataclass(frozen=True)
-class Scale:
+class Link:
     """How a figure lies on the whole line, and how exactly images measure it. Arrays are taken as numbers are.
 
     Attributes
@@ -78,7 +78,7 @@ def _share_error(share: Any, n_samples: Any) -> Any:
     return np.sqrt(smoothed * (1 - smoothed) / n_samples)
 
 
-SHARE = Scale(
+SHARE = Link(
     lowest=0.0,
     onto=logit,
     place=exact_logit,
@@ -96,7 +96,7 @@ def _unexplained(figure: Any) -> Any:
     return np.clip(1 - np.asarray(figure, dtype=float), _BEST, _WORST)
 
 
-EXPLAINED = Scale(
+EXPLAINED = Link(
     lowest=-math.inf,
     onto=lambda figure, _n_samples: -np.log(_unexplained(figure)),
     place=lambda figure: -np.log(_unexplained(figure)),
@@ -121,7 +121,7 @@ def _correlation_error(correlation: Any, n_samples: Any) -> Any:
     return 4 * smoothed * (1 - smoothed) / np.sqrt(np.maximum(n_samples - 3, 1))
 
 
-CORRELATION = Scale(
+CORRELATION = Link(
     lowest=-1.0,
     onto=lambda figure, n_samples: logit(_halved(figure), n_samples),
     place=lambda figure: exact_logit(_halved(figure)),
@@ -134,6 +134,6 @@ CORRELATION = Scale(
 """Of a correlation: twice the inverse hyperbolic tangent (Fisher 1915), which is the logit of (1 + ρ) / 2."""
 
 
-def scale_of(metric: Metric) -> Scale:
-    """Return the scale that a metric is believed on."""
+def link_of(metric: Metric) -> Link:
+    """Return the link of a metric."""
     return {R2.name: EXPLAINED, SPEARMAN.name: CORRELATION}.get(metric.name, SHARE)
