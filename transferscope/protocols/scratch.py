@@ -6,8 +6,8 @@ target. Only the abstract of that paper was at hand; what is built here is our i
 
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,8 +21,10 @@ from transferscope.data.target import Target
 from transferscope.errors import InputError, SourceError, TransferscopeWarning
 from transferscope.networks.compact import WIDTH, CompactResNet
 from transferscope.protocols.cutting.heads import renew_head
+from transferscope.protocols.training.objective import OBJECTIVES, Scale
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
 from transferscope.protocols.training.single import balanced_accuracy, evaluate, fit, predicted
+from transferscope.runtime.metrics import ACCURACY, BALANCED, CLASSIFICATION, REGRESSION, Metric, metrics_of
 
 SMALL, LARGE = 32, 64
 """Image sides (pixels) at which the compact network works; its inner resolution is the same for both."""
@@ -53,6 +55,13 @@ class ScratchResult:
     n_held_out: int
     balanced_accuracy: float = math.nan
     """The same, averaged over the classes that have held-out images."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Of a task beside classification what there is instead of both: by the column of each metric."""
+
+    def figure(self, metric: Metric) -> float:
+        """Return what a metric says of the held-out images."""
+        known = {ACCURACY.column: self.accuracy, BALANCED.column: self.balanced_accuracy, **self.figures}
+        return float(known[metric.column])
 
 
 def reference_recipe(epochs: int | None = None, budget_s: float | None = 600.0) -> Recipe:
@@ -98,16 +107,16 @@ def _stratified(labels: np.ndarray, amount: float, seed: int) -> np.ndarray:
 
 
 def load_images(target: Target, transform: Transform) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the images of `target` that can be decoded, (n_samples, channels, height, width), and their labels."""
-    images, labels, broken = [], [], []
-    for i, label in enumerate(target.labels.tolist()):
+    """Return the images of `target` that can be decoded, (n_samples, channels, height, width), and their values."""
+    images, sound, broken = [], [], []
+    for i in range(target.n_samples):
         try:
             image = target.image(i)
         except InputError as error:
             broken.append(str(error))
             continue
         images.append(transform(image))
-        labels.append(label)
+        sound.append(i)
     if not images:
         raise InputError(f"Expected {target.name} to hold images that can be decoded, but all of them are broken")
     if broken:
@@ -117,7 +126,7 @@ def load_images(target: Target, transform: Transform) -> tuple[torch.Tensor, tor
             TransferscopeWarning,
             stacklevel=2,
         )
-    return torch.stack(images), torch.tensor(labels)
+    return torch.stack(images), torch.from_numpy(target.values[sound])
 
 
 def compact_transform(probe: Target) -> Transform:
@@ -191,12 +200,20 @@ def train_from_scratch(
             f"{split.held_out.n_samples}; raise `samples` or hand in a `reference`"
         )
     # The images of a probe were all decoded when it was drawn, so positions in it hold here too.
-    images, labels = load_images(probe, transform)
-    train = torch.from_numpy(split.train)
+    images, _ = load_images(probe, transform)
+    objective, learnt = OBJECTIVES[probe.task], probe.values[split.train]
+    scale = Scale.of(learnt) if probe.task == REGRESSION else None
+    labels = objective.tensor(learnt if scale is None else scale.applied(learnt))
     net.to(device)
-    record = fit(net, images[train], labels[train], None, recipe=recipe, seed=seed, on_epoch=on_epoch)
-    held_out = load_images(split.held_out, transform)
-    _, accuracy = evaluate(net, *held_out)
-    return ScratchResult(
-        record, accuracy, len(held_out[1]), balanced_accuracy(predicted(net, held_out[0]), held_out[1])
-    )
+    record = fit(
+        net, images[torch.from_numpy(split.train)], labels, None,
+        recipe=recipe, seed=seed, on_epoch=on_epoch, objective=objective,
+    )  # fmt: skip
+    held_out, truth = load_images(split.held_out, transform)
+    if probe.task == CLASSIFICATION:
+        _, accuracy = evaluate(net, held_out, truth)
+        return ScratchResult(record, accuracy, len(truth), balanced_accuracy(predicted(net, held_out), truth))
+    outputs = predicted(net, held_out, objective=objective).double().numpy()
+    outputs = outputs if scale is None else scale.undone(outputs)
+    figures = {metric.column: metric.of(outputs, truth.numpy()) for metric in metrics_of(probe.task)}
+    return ScratchResult(record, math.nan, len(truth), figures=figures)

@@ -1,5 +1,6 @@
 """The scratch reference of a ranking: trained on the target and cached, or handed in by the user."""
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -213,11 +214,16 @@ class ReferenceMaker:
             return net.eval(), transform
 
         metric = self.bench.metric
-        accuracy = result.balanced_accuracy if metric.by_class else result.accuracy
+        accuracy = result.figure(metric)
+        if math.isnan(accuracy):
+            raise InputError(
+                f"Expected the {result.n_held_out} images held out to tell how good a reference is, but their "
+                f"{metric.title} is not defined; raise `samples` or hand in a `reference`"
+            )
         return ReferenceNetwork(
             name, trained, ["scratch", key], layers,
             result.record, accuracy, result.n_held_out, len(split.train), ("reference", key, weights, record),
-            metric.worth(np.bincount(split.held_out.labels)),
+            metric.worth_of(split.held_out.values),
         )  # fmt: skip
 
     def _kept_or_trained(
