@@ -196,8 +196,9 @@ def _of_sources(scores: pd.DataFrame, case: Case) -> pd.DataFrame:
         rows[name] = (kept - start).clip(lower=0)
     rows["stages"] = np.log((scores["depth"] / kept).groupby(by_source).transform("max") / 6)
     nothing = pd.Series(0.0, scores.index)
+    heads = sum(case.link.onto(scores[name].to_numpy(float), case.probe) for name in case.heads) / len(case.heads)
     values = {
-        "head": sum(case.link.onto(scores[name], case.probe) for name in case.heads) / len(case.heads),
+        "head": pd.Series(heads, scores.index),
         "gain": nothing,
         "alignment": nothing,
     }

@@ -32,8 +32,8 @@ def scores_of(name: str) -> Mapping[str, Score | TaskScore]:
     return SCORES if task is None else task.scores
 
 
-HEADS = ("ridge", "kernel_ridge")
-"""Scores of any task that are leave-one-out figures of whatever it is judged by."""
+HEADS = ("ridge",)
+"""Scores of any task that are leave-one-out figures of what is trained on frozen features there: a linear head."""
 
 
 def needed_of(name: str) -> tuple[str, ...]:

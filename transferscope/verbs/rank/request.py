@@ -42,7 +42,8 @@ class ExpectingRequest(ProbeRequest):
         super().__post_init__()
         self._settle(shots=_check_shots(self.shots), evidence=given_evidence(self.evidence))
         self._settle(calibration=None if self.calibration is None else str(self.calibration))
-        metric_of(self.metric, self.task)
+        if self.metric is not None:
+            metric_of(self.metric, self.task)
         self._check_pilots()
 
     def judged_by(self, task: str) -> Metric:
