@@ -6,13 +6,15 @@ import array_api_strict
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, f1_score
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 import transferscope as ts
 from transferscope.errors import InputError
-from transferscope.runtime.metrics import average_precision, mean_average_precision
+from transferscope.runtime.metrics import F1, average_precision, mean_average_precision
+from transferscope.transferability.layer import Layer
 from transferscope.transferability.multi_label import MULTI_LABEL
+from transferscope.transferability.panel import score_source
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 5))
@@ -36,6 +38,8 @@ def test_ridge_is_that_of_refitting_without_each_sample(monkeypatch):
     predicted = cross_val_predict(Ridge(alpha=penalty), X, Y.astype(float), cv=LeaveOneOut())
     expected = average_precision_score(Y, predicted, average="macro")
     assert MULTI_LABEL.panel(X, Y, "ridge")["ridge"] == pytest.approx(expected)
+    macro = f1_score(Y, predicted > 0.5, average="macro")
+    assert score_source([Layer(X)], None, Y, ["ridge"], metric=F1)["ridge"] == pytest.approx([macro])
 
 
 def test_others_are_means_over_the_scores_of_each_label():

@@ -6,7 +6,7 @@ import array_api_strict
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, spearmanr
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
@@ -14,9 +14,12 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 import transferscope as ts
 from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.runtime.metrics import SPEARMAN
 from transferscope.transferability import kernel_ridge as kernel_ridge_function
 from transferscope.transferability import ridge as ridge_function
 from transferscope.transferability.kernel_ridge import KernelRidgeFit
+from transferscope.transferability.layer import Layer
+from transferscope.transferability.panel import score_source
 from transferscope.transferability.regression import REGRESSION, encode_targets
 
 RNG = np.random.default_rng(0)
@@ -42,6 +45,8 @@ def test_ridge_is_the_r_squared_of_refitting_without_each_sample(monkeypatch):
     penalty = 0.01 * ((X - X.mean(axis=0)) ** 2).sum() / 6
     predicted = cross_val_predict(Ridge(alpha=penalty), X, Z, cv=LeaveOneOut())
     assert REGRESSION.panel(X, Y, "ridge")["ridge"] == pytest.approx(r2_score(Z, predicted))
+    by_rank = np.mean([spearmanr(*columns).statistic for columns in zip(Z.T, predicted.T, strict=True)])
+    assert score_source([Layer(X)], None, Y, ["ridge"], metric=SPEARMAN)["ridge"] == pytest.approx([by_rank])
 
 
 def test_kernel_ridge_is_the_r_squared_of_refitting_without_each_sample(monkeypatch):

@@ -3,8 +3,8 @@
 Accuracies are expected by a model that was fitted to measured transfers of classes. Of other tasks it says nothing, so
 that the least is assumed that an answer needs:
 
-- A linear head on frozen features (`truncate`) is expected to reach what a linear ridge reaches on images that it is not
-  fitted to: its leave-one-out mean average precision, R² or whatever is ranked by, smoothed over depths.
+- A linear head on frozen features (`truncate`) is expected to reach what a linear ridge reaches on images that it is
+  not fitted to: its leave-one-out mean average precision, R² or whatever is ranked by, smoothed over depths.
 - What is trained (`reinit`, `finetune`, from scratch; `defrost` between these and a head) is expected to reach what
   heads reach on average over all sources, or more, or less: of classes it came to that within a logit either way once
   images were many. Which source and depth it begins with matters less than to a head, by as much as for classes.

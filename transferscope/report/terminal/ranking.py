@@ -22,9 +22,8 @@ from transferscope.transferability.scores import DEFAULT_SCORES
 _SHOWN = {*DEFAULT_SCORES, *(f"{name}_to_scratch" for name in SIMILARITIES)}
 """What is computed unasked."""
 
-_fitted = partial(
-    fitted, names=("source", "cut after", "worth its FLOPs"), left=("protocol", "agrees with the accuracy")
-)
+_AGREES = "agrees with it"
+_fitted = partial(fitted, names=("source", "cut after", "worth its FLOPs"), left=("protocol", _AGREES))
 
 _SCORES = {"CKA": "linear_cka_to_scratch", "SVCCA": "svcca_to_scratch", "LogME": "logme", "H-score": "hscore"}
 
@@ -98,7 +97,7 @@ def _agreement_tables(ranking: Ranking, width: int) -> list[Table]:
     agreement = ranking.agreement
     rows = sorted(agreement.over_sources, key=BASELINES.__contains__)
     return _fitted(
-        {"agrees with the accuracy": [f"{name} (baseline)" if name in BASELINES else name for name in rows]},
+        {_AGREES: [f"{name} (baseline)" if name in BASELINES else name for name in rows]},
         {
             "over sources": [_known(agreement.over_sources[name]) for name in rows],
             "over depths": [_known(agreement.over_depths[name]) for name in rows],
