@@ -20,7 +20,7 @@ class Objective:
 
     task: str
     loss: Callable[[Tensor, Tensor, Reduction], Tensor]
-    """``f(outputs, values, reduction)``, a mean over outputs: cross-entropy, binary cross-entropy or squared error."""
+    """``f(outputs, values, reduction)``, a mean over outputs: cross-entropy, binary cross-entropy or Huber's loss."""
     right: Callable[[Tensor, Tensor], Tensor]
     """``f(outputs, values)``, of each image, along the last axis but one: whether its class is right; the share of its
     labels that are; 1 less the squared error of its numbers, whose mean is R² of standardised ones."""
@@ -43,8 +43,14 @@ def _binary(outputs: Tensor, indicators: Tensor, reduction: Reduction) -> Tensor
     return _reduced(losses.mean(-1), reduction)
 
 
-def _squared(outputs: Tensor, numbers: Tensor, reduction: Reduction) -> Tensor:
-    return _reduced(((outputs - numbers) ** 2).mean(-1), reduction)
+def _huber(outputs: Tensor, numbers: Tensor, reduction: Reduction) -> Tensor:
+    """Take half the squared error up to one standard deviation, and go on along a line (Huber 1964).
+
+    The gradient of squared errors has no bound and diverges at rates that suit cross-entropy: from scratch, with Muon,
+    within three epochs.
+    """
+    losses = nn.functional.smooth_l1_loss(outputs, numbers.to(outputs.dtype), reduction="none")
+    return _reduced(losses.mean(-1), reduction)
 
 
 def _reduced(losses: Tensor, reduction: Reduction) -> Tensor:
@@ -56,7 +62,7 @@ OBJECTIVES = {
     MULTI_LABEL: Objective(
         MULTI_LABEL, _binary, lambda outputs, truth: ((outputs > 0) == (truth > 0)).to(outputs.dtype).mean(-1)
     ),
-    REGRESSION: Objective(REGRESSION, _squared, lambda outputs, truth: 1 - ((outputs - truth) ** 2).mean(-1)),
+    REGRESSION: Objective(REGRESSION, _huber, lambda outputs, truth: 1 - ((outputs - truth) ** 2).mean(-1)),
 }
 """By task."""
 CLASSES = OBJECTIVES[CLASSIFICATION]
