@@ -1,5 +1,6 @@
 """`rank` of several labels an image and of numbers: from a table to the answer, in the words of their metrics."""
 
+import io
 import json
 
 import numpy as np
@@ -32,12 +33,14 @@ def table(tmp_path, monkeypatch):
         pixels = np.clip(shade + rng.normal(0, 12, (12, 12, 3)), 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{place:02}.png")
     (tmp_path / "nets.py").write_text(
-        "from transferscope.networks import CompactResNet\ndef build(width=4):\n    return CompactResNet(3, width=width)\n"
+        "from transferscope.networks import CompactResNet\n"
+        "def build(width=4):\n    return CompactResNet(3, width=width)\n"
     )
     source = {"name": "small", "loader": "python", "factory": "nets.py:build", "transform": {"size": 16}}
     other = {**source, "name": "smaller", "kwargs": {"width": 3}}
     (tmp_path / "zoo.yaml").write_text(json.dumps({"version": 1, "sources": [source, other]}))
-    rows = pd.DataFrame({"path": [f"{place:02}.png" for place in range(48)], "shade": shades + rng.normal(0, 30, 48)})
+    numbers = shades + rng.normal(0, 30, 48)
+    rows = pd.DataFrame({"path": [f"{place:02}.png" for place in range(48)], "shade": numbers})
     rows.assign(bright=(shades > 120).astype(int), middle=(np.abs(shades - 120) < 50).astype(int)).to_csv(
         tmp_path / "labels.csv", index=False
     )
@@ -85,15 +88,14 @@ def test_numbers_with_a_pilot(table):
     assert 0.2 < pilot.accuracy < 1
     assert ranking.scores["ridge"].attrs["long_name"] == "Linear ridge, leave-one-out R²"
     assert ranking.scores["upper"].attrs["long_name"] == "expected R², upper end"
-    wide = Console(width=400, record=True, quiet=True)
-    print_ranking(ranking, wide, detailed=True)
-    for shown in (wide.export_text(), ranking._repr_html_(), pick._repr_html_()):
+    print_ranking(ranking, Console(width=400, file=(printed := io.StringIO())), detailed=True)
+    for shown in (printed.getvalue(), ranking._repr_html_(), pick._repr_html_()):
         assert "R²" in shown
         assert "ccurac" not in shown
         assert " class" not in shown.replace("<th class", "").replace(' class="', "")
     again = ts.rank(target, "zoo.yaml", protocol="truncate", pilots=1, uncertainty=2, **options)
     assert again.to_json() == ranking.to_json()
-    with pytest.raises(InputError, match=r"one class each, but the task of .labels.csv. is regression"):
+    with pytest.raises(InputError, match="one class each, but the task of 'labels' is regression"):
         ts.advise(target, "zoo.yaml", **options)
 
 

@@ -216,7 +216,7 @@ metric = click.option(
     "By default the first that suits the labels.",
 )  # fmt: skip
 judged_by = click.option(
-    "--metric", type=click.Choice((*METRICS, "mean-average-precision", "macro-f1", "r2", "spearman")),
+    "--metric", type=click.Choice(METRICS),
     help="What the best is by. By default accuracy; mean average precision of several labels; R² of numbers.",
 )  # fmt: skip
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, notes or warnings on stderr.")

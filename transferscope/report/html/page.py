@@ -220,7 +220,8 @@ def _scores(ranking: "Ranking") -> list[Section]:
         *(counts(name, [pick.baselines[name] for pick in picks]) for name in picks[0].baselines),
     ]
     title = "Scores at the recommended cuts"
-    hint = "Higher means more transferable. They are what the expected accuracy is made from, or stand beside it."
+    made = f"They are what the expected {ranking.metric.title} is made from, or stand beside it."
+    hint = f"Higher means more transferable. {made}"
     return [Section("scores", title, hint, Table(title, columns, "ranking.csv"))]
 
 
