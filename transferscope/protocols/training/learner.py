@@ -10,10 +10,7 @@ from torch import Tensor, nn
 
 from transferscope.errors import InputError
 from transferscope.protocols.training.muon import Muon
-<<<<<<< HEAD
 from transferscope.protocols.training.objective import Objective
-=======
->>>>>>> bb312ed (The reference learns by Muon, in a quarter of its steps)
 from transferscope.protocols.training.recipe import Recipe
 
 
