@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -84,7 +85,9 @@ class _Gains:
         index = best_first(belief, among)[:CONSIDERED]
         self._belief, self._rows = belief, belief.rows_of(options)
         expected, self._uncertain = belief.posterior(self._rows)
-        self._noise = belief.noise(options, belief.case.link.back(expected))
+        self.accuracies = belief.case.link.back(expected)
+        """That the options are expected to measure, (n_options,)."""
+        self._noise = belief.noise(options, self.accuracies)
         self._mean, self._spread = belief.mean[index], belief.variance[index]
         self._shared = belief.covariance(belief.rows.iloc[index], self._rows)
         self._steps: list[np.ndarray] = []
@@ -105,13 +108,17 @@ class _Gains:
     def suppose(self, option: int) -> None:
         """Take an option for measured."""
         scale = np.sqrt(self._uncertain[option] + self._noise[option])
-        with_it = self._belief.covariance(self._rows, self._rows.iloc[[option]])[:, 0]
-        with_it = with_it - sum(step * step[option] for step in self._steps)
+        with_it = self._together[:, option] - sum(step * step[option] for step in self._steps)
         ours, theirs = self._shared[:, option] / scale, with_it / scale
         self._spread = (self._spread - ours**2).clip(min=0)
         self._uncertain = (self._uncertain - theirs**2).clip(min=0)
         self._shared = self._shared - np.outer(ours, theirs)
         self._steps.append(theirs)
+
+    @cached_property
+    def _together(self) -> np.ndarray:
+        """Covariance of the options' logits as things are now; of a shortlist, for it is that of each pair."""
+        return self._belief.covariance(self._rows, self._rows)
 
 
 def narrowing(
@@ -143,7 +150,7 @@ def narrowing(
         best = chosen[0]
         left[best], spent = False, spent + costs[best]
         outlook.suppose(best)
-        found.append(_as_expected(belief, ways[best]))
+        found.append(_measured(belief, ways[best], outlook.accuracies[best]))
     return now, _half_width(belief.given(found), among) if found else now
 
 
@@ -158,10 +165,8 @@ def _half_width(belief: Belief, among: np.ndarray | None) -> float:
     return float(ends["upper"] - ends["lower"]) / 2
 
 
-def _as_expected(belief: Belief, option: Option) -> Observation:
-    link = belief.case.link
-    expected = float(link.back(belief.posterior(belief.rows_of([option]))[0][0]))
+def _measured(belief: Belief, option: Option, accuracy: float) -> Observation:
     return Observation(
         source=option.source, depth=option.depth, protocol=option.protocol, samples=option.samples,
-        accuracy=expected, tested=option.tested, link=link,
+        accuracy=float(accuracy), tested=option.tested, link=belief.case.link,
     )  # fmt: skip
