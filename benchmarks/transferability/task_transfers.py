@@ -1,6 +1,6 @@
 """Whether leave-one-out scores order networks as their transfers to several labels, or to numbers, turn out.
 
-    TRANSFERSCOPE_REAL=... python benchmarks/task_transfers.py [--images 300] [--networks 5] [--side 96]
+    TRANSFERSCOPE_REAL=... python benchmarks/task_transfers.py [--images 600] [--networks 7] [--side 96]
 
 Needs TRANSFERSCOPE_REAL, a folder with `data/` and `zoo/`; says so and stops without it. Every target is a table of
 files, as people have them: Omniglot, of which each drawing has its alphabet and the number of its character as labels;
@@ -167,6 +167,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
+        os.environ["TRANSFERSCOPE_HOME"] = str(folder / "home")
         sources = zoo(folder, Path(real) / "zoo", asked.side)[: asked.networks]
         for table in TABLES:
             if asked.only and table.name not in asked.only.split(","):
@@ -175,7 +176,7 @@ def main() -> None:
                 warnings.simplefilter("ignore", TransferscopeWarning)  # labels of one image
                 target = table.written(folder, Path(real), asked.images)
                 pool, test = hold_out(target)
-                order = scored(sources, target, pool, Store(folder / "store"))
+                order = scored(sources, target, pool, Store())
                 picks = order.iloc[sorted({0, len(order) // 2, len(order) - 1})]
                 found = transferred(target, sources, picks, folder / "measured" / table.name)
             print(section(table, target, found, len(test)), flush=True)
