@@ -23,7 +23,9 @@ def executed(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("examples")
     with pytest.MonkeyPatch.context() as patch:
-        for name, count in {"_PER_LETTER": 20, "_PER_GRATING": 20, "_RECIPE": Recipe(epochs=1)}.items():
+        for name, count in {
+            "PER_CLASS": 24, "_PER_LETTER": 10, "_PER_GRATING": 10, "_RECIPE": Recipe(epochs=1),
+        }.items():  # fmt: skip
             patch.setattr(make, name, count)
         make.make_demo(folder / "transferscope-demo", progress=False, say=str)
     environment = {
