@@ -209,7 +209,7 @@ def test_supposing_a_pilot_is_believing_that_it_measured_what_is_expected():
     for place in (0, 3):
         gains.suppose(place)
         expected = expit(now.posterior(now.rows_of([ways[place]]))[0][0])
-        now = now.given([pilots._measured(ways[place], expected)])
+        now = now.given([pilots._measured(now, ways[place], expected)])
     # Half a hit and half a miss that are added to what is observed move it a little.
     np.testing.assert_allclose(gains.expected(), expected_gains(now, ways), rtol=0.05)
 

@@ -117,7 +117,7 @@ class _Gains:
 
     @cached_property
     def _together(self) -> np.ndarray:
-        """Covariance of the options' logits as things are now; of a shortlist, for it is that of each pair."""
+        """Covariance of what is believed of the options now, (n_options, n_options)."""
         return self._belief.covariance(self._rows, self._rows)
 
 
