@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -13,6 +14,8 @@ from transferscope.verbs.demo import make
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
 DRAWS = ("ts.plot.", "plt.subplots")
+SHORTER = {"epochs=10": "epochs=2", "min_steps=40": "min_steps=4", "in range(10)": "in range(2)"}
+"""What the notebooks train for, and for how long they do here."""
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,9 @@ def executed(tmp_path_factory):
 
     async def execute(path, free):
         notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            for said, instead in SHORTER.items():
+                cell.source = cell.source.replace(said, instead)
         client = NotebookClient(notebook, kernel_name="python3", timeout=240, resources={"metadata": {"path": folder}})
         async with free:
             await client.async_execute(env=environment)
@@ -77,6 +83,12 @@ def test_notebooks_are_kept_without_outputs(path):
     # Names of our own: editors that draw random ones would change the file whenever it is saved.
     assert all(cell.id.replace("-", "").isalpha() for cell in notebook.cells)
     assert "of your own" in notebook.cells[0].source
+
+
+def test_what_is_trained_for_less_here_is_what_the_notebooks_train():
+    text = " ".join(path.read_text(encoding="utf-8") for path in NOTEBOOKS)
+    assert {said: said in text for said in SHORTER} == dict.fromkeys(SHORTER, True)
+    assert not set(re.findall(r"epochs=\d+|min_steps=\d+", text)) - set(SHORTER)
 
 
 def test_there_are_five_notebooks():
