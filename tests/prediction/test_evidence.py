@@ -12,6 +12,7 @@ import pytest
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.prediction.evidence import given_evidence, observations, read_evidence
 from transferscope.prediction.observation import Observation
+from transferscope.runtime.metrics import R2
 
 LAYERS = {"a": ("stem", "blocks.0", "blocks.1"), "b": ("conv1", "conv2")}
 CANDIDATES = {
@@ -73,6 +74,16 @@ def test_a_row_becomes_an_observation(folder):
     assert observed(path) == [expected]
     assert observed(path.parent) == [expected], "the folder will do"
     assert observed(str(path), path) == [expected], "the same run twice is one draw"
+
+
+def test_rows_of_numbers_count_by_their_own_metric(folder):
+    path = folder({"r2": -0.25}) / "runs.csv"
+    plain = pd.read_csv(path).drop(columns=["accuracy", "balanced_accuracy"])
+    with pytest.warns(TransferscopeWarning, match="is called 'birds' too"):
+        (found,) = observed(plain, metric=R2)
+    assert (found.accuracy, found.tested) == (-0.25, 1), "how many were tested on cannot be told from an R²"
+    (found,) = observed(path, metric=R2, worth=0.5)
+    assert (found.accuracy, found.tested, found.place) == (-0.25, 100, pytest.approx(-math.log(1.25)))
 
 
 def test_draws_are_averaged_and_counted_and_sizes_kept_apart(folder):

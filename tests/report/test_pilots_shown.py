@@ -59,7 +59,7 @@ def test_the_terminal_shows_them(tried, untried):
     assert "really run" not in text
     assert "Evidence" not in text
     measured = replace(untried, scores=untried.scores.assign_attrs(evidence=12))
-    assert "Evidence: 12 accuracies that were measured before." in printed(measured)
+    assert "Evidence: 12 transfers that were measured before." in printed(measured)
 
 
 def test_the_page_shows_them(tried, untried):

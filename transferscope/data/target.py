@@ -20,7 +20,7 @@ from transferscope.data.rasters import Picture
 from transferscope.data.reading import Reading
 from transferscope.data.samples import READ_BY_ANY_THREAD, Pictures, Samples
 from transferscope.errors import InputError, TransferscopeWarning, is_whole
-from transferscope.runtime.metrics import CLASSIFICATION
+from transferscope.runtime.metrics import CLASSIFICATION, outputs
 from transferscope.runtime.progress import Reporter
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Target:
 
     def __repr__(self) -> str:
         shown = ", ".join(self.classes[:6]) + (", …" if len(self.classes) > 6 else "")
-        return f"<Target {self.name!r}: {len(self)} images, {len(self.classes)} {self.learnt.what} ({shown})>"
+        return f"<Target {self.name!r}: {len(self)} images, {outputs(self.task, len(self.classes))} ({shown})>"
 
     def _repr_html_(self) -> str:
         from transferscope.runtime.templates import render
