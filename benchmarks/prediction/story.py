@@ -61,8 +61,8 @@ def page(rows: pd.DataFrame) -> Iterator[str]:
         yield f"- {what} in {(gain > 0).sum()} of {len(gain)}, by {gain.mean():.3f} on average."
     bias, count = (measured - first["expected"]).mean(), len(first)
     held = ", ".join(f"{_held(part)} ({role})" for role, part in parts.items() if role != "first")
-    yield f"- Its measured accuracy lay in its 80 % interval in {_held(first)}; measured less expected is {bias:+.3f} on"
-    yield f"  average. Of the others it did in {held}."
+    yield f"- Its measured accuracy lay in its 80 % interval in {_held(first)}; measured less expected is {bias:+.3f}"
+    yield f"  on average. Of the others it did in {held}."
     yield f"- `letter-groups` came first in {(first['source'] == 'letter-groups').sum()} of {count}; the first was tied"
     yield f"  with others in {first['tied'].sum()}."
     yield f"- All of it took {first['seconds'].median():.0f} s a seed (median; one thread of a busy machine).\n"
