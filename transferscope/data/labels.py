@@ -21,6 +21,7 @@ def label_array(labels: Any) -> np.ndarray:
     if values.dtype == object and all(isinstance(value, str) for value in values.flat):
         values = values.astype(str)
     if values.ndim != 1 or values.dtype.kind not in "biuU":
-        raise InputError(f"{WANTED}, but got {values.dtype} of shape {values.shape}")
+        hint = "; ask for task='regression' if they are numbers to be learnt" * (values.dtype.kind == "f")
+        raise InputError(f"{WANTED}, but got {values.dtype} of shape {values.shape}{hint}")
     check_labelled(values, "images")
     return values

@@ -115,10 +115,11 @@ def learnt_of(samples: Samples, name: str) -> Learnt:
             raise InputError(f"target {name!r}: labels must tell images apart, but {who}; leave that label out")
         strata, groups = _rarest(rows, names.tolist())
     else:
-        if len(rows) < 2 or (np.ptp(rows, axis=0) == 0).any():
+        alike = rows.min(axis=0) == rows.max(axis=0)
+        if alike.any():
             raise InputError(
-                f"target {name!r} has {len(rows)} images, of which {names[0]!r} does not differ: a regression needs "
-                "numbers that do"
+                f"target {name!r} has {len(rows)} images, of which {names[alike][0]!r} does not differ: a regression "
+                "needs numbers that do"
             )
         strata, groups = _ranges(rows)
     return Learnt(samples.task, tuple(names.tolist()), rows, strata, groups)

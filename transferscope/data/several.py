@@ -17,6 +17,8 @@ from transferscope.runtime.metrics import CLASSIFICATION, MULTI_LABEL, REGRESSIO
 _YES_NO = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
 _BETWEEN = ("|", ";", ",")
 """What may stand between the labels in a text; the first that is in any of them."""
+_LEAST, _MOST = 1e-100, 1e100
+"""Between the least and the greatest of numbers that are learnt: their squares are summed and divided by."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,11 @@ def columns_of(labels: Any, n_samples: int) -> Mapping[str, Any]:
     if not _is_array(labels):
         return {"labels": list(labels)} if isinstance(labels, list | tuple) else {"labels": labels}
     array = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else labels
+    if array.ndim > 2:
+        raise InputError(
+            f"Expected labels to have a row for each of {n_samples} images, and one or more columns, but got "
+            f"{array.shape}"
+        )
     if array.ndim != 2:
         return {"labels": array}
     if len(array) != n_samples:
@@ -114,7 +121,7 @@ def _rows(columns: Sequence[np.ndarray]) -> list[tuple[float, ...]]:
 
 
 def _lists(cells: Any) -> bool:
-    first = cells.iloc[0] if isinstance(cells, pd.Series) else cells[0]
+    first = next((cell for cell in cells if cell is not None), None)
     return isinstance(first, list | tuple | set | frozenset) or (_is_array(first) and first.ndim > 0)
 
 
@@ -160,8 +167,8 @@ def _unique(cells: Any) -> tuple[np.ndarray, list[Any]]:
 
 def _numbers(name: str, cells: Any, what: str, where: Callable[[int], str]) -> np.ndarray:
     codes, values = _unique(cells)
-    numbers = np.array([_number(value) for value in values], dtype=np.float64)
-    wrong = (codes < 0) | ~np.isfinite(numbers)[codes]
+    numbers = np.array([*map(_number, values), math.nan], dtype=np.float64)  # the last is that of a missing one
+    wrong = ~np.isfinite(numbers)[codes]
     if wrong.any():
         row = int(wrong.argmax())
         found = "missing" if codes[row] < 0 else repr(str(values[codes[row]])[:40])
@@ -170,8 +177,14 @@ def _numbers(name: str, cells: Any, what: str, where: Callable[[int], str]) -> n
             f"{_more(wrong)}; correct it, or leave these rows out"
         )
     column = numbers[codes]
-    if len(column) and np.ptp(column) == 0:
+    if len(column) and column.min() == column.max():
         raise InputError(f"{name} of {what} is {column[0]:g} for all images, so nothing is to be learnt; leave it out")
+    # Of halves, for the difference of the greatest numbers that there are is none.
+    if len(column) and not _LEAST < np.ptp(column / 2) < _MOST:
+        raise InputError(
+            f"{name} of {what} goes from {column.min():g} to {column.max():g}, but the squares of its differences must "
+            "be numbers too; give it in another unit"
+        )
     return column
 
 
@@ -182,15 +195,22 @@ def _number(value: Any) -> float:
         return math.nan
 
 
+def _fractions(texts: Iterable[str]) -> bool:
+    """Whether all are numbers, not all of them whole ones."""
+    numbers = np.array(list(map(_number, texts)))
+    return bool(np.isfinite(numbers).all() and (numbers % 1).any())
+
+
 def _indicators(name: str, cells: Any, what: str, where: Callable[[int], str], *, alone: bool) -> np.ndarray | None:
     """Return 0 or 1 of each cell; None where a column that stands alone holds texts, which name labels then."""
     codes, values = _unique(cells)
-    known = np.array([_YES_NO.get(str(value).strip().lower(), math.nan) for value in values])
-    wrong = (codes < 0) | np.isnan(known)[codes]
+    known = np.array([*(_YES_NO.get(str(value).strip().lower(), math.nan) for value in values), math.nan])
+    wrong = np.isnan(known)[codes]
     if not wrong.any():
         return known[codes]
     row = int(wrong.argmax())
-    if alone and all(isinstance(value, str) for value in values):
+    texts = all(isinstance(value, str) for value in values)
+    if alone and texts and not _fractions(values):
         return None
     found = "missing" if codes[row] < 0 else repr(str(values[codes[row]])[:40])
     raise InputError(
