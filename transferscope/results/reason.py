@@ -59,7 +59,7 @@ def _measured(predictions: xr.Dataset) -> str:
     about = predictions.attrs
     trained_on = about["scratch_trained_on"]
     text = f" Trained on {trained_on} images here, it reached {about['scratch_accuracy']:.3f} on "
-    text += f"{about['scratch_held_out']} that it never saw"
+    text += f"{about.get('scratch_tested_on', about['scratch_held_out'])} that it never saw"
     return text + ("; what more images add is extrapolated." if about["samples"] > trained_on else ".")
 
 

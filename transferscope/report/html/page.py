@@ -246,5 +246,5 @@ def _pareto(ranking: "Ranking") -> Section:
         sizes("FLOPs", list(rows["flops"])),
         sizes("params", list(rows["params"])),
     ]
-    hint = "Each is more accurate than all that cost as little."
+    hint = "Each is expected to do better than all that cost as little."
     return Section("pareto", title, hint, Table(title, columns, "cuts.csv"))

@@ -54,6 +54,7 @@ def ranking_tables(ranking: Ranking, width: int) -> list[Table]:
         **{
             header: [f"{pick.scores[name]:.3f}" if name in pick.scores else "" for pick in picks]
             for header, name in _SCORES.items()
+            if any(name in pick.scores for pick in picks)  # some have no meaning for numbers
         },
     }
     return _fitted(names, answer, scores, width=width)

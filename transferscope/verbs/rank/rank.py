@@ -250,6 +250,7 @@ def _labelled(
         attributes |= {
             "scratch_accuracy": scratch.accuracy,
             "scratch_held_out": reference.held_out_worth,
+            "scratch_tested_on": reference.summary.held_out_samples,
             "scratch_trained_on": reference.summary.trained_on,
         }
     scored = [bench.zoo[unit.source] for unit in units]
