@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -125,7 +125,7 @@ def _lists(cells: Any) -> bool:
     return isinstance(first, list | tuple | set | frozenset) or (_is_array(first) and first.ndim > 0)
 
 
-def _is_array(cell: Any) -> bool:
+def _is_array(cell: Any) -> TypeGuard[np.ndarray | torch.Tensor]:
     return isinstance(cell, np.ndarray | torch.Tensor)
 
 
