@@ -139,6 +139,17 @@ def test_what_does_not_suit_the_task_is_said(folder, asked, columns, said):
         load_target(written(folder, **columns), **asked)
 
 
+ODD = ([None], [], [{"k": 1}], [["a"], None], [[["a"]]], [float("nan"), {"x"}])
+
+
+@pytest.mark.parametrize("task", [None, "classification", "multi-label", "regression"])
+def test_whatever_else_cells_hold_has_its_sentence(task):
+    for cells in ODD:
+        column = (cells * N)[:N] if cells else [[]] * N
+        with pytest.raises(InputError):
+            load_target((IMAGES, column), task=task)
+
+
 def test_a_folder_has_classes_and_a_target_its_task(folder):
     (folder / "a").mkdir()
     with pytest.raises(InputError, match="its sub-folders are classes; for the task regression give a table"):

@@ -64,7 +64,7 @@ def read_several(
     InputError
         A cell does not suit the task.
     """
-    listed = len(columns) == 1 and len(next(iter(columns.values()))) and _lists(next(iter(columns.values())))
+    listed = len(columns) == 1 and _hold_lists(next(iter(columns.values())))
     if task == CLASSIFICATION:
         if len(columns) > 1:
             raise InputError(
@@ -91,7 +91,8 @@ def read_several(
     indicators = [_indicators(name, cells, what, where, alone=len(columns) == 1) for name, cells in columns.items()]
     if indicators[0] is None:
         (name, cells), *_ = columns.items()
-        return _of_lists(_split(cells, name, what, where), name, what, where)
+        lists, codes = _split(cells, name, what, where)
+        return _of_lists(lists, name, what, lambda place: where(int((codes == place).argmax())), codes)
     return Several(MULTI_LABEL, tuple(columns), _rows([column for column in indicators if column is not None]))
 
 
@@ -120,9 +121,15 @@ def _rows(columns: Sequence[np.ndarray]) -> list[tuple[float, ...]]:
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def _lists(cells: Any) -> bool:
-    first = next((cell for cell in cells if cell is not None), None)
-    return isinstance(first, list | tuple | set | frozenset) or (_is_array(first) and first.ndim > 0)
+def _hold_lists(cells: Any) -> bool:
+    """Whether any of the cells is a list of some kind."""
+    if isinstance(cells, np.ndarray | pd.Series) and cells.dtype != object:
+        return False
+    kinds = set(map(type, cells))
+    if any(issubclass(kind, list | tuple | set | frozenset) for kind in kinds):
+        return True
+    arrays = any(issubclass(kind, np.ndarray | torch.Tensor) for kind in kinds)
+    return arrays and any(_is_array(cell) and cell.ndim > 0 for cell in cells)
 
 
 def _is_array(cell: Any) -> TypeGuard[np.ndarray | torch.Tensor]:
@@ -161,7 +168,10 @@ def _as_list(cell: Any) -> list[Any]:
 
 def _unique(cells: Any) -> tuple[np.ndarray, list[Any]]:
     """Return the place of each cell among the different ones, and these: a million rows are read in a second."""
-    codes, values = pd.factorize(cells if isinstance(cells, pd.Series) else pd.Series(cells, dtype=object))
+    try:
+        codes, values = pd.factorize(cells if isinstance(cells, pd.Series) else pd.Series(cells, dtype=object))
+    except (TypeError, ValueError):  # some of them hold others
+        codes, values = pd.factorize(pd.Series([str(cell) for cell in cells], dtype=object))
     return codes, list(values)
 
 
@@ -224,8 +234,11 @@ def _more(wrong: np.ndarray) -> str:
     return f" (and in {count} more)" if count else ""
 
 
-def _split(cells: Any, name: str, what: str, where: Callable[[int], str]) -> list[list[Any]]:
-    """Return the labels that texts name: a JSON list, or with a mark between them; none where there is no text."""
+def _split(cells: Any, name: str, what: str, where: Callable[[int], str]) -> tuple[list[list[Any]], np.ndarray]:
+    """Return the labels that different texts name, and the place of each cell's among them.
+
+    A text is a JSON list, or has a mark between labels; there are none where it is missing.
+    """
     codes, values = _unique(cells)
     texts = [str(value).strip() for value in values]
     between = next((mark for mark in _BETWEEN if any(mark in text for text in texts if text[:1] != "[")), None)
@@ -243,10 +256,13 @@ def _split(cells: Any, name: str, what: str, where: Callable[[int], str]) -> lis
                 '["a", "b"], or a|b'
             ) from error
         read.append(labels)
-    return [read[code] if code >= 0 else [] for code in codes.tolist()]
+    return [*read, []], np.where(codes < 0, len(read), codes)
 
 
-def _of_lists(lists: Sequence[list[Any]], name: str, what: str, where: Callable[[int], str]) -> Several:
+def _of_lists(
+    lists: Sequence[list[Any]], name: str, what: str, where: Callable[[int], str], codes: np.ndarray | None = None
+) -> Several:
+    """Return which labels each image has, of which `lists` has the names; or of that at its place in `codes`."""
     for place, labels in enumerate(lists):
         for label in labels:
             if not isinstance(label, str | int | np.integer) or label in ("", -1, -100):
@@ -262,4 +278,5 @@ def _of_lists(lists: Sequence[list[Any]], name: str, what: str, where: Callable[
     indicators = np.zeros((len(lists), len(values)))
     for row, labels in enumerate(lists):
         indicators[row, [number[label] for label in labels]] = 1
-    return Several(MULTI_LABEL, tuple(map(str, values)), list(map(tuple, indicators.tolist())))
+    rows: list[tuple[float, ...]] = list(map(tuple, indicators.tolist()))
+    return Several(MULTI_LABEL, tuple(map(str, values)), rows if codes is None else [rows[i] for i in codes.tolist()])

@@ -10,7 +10,7 @@ import pandas as pd
 
 from transferscope.data.columns import Columns, Found, find_columns
 from transferscope.data.folders import SPLITS
-from transferscope.data.labels import label_array
+from transferscope.data.labels import WANTED, label_array
 from transferscope.data.notes import listed
 from transferscope.data.reading import Reading
 from transferscope.data.samples import Samples, from_bytes, from_files
@@ -107,7 +107,12 @@ def _labels(table: Table, found: Found) -> tuple[list[Any], list[str]]:
         _complain_of_missing(column, table, found)
     if not len(column):
         return [], []
-    codes, values = pd.factorize(column)
+    try:
+        codes, values = pd.factorize(column)
+    except TypeError as error:
+        raise InputError(
+            f"{WANTED}, but {found.labels[0]} of {table.what} holds others; give each image one"
+        ) from error
     if not table.from_text:
         values = label_array(np.asarray(values))
         return values[codes].tolist(), []
