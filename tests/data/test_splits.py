@@ -189,7 +189,7 @@ def test_a_draw_of_nothing_is_refused():
 def test_sizes_above_the_largest_class_are_all_of_it():
     labels = np.repeat([0, 1], [3, 12])
     assert sizes_within([5, "all", 1, 5, 12], labels) == (1, 5, 12)
-    with pytest.warns(TransferscopeWarning, match=r"more than 12 images to train on: 20, 50 per class .* as 12$"):
+    with pytest.warns(TransferscopeWarning, match=r"more than 12 images to train on: 20, 50 of each .* as 12$"):
         assert sizes_within([50, 1, 20], labels) == (1, 12)
 
 

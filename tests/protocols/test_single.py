@@ -384,6 +384,15 @@ def test_muon_steps_kernels_by_what_is_left_of_their_singular_values_and_the_res
         np.testing.assert_allclose(ours_now.detach().numpy(), there, rtol=1e-9)
 
 
+def test_muon_leaves_what_has_faded_away_where_it_is():
+    weight = torch.ones(4, 2, 3, 3)
+    muon = Muon([{"params": [weight], "kernels": True}], lr=0.1)
+    for gradient in (1e-21, 0.0):
+        weight.grad = torch.full_like(weight, gradient)
+        muon.step()
+    torch.testing.assert_close(weight, torch.ones_like(weight))
+
+
 def test_without_validation_the_whole_schedule_is_trained_and_the_last_weights_stay():
     net, last = network(), []
     images, labels = noise(24, label_noise=1.0)

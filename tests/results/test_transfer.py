@@ -41,6 +41,10 @@ def test_figures():
         (Expectation(0.6, (0.5, 0.7), 90, 1), "expected 0.600 [0.500, 0.700], so within the interval."),
         (Expectation(0.4, (0.3, 0.5), 90, 1), "so above the interval."),
         (
+            Expectation(0.6, (0.5, 0.7), 90, 1, "balanced-accuracy"),
+            "; balanced accuracy 0.567; expected 0.600 [0.500, 0.700], so within",
+        ),
+        (
             Expectation(0.8, (0.7, 0.9), 80, 1),
             "so below the interval. That was expected for 80 images to train on; it was",
         ),

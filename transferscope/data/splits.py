@@ -10,7 +10,7 @@ from transferscope.arrays.strata import apportion
 from transferscope.data.notes import listed
 from transferscope.errors import InputError, TransferscopeWarning, check_whole
 from transferscope.runtime.checks import Size
-from transferscope.runtime.metrics import CLASSIFICATION
+from transferscope.runtime.metrics import CLASSIFICATION, STRATUM
 
 if TYPE_CHECKING:
     from transferscope.data.target import Target
@@ -123,8 +123,8 @@ def _warn_of_missing(target: "Target", pool: np.ndarray, test: np.ndarray) -> No
             )
 
 
-def sizes_within(sizes: Sequence[Size], labels: np.ndarray) -> tuple[int, ...]:
-    """Return what the numbers of images per class come to in a pool, sorted, each once.
+def sizes_within(sizes: Sequence[Size], labels: np.ndarray, task: str = CLASSIFICATION) -> tuple[int, ...]:
+    """Return what the numbers of images per class, or other stratum, come to in a pool, sorted, each once.
 
     "all" is the number of images of the largest class. A number above it means the same and becomes the same.
 
@@ -133,7 +133,9 @@ def sizes_within(sizes: Sequence[Size], labels: np.ndarray) -> tuple[int, ...]:
     sizes : sequence of int or "all"
         At least 1.
     labels : numpy.ndarray
-        (n_pool,) class codes.
+        (n_pool,) codes of classes, or of other strata.
+    task : str
+        What the strata are for.
 
     Warns
     -----
@@ -144,8 +146,8 @@ def sizes_within(sizes: Sequence[Size], labels: np.ndarray) -> tuple[int, ...]:
     larger = sorted({size for size in sizes if size != "all" and size > everything})
     if larger:
         warnings.warn(
-            f"No class has more than {everything} images to train on: {', '.join(map(str, larger))} per class would "
-            f"be the same as all, and is run and recorded once, as {everything}",
+            f"No {STRATUM[task]} has more than {everything} images to train on: {', '.join(map(str, larger))} of each "
+            f"would be the same as all, and is run and recorded once, as {everything}",
             TransferscopeWarning,
             stacklevel=2,
         )

@@ -54,7 +54,8 @@ def _how_good(transfer: Transfer) -> str:
     ]
     if (expected := transfer.expected) is not None:
         lower, upper = expected.interval
-        rows.insert(2, f"| expected by the ranking | {expected.accuracy:.3f} | {lower:.3f} to {upper:.3f} | |")
+        what = "" if transfer.metric_expected is transfer.metric else f", {transfer.metric_expected.title}"
+        rows.insert(2, f"| expected by the ranking{what} | {expected.accuracy:.3f} | {lower:.3f} to {upper:.3f} | |")
     table = transfer.by_class
     cut = ""
     if len(table) > _MOST_CLASSES:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from transferscope.results.files import csv, json_text, significant, write_file
+from transferscope.results.files import csv, csv_text, json_text, significant, write_file
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.metrics import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
@@ -83,7 +83,8 @@ class Predictions:
         if self.task == MULTI_LABEL:
             said = [{"labels": labels} for labels in self._labels()]
         name = "values" if self.task == REGRESSION else "probabilities"
-        values = self.probabilities.astype(float)
+        # Of float32 the fewest digits that tell it from others: 58.4912, not 58.49119949.
+        values = self.probabilities.astype(str).astype(float)
         rows = zip(self.paths, said or [{}] * len(self), values, strict=True)
         return {
             "schema_version": SCHEMA_VERSION,
@@ -94,12 +95,16 @@ class Predictions:
         }
 
     def to_json(self) -> str:
-        """Return `to_dict` as JSON text; numbers have six significant digits."""
-        return json_text(significant(self.to_dict()))
+        """Return `to_dict` as JSON text; probabilities have six significant digits."""
+        content = self.to_dict()
+        return json_text(content if self.task == REGRESSION else significant(content))
 
     def to_csv(self) -> str:
-        """Return `table` as CSV text; numbers have six significant digits."""
-        return csv(self.table)
+        """Return `table` as CSV text; probabilities have six significant digits.
+
+        Numbers have all that there are, for dates and the like differ in their last.
+        """
+        return csv_text(self.table, index=False) if self.task == REGRESSION else csv(self.table)
 
     def save(self, path: str | Path) -> Path:
         """Write `table` as a CSV file and return its path; the file is the old one or the whole new one.

@@ -43,6 +43,8 @@ class Expectation:
     """Images to train on that it is for."""
     rank: int
     """In that ranking."""
+    metric: str | None = None
+    """What is expected, by name; None: what the task is judged by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +131,18 @@ class Transfer:
         return self.accuracy if self.outcome is None else self.outcome.reached
 
     @property
+    def figures(self) -> dict[str, float]:
+        """The value of every metric of the task, by column."""
+        if self.outcome is not None:
+            return self.outcome.figures
+        return {"accuracy": self.accuracy, "balanced_accuracy": self.balanced_accuracy}
+
+    @property
+    def metric_expected(self) -> Metric:
+        """What a ranking expected a value of."""
+        return self.metric if self.expected is None else metric_of(self.expected.metric, self.task)
+
+    @property
     def interval(self) -> tuple[float, float]:
         """80 % interval of that on new images like these: Wilson's, from their number alone; of others a bootstrap."""
         if self.outcome is not None:
@@ -171,8 +185,12 @@ class Transfer:
         if self.expected is None:
             return f"{text}."
         lower, upper = self.expected.interval
-        inside = lower <= self.reached <= upper
-        place = "within" if inside else "above" if self.reached > upper else "below"
+        metric = self.metric_expected
+        reached = self.figures[metric.column]
+        inside = lower <= reached <= upper
+        place = "within" if inside else "above" if reached > upper else "below"
+        if metric is not self.metric:
+            text += f"; {metric.title} {reached:.3f}"
         sentence = f"{text}; expected {self.expected.accuracy:.3f} [{lower:.3f}, {upper:.3f}], so {place} the interval."
         if self.expected.samples != self.trained_on:
             sentence += (

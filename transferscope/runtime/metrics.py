@@ -10,7 +10,8 @@ from transferscope.errors import InputError, near
 CLASSIFICATION, MULTI_LABEL, REGRESSION = TASKS = ("classification", "multi-label", "regression")
 """What may be learnt of an image: its class, which of several labels it has, or numbers."""
 
-OF_EACH = {CLASSIFICATION: "each class", MULTI_LABEL: "each rarest label", REGRESSION: "each range"}
+STRATUM = {CLASSIFICATION: "class", MULTI_LABEL: "rarest label", REGRESSION: "range"}
+OF_EACH = {task: f"each {stratum}" for task, stratum in STRATUM.items()}
 """What draws take images of, by task: the rarest label that an image has, a tenth of the images by their number."""
 KIND = {CLASSIFICATION: "classes", MULTI_LABEL: "labels", REGRESSION: "numbers"}
 """What a network's outputs are, by task."""

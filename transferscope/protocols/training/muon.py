@@ -10,6 +10,9 @@ from torch import Tensor
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 """Both as in Jordan's description: singular values between about 0.01 and 1 end between 0.7 and 1.2."""
+_LEAST = 1e-7
+"""Norms below count as this, as in Jordan's. Of a layer without gradient momentum fades away, and the squares of what
+is left of it are 0 long before it is: divided by its norm, it would be infinite."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -87,8 +90,8 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """Return about U Vᵀ of matrices (n, rows, columns) = U S Vᵀ, by Newton-Schulz iterations; zeros stay zeros."""
     tall = matrices.shape[1] > matrices.shape[2]
     found = matrices.mT if tall else matrices
-    tiny = torch.finfo(found.dtype).tiny
-    found = found / torch.linalg.matrix_norm(found, keepdim=True).clamp_min(tiny)  # no singular value is above 1 now
+    # No singular value is above 1 then.
+    found = found / torch.linalg.matrix_norm(found, keepdim=True).clamp_min(_LEAST)
     linear, cubic, quintic = _COEFFICIENTS
     for _ in range(_ITERATIONS):
         gram = found @ found.mT

@@ -23,7 +23,7 @@ from transferscope.report.html.parts import (
 from transferscope.report.terminal.measurement import best_by_protocol, failure_lines, how_to_read, no_answer
 from transferscope.results.files import short_cost
 from transferscope.results.measurement import Measurement, judged_by, variant
-from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, KIND, OF_EACH, Metric
+from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, OF_EACH, Metric, outputs
 
 _CAPTIONS = {
     "accuracy-by-samples": (
@@ -74,7 +74,7 @@ def page(measurement: Measurement, wide: Mapping[str, Figure]) -> Page:
         answer=_answer(best) or no_answer(measurement),
         more=[
             f"{len(measurement.runs):,} transfers were run; {'accuracies' if plain else 'figures'} are those on "
-            f"{settings['n_test']:,} test images of {settings['classes']} {KIND[metric.task]}, which nothing was "
+            f"{settings['n_test']:,} test images of {outputs(metric.task, settings['classes'])}, which nothing was "
             "trained or chosen on."
         ],
         notes=few((("", line) for line in failure_lines(measurement)), "all are in runs.csv."),

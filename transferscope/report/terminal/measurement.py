@@ -10,7 +10,7 @@ from rich.text import Text
 from transferscope.report.terminal.columns import fitted, print_tables
 from transferscope.results.files import short_cost
 from transferscope.results.measurement import Measurement, best_of, judged_by, variant
-from transferscope.runtime.metrics import KIND, OF_EACH, guess
+from transferscope.runtime.metrics import OF_EACH, guess, outputs
 
 _WIDE = 110
 """Terminal columns from which on the name of the layer has room."""
@@ -86,7 +86,7 @@ def how_to_read(measurement: Measurement, best: pd.DataFrame) -> list[str]:
         )
         lines.append(
             f"{metric.title[:1].upper()}{metric.title[1:]}: on {settings['n_test']} test images of "
-            f"{settings['target']} ({settings['classes']} {KIND[metric.task]}; {guess(metric)} gives "
+            f"{settings['target']} ({outputs(metric.task, settings['classes'])}; {guess(metric)} gives "
             f"{settings['chance']:.3f}), mean over {over} seed{'s' * (seeds != [1])}."
             + " ±: its standard error over seeds."
             * bool(best["standard_error"].notna().any())

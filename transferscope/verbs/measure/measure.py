@@ -181,7 +181,7 @@ def prepare(request: MeasureRequest) -> Grid:
         together=where.type == "cuda",
         jobs=max(1, place.workers) if place is not None and place.kind == "processes" else 1,
     )
-    sizes = sizes_within(request.samples_per_class, images.strata[pool])
+    sizes = sizes_within(request.samples_per_class, images.strata[pool], images.task)
     runs = plan(
         layers, request.protocols, sizes,
         target=images.name, seeds=seeds, depths=request.depths, impossible=impossible,

@@ -117,7 +117,7 @@ def _ranked(request: TransferRequest, zoo: Zoo, target: Target) -> Choice:
                 TransferscopeWarning,
                 stacklevel=2,
             )
-    expected = Expectation(pick.expected_accuracy, pick.interval, ranking.expected_for, pick.rank)
+    expected = Expectation(pick.expected_accuracy, pick.interval, ranking.expected_for, pick.rank, ranking.metric.name)
     return Choice(source, pick.protocol, pick.depth, expected)
 
 
