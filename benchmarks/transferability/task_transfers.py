@@ -1,12 +1,12 @@
-"""Whether leave-one-out scores order networks as their transfers to several labels, or to numbers, turn out.
+"""Whether `rank` orders networks as their transfers to several labels, or to numbers, turn out.
 
     TRANSFERSCOPE_REAL=... python benchmarks/task_transfers.py [--images 600] [--networks 7] [--side 96]
 
 Needs TRANSFERSCOPE_REAL, a folder with `data/` and `zoo/`; says so and stops without it. Every target is a table of
 files, as people have them: Omniglot, of which each drawing has its alphabet and the number of its character as labels;
 TrashNet, a class each; the speed limits of GTSRB as numbers; the angle that pictures of sign-digits are turned by; and
-their mean brightness. Of the networks, ordered by the best score of any cut on the images that are trained on, the
-first, the middle and the last are cut there and transferred by `measure`.
+their mean brightness. Of the networks, ranked on the images that are trained on, the first, the middle and the last are
+cut where `rank` says and get a linear head by `measure`.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 
 from transferability.real import zoo
@@ -31,18 +30,14 @@ from transferscope.data.target import Target, load_target
 from transferscope.errors import TransferscopeWarning
 from transferscope.networks.zoo import Source
 from transferscope.runtime.metrics import metrics_of
-from transferscope.runtime.store import Store
-from transferscope.verbs.features import source_features
 from transferscope.verbs.measure.measure import measure
-from transferscope.verbs.score import score
+from transferscope.verbs.rank.rank import rank
 
 FURTHEST = 60.0
 """Degrees, either way."""
 LIMITS = {0: 20, 1: 30, 2: 50, 3: 60, 4: 70, 5: 80, 7: 100, 8: 120}
 """Classes of GTSRB, and the km/h on the sign."""
-SCORE = "kernel_ridge"
-PROTOCOL = "toptuning"
-"""What the score is the leave-one-out figure of."""
+PROTOCOL = "truncate"
 
 
 @dataclass(frozen=True)
@@ -97,22 +92,18 @@ TABLES = (
 )
 
 
-def scored(sources: Sequence[Source], target: Target, pool: np.ndarray, store: Store) -> pd.DataFrame:
-    """Return the best score of each network on the images to train on, and at which depth that is, best first."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train = target.subset(pool)
-    rows = []
-    for source in sources:
-        found = source_features(source, train, trust_code=True, store=store, device=device, batch_size=64)
-        values = []
-        for array in found.arrays.values():
-            features = np.asarray(array if isinstance(array, np.ndarray) else array.cpu())
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", TransferscopeWarning)  # NaN, where a label is the same for all
-                values.append(float(score(features, train.values, [SCORE], task=target.task)[SCORE].iloc[0]))
-        depth = int(np.nanargmax(values)) + 1
-        rows.append({"source": source.name, "depth": depth, "depths": len(values), "score": values[depth - 1]})
-    return pd.DataFrame(rows).sort_values("score", ascending=False, ignore_index=True)
+def ranked(sources: Sequence[Source], train: Target) -> pd.DataFrame:
+    """Return the first, the middle and the last of the ranking, with what is expected of them."""
+    found = rank(train, sources, protocol=PROTOCOL, samples=len(train), trust_code=True, progress=False)
+    picks = [pick for pick in found.recommendations if pick.layer is not None]
+    rows = [
+        {
+            "source": pick.source, "depth": pick.depth, "depths": pick.depths, "expected": pick.expected_accuracy,
+            "lower": pick.interval[0], "upper": pick.interval[1],
+        }
+        for pick in picks
+    ]  # fmt: skip
+    return pd.DataFrame(rows).iloc[sorted({0, len(rows) // 2, len(rows) - 1})]
 
 
 def transferred(target: Target, sources: Sequence[Source], picks: pd.DataFrame, output: Path) -> pd.DataFrame:
@@ -139,11 +130,12 @@ def section(table: Table, target: Target, found: pd.DataFrame, n_test: int) -> s
         f"{len(target)} images, {len(target.classes)} {target.learnt.what}, {n_test} images tested on; the same "
         f"answer for all gives {found['guess'].iloc[0]:.3f}. The order {'held' if held else 'did not hold'}.",
         "",
-        f"| network | cut after | leave-one-out | measured {found['metric'].iloc[0]} |",
+        f"| network | cut after | expected {found['metric'].iloc[0]} | measured |",
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {row.source} | {row.depth} of {row.depths} | {row.score:.3f} | {row.measured:.3f} |"
+        f"| {row.source} | {row.depth} of {row.depths} | {row.expected:.3f} [{row.lower:.3f}, {row.upper:.3f}] | "
+        f"{row.measured:.3f} |"
         for row in found.itertuples()
     ]
     return "\n".join([*lines, ""])
@@ -161,9 +153,9 @@ def main() -> None:
         sys.exit("TRANSFERSCOPE_REAL names no folder with data/ and zoo/: nothing is measured")
     print(
         f"# Transfers to several labels and to numbers\n\n{asked.networks} networks (the MobileNetV2 see {asked.side} "
-        f"px, others 32) are ordered by the leave-one-out figure of {SCORE} at their best cut, on the images that are "
-        f"trained on. The first, the middle and the last are transferred from that cut by {PROTOCOL} and measured on "
-        "other images.\n"
+        f"px, others 32) are ranked by `rank` on the images that are trained on. The first, the middle and the last "
+        "are cut where it says and get a linear head, which is measured on other images; beside it what was expected, "
+        "with the 80 % interval.\n"
     )
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
@@ -176,8 +168,7 @@ def main() -> None:
                 warnings.simplefilter("ignore", TransferscopeWarning)  # labels of one image
                 target = table.written(folder, Path(real), asked.images)
                 pool, test = hold_out(target)
-                order = scored(sources, target, pool, Store())
-                picks = order.iloc[sorted({0, len(order) // 2, len(order) - 1})]
+                picks = ranked(sources, target.subset(pool))
                 found = transferred(target, sources, picks, folder / "measured" / table.name)
             print(section(table, target, found, len(test)), flush=True)
 
