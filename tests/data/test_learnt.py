@@ -125,6 +125,7 @@ WRONG = {
     "constant": ({"labels": "a", "task": "regression"}, {"a": 3}, "a of table t.csv is 3 for all images"),
     "nothing": ({"labels": "a", "task": "regression"}, {"a": None}, "a must be .* 59 more"),
     "immense": ({"labels": "a", "task": "regression"}, {"a": [1e200, *range(59)]}, "give it in another unit"),
+    "seconds": ({"labels": "a", "task": "regression"}, {"a": 1.7e9 + np.arange(N)}, "subtract 1700000000 from all"),
     "numbers": ({"labels": "a", "task": "multi-label"}, {"a": np.linspace(0.5, 0.9, N)}, "ask for --task regression"),
     "everywhere": ({"labels": ["a", "b"]}, {**COLUMNS, "b": 1}, "all its images have 'b'; leave that label out"),
     "json": ({"task": "multi-label"}, {"label": [*"a" * 59, "[b"]}, r"is no list in line 61: '\[b'"),

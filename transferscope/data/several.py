@@ -19,6 +19,8 @@ _BETWEEN = ("|", ";", ",")
 """What may stand between the labels in a text; the first that is in any of them."""
 _LEAST, _MOST = 1e-100, 1e100
 """Between the least and the greatest of numbers that are learnt: their squares are summed and divided by."""
+_APART = 1e-5
+"""Of the greatest number the least that numbers span: of a float32 the last digit is about its ten-millionth."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,11 @@ def _numbers(name: str, cells: Any, what: str, where: Callable[[int], str]) -> n
         raise InputError(
             f"{name} of {what} goes from {column.min():g} to {column.max():g}, but the squares of its differences must "
             "be numbers too; give it in another unit"
+        )
+    if len(column) and np.ptp(column / 2) < _APART * np.abs(column / 2).max():
+        raise InputError(
+            f"{name} of {what} goes from {column.min():.15g} to {column.max():.15g}: networks put out float32, which "
+            f"hardly tells these apart; subtract {column.min():.15g} from all"
         )
     return column
 
