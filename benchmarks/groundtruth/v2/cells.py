@@ -56,7 +56,7 @@ class Trainer(CellExecutor):
         )  # fmt: skip
         self._cpu_seconds = time.process_time() - started
         meter.trials = 1
-        return self._predict(run.source, net)
+        return self._predict(run, net)
 
     def row_of(self, cell: Cell) -> dict[str, Any]:
         """Run a cell; its time on the processor is that of training alone."""
