@@ -53,8 +53,8 @@ class Columns:
             raise InputError(f"Expected `labels` to be the name of a column, or several, but got {self.labels!r}")
         if len(set(names)) != len(names) or self.images in names:
             raise InputError(
-                f"Expected `images` and `labels` to name different columns, but got {self.images!r} and "
-                f"{', '.join(map(repr, names))}"
+                "Expected `images` and `labels` to name different columns, each once, but got "
+                f"{', '.join(repr(name) for name in (self.images, *names) if name is not None)}"
             )
         if self.task is not None:
             check_task(self.task)
@@ -93,6 +93,9 @@ def find_columns(header: Sequence[Any], asked: Columns, what: str) -> Found:
         names, PATHS, "image files", "--images", "images", what, exclude=asked.labels
     )  # fmt: skip
     split = next((name for name in names if name.lower() == SPLIT and name not in asked.labels), None)
+    whole = ",".join(asked.labels)
+    if len(asked.labels) > 1 and whole in names:  # a column that is called so
+        return Found(images, (whole,), split)
     if asked.labels:
         return Found(images, tuple(_named("labels", name, names, what) for name in asked.labels), split)
     rest = [name for name in names if name not in (images, split)]

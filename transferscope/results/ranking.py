@@ -183,7 +183,9 @@ class Ranking:
             sentences.append(f"It beats the next, {others[0].source}, with probability {sure}.")
         if best.layer is not None and any(pick.layer is None and pick.source in best.tied_with for pick in others):
             sentences.append("So it may be no better than training from scratch.")
-        if self.metric.task != CLASSIFICATION and not self.pilots and not self.scores.attrs.get("evidence"):
+        several = self.scores["expected_accuracy"].dropna("protocol", how="all").sizes["protocol"] > 1
+        measured = self.pilots or self.scores.attrs.get("evidence")
+        if self.metric.task != CLASSIFICATION and several and not measured:
             sentences.append("Which protocol is best is hardly known: no transfers of such a task were measured.")
         return " ".join(sentences)
 

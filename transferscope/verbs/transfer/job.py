@@ -22,6 +22,7 @@ from transferscope.protocols.heads.several import check_protocol
 from transferscope.runtime.checks import ALL
 from transferscope.runtime.failures import describe
 from transferscope.runtime.footprint import Footprint
+from transferscope.runtime.metrics import OF_EACH
 from transferscope.runtime.progress import Reporter
 from transferscope.runtime.store import Store, digest
 from transferscope.runtime.version import __version__
@@ -133,7 +134,8 @@ class Job:
         """Say which images are measured on."""
         name = held_out_split(self.target)
         if name is None:
-            return "drawn by the seed from each class before training; a ranking may have looked at them"
+            drawn = f"drawn by the seed from {OF_EACH[self.target.task]} before training"
+            return f"{drawn}; a ranking may have looked at them"
         count, n_test = self.target.split.count(name), len(self.executor.setup.test)
         return f"the {name} split of the target" + (f", {n_test} of its {count} images" if n_test < count else "")
 
