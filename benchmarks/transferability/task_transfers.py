@@ -127,7 +127,7 @@ def section(table: Table, target: Target, found: pd.DataFrame, n_test: int) -> s
     lines = [
         f"## {table.name} ({table.task})",
         "",
-        f"{len(target)} images, {len(target.classes)} {target.learnt.what}, {n_test} images tested on; the same "
+        f"{len(target)} images, {target.learnt.counted}, {n_test} images tested on; the same "
         f"answer for all gives {found['guess'].iloc[0]:.3f}. The order {'held' if held else 'did not hold'}.",
         "",
         f"| network | cut after | expected {found['metric'].iloc[0]} | measured |",

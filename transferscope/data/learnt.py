@@ -10,7 +10,7 @@ import numpy as np
 from transferscope.data.notes import listed, thin_class_notes
 from transferscope.data.samples import Samples, digest
 from transferscope.errors import InputError
-from transferscope.runtime.metrics import CLASSIFICATION, KIND, MULTI_LABEL, REGRESSION
+from transferscope.runtime.metrics import CLASSIFICATION, KIND, MULTI_LABEL, REGRESSION, outputs
 
 BINS = 10
 """Ranges that numbers are divided into, at most."""
@@ -56,6 +56,11 @@ class Learnt:
     def what(self) -> str:
         """What its names are of."""
         return KIND[self.task]
+
+    @property
+    def counted(self) -> str:
+        """How many there are of them, in words."""
+        return outputs(self.task, len(self.names))
 
     @property
     def in_words(self) -> str:
