@@ -28,3 +28,8 @@ class Reference:
     epochs: int
     stopped: str
     """Why training ended: "finished" or "budget"; "given" for a network that was handed in."""
+
+    @property
+    def training(self) -> str:
+        """How long it was trained and why no longer, in words."""
+        return f"{self.epochs} epoch{'' if self.epochs == 1 else 's'} ({self.stopped})"

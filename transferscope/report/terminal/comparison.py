@@ -40,7 +40,7 @@ def how_to_read(comparison: Comparison) -> list[str]:
         trained = (
             ", handed in."
             if made.held_out_accuracy is None
-            else f", trained on {made.trained_on} of them for {made.epochs} epochs ({made.stopped}), accuracy "
+            else f", trained on {made.trained_on} of them for {made.training}, accuracy "
             f"{made.held_out_accuracy:.3f} on {made.held_out_samples} held-out images."
         )
         lines.append(f"scratch: {made.network}{trained}")

@@ -179,7 +179,7 @@ def _reference_line(reference: Reference, metric: Metric) -> str:
     if reference.held_out_accuracy is None:
         return f"Reference: {reference.network}, handed in; not ranked, for its training images are unknown."
     return (
-        f"Scratch reference: {reference.network}, trained on {reference.trained_on} images for {reference.epochs} "
-        f"epochs ({reference.stopped}), {metric.title} {reference.held_out_accuracy:.3f} on "
+        f"Scratch reference: {reference.network}, trained on {reference.trained_on} images for "
+        f"{reference.training}, {metric.title} {reference.held_out_accuracy:.3f} on "
         f"{reference.held_out_samples} held-out images."
     )

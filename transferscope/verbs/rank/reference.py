@@ -30,8 +30,8 @@ from transferscope.runtime.version import __version__
 from transferscope.verbs.bench import Bench
 
 _VERSION = 4
-_FIRST = "stem.0.weight"
 """Of how references are trained; those of another version in the cache are left alone."""
+_FIRST = "stem.0.weight"
 
 
 @dataclass(frozen=True)
