@@ -91,7 +91,7 @@ class TestChoices:
     def test_what_is_written_out_is_what_python_takes(self):
         from transferscope.arrays import backend
         from transferscope.prediction import selection
-        from transferscope.protocols.training import recipe
+        from transferscope.protocols import finetuning
         from transferscope.verbs.compare import networks
         from transferscope.verbs.rank import request
 
@@ -100,7 +100,7 @@ class TestChoices:
         assert rank.MODES == request.MODES
         choices = {(name, param.name): param.type for name in VERBS for param in verb(name).params}
         for name in ("measure", "parameters"):
-            assert tuple(choices[name, "optimiser"].choices) == recipe.OPTIMISERS
+            assert tuple(choices[name, "optimiser"].choices) == finetuning.OPTIMISERS
         reductions, *_ = get_args(networks.Reduction)
         for name, literal in (
             ("reduce", reductions), ("estimator", networks.Estimator), ("precision", backend.Precision),

@@ -129,7 +129,7 @@ def test_a_legend_below_makes_its_figure_higher():
 
 
 def test_every_public_plot_is_documented_and_known():
-    assert set(PICTURES) | {"heatmaps", "figures"} == set(plot.__all__)
+    assert set(PICTURES) | {"heatmaps", "figures", "outcome"} == set(plot.__all__)
     assert all(getattr(plot, name).__doc__ for name in plot.__all__)
 
 

@@ -86,7 +86,7 @@ def test_the_command_line_says_what_it_is_judged_by(zoo, monkeypatch, capsys):
     assert run([*asked, "--protocols", "truncate", "--metric", "spearman"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "images: of each range, to train on." in out
-    assert "Rank correlation: on 12 test images of t (1 numbers; the same answer for all images gives 0.000)" in out
+    assert "Rank correlation: on 12 test images of t (1 number; the same answer for all images gives 0.000)" in out
     assert run([*asked, "--metric", "macro-f1"]) == 2
     assert "one of r2, spearman for the task regression, but macro-f1 is one of multi-label" in capsys.readouterr().err
     assert run([*asked, "--protocols", "svm"]) == 2

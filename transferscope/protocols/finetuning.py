@@ -38,6 +38,9 @@ _LEARNING_RATES = {
 }
 """What is drawn anew takes larger steps than what is carried over."""
 
+OPTIMISERS = tuple(_LEARNING_RATES)
+"""Of transfers; Muon's learning rates were chosen for networks from scratch alone."""
+
 _WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 0.05}
 
 
@@ -49,8 +52,8 @@ def recipes(optimiser: str = "adamw", epochs: int = 40, min_steps: int = MIN_STE
     InputError
         When there is no such optimiser, `epochs` is not positive or `min_steps` is negative.
     """
-    if optimiser not in _LEARNING_RATES:
-        raise InputError(f"Expected `optimiser` to be one of {', '.join(_LEARNING_RATES)}, but got {optimiser!r}")
+    if optimiser not in OPTIMISERS:
+        raise InputError(f"Expected `optimiser` to be one of {', '.join(OPTIMISERS)}, but got {optimiser!r}")
     Recipe(epochs=epochs, min_steps=min_steps)  # which checks them
     return {
         name: Recipe(
