@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import Any
 
@@ -24,6 +25,9 @@ _PER_COMPONENT = 5
 """Samples per mixture component at least, on average."""
 _FLOOR = 1e-3
 """What is added to the variances of the mixture, as a share of the mean variance of the principal components."""
+
+_filters = threading.Lock()
+"""Those of warnings are of the process: layers that are scored side by side change them one after the other."""
 
 
 def nleep(features: Array, labels: Any, *, seed: int = 0) -> float:
@@ -91,7 +95,7 @@ def _posteriors(points: np.ndarray, gaussians: int, seed: int) -> np.ndarray:
 
     scaled = points / np.sqrt(np.mean(points**2))
     mixture = GaussianMixture(gaussians, covariance_type="diag", reg_covar=_FLOOR, random_state=seed)
-    with warnings.catch_warnings():
+    with _filters, warnings.catch_warnings():
         # Neither a fit cut off after 100 steps nor fewer distinct points than Gaussians makes LEEP less defined.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return mixture.fit(scaled).predict_proba(scaled)

@@ -12,6 +12,7 @@ import numpy as np
 from transferscope.arrays.backend import Array
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.runtime.metrics import ACCURACY, Metric
+from transferscope.runtime.threads import side_by_side
 from transferscope.transferability.labels import encode_labels
 from transferscope.transferability.layer import Layer
 from transferscope.transferability.scores import ACCURACIES, SCORES, choose, needs_predictions
@@ -91,6 +92,7 @@ def score_source(
     names: Sequence[str],
     *,
     metric: Metric = ACCURACY,
+    threads: int = 1,
 ) -> dict[str, np.ndarray]:
     """Return the scores of every layer, and those of the source's own predictions, which no layer has.
 
@@ -106,6 +108,8 @@ def score_source(
         Of `transferability.SCORES`.
     metric : Metric
         Of the task: what leave-one-out predictions are judged by.
+    threads : int
+        Layers that are scored side by side.
 
     Returns
     -------
@@ -114,14 +118,18 @@ def score_source(
     """
     if (task := task_of(metric.task)) is not None:
         encoded = task.encode(labels, len(labels))
-        found = [task.panel_from_layer(layer, encoded, names, metric) for layer in layers]
+        found = list(side_by_side(lambda layer: task.panel_from_layer(layer, encoded, names, metric), layers, threads))
         return {name: np.array([values[name] for values in found]) for name in names}
     codes = encode_labels(labels, len(labels))
     of_predictions = needs_predictions(names)
     of_layers = [name for name in names if name not in of_predictions]
     scores: dict[str, list[float]] = {name: [] for name in of_layers}
-    for layer in layers if of_layers else ():
-        for name, value in panel_from_layer(layer, codes, of_layers, balanced=metric.by_class).items():
+
+    def panel_of(layer: Layer) -> dict[str, float]:
+        return panel_from_layer(layer, codes, of_layers, balanced=metric.by_class)
+
+    for values in side_by_side(panel_of, layers if of_layers else (), threads):
+        for name, value in values.items():
             scores[name].append(value)
     arrays = {name: np.array(values) for name, values in scores.items()}
     for name in of_predictions:

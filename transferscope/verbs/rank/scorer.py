@@ -155,8 +155,10 @@ class Scorer:
         with self._bench.reporter.bar(title) as report:
             features = self._bench.source_features(source, report)
         self._bench.clock.lap("features")
-        with self._bench.reporter.bar(f"{title}, scores") as report, suited_to(self._bench.probe.n_samples):
-            unit = self._unit(source.name, features, reference, report)
+        with self._bench.reporter.bar(f"{title}, scores") as report, suited_to(self._bench.probe.n_samples) as free:
+            unit = self._unit(
+                source.name, features, reference, report, 1 if self._bench.device.type == "cuda" else free
+            )
         self._bench.clock.lap("scores")
         possible = self._bench.possible(source, [stage.layer for stage in features.stages])
         self._bench.clock.lap("protocols")
@@ -165,7 +167,9 @@ class Scorer:
         impossible = {protocol: tuple(possible[protocol][depth] for depth in depths) for protocol in CUT_PROTOCOLS}
         return replace(unit, impossible=impossible)
 
-    def _unit(self, name: str, features: LayerFeatures, reference: TrainedReference, report: Report) -> SourceScores:
+    def _unit(
+        self, name: str, features: LayerFeatures, reference: TrainedReference, report: Report, threads: int
+    ) -> SourceScores:
         labels, metric = self._bench.values, self._bench.metric
         factored = cache(lambda: factor(features.arrays))
         of_predictions = needs_predictions(self.names)
@@ -184,7 +188,7 @@ class Scorer:
 
         def score(names: list[str]) -> dict[str, np.ndarray]:
             layers = reported() if len(needs_predictions(names)) < len(names) else ()
-            return score_source(layers, features.probabilities, labels, names, metric=metric)
+            return score_source(layers, features.probabilities, labels, names, metric=metric, threads=threads)
 
         def compare(_names: list[str]) -> dict[str, np.ndarray]:
             if reference.network.name not in self._factored:
