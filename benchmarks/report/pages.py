@@ -94,7 +94,7 @@ def pages_of_the_demo(folder: Path) -> Iterator[Path]:
         "advise": [*asked, "--shots", "16"],
         "measure": [*asked, "--protocols", "truncate,finetune", "--depths", "4,8", "--samples-per-class", str(SHOTS)],
         "compare": ["letter-groups", "gratings", *asked],
-        "parameters": [*asked, "--source", "letter-groups"],
+        "parameters": [*asked, "--samples-per-class", "16", "--epochs", "10"],
     }.items():
         run(folder, home, verb, *rest, "-o", verb)
         yield folder / verb / "report.html"
@@ -160,18 +160,17 @@ def main() -> None:
                 size = page.stat().st_size / 1e6
                 lines.append(f"| {verb} | {size:.2f} | {seconds_to_open(tab, page):.2f} |")
             browser.close()
+        lines.append(f"\nLoad average at the end: {os.getloadavg()[0]:.1f}.")
+        text = "\n".join(lines) + "\n"
+        print(text)
+        if real:
+            (RESULTS / "pages.md").write_text(text)
         if kept:
             kept.mkdir(parents=True, exist_ok=True)
-            for verb, page in pages.items():
+            for page in pages.values():
                 for device, width in WIDTHS.items():
-                    screenshot(
-                        page, kept / f"{verb.split(',')[0]}-{page.parent.name}-{device}.png", width=width, height=0
-                    )
-    lines.append(f"\nLoad average at the end: {os.getloadavg()[0]:.1f}.")
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if real:
-        (RESULTS / "pages.md").write_text(text)
+                    height = 3000 if page.parent.name == "largest" else 0
+                    screenshot(page, kept / f"{page.parent.name}-{device}.png", width=width, height=height)
 
 
 def machine() -> str:

@@ -191,9 +191,8 @@ def page(content: dict[str, Any], workloads: dict[str, Workload], growth: dict[s
         bare = medians(content, name, NAIVE, "seconds")
         if not bare:
             continue
-        text += (
-            f"\n## ({name}) {workload.title}: {workload.images} images of {workload.side} px, {len(bare)} rounds\n\n"
-        )
+        rounds = "1 round" if len(bare) == 1 else f"{len(bare)} rounds"
+        text += f"\n## ({name}) {workload.title}: {workload.images} images of {workload.side} px, {rounds}\n\n"
         text += "| | seconds | ÷ naive | aim | | peak memory |\n|---|---|---|---|---|---|\n"
         for way in WAYS:
             taken = medians(content, name, way, "seconds")
