@@ -144,7 +144,7 @@ def test_a_response_without_variance_has_no_r_squared():
 @pytest.mark.parametrize(
     ("data", "options", "reason"),
     [
-        (runs(3), {}, "a (epochs): 3 targets with a finite response, and at least 4 are needed"),
+        (runs(3), {}, "a (epochs): only 3 of at least 4 targets that are needed have a finite response"),
         (runs(6, sizes=[5]), {}, "a (epochs): 6 targets × sizes, and at least 7 are needed for 4 predictors"),
         (runs(6).assign(frechet=1.0), {"predictors": ["frechet"]}, "a (epochs): no predictor varies"),
         (
@@ -170,7 +170,7 @@ def test_each_source_and_criterion_has_its_own_rows_and_the_same_answer_as_alone
     assert list(table.groupby(["source", "criterion"], sort=False).groups) == [
         ("a", "epochs"), ("a", "steps"), ("c", "epochs"), ("c", "steps"),
     ]  # fmt: skip
-    assert table.attrs["reason"].startswith("b (epochs), b (steps): 2 targets with")
+    assert table.attrs["reason"].startswith("b (epochs), b (steps): only 2 of at least 4 targets")
     alone = explain(data[(data["source"] == "c") & (data["criterion"] == "steps")], draws=50)
     pd.testing.assert_frame_equal(table.iloc[-4:].reset_index(drop=True), alone)
     pd.testing.assert_frame_equal(explain(data, draws=50), table)

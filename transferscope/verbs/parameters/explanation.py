@@ -110,7 +110,7 @@ def _regress(runs: pd.DataFrame, predictors: Sequence[str], draws: int, seed: in
     used = [name for name in used if _varies(cells[name].to_numpy())]
     codes, targets = pd.factorize(cells.index.get_level_values("target"))
     if len(targets) < LEAST_TARGETS:
-        return f"{len(targets)} targets with a finite response, and at least {LEAST_TARGETS} are needed"
+        return f"only {len(targets)} of at least {LEAST_TARGETS} targets that are needed have a finite response"
     if not used:
         return "no predictor varies"
     if len(cells) < len(used) + 3:
