@@ -24,17 +24,16 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-import yaml
 from groundtruth.sources import unpack
 from playwright.sync_api import Page, sync_playwright
+from speed.naive import WORKLOADS, write_zoo
 
 from report.screenshot import screenshot
 from transferscope.results.ranking import load_ranking
 from transferscope.verbs.demo.make import SHOTS
 
 RESULTS = Path(__file__).parents[1] / "results"
-NETWORKS = {"mobilenetv2-imagenet": 1001, "mobilenetv2-inat-bird": 965}
-SAMPLES = 600
+WORKLOAD = WORKLOADS["a"]._replace(sources=2)
 NEW_IMAGES = 20
 ROUNDS = 5
 WIDTHS = {"desktop": 1200, "phone": 390}
@@ -59,21 +58,12 @@ def four_commands(real: Path, folder: Path) -> dict[str, float]:
     pictures = sorted(path for path in target.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     for path in pictures[:: len(pictures) // NEW_IMAGES]:
         path.rename(new / path.name)
-    sources = [
-        {
-            "name": name, "loader": "timm", "model": "mobilenetv2_100",
-            "checkpoint": str(real / "zoo" / f"{name}.safetensors"),
-            "kwargs": {"pad_type": "same", "num_classes": outputs},
-            "transform": {"size": 96, "mean": [0.5] * 3, "std": [0.5] * 3},
-        }
-        for name, outputs in NETWORKS.items()
-    ]  # fmt: skip
-    (folder / "zoo.yaml").write_text(yaml.safe_dump({"version": 1, "sources": sources}, sort_keys=False))
+    write_zoo(folder, real / "zoo", WORKLOAD)
     asked = ["--target", "trashnet", "--sources", "zoo.yaml", "-q"]
     commands = {
         "validate": ["validate", "zoo.yaml"],
-        f"rank --protocol truncate --samples {SAMPLES}": [
-            "rank", *asked, "--protocol", "truncate", "--samples", str(SAMPLES), "-o", "ranked",
+        f"rank --protocol truncate --samples {WORKLOAD.images}": [
+            "rank", *asked, "--protocol", "truncate", "--samples", str(WORKLOAD.images), "-o", "ranked",
         ],
         "transfer --ranking ranked": ["transfer", *asked, "--ranking", "ranked", "-o", "model"],
         "predict model/ new/": ["predict", "model", "new", "-o", "predictions.csv", "-q"],
@@ -108,7 +98,9 @@ def largest_ranking(folder: Path, results: Path) -> Path:
     deep = source.isel(depth=np.arange(LARGEST["layers"]) % depths)
     deep = deep.assign_coords(depth=np.arange(1, LARGEST["layers"] + 1))
     names = [f"source-{number}-of-a-rather-long-name" for number in range(LARGEST["sources"])]
-    scores = xr.concat([deep.assign_coords(source=[name]) for name in names], "source").assign_attrs(one.scores.attrs)
+    scores = xr.concat([deep.assign_coords(source=[name]) for name in names], "source", data_vars="all").assign_attrs(
+        one.scores.attrs
+    )
     first = next(pick for pick in one.recommendations if pick.layer is not None)
     picks = tuple(replace(first, source=name, rank=number) for number, name in enumerate(names, 1))
     replace(one, scores=scores, recommendations=picks).save(folder)
@@ -139,7 +131,7 @@ def main() -> None:
             (folder / "real").mkdir()
             seconds = four_commands(Path(real), folder / "real")
             lines += [
-                f"\n## Four commands\n\nTrashNet, two networks ({', '.join(NETWORKS)}) at 96 px, an empty cache; of "
+                f"\n## Four commands\n\nTrashNet, two MobileNetV2 at {WORKLOAD.side} px, an empty cache; of "
                 f"all images {NEW_IMAGES} or one more are the new ones. Every command is a process of its own.\n",
                 "| `transferscope` | seconds |", "|---|---|",
                 *(f"| `{command}` | {value:.1f} |" for command, value in seconds.items()),

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, r2_score
+from small_zoo import write_zoo
 
 import transferscope as ts
 from transferscope.cli import run
@@ -29,12 +30,7 @@ CELL = ["protocol", "depth", "layer", "samples_per_class"]
 @pytest.fixture
 def zoo(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("nets.py").write_text(
-        "from transferscope.networks import CompactResNet\ndef build():\n    return CompactResNet(3, width=4)\n"
-    )
-    source = {"name": "small", "loader": "python", "factory": "nets.py:build", "transform": {"size": 12}}
-    Path("zoo.yaml").write_text(json.dumps({"version": 1, "sources": [source]}))
-    return "zoo.yaml"
+    return write_zoo()
 
 
 @pytest.mark.parametrize("task", ["multi-label", "regression"])

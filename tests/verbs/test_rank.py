@@ -474,7 +474,7 @@ class TestReference:
         assert new.stem != old
         weights, record = store.get("reference", new.stem)
         new.unlink()
-        store.put("reference", old, weights, {**record, "accuracy": 0.0})
+        store.put("reference", old, weights, {**record, "figures": {"accuracy": 0.0}})
         assert rank(digits, two).reference == first.reference
         assert new.is_file()
 
@@ -483,7 +483,7 @@ class TestReference:
 
         def instead(net, *_args, **_options):
             record = TrainingRecord(2, 2, 8, 0.1, "finished", math.nan, math.nan, 80)
-            return ScratchResult(record, next(accuracies), 100)
+            return ScratchResult(record, {"accuracy": next(accuracies)}, 100)
 
         monkeypatch.setattr("transferscope.protocols.scratch.train_from_scratch", instead)
         names = ["low", "first", "second", "last"]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, r2_score
+from small_zoo import write_zoo
 
 import transferscope as ts
 from transferscope.cli import run
@@ -26,11 +27,7 @@ NUMBERS = COLOURS[:, :2] * [1000, 1] + [5000, 0]
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("nets.py").write_text(
-        "from transferscope.networks import CompactResNet\ndef build():\n    return CompactResNet(3, width=4)\n"
-    )
-    source = {"name": "small", "loader": "python", "factory": "nets.py:build", "transform": {"size": 12}}
-    Path("zoo.yaml").write_text(json.dumps({"version": 1, "sources": [source]}))
+    write_zoo()
     Path("images").mkdir()
     for i, pixels in enumerate(PIXELS):
         Image.fromarray(pixels).save(f"images/{i:02}.png")

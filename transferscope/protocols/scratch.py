@@ -4,10 +4,9 @@ Gerace et al. (2024, arXiv 2303.01429) pick sources by their similarity to a net
 target. Only the abstract of that paper was at hand; what is built here is our instantiation.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,8 +22,8 @@ from transferscope.networks.compact import WIDTH, CompactResNet
 from transferscope.protocols.cutting.heads import renew_head
 from transferscope.protocols.training.objective import OBJECTIVES, Scale
 from transferscope.protocols.training.recipe import Recipe, TrainingRecord
-from transferscope.protocols.training.single import balanced_accuracy, evaluate, fit, predicted
-from transferscope.runtime.metrics import ACCURACY, BALANCED, CLASSIFICATION, REGRESSION, Metric, metrics_of
+from transferscope.protocols.training.single import fit, predicted
+from transferscope.runtime.metrics import REGRESSION, metrics_of
 
 SMALL, LARGE = 32, 64
 """Image sides (pixels) at which the compact network works; its inner resolution is the same for both."""
@@ -50,18 +49,9 @@ class ScratchResult:
     """How a network trained from scratch did."""
 
     record: TrainingRecord
-    accuracy: float
-    """On the held-out images, which it never saw."""
+    figures: Mapping[str, float]
+    """Of the held-out images, which it never saw: what each metric of the task says, by its column."""
     n_held_out: int
-    balanced_accuracy: float = math.nan
-    """The same, averaged over the classes that have held-out images."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """Of a task beside classification what there is instead of both: by the column of each metric."""
-
-    def figure(self, metric: Metric) -> float:
-        """Return what a metric says of the held-out images."""
-        known = {ACCURACY.column: self.accuracy, BALANCED.column: self.balanced_accuracy, **self.figures}
-        return float(known[metric.column])
 
 
 def reference_recipe(epochs: int | None = None, budget_s: float | None = 600.0) -> Recipe:
@@ -210,10 +200,7 @@ def train_from_scratch(
         recipe=recipe, seed=seed, on_epoch=on_epoch, objective=objective,
     )  # fmt: skip
     held_out, truth = load_images(split.held_out, transform)
-    if probe.task == CLASSIFICATION:
-        _, accuracy = evaluate(net, held_out, truth)
-        return ScratchResult(record, accuracy, len(truth), balanced_accuracy(predicted(net, held_out), truth))
-    outputs = predicted(net, held_out, objective=objective).double().numpy()
+    outputs = predicted(net, held_out, objective=objective).numpy()
     outputs = outputs if scale is None else scale.undone(outputs)
     figures = {metric.column: metric.of(outputs, truth.numpy()) for metric in metrics_of(probe.task)}
-    return ScratchResult(record, math.nan, len(truth), figures=figures)
+    return ScratchResult(record, figures, len(truth))

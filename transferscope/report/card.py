@@ -2,10 +2,10 @@
 
 import math
 
-from transferscope.report.terminal.transfer import headed, shown
+from transferscope.report.terminal.transfer import headed, shown, worst
 from transferscope.results.files import short_cost
 from transferscope.results.transfer import Transfer
-from transferscope.runtime.metrics import CLASSIFICATION, KIND, MULTI_LABEL, REGRESSION, metrics_of
+from transferscope.runtime.metrics import CLASSIFICATION, MULTI_LABEL, REGRESSION, metrics_of
 
 _MOST_CLASSES = 100
 """Classes that the table lists; of more those with the lowest recall."""
@@ -56,19 +56,14 @@ def _how_good(transfer: Transfer) -> str:
         lower, upper = expected.interval
         what = "" if transfer.metric_expected is transfer.metric else f", {transfer.metric_expected.title}"
         rows.insert(2, f"| expected by the ranking{what} | {expected.accuracy:.3f} | {lower:.3f} to {upper:.3f} | |")
-    table = transfer.by_class
-    cut = ""
-    if len(table) > _MOST_CLASSES:
-        figure = str(table.columns[2])
-        table = table.sort_values(figure, kind="stable").head(_MOST_CLASSES)
-        what = f"{_MOST_CLASSES} {KIND[transfer.task]} with the lowest {headed(figure)}"
-        cut = f"\n\nThe {what}; card.json has all."
+    table, what = worst(transfer, _MOST_CLASSES)
+    cut = f"\n\nThe {what}; card.json has all." if what else ""
     by_class = [f"| {' | '.join(headed(str(name)) for name in table.columns)} |", f"|{'---|' * len(table.columns)}"]
     by_class += [f"| {' | '.join(_escaped(shown(value)) for value in row)} |" for row in table.itertuples(index=False)]
     others = f"Balanced accuracy {transfer.balanced_accuracy:.3f}."
     if transfer.outcome is not None:
         figures = [(metric, transfer.outcome.figures[metric.column]) for metric in metrics_of(transfer.task)[1:]]
-        others = " ".join(f"{metric.title[:1].upper()}{metric.title[1:]} {value:.3f}." for metric, value in figures)
+        others = " ".join(f"{metric.heading} {value:.3f}." for metric, value in figures)
     picture = picture_of(transfer)
     return (
         "\n".join(

@@ -74,6 +74,11 @@ class Metric:
         return min(len(truth), self.worth(truth.sum(axis=0)))
 
     @property
+    def heading(self) -> str:
+        """Its title where a line or a sentence begins."""
+        return self.title[:1].upper() + self.title[1:]
+
+    @property
     def guess(self) -> str:
         """What `without_looking` does, in words."""
         if self.task != CLASSIFICATION:
@@ -135,13 +140,10 @@ def r_squared(predictions: np.ndarray, truth: np.ndarray) -> float:
 
 def rank_correlation(predictions: np.ndarray, truth: np.ndarray) -> float:
     """Return Spearman's ρ of each number with its prediction, the mean over numbers, in [-1, 1]; 0 for a constant."""
-    return float(np.mean([_correlation(_ranks(x), _ranks(y)) for x, y in zip(predictions.T, truth.T, strict=True)]))
+    from scipy.stats import rankdata  # importing it takes longer than most of what needs no ranks
 
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return the place of each value, equal ones at the mean of theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[places]
+    columns = zip(predictions.T, truth.T, strict=True)
+    return float(np.mean([_correlation(rankdata(x), rankdata(y)) for x, y in columns]))
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

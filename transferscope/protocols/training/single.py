@@ -111,12 +111,6 @@ def predicted(net: nn.Module, images: Tensor, *, batch_size: int = 256, objectiv
         return torch.cat([objective.predictions(net(batch.to(device))).cpu() for batch in images.split(batch_size)])
 
 
-def balanced_accuracy(codes: Tensor, truth: Tensor) -> float:
-    """Return the share that is right of each class that there is, the mean over classes; both are (n_samples,)."""
-    shares = [(codes[truth == label] == label).double().mean() for label in truth.unique()]
-    return float(torch.stack(shares).mean())
-
-
 def relative_gradient_norms(
     net: nn.Module,
     images: Tensor,

@@ -42,10 +42,9 @@ def page(measurement: Measurement, wide: Mapping[str, Figure]) -> Page:
     table, best, settings = measurement.table, best_by_protocol(measurement), measurement.settings
     banded = bool(table["standard_error"].notna().any())
     metric, of_each = measurement.metric, OF_EACH[measurement.metric.task]
-    called = metric.title[:1].upper() + metric.title[1:]
     over = ("accuracy-by-samples", "accuracy-by-depth")
     captions = {
-        name: (title.format(called), text.format(of_each) + _BANDS * (banded and name in over))
+        name: (title.format(metric.heading), text.format(of_each) + _BANDS * (banded and name in over))
         for name, (title, text) in _CAPTIONS.items()
     }
     plain = metric.task == CLASSIFICATION

@@ -85,7 +85,7 @@ def how_to_read(measurement: Measurement, best: pd.DataFrame) -> list[str]:
             "That choice was made on the test images, in hindsight: one made beforehand cannot expect as much."
         )
         lines.append(
-            f"{metric.title[:1].upper()}{metric.title[1:]}: on {settings['n_test']} test images of "
+            f"{metric.heading}: on {settings['n_test']} test images of "
             f"{settings['target']} ({outputs(metric.task, settings['classes'])}; {guess(metric)} gives "
             f"{settings['chance']:.3f}), mean over {over} seed{'s' * (seeds != [1])}."
             + " ±: its standard error over seeds."

@@ -128,7 +128,7 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
     With `costs` what is worth its FLOPs is printed too. Where scores or standard errors were asked for, or with
     `detailed`, every score is printed beside the baselines, and the reason of each recommendation.
     """
-    reference, title = ranking.reference, ranking.metric.title
+    reference = ranking.reference
     console.print(Text(ranking.verdict + "\n", style="bold"))
     console.print(Text(ranking.best.reason + "\n"))
     asked = any(name not in _SHOWN for pick in ranking.recommendations for name in pick.scores)
@@ -143,7 +143,7 @@ def print_ranking(ranking: Ranking, console: Console, *, costs: bool = False, de
         for pick in ranking.recommendations[1:]:
             console.print(Text(f"{pick.source}: {pick.reason}\n"))
     lines = [
-        f"Based on {ranking.seen}. {title[0].upper() + title[1:]}: {ranking.basis}; uncut: the same with all layers "
+        f"Based on {ranking.seen}. {ranking.metric.heading}: {ranking.basis}; uncut: the same with all layers "
         "kept; FLOPs: per image; CKA, SVCCA: similarity to the scratch network at the cut."
     ]
     if any(pick.protocol == "defrost" for pick in ranking.recommendations):

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
@@ -23,13 +24,8 @@ def print_transfer(transfer: Transfer, console: Console) -> None:
     """Print what was delivered, how good it is, class by class, and what it cost."""
     start = "From scratch" if transfer.protocol == "scratch" else transfer.source
     console.print(Text(f"{start}: {transfer.how}.\n{transfer.verdict}\n", style="bold"))
-    table = transfer.by_class
-    left_out = ""
-    if len(table) > _MOST_CLASSES:
-        figure = str(table.columns[2])
-        table = table.sort_values(figure, kind="stable").head(_MOST_CLASSES)
-        what = f"{_MOST_CLASSES} {KIND[transfer.task]} with the lowest {headed(figure)}"
-        left_out = f"The {what}; card.json has all {len(transfer.classes)}. "
+    table, what = worst(transfer, _MOST_CLASSES)
+    left_out = f"The {what}; card.json has all {len(transfer.classes)}. " if what else ""
     first, *others = (str(name) for name in table.columns)
     columns = {headed(name): [shown(value) for value in table[name]] for name in others}
     names = {first: table[first].tolist()}
@@ -78,6 +74,16 @@ def unreadable_lines(predictions: Predictions) -> list[str]:
     if len(found) > _MOST_UNREADABLE:
         lines.append(f"  … and {len(found) - _MOST_UNREADABLE} more")
     return lines
+
+
+def worst(transfer: Transfer, most: int) -> tuple[pd.DataFrame, str]:
+    """Return `Transfer.by_class`, of many classes the `most` that it does worst, and which these are in words."""
+    table = transfer.by_class
+    if len(table) <= most:
+        return table, ""
+    figure = str(table.columns[2])
+    lowest = table.sort_values(figure, kind="stable").head(most)
+    return lowest, f"{most} {KIND[transfer.task]} with the lowest {headed(figure)}"
 
 
 def headed(column: str) -> str:

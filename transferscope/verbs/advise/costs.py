@@ -3,8 +3,9 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -17,12 +18,12 @@ from transferscope.errors import TransferscopeWarning
 from transferscope.networks.loading import Network
 from transferscope.protocols.cutting.cut import CutNetwork, cut
 from transferscope.protocols.finetuning import KEPT_BYTES, Lesson, recipes, train
-from transferscope.protocols.heads.embedding import fit_embedding_head
-from transferscope.protocols.heads.linear import HeadFit, fit_head
-from transferscope.protocols.heads.toptuning import ENOUGH, fit_top_tuning_head
+from transferscope.protocols.heads.fitting import fit_protocol
+from transferscope.protocols.heads.toptuning import ENOUGH
 from transferscope.protocols.scratch import load_images
 from transferscope.protocols.training.recipe import Recipe, batch_bounds
 from transferscope.runtime.footprint import Footprint, Meter
+from transferscope.runtime.metrics import CLASSIFICATION
 from transferscope.runtime.power import JOULES_PER_KWH
 from transferscope.verbs.bench import Bench
 
@@ -166,14 +167,9 @@ class Timer:
     def _fits(self, protocol: str, depth: int, part: np.ndarray, searched: bool) -> tuple[float, float, int]:
         """Return the seconds of one fit to some of the images, its power (W) and its trials."""
         layers, labels = [layer[part] for layer in self.layers], self.bench.probe.labels[part]
-        fit = _fitter(
-            protocol,
-            layers,
-            depth,
-            labels,
-            validation_part(labels, self.bench.seed) if searched else None,
-            self.bench.seed,
-        )
+        seed = self.bench.seed
+        validation = validation_part(labels, seed) if searched else None
+        fit = partial(fit_protocol, protocol, layers, depth, labels, CLASSIFICATION, validation, seed)
         times: list[float] = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TransferscopeWarning)  # of a solver that stops early
@@ -224,23 +220,6 @@ class Timer:
         """Return so many images of the probe and their labels, from the beginning again when there are fewer."""
         chosen = self.bench.probe.subset(np.arange(count) % self.bench.probe.n_samples)
         return load_images(chosen, self.network.transform)
-
-
-def _fitter(
-    protocol: str,
-    layers: Sequence[np.ndarray],
-    depth: int,
-    labels: np.ndarray,
-    validation: np.ndarray | None,
-    seed: int,
-) -> Callable[[], HeadFit]:
-    """Return what fits the head of a protocol to features of every stage, its search included."""
-    if protocol == "fne":
-        return lambda: fit_embedding_head(layers, labels, seed=seed)
-    features = layers[depth - 1]
-    if protocol == "toptuning":
-        return lambda: fit_top_tuning_head(features, labels, validation, seed)
-    return lambda: fit_head(protocol, features, labels, validation, seed)
 
 
 def _watts(spent: Footprint) -> float:

@@ -68,7 +68,7 @@ class PilotsElsewhere(PilotRunner):
 
     @cached_property
     def _workers(self) -> Crew:
-        return self._opened.enter_context(crew(self._place, self._work, spread=False))
+        return self._opened.enter_context(crew(self._place, self._work))
 
     def _carried_out(self, title: str, what: str, argument: Any) -> Any:
         with self._bench.reporter.bar(title) as report:

@@ -29,7 +29,7 @@ from transferscope.runtime.store import digest
 from transferscope.runtime.version import __version__
 from transferscope.verbs.bench import Bench
 
-_VERSION = 4
+_VERSION = 5
 """Of how references are trained; those of another version in the cache are left alone."""
 _FIRST = "stem.0.weight"
 
@@ -213,7 +213,7 @@ class ReferenceMaker:
             return net.eval(), transform
 
         metric = self.bench.metric
-        accuracy = result.figure(metric)
+        accuracy = float(result.figures[metric.column])
         if math.isnan(accuracy):
             raise InputError(
                 f"Expected the {result.n_held_out} images held out to tell how good a reference is, but their "

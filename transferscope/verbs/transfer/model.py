@@ -18,7 +18,7 @@ from transferscope.results.files import write_file
 from transferscope.results.predictions import Predictions
 from transferscope.results.transfer import Transfer, read_card
 from transferscope.runtime.failures import Failure
-from transferscope.runtime.metrics import KIND
+from transferscope.runtime.metrics import outputs
 from transferscope.runtime.progress import Reporter
 from transferscope.verbs.transfer.model_files import ModelRecipe, load_model
 
@@ -49,7 +49,7 @@ class TransferredModel:
 
     def __repr__(self) -> str:
         card = self.card
-        what, metric = f"{len(self.classes)} {KIND[card.task]}", card.metric
+        what, metric = outputs(card.task, len(self.classes)), card.metric
         return f"<model of {card.source} for {card.target.name}: {what}, {metric.title} {card.reached:.3f}>"
 
     @property
