@@ -160,18 +160,14 @@ class TestTiming:
         now = [0.0]
         fitted = []
 
-        def fitter(_protocol, layers, _depth, labels, validation, _seed):
+        def fit(_protocol, layers, _depth, labels, _task, validation, _seed):
             # A fifth of each class, as `measure` takes it.
             assert np.bincount(labels[validation]).tolist() == [round(0.2 * n) for n in np.bincount(labels)]
+            fitted.append(len(layers[0]))
+            now[0] += 0.004 * len(layers[0])
+            return HeadFit(lambda test: test, 21, None)
 
-            def fit():
-                fitted.append(len(layers[0]))
-                now[0] += 0.004 * len(layers[0])
-                return HeadFit(lambda test: test, 21, None)
-
-            return fit
-
-        monkeypatch.setattr(costs, "_fitter", fitter)
+        monkeypatch.setattr(costs, "fit_protocol", fit)
         monkeypatch.setattr(time, "perf_counter", lambda: now[0])
         cost = timer.head("toptuning", 2, ({"early": 0.1, "late": 0.3}, 30.0), searched=True)
         # 25 images of a class are enough for a quarter: 13 of them, and all 50. A first fit of each does not count.
