@@ -12,7 +12,7 @@ import torch
 import yaml
 from scipy.stats import weightedtau
 
-from transferability.references import table
+from transferability.references import kernel_ridge, table
 from transferscope.activations.capture import collect, resolve_stages
 from transferscope.data.batches import batches
 from transferscope.data.target import Target, load_target
@@ -36,6 +36,8 @@ STATIC = {
     "two_thirds": "the cut nearest to 2/3 of the depth, of any network",
 }
 TRUTHS = {"ridge": "linear ridge", "kernel_ridge": "kernel ridge"}
+GRID = "kernel_ridge of the whole grid"
+"""Column of what no walk over the grid can miss."""
 BATCH = 64
 
 
@@ -86,7 +88,7 @@ def score_network(source: Source, probe: Target, store: Store) -> pd.DataFrame:
         scores = panel(X, probe.labels, SCORED, source_probabilities=features.probabilities)
         row = {"network": source.name, "depth": depth, "depths": len(features.stages), "layer": stage.layer}
         row |= {"features": X.shape[1], "params": stage.params, "depth_fraction": depth / len(features.stages)}
-        rows.append(row | scores)
+        rows.append(row | scores | {GRID: kernel_ridge(X, probe.labels)})
     return pd.DataFrame(rows)
 
 
@@ -213,4 +215,10 @@ def real_section(sizes: Any, folder: Path, real: Path) -> tuple[str, list[list[s
         "In italics the static orders that look at no image. All values are in scores.csv.\n"
     )
     parts = [target_section(name, sizes.images, folder, real, sizes.networks) for name in TARGETS]
-    return text + "".join(part for part, _ in parts), judged, pd.concat([scores for _, scores in parts])
+    scores = pd.concat([scores for _, scores in parts])
+    missed = (scores["kernel_ridge"] - scores[GRID]).abs()
+    text += (
+        f"\nKernel ridge walks over its grid of widths and penalties. On {int((missed < 1e-9).sum())} of {len(scores)} "
+        f"layers it has the accuracy of the whole grid, elsewhere it is {missed.max():.3g} off at most.\n"
+    )
+    return text + "".join(part for part, _ in parts), judged, scores

@@ -15,9 +15,14 @@ from transferscope.protocols.cutting.dividing import Suffix
 from transferscope.runtime.parameter_count import own_parameters
 
 
-def hidden_weights(net: nn.Module, running: Collection[str]) -> str:
-    """Say which modules keep weights that no optimiser could step, of those at the paths `running`; empty for none."""
-    hidden = [path for path, module in net.named_modules() if path in running and _hides_weights(module)]
+def hiding_weights(net: nn.Module) -> list[str]:
+    """Return the paths of the modules that keep weights that no optimiser could step."""
+    return [path for path, module in net.named_modules() if _hides_weights(module)]
+
+
+def hidden_weights(hiding: Iterable[str], running: Collection[str]) -> str:
+    """Say which modules of `hiding_weights` are among those at the paths `running`; empty for none."""
+    hidden = [path for path in hiding if path in running]
     if not hidden:
         return ""
     named = _first_of(hidden, "layers")

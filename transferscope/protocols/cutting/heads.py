@@ -45,17 +45,17 @@ class OutputHead(PooledHead):
         return super().forward(_tensor(output, self.way))
 
 
-def replaceable_heads(net: nn.Module, traced: Trace, layer: str) -> Sequence[Call]:
+def replaceable_heads(net: nn.Module, traced: Trace, heads: Sequence[Call], layer: str) -> Sequence[Call]:
     """Return the classifiers that are replaced behind a cut after `layer`; behind no cut at all where that is empty.
 
-    There are none where the network has no classifier and gets a head on what it puts out.
+    `heads` are those that `classifiers` finds. There are none where the network has no classifier and gets a head on
+    what it puts out.
 
     Raises
     ------
     SourceError
         When the classifier is kept, or there is none and what the network puts out can take none.
     """
-    heads = classifiers(traced)
     if not heads:
         if reason := _takes_no_head(traced):
             raise SourceError(
@@ -96,7 +96,7 @@ def renew_head(net: nn.Module, classes: int, sample: Tensor, seed: int, layer: s
         As `replaceable_heads`.
     """
     traced = trace(net, sample)
-    heads = replaceable_heads(net, traced, layer)
+    heads = replaceable_heads(net, traced, classifiers(traced), layer)
     for place, head in enumerate(heads):
         with seeded(seed + place):
             new = _as_wide(head.module, classes)

@@ -7,13 +7,15 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from transferscope.activations.calls import Call
 from transferscope.activations.outputs import tensor_at
+from transferscope.activations.stages import classifiers
 from transferscope.activations.tracing import evaluating
 from transferscope.errors import SourceError, TransferscopeWarning
 from transferscope.networks.loading import Network, build_untrained
 from transferscope.protocols.cutting.anatomy import Anatomy, Dissection, copied
 from transferscope.protocols.cutting.dividing import prefix_keys, trial, trial_images
-from transferscope.protocols.cutting.gradients import hidden_weights, starts_anew, unreached
+from transferscope.protocols.cutting.gradients import hidden_weights, hiding_weights, starts_anew, unreached
 from transferscope.protocols.cutting.heads import replaceable_heads
 from transferscope.protocols.cutting.places import PROTOCOLS, depths_of, trained_after
 from transferscope.runtime.seeding import seeded
@@ -85,6 +87,14 @@ class _Attempt:
         return self._anatomies[layer]
 
     @cached_property
+    def _heads(self) -> tuple[Call, ...]:
+        return classifiers(self._dissection.trace)
+
+    @cached_property
+    def _hiding(self) -> list[str]:
+        return hiding_weights(self._net)
+
+    @cached_property
     def _expected(self) -> Tensor:
         with evaluating(self._net), torch.no_grad(), seeded(0, self._sample.device):
             output = self._net(trial_images(self._sample))
@@ -122,11 +132,12 @@ class _Attempt:
                 return self._uncopied
             if layer:
                 anatomy = self._anatomy(layer)
-                if part and (hidden := hidden_weights(self._net, anatomy.running)):
+                if part and (hidden := hidden_weights(self._hiding, anatomy.running)):
                     return hidden
             if not (part and self._alike) and (untrainable := self.untrainable(part)):
                 return untrainable
-            replaceable_heads(self._net, self._dissection.trace, "" if protocol == "surgical" else layer)
+            kept = "" if protocol == "surgical" else layer
+            replaceable_heads(self._net, self._dissection.trace, self._heads, kept)
             if fresh is not None and protocol in ("reinit", "finetune", "scratch"):
                 self._check_redrawn(fresh, layer)
         except SourceError as error:
@@ -149,9 +160,9 @@ class _Attempt:
             running = [path for path, module in net.named_modules() if module in modules]
             deciding = calls.parameters_behind(calls.output.node)
             _ = self._expected  # raises where nothing that it puts out could be trained by
-            return hidden_weights(net, running) or unreached(net, trial_images(self._sample), deciding)
+            return hidden_weights(self._hiding, running) or unreached(net, trial_images(self._sample), deciding)
         anatomy = self._anatomy(after)
-        if hidden := hidden_weights(net, anatomy.running):
+        if hidden := hidden_weights(self._hiding, anatomy.running):
             return hidden
         suffix, activation = trial(net, anatomy, self._sample, self._expected)
         return unreached(suffix, activation, anatomy.deciding)
