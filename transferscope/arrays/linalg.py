@@ -182,9 +182,11 @@ def squared_distances(K: Array) -> Array:
     """
     xp = array_namespace(K)
     norms = xp.linalg.diagonal(K)[:, None]
-    squares = norms + norms.T - (K + K.T)
-    off_diagonal = 1.0 - xp.eye(K.shape[0], dtype=K.dtype, device=device(K))
-    return xp.where(squares > 0.0, squares, xp.zeros_like(squares)) * off_diagonal
+    # In place, for matrices of many samples take longer to be handed out than to be filled.
+    squares = norms + norms.T
+    squares -= K + K.T
+    squares[squares < 0.0] = 0.0
+    return squares
 
 
 def u_center(K: Array) -> Array:

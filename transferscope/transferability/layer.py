@@ -76,4 +76,5 @@ class Layer:
         xp = array_namespace(self.features)
         squares = squared_distances(self.coordinates @ self.coordinates.T)
         rounding = self.n_samples * float(xp.finfo(xp.float64).eps) * xp.max(squares)
-        return xp.where(squares > rounding, squares, xp.zeros_like(squares))
+        squares[squares <= rounding] = 0.0
+        return squares
