@@ -116,7 +116,7 @@ def ranked(target: Path, zoo: Path, images: int, reference: Path | None) -> None
 
     options = {} if reference is None else {"reference": str(reference)}
     found = ts.rank(target, zoo, samples=images, trust_code=True, progress=False, **options)
-    print(found.best.source, json.dumps(found.timings))
+    print(json.dumps(found.timings))
 
 
 def reference_checkpoint(target: Path, path: Path) -> Path:
@@ -136,19 +136,22 @@ def work(way: str, target: str, zoo: str, images: str, reference: str) -> None:
     run(Path(target), Path(zoo), int(images), Path(reference) if way == GIVEN else None)
 
 
-def measured(way: str, target: Path, zoo: Path, images: int, reference: Path, home: Path) -> dict[str, float]:
-    """Run one way in a process of its own, from an empty cache; return seconds and peak memory in GB."""
+def measured(way: str, target: Path, zoo: Path, images: int, reference: Path, home: Path) -> dict[str, Any]:
+    """Run one way in a process of its own, from an empty cache; return seconds, those of its parts, and peak GB."""
     path = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "speed.naive", way, str(target), str(zoo), str(images), str(reference)]
     began = time.perf_counter()
     with subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": path, "TRANSFERSCOPE_HOME": str(home)}, stdout=subprocess.DEVNULL
+        command, env={**os.environ, "PYTHONPATH": path, "TRANSFERSCOPE_HOME": str(home)}, stdout=subprocess.PIPE
     ) as running:
+        assert running.stdout is not None
+        printed = running.stdout.read()
         _, status, usage = os.wait4(running.pid, 0)
         running.returncode = os.waitstatus_to_exitcode(status)
     if running.returncode:
         raise SystemExit(f"{' '.join(command)} ended with status {running.returncode}")
-    return {"seconds": time.perf_counter() - began, "GB": usage.ru_maxrss / 2**20}
+    took = {"seconds": time.perf_counter() - began, "GB": usage.ru_maxrss / 2**20}
+    return took if way == NAIVE else took | {"parts": json.loads(printed)}
 
 
 def one_round(name: str, workload: Workload, real: Path, record: Path, number: int) -> None:
@@ -202,9 +205,20 @@ def page(content: dict[str, Any], workloads: dict[str, Workload], growth: dict[s
             kept = "" if aim is None else "met" if ratio <= aim and memory <= MOST_GB else "**missed**"
             cells = f"{statistics.median(taken):.1f} | {ratio:.2f} | {'' if aim is None else f'≤ {aim:g}'} | {kept}"
             text += f"| {way} | {cells} | {memory:.2f} GB |\n"
+        text += _parts(content, name)
     for what, series in growth.items():
         text += _growth(content, what, series)
     return text
+
+
+def _parts(content: dict[str, Any], name: str) -> str:
+    """Say where the time of `rank` goes: medians of each part of it, and what is left for imports and writing."""
+    found = [row for key, row in content.items() if key.startswith(f"{name} | {RANK} | ") and "parts" in row]
+    if not found:
+        return ""
+    parts = {part: statistics.median(row["parts"][part] for row in found) for part in found[0]["parts"]}
+    parts["the rest"] = statistics.median(row["seconds"] - sum(row["parts"].values()) for row in found)
+    return "\nSeconds of `rank`: " + ", ".join(f"{part} {taken:.1f}" for part, taken in parts.items()) + ".\n"
 
 
 def _growth(content: dict[str, Any], what: str, series: list[Workload]) -> str:
