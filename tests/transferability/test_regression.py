@@ -133,6 +133,7 @@ def test_what_is_not_defined_is_nan_and_said():
 
 
 def test_of_many_samples_the_width_is_chosen_on_a_part(monkeypatch):
-    monkeypatch.setattr(module_of(kernel_ridge_function), "_SEARCHED", 12)
+    for name in ("_WHOLE", "_SEARCHED"):
+        monkeypatch.setattr(module_of(kernel_ridge_function), name, 12)
     assert 0 < REGRESSION.panel(X, Y, "kernel_ridge")["kernel_ridge"] < 1
     assert KernelRidgeFit._fields[0] == "accuracy"

@@ -1,18 +1,21 @@
 """Kernel ridge left out one by one, and label-kernel alignment: against refits and plain formulas."""
 
 import functools
+import itertools
+import math
 import sys
 
 import labelled_features
 import numpy as np
 import pytest
 from labelled_features import one_hot
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import pdist, squareform
 from sklearn.kernel_ridge import KernelRidge
 
 from transferscope import transferability
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.transferability import Layer
+from transferscope.transferability.kernel_ridge import left_out_by_kernel_ridge
 
 task = functools.partial(labelled_features.task, signal=0.6)
 
@@ -50,6 +53,27 @@ def test_kernel_ridge_is_the_best_of_the_grid_refitted(xp, n, p, signal):
     assert value == fit.accuracy
 
 
+@pytest.mark.parametrize("noise", [0, 1e-2, 1])
+@pytest.mark.parametrize("whole", [60, 20])
+def test_no_neighbour_in_the_grid_is_below_what_is_found(monkeypatch, whole, noise):
+    """Smooth targets want wide kernels and next to no penalty, noise the opposite; of few samples it is the least."""
+    monkeypatch.setattr(sys.modules[left_out_by_kernel_ridge.__module__], "_WHOLE", whole)
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(60, 2))
+    T = np.sin(X[:, :1] + X[:, 1:]) + noise * rng.normal(size=(60, 1))
+    distances, median = squareform(pdist(X)), np.median(pdist(X))
+    grid = {}
+    for width, power in itertools.product((-1, 0, 1), range(-9, -2)):
+        kernel = np.exp(-((distances / (2.0**width * median)) ** 2) / 2)
+        inverse = np.linalg.inv(kernel + 60 * 10.0**power * np.eye(60))
+        grid[width, power] = np.mean((inverse @ T / np.diag(inverse)[:, None]) ** 2)
+    fit, residuals = left_out_by_kernel_ridge(Layer(X), T, np.zeros(60, int))
+    place = round(math.log2(fit.bandwidth / median)), round(math.log10(fit.penalty))
+    near = [grid[key] for key in grid if whole == 60 or max(abs(np.subtract(key, place))) <= 1]
+    assert min(near) == grid[place]
+    assert np.mean(residuals**2) == pytest.approx(grid[place], rel=1e-4)
+
+
 def test_kernel_ridge_sees_what_no_line_separates(xp):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 2))
@@ -75,7 +99,8 @@ def test_the_median_is_over_pairs_that_differ(xp):
 def test_of_many_samples_width_and_penalty_are_chosen_on_a_part(xp, monkeypatch):
     """What is found is the error, on all samples, of the width and the penalty that a part of them chose."""
     X, codes = task(18, 60, signal=0.3)
-    monkeypatch.setattr(sys.modules[transferability.fit_kernel_ridge.__module__], "_SEARCHED", 12)
+    for name in ("_WHOLE", "_SEARCHED"):
+        monkeypatch.setattr(sys.modules[transferability.fit_kernel_ridge.__module__], name, 12)
     fit = transferability.fit_kernel_ridge(Layer(xp.asarray(X)), codes)
     grid = refitted_grid(18, 60, 0.3)
     [same] = [
@@ -96,7 +121,8 @@ def test_of_many_samples_width_and_penalty_are_chosen_on_a_part(xp, monkeypatch)
 
 
 def test_kernel_ridge_of_many_samples_does_not_depend_on_their_order(monkeypatch):
-    monkeypatch.setattr(sys.modules[transferability.fit_kernel_ridge.__module__], "_SEARCHED", 40)
+    for name, size in (("_WHOLE", 20), ("_SEARCHED", 40)):
+        monkeypatch.setattr(sys.modules[transferability.fit_kernel_ridge.__module__], name, size)
     X, codes = task(200, 5, 7, signal=0.8)
     codes = np.minimum(codes, 5)
     fit = transferability.fit_kernel_ridge(Layer(X), codes)

@@ -23,8 +23,8 @@ BANDWIDTHS = (0.5, 1.0, 2.0)
 PENALTIES = tuple(10.0**exponent for exponent in range(-9, -2))
 """Ridge penalties λ tried; what is added to the diagonal of the kernel matrix is λ n_samples."""
 
-_SEARCHED = 1500
-"""Samples that the kernel width and the penalty are chosen on; of more, a part."""
+_WHOLE, _SEARCHED = 200, 1500
+"""Samples up to which the whole grid is looked at, and those that width and penalty are chosen on; of more, a part."""
 
 
 class KernelRidgeFit(NamedTuple):
@@ -45,18 +45,18 @@ def kernel_ridge(features: Array, labels: Any, *, balanced: bool = False) -> flo
 
     With K = exp(-d² / (2 σ²)), G = K + λ n_samples I and targets Y, the residuals of left-out samples are
     (G⁻¹ Y)_i / (G⁻¹)_ii, exactly and without refitting. σ from `BANDWIDTHS` and λ from `PENALTIES` are those of the
-    least leave-one-out squared error, found by walking over the grid downhill: a minimum that none of its eight
-    neighbours is below. As in the head of top-tuning there is no intercept.
+    least leave-one-out squared error. As in the head of top-tuning there is no intercept.
 
-    Of more than 1500 samples σ and λ are chosen on about 1500, as many of each class as is its share and two at least,
-    evenly spaced along the first principal component: no chance is in it, and no order of samples. The accuracy, with
-    these, is that of all samples.
+    Of more than 200 samples the least is found by walking over the grid downhill, from the better of two places: no
+    neighbour in the grid is below it. Of more than 1500 σ and λ are chosen on about 1500. Such parts have as many of
+    each class as is its share and two at least, evenly spaced along the first principal component: no chance is in it,
+    and no order of samples. The accuracy is that of all samples.
 
     Parameters
     ----------
     features
         (n_samples, n_features), at least 2 samples. Whatever n_features, the kernel matrix takes most of the time:
-        five or six Cholesky factors of up to 1500 samples, and one of all if there are more.
+        half a dozen Cholesky factors of up to 1500 samples, and one of all if there are more.
     labels
         (n_samples,) integers, booleans or strings, at least two classes.
     balanced
@@ -108,23 +108,25 @@ def left_out_by_kernel_ridge(layer: Layer, targets: Array, codes: np.ndarray) ->
     Of many samples width and penalty are chosen on a part of each of the groups that `codes` tell. The fit has no
     accuracy yet.
     """
-    xp = array_namespace(layer.features)
     squares = layer.squared_distances
     median = _median_distance(squares)
     bandwidths = [factor * median for factor in BANDWIDTHS] if median else [math.inf]
-    if len(bandwidths) > 1 and layer.n_samples > _SEARCHED:
-        part = from_numpy(_representatives(layer, codes), like=squares)
-        among = xp.take(xp.take(squares, part, axis=0), part, axis=1)
-        chosen = _best_fit(among, xp.take(targets, part, axis=0), bandwidths)[0]
-        return _fit(_kernel(squares, chosen.bandwidth), targets, chosen.bandwidth, chosen.penalty)
-    return _best_fit(squares, targets, bandwidths)
+
+    def part(size: int) -> tuple[Array, Array]:
+        xp, places = array_namespace(squares), from_numpy(_representatives(layer, codes, size), like=squares)
+        return xp.take(xp.take(squares, places, axis=0), places, axis=1), xp.take(targets, places, axis=0)
+
+    if len(bandwidths) == 1 or layer.n_samples <= _WHOLE:
+        return _best_of_grid(squares, targets, bandwidths)
+    start = _best_of_grid(*part(_WHOLE), bandwidths)[0]
+    if layer.n_samples <= _SEARCHED:
+        return _walk(squares, targets, bandwidths, start)
+    chosen = _walk(*part(_SEARCHED), bandwidths, start)[0]
+    return _fit(_kernel(squares, chosen.bandwidth), targets, chosen.bandwidth, chosen.penalty)
 
 
-def _best_fit(squares: Array, targets: Array, bandwidths: list[float]) -> tuple[KernelRidgeFit, Array]:
-    """Walk over the grid of σ and λ to ever smaller errors; return the fit of least error and its residuals.
-
-    It begins at the smallest σ and the largest λ, where networks have their least error most often, and ends where
-    none of eight neighbours is better: `benchmarks/scores.py` counts how often that is the least of the whole grid.
+def _best_of_grid(squares: Array, targets: Array, bandwidths: list[float]) -> tuple[KernelRidgeFit, Array]:
+    """Fit with each σ and every λ; return the fit of least error and its residuals of left-out samples.
 
     Parameters
     ----------
@@ -135,11 +137,38 @@ def _best_fit(squares: Array, targets: Array, bandwidths: list[float]) -> tuple[
     bandwidths
         Kernel widths σ, rising.
     """
+    xp = array_namespace(squares)
+    n = squares.shape[0]
+    best, left_out = KernelRidgeFit(0.0, math.inf, math.inf, math.inf), targets
+    for bandwidth in bandwidths:
+        eigenvalues, vectors = xp.linalg.eigh(_kernel(squares, bandwidth))
+        # Below zero by rounding alone.
+        eigenvalues = xp.where(eigenvalues > 0, eigenvalues, xp.zeros_like(eigenvalues))
+        coordinates, weights = vectors.T @ targets, vectors**2
+        for penalty in PENALTIES:
+            inverse = 1 / (eigenvalues + penalty * n)
+            residuals = (vectors @ (inverse[:, None] * coordinates)) / (weights @ inverse)[:, None]
+            error = float(xp.sum(residuals**2)) / n
+            if error < best.squared_error:
+                best, left_out = KernelRidgeFit(0.0, error, bandwidth, penalty), residuals
+    return best, left_out
+
+
+def _walk(
+    squares: Array, targets: Array, bandwidths: list[float], start: KernelRidgeFit
+) -> tuple[KernelRidgeFit, Array]:
+    """Do what `_best_of_grid` does, of many samples, by walking over the grid to ever smaller errors.
+
+    It begins at the better of two places: where `start` has its σ and λ, and at the smallest σ and the largest λ, where
+    networks have their least error most often. It ends where none of the eight neighbours is better, after a quarter of
+    the grid: `benchmarks/scores.py` counts how often that is the best of it.
+    """
     kernel = cache(lambda i: _kernel(squares, bandwidths[i]))
     grid = list(product(range(len(bandwidths)), range(len(PENALTIES))))
-    best, left_out, place = KernelRidgeFit(0.0, math.inf, math.inf, math.inf), targets, (0, len(PENALTIES) - 1)
+    best, left_out = KernelRidgeFit(0.0, math.inf, math.inf, math.inf), targets
     seen: set[tuple[int, int]] = set()
-    ahead = [place]
+    place = 0, len(PENALTIES) - 1
+    ahead = sorted({place, (bandwidths.index(start.bandwidth), PENALTIES.index(start.penalty))})
     while ahead:
         for i, j in ahead:
             fit, residuals = _fit(kernel(i), targets, bandwidths[i], PENALTIES[j])
@@ -164,14 +193,14 @@ def _kernel(squares: Array, bandwidth: float) -> Array:
     return array_namespace(squares).exp(squares / (-2 * bandwidth**2))
 
 
-def _representatives(layer: Layer, codes: np.ndarray) -> np.ndarray:
-    """Choose about `_SEARCHED` samples as in `kernel_ridge`, whatever their order; their indices."""
+def _representatives(layer: Layer, codes: np.ndarray, size: int) -> np.ndarray:
+    """Choose about `size` samples as in `kernel_ridge`, whatever their order; their indices."""
     places = to_numpy(principal_components(layer, 1)[:, 0])
     order = np.lexsort((places, codes))
     chosen, stop = [], 0
     for count in np.bincount(codes):
         start, stop = stop, stop + count
-        quota = min(count, max(2, math.ceil(count * _SEARCHED / len(codes))))
+        quota = min(count, max(2, math.ceil(count * size / len(codes))))
         chosen.append(order[start + np.floor((np.arange(quota) + 0.5) * count / quota).astype(np.int64)])
     return np.concatenate(chosen)
 
