@@ -193,8 +193,10 @@ CASES = (
     Case("A stream (`IterableDataset`)", "refused, with what is wanted", lambda f: _refused(_Stream(), "len")),
     Case(
         "Several labels for an image, as 0 and 1",
-        "refused, with what is wanted",
-        lambda f: _refused(_Items(lambda image, label: (image, np.eye(3, dtype=int)[label])), "label"),
+        "each of them a label of its own",
+        lambda f: _loaded(
+            _Items(lambda image, label: (image, np.eye(3, dtype=int)[label])), 12, ("label 0", "label 1", "label 2")
+        ),
     ),
     Case(
         "Labels that are floats",
