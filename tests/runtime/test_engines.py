@@ -1,8 +1,11 @@
 """Engines and the crew that works on units: results, losses, refusals, and what a person is told."""
 
+import errno
+import logging
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -10,6 +13,8 @@ from collections import Counter
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError
+from types import SimpleNamespace
 
 import pytest
 
@@ -214,6 +219,19 @@ def test_an_executor_that_was_shut_down_ends_the_call_in_a_sentence():
         found(Crew(Given(executor), Doubling()), chains(1))
 
 
+def test_an_engine_is_asked_whether_units_still_can_end(monkeypatch):
+    class Deserted(Breaks):
+        def submit(self, *_):
+            return Future()
+
+        def check(self):
+            raise TransferscopeError("all have left")
+
+    monkeypatch.setattr(crew, "_LOOK_EVERY_S", 0.01)
+    with pytest.raises(TransferscopeError, match="all have left"):
+        found(Crew(Deserted(()), Doubling()), chains(1))
+
+
 def test_when_the_time_is_up_nothing_more_is_begun():
     answers = iter([False, False, False, *[True] * 99])
     done = list(Crew(Breaks(()), Doubling()).carry_out(chains(1, 2, 3, 4), out_of_time=lambda: next(answers)))
@@ -318,6 +336,51 @@ class TestDask:
         with pytest.raises(TransferscopeError, match=r"scheduler at tcp://127\.0\.0\.1:9, but nobody answers there"):
             on_dask.OnDask("tcp://127.0.0.1:9")
 
+    @pytest.fixture
+    def engine(self, client):
+        with on_dask.OnDask(client.scheduler.address) as engine:
+            yield engine
+
+    def test_a_worker_of_another_version_is_refused_before_anything_is_sent_to_it(self, client, monkeypatch):
+        monkeypatch.setattr(on_dask, "own_versions", lambda: (("transferscope", "9.9"),))
+        said = r"^The worker \w+://\S+ of Dask has transferscope \S+, but the process that asks has 9\.9; install 9\.9"
+        with pytest.raises(TransferscopeError, match=said):
+            on_dask.OnDask(client.scheduler.address)
+
+    @pytest.mark.parametrize("where", ["run", "run_on_scheduler"])
+    def test_where_it_is_not_installed_is_said(self, client, monkeypatch, where):
+        error = PackageNotFoundError("transferscope")
+        answers = {
+            "run": lambda *_args, **_options: {"tcp://10.0.0.2:1": error},
+            "run_on_scheduler": lambda *_: (_ for _ in ()).throw(error),
+        }
+        monkeypatch.setattr(f"distributed.Client.{where}", lambda _self, *args, **more: answers[where](*args, **more))
+        who = {"run": "The worker tcp://10.0.0.2:1 of Dask", "run_on_scheduler": "Dask's scheduler"}[where]
+        with pytest.raises(TransferscopeError, match=f"^{who} has no transferscope, but"):
+            on_dask.OnDask(client.scheduler.address)
+
+    def test_a_scheduler_that_its_workers_leave_for_good_is_given_up(self, engine, monkeypatch):
+        engine.check()
+        monkeypatch.setattr(on_dask.OnDask, "size", 0)
+        engine.check()  # others may come
+        monkeypatch.setattr(on_dask, "_DESERTED_S", 0)
+        with pytest.raises(TransferscopeError, match=r"has had no worker for 0 s; what has ended is kept"):
+            engine.check()
+
+    def test_a_scheduler_that_goes_away_is_said_to_and_nothing_else(self, engine, monkeypatch, caplog):
+        monkeypatch.setattr(engine, "_client", SimpleNamespace(status="connecting"))
+        logging.getLogger("distributed.client").error("a traceback")
+        with pytest.raises(TransferscopeError, match=r"scheduler at inproc://\S+ went away; what has ended is kept"):
+            Crew(engine, Doubling())._outcome(lost())
+        assert not caplog.text
+
+
+def lost():
+    """Return the future of a unit that an engine calls off."""
+    future = Future()
+    future.cancel()
+    return future
+
 
 class TestSlurm:
     @pytest.fixture(autouse=True)
@@ -330,6 +393,16 @@ class TestSlurm:
             assert root.result(timeout=60) == 2.0
             assert is_lost(wrong.exception(timeout=60))  # submitit says so of whatever a job raised
         assert (home / "slurm").is_dir()
+
+    def test_a_disk_that_is_full_is_said_to_be(self, home, monkeypatch):
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with on_slurm.OnSlurm({"cluster": "local"}) as engine:
+            monkeypatch.setattr(engine._executor._jobs, "submit", full)
+            error = engine.executor.submit(math.sqrt, 4.0).exception(timeout=60)
+        said = rf"SLURM does not take the jobs, with their files in {home}/slurm \(.*No space left on device\); what"
+        assert re.match(said, str(error))
 
     def test_where_there_is_no_slurm_it_is_said(self, monkeypatch):
         monkeypatch.setenv("PATH", "")

@@ -187,25 +187,37 @@ class TestRank:
             rank(few, reference="no.pt", executor=executor)
         assert str(elsewhere.value).replace(os.getcwd() + "/", "") == str(alone.value)
 
-    def test_a_worker_that_cannot_see_the_images_is_named(self, tmp_path):
-        images = write(tmp_path / "data", "a*6", "b*6")
-
-        class Elsewhere(ThreadPoolExecutor):
-            def submit(self, *call):
-                if images.exists():
-                    images.rename(tmp_path / "moved")
-                return super().submit(*call)
-
-        said = (
-            r"The worker .*process \d+\) cannot carry out scratch reference: it cannot see the images .*same path on "
-            "every machine"
-        )
-        with Elsewhere() as executor, pytest.raises(TransferscopeError, match=said):
-            rank(images, samples=12, executor=executor)
-
     def test_on_and_executor_exclude_each_other(self, few, executor):
         with pytest.raises(InputError, match="`executor` alone"):
             rank(few, on="processes:2", executor=executor)
+
+
+ASKED = {
+    "rank": ("scratch reference", lambda *args, **options: rank(*args, samples=12, **options)),
+    "measure": ("a truncate at depth 8", lambda images, zoo, **options: ts.measure(
+        images, zoo, "measured", protocols=["truncate"], depths=[-1], samples_per_class=[2], seeds=1, device="cpu",
+        progress=False, trust_code=True, **options,
+    )),
+    "compare": ("a with a, images 0 to 12", lambda images, zoo, **options: ts.compare_sources(
+        "a", "a", images, zoo, samples=12, batch_size=8, device="cpu", progress=False, trust_code=True, **options,
+    )),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ASKED)
+def test_a_worker_that_cannot_see_the_images_is_named(verb, tmp_path):
+    images = write(tmp_path / "data", "a*6", "b*6")
+
+    class Elsewhere(ThreadPoolExecutor):
+        def submit(self, *call):
+            if images.exists():
+                images.rename(tmp_path / "moved")
+            return super().submit(*call)
+
+    unit, ask = ASKED[verb]
+    said = rf"The worker .*process \d+\) cannot carry out {unit}.*: it cannot see the images .*same path on every"
+    with Elsewhere() as executor, pytest.raises(TransferscopeError, match=said):
+        ask(images, ZOO[:1], executor=executor)
 
 
 class TestMeasure:

@@ -28,6 +28,8 @@ logger = logging.getLogger("transferscope")
 TRIES = 3
 """How often a unit is carried out whose worker is lost."""
 
+_LOOK_EVERY_S = 5.0
+
 Chain = Sequence[tuple[str, tuple[Any, ...]]]
 """Titles and arguments of units; the first goes ahead, for what it leaves in the cache the others need."""
 
@@ -106,7 +108,10 @@ class Crew:
                         while queue and len(under_way) < most and not out_of_time():
                             under_way[self._submit(queue[0][0])] = queue[0]
                             queue.popleft()
-                        for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                        ended = wait(under_way, _LOOK_EVERY_S, return_when=FIRST_COMPLETED).done
+                        if not ended:
+                            self._engine.check()
+                        for future in ended:
                             outcome = self._outcome(future)
                             unit, others = under_way.pop(future)
                             if outcome.lacks_job and self._job.content is None:
@@ -154,6 +159,7 @@ class Crew:
             raise
         except Exception as error:
             if is_lost(error):
+                self._engine.check()
                 return Outcome(error=self._engine.lost, refused=not self._engine.retries, trace=lines(error))
             if isinstance(error, ImportError | AttributeError):
                 raise TransferscopeError(

@@ -62,6 +62,15 @@ class Engine(ABC):
             "there"
         )
 
+    def check(self) -> None:  # noqa: B027  # most engines have nothing to say
+        """Look, every few seconds in which no unit ends, whether one still can.
+
+        Raises
+        ------
+        TransferscopeError
+            None can; the text says why.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Cancel what runs and let the workers go."""

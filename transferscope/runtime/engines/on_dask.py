@@ -1,15 +1,22 @@
 """Workers of Dask: of a scheduler that runs somewhere, or started here."""
 
 import contextlib
+import logging
+import time
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from importlib import metadata
 from typing import Any
 
 from transferscope.errors import TransferscopeError
 from transferscope.runtime.engines.engine import Engine, lines, missing
 from transferscope.runtime.engines.naming import LOCAL
+from transferscope.runtime.engines.units import own_versions
 
 _PATIENCE_S = 10.0
+_DESERTED_S = 120.0
+"""How long a scheduler may be without any worker: some are started anew, or come with the load."""
 
 
 class OnDask(Engine):
@@ -25,7 +32,8 @@ class OnDask(Engine):
     Raises
     ------
     TransferscopeError
-        Dask is not installed, nobody listens at the address, or no worker is there.
+        Dask is not installed, nobody listens at the address, no worker is there, or one has no transferscope or another
+        version of it.
     """
 
     name = "Dask"
@@ -37,7 +45,9 @@ class OnDask(Engine):
             from distributed import Client, LocalCluster
         except ImportError as error:
             raise missing("dask", error) from error
+        self._address = address
         self._ends = contextlib.ExitStack()
+        self._ends.enter_context(_without_tracebacks())
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a port for the dashboard that is taken, and the like
@@ -65,6 +75,12 @@ class OnDask(Engine):
                 f"Expected workers at Dask's scheduler {address}, but it has none; start some with "
                 f"`dask worker {address}`"
             ) from error
+        try:
+            self._check_versions()
+        except TransferscopeError:
+            self.close()
+            raise
+        self._with_workers = time.monotonic()
         self.dashboard = self._client.dashboard_link or ""
         self._executor: Executor = self._client.get_executor(pure=False)
 
@@ -83,9 +99,53 @@ class OnDask(Engine):
         """How many threads there are now."""
         return sum(self._client.nthreads().values())
 
+    def check(self) -> None:
+        """Raise `TransferscopeError` where the scheduler is gone, or no worker has been there for long."""
+        if self._client.status != "running":
+            raise TransferscopeError(
+                f"Dask's scheduler at {self._address} went away; what has ended is kept, and the same call goes on "
+                "from there as soon as it is back"
+            )
+        if self.size:
+            self._with_workers = time.monotonic()
+        elif time.monotonic() - self._with_workers > _DESERTED_S:
+            raise TransferscopeError(
+                f"Dask's scheduler has had no worker for {_DESERTED_S:.0f} s; what has ended is kept, and the same "
+                "call goes on from there as soon as it has some: their own output says why they ended"
+            )
+
+    def _check_versions(self) -> None:
+        """Look before anything is sent: what cannot be unpickled ends a worker, and tells nobody."""
+        asked = metadata.version, "transferscope"  # of the standard library, which every worker has
+        wanted = dict(own_versions())["transferscope"]
+        found = self._client.run(*asked, on_error="return")
+        there = {f"The worker {address} of Dask": version for address, version in found.items()}
+        try:
+            there["Dask's scheduler"] = self._client.run_on_scheduler(*asked)
+        except ImportError as error:
+            there["Dask's scheduler"] = error
+        for who, version in there.items():
+            if isinstance(version, ImportError) or (isinstance(version, str) and version != wanted):
+                has = f"transferscope {version}" if isinstance(version, str) else "no transferscope"
+                raise TransferscopeError(
+                    f"{who} has {has}, but the process that asks has {wanted}; install {wanted} there"
+                )
+
     def close(self) -> None:
         """Let the workers go, and end those that were started here."""
         self._ends.close()
+
+
+@contextlib.contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Keep Dask's client from printing tracebacks of a connection that is lost: it is said in a sentence."""
+    logger = logging.getLogger("distributed.client")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _quietly(close: Any) -> None:

@@ -43,7 +43,9 @@ class OnSlurm(Engine):
     """
 
     name = "SLURM"
-    lost = "its job ended without a result, for lack of memory or time most likely: ask for more with mem= or time="
+    lost = (
+        "its job ended without a result, for lack of memory, time or disk most likely: ask for more with mem= or time="
+    )
 
     def __init__(self, options: Mapping[str, str | int]) -> None:
         try:
@@ -66,7 +68,7 @@ class OnSlurm(Engine):
             ) from error
         except (TypeError, ValueError, AssertionError) as error:
             raise InputError(f"Expected options that SLURM knows after 'slurm:' in `on`, but {lines(error)}") from error
-        self._executor = _Batches(auto, 0.05 if cluster != "slurm" else _ASKED_EVERY_S)
+        self._executor = _Batches(auto, folder, 0.05 if cluster != "slurm" else _ASKED_EVERY_S)
         self.dashboard = f"squeue --me, and logs in {folder}"
 
     @property
@@ -87,8 +89,9 @@ class OnSlurm(Engine):
 class _Batches(Executor):
     """submitit's jobs as futures: gathered for an instant, submitted as an array, asked for until they end."""
 
-    def __init__(self, jobs: Any, asked_every: float) -> None:
+    def __init__(self, jobs: Any, folder: Path, asked_every: float) -> None:
         self._jobs = jobs
+        self._folder = folder
         self._asked_every = asked_every
         self._lock = threading.Lock()
         self._waiting: list[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = []
@@ -138,8 +141,12 @@ class _Batches(Executor):
             with self._jobs.batch():
                 jobs = [self._jobs.submit(fn, *args) for _, fn, args in gathered]
         except Exception as error:  # sbatch's own words, or a disk that is full
+            said = (
+                f"SLURM does not take the jobs, with their files in {self._folder} ({lines(error)}); what has ended is "
+                "kept, and the same call goes on from there"
+            )
             for future, *_ in gathered:
-                future.set_exception(TransferscopeError(f"SLURM does not take the jobs: {lines(error)}"))
+                future.set_exception(TransferscopeError(said))
             return
         with self._lock:
             self._running.update({future: job for (future, *_), job in zip(gathered, jobs, strict=True)})
