@@ -1,16 +1,19 @@
-"""`python benchmarks/scale/run.py checks|times|zoo`: engines against the real thing.
+"""`python benchmarks/scale/run.py checks|stress|times|zoo`: engines against the real thing.
 
 - ``checks``: `rank`, `measure` and `compare` on every engine that is here, for 1, 2, 3 and 7 workers, with a worker
   that is killed in the middle, and as an array job of SLURM where `slurm_here.sh start` has been run; each answer has
   to be that of one process byte for byte. No number in it depends on how busy the machine is.
+- ``stress``: eight processes that write and read one cache for `--seconds`, some of them killed, see `stress.py`.
 - ``times``: what a unit costs on each engine, and two processes against one. For a quiet machine.
 - ``zoo``: a zoo of `--sources` times a million images in `--shards` on `--workers` of Dask, simulated by units that
   sleep and return sums of real size. For a quiet machine.
 
-Each writes its part of results/scale.md; what it found is kept in results/scale.json.
+Each writes its part of results/scale.md; what it found is kept in results/scale.json. Each of the checks is kept as it
+is found, and asked again only where the answer was not the same, or with ``--again``: after a change of the package.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
@@ -25,6 +28,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -33,6 +38,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
 
+from scale.stress import WRONG, stress  # noqa: E402
 from scale.work import Nothing, Shards  # noqa: E402
 from transferscope.runtime.engines.crew import crew  # noqa: E402
 from transferscope.runtime.engines.naming import parse_place  # noqa: E402
@@ -40,11 +46,13 @@ from transferscope.runtime.engines.naming import parse_place  # noqa: E402
 RESULTS = HERE.parent / "results" / "scale.md"
 KEPT = RESULTS.with_suffix(".json")
 WORKERS = (1, 2, 3, 7)
+IMPORTS_S = 4.0
+"""Of a core, that a worker takes until it can begin."""
 ASKED = ["--target", "demo/target", "--sources", "demo/zoo.yaml", "--trust-code", "--device", "cpu", "-q"]
 VERBS = {
     "rank": ["rank", *ASKED, "--samples", "100", "--batch-size", "4", "--mode", "quick", "--format", "json"],
     "compare": [
-        "compare", "digits", "under-noise", *ASKED, "--samples", "200", "--batch-size", "16", "--format", "json",
+        "compare", "letter-groups", "gratings", *ASKED, "--samples", "200", "--batch-size", "16", "--format", "json",
     ],
     "measure": [
         "measure", *ASKED, "--protocols", "truncate,finetune", "--depths", "3,-1", "--samples-per-class", "2",
@@ -52,6 +60,13 @@ VERBS = {
     ],
 }  # fmt: skip
 SAME = ("source", "protocol", "depth", "layer", "samples_per_class", "seed", "accuracy", "flops", "trials", "status")
+
+
+SAME_BYTES = "byte for byte"
+
+
+class AskedError(Exception):
+    """A command that was asked did not answer."""
 
 
 def has(package: str) -> bool:
@@ -93,8 +108,18 @@ def ask(folder: Path, name: str, engine: str) -> str:
     """Return the digest of what a verb answers on an engine."""
     process, output = start(folder, name, engine)
     printed, _ = process.communicate()
-    assert process.returncode == 0, (name, engine, process.returncode)
+    if process.returncode:
+        raise AskedError(f"it ended with status {process.returncode}")
     return answer(folder, name, Path(output), printed)
+
+
+def holders(home: Path) -> set[str]:
+    """Return the processes that hold a lease in a cache: they are at work on something."""
+    found = set()
+    for path in (home / "leases").glob("*"):
+        with contextlib.suppress(OSError):  # it has ended
+            found.add(path.read_text().rpartition(" ")[2])
+    return found
 
 
 def ask_and_kill(folder: Path, name: str, engine: str) -> str:
@@ -102,14 +127,14 @@ def ask_and_kill(folder: Path, name: str, engine: str) -> str:
     import psutil
 
     process, output = start(folder, name, engine, "--seed", "0")
-    killed = threading.Event()
+    killed, home = threading.Event(), folder / output.replace("out-", "home-", 1)
 
     def kill() -> None:
         while process.poll() is None and not killed.is_set():
             for child in psutil.Process(process.pid).children(recursive=True):
                 try:
-                    busy = child.cpu_times().user > 4 and "tracker" not in " ".join(child.cmdline())
-                    if busy and not child.children():
+                    busy = str(child.pid) in holders(home) or child.cpu_times().user > IMPORTS_S
+                    if busy and "tracker" not in " ".join(child.cmdline()) and not child.children():
                         child.send_signal(signal.SIGKILL)
                         killed.set()
                         return
@@ -121,12 +146,13 @@ def ask_and_kill(folder: Path, name: str, engine: str) -> str:
     thread.start()
     printed, _ = process.communicate()
     thread.join()
-    assert process.returncode == 0, (name, engine, process.returncode)
-    return answer(folder, name, Path(output), printed) + ("" if killed.is_set() else " (nobody was killed)")
+    if process.returncode or not killed.is_set():
+        raise AskedError(f"it ended with status {process.returncode}" if killed.is_set() else "nobody was killed")
+    return answer(folder, name, Path(output), printed)
 
 
-def ask_array(folder: Path, name: str) -> list[str]:
-    """Return what each task of an array job answers that shares one folder."""
+def ask_array(folder: Path, name: str) -> str:
+    """Return what both tasks of an array job answer that shares one folder."""
     words = [*VERBS[name], "-o", f"out-array-{name}"]
     script = subprocess.run(
         [sys.executable, "-m", "transferscope", "slurm", "--tasks", "2", "--cpus", "1", "--mem", "4G", *words],
@@ -134,43 +160,57 @@ def ask_array(folder: Path, name: str) -> list[str]:
     ).stdout  # fmt: skip
     script = script.replace("transferscope-%A_%a.log", f"array-{name}-%a.log")
     env = {**os.environ, "TRANSFERSCOPE_HOME": str(folder / f"home-array-{name}")}
-    subprocess.run(["sbatch", "--wait"], input=script, text=True, cwd=folder, env=env, check=True, capture_output=True)
-    logs = sorted(folder.glob(f"array-{name}-*.log"))
-    return [answer(folder, name, Path(f"out-array-{name}"), log.read_text()) for log in logs]
+    done = subprocess.run(["sbatch", "--wait"], input=script, text=True, cwd=folder, env=env, capture_output=True)
+    logs = [log.read_text() for log in sorted(folder.glob(f"array-{name}-*.log"))]
+    if done.returncode or len(logs) != 2:
+        raise AskedError(f"sbatch ended with status {done.returncode}: {done.stderr} {logs}")
+    found = sorted({answer(folder, name, Path(f"out-array-{name}"), log) for log in logs})
+    return " and ".join(found)
 
 
-def checks(names: list[str], chosen: str) -> list[dict[str, str]]:
-    """Ask every verb on every engine whose name a pattern finds; return what was found, a row for each."""
+def checks(names: list[str], chosen: str, kept: list[dict[str, str]], keep: Callable[[list], None]) -> list[dict]:
+    """Ask every verb on every engine whose name a pattern finds, but for what is kept; return a row for each.
+
+    `keep` is called with all rows whenever there is another one.
+    """
     folder = Path(tempfile.mkdtemp(prefix="transferscope-scale-"))
     subprocess.run([sys.executable, "-m", "transferscope", "demo", "-o", "demo", "-q"], cwd=folder, check=True,
                    stdout=subprocess.DEVNULL)  # fmt: skip
+    dask, slurm = has("distributed"), has("submitit") and has_slurm()
     engines = [f"processes:{workers}" for workers in WORKERS]
-    engines += [f"dask:local:{workers}" for workers in WORKERS] if has("distributed") else []
+    engines += [f"dask:local:{workers}" for workers in WORKERS] if dask else []
     engines += ["slurm:cluster=local"] if has("submitit") else []
-    engines += ["slurm:cpus=1,mem=3GB,time=20"] if has("submitit") and has_slurm() else []
-    rows = []
+    engines += ["slurm:cpus=1,mem=3GB,time=20"] if slurm else []
+    rows = [row for row in kept if row["same"] == SAME_BYTES]
     try:
         for name in names:
-            expected = ask(folder, name, "one process")
-
-            def note(engine: str, found: str, name: str = name, expected: str = expected) -> None:
-                same = "byte for byte" if found == expected else f"NO: {found} for {expected}"
+            asked = {engine: partial(ask, folder, name, engine) for engine in engines}
+            for engine in ["processes:2", *(["dask:local:4"] if dask else [])]:
+                asked[f"{engine}, one killed"] = partial(ask_and_kill, folder, name, engine)
+            if slurm and name != "compare":
+                asked["array job of SLURM, two tasks"] = partial(ask_array, folder, name)
+            known = {row["engine"] for row in rows if row["verb"] == name}
+            missing = [engine for engine in asked if re.search(chosen, engine) and engine not in known]
+            expected = ask(folder, name, "one process") if missing else ""
+            for engine in missing:
+                try:
+                    found = asked[engine]()
+                except AskedError as error:
+                    found = str(error)
+                same = SAME_BYTES if found == expected else f"NO: {found} for {expected}"
                 rows.append({"verb": name, "engine": engine, "same": same})
                 print(f"{name:8} {engine:45} {same}", file=sys.stderr, flush=True)
-
-            killed = ["processes:2", *(["dask:local:4"] if has("distributed") else [])]
-            asked = {engine: (ask, engine) for engine in engines}
-            asked |= {f"{engine}, one killed": (ask_and_kill, engine) for engine in killed}
-            for engine, (how, given) in asked.items():
-                if re.search(chosen, engine):
-                    note(engine, how(folder, name, given))
-            array = "array job of SLURM"
-            if has_slurm() and name != "compare" and re.search(chosen, array):
-                for task, found in enumerate(ask_array(folder, name)):
-                    note(f"{array}, task {task} of 2", found)
+                keep(rows)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return rows
+
+
+def stressed(seconds: float) -> list[dict[str, object]]:
+    """Return what became of one cache under eight processes."""
+    with tempfile.TemporaryDirectory(prefix="transferscope-scale-") as folder:
+        found = stress(Path(folder), seconds)
+    return [{"what": what, "value": value} for what, value in {"seconds": f"{seconds:g}", **found}.items()]
 
 
 def times(units: int) -> list[dict[str, object]]:
@@ -242,10 +282,18 @@ def machine() -> str:
 TEXTS = {
     "checks": ("The same answer everywhere", "Each answer against that of one process; of tables of runs the columns "
                "that depend on no clock. A killed worker got SIGKILL while it was at work."),
+    "stress": ("One cache under eight writers", "Processes that look for, compute, put and read entries of up to 1 MB, "
+               "by leases; one after the other gets SIGKILL, and another one takes its place."),
     "times": ("What a unit costs", "Two processes against one include the start of Python and torch in each."),
     "zoo": ("A large zoo, simulated", "Units sleep and return the sums of linear CKA between 50 layers and 50; Dask's "
             "scheduler runs in the process that asks."),
 }  # fmt: skip
+
+
+def kept_rows(part: str) -> list[dict[str, str]]:
+    """Return what a part has found before, on a machine and with packages like these."""
+    found = json.loads(KEPT.read_text()).get(part, {}) if KEPT.exists() else {}
+    return found["rows"] if found.get("machine") == machine() else []
 
 
 def write(part: str, rows: list[dict[str, object]]) -> None:
@@ -253,7 +301,7 @@ def write(part: str, rows: list[dict[str, object]]) -> None:
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     kept[part] = {"machine": machine(), "rows": rows}
     KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-    lines = ["# Scale", "", "`python benchmarks/scale/run.py checks|times|zoo`."]
+    lines = ["# Scale", "", "`python benchmarks/scale/run.py checks|stress|times|zoo`."]
     for each, (title, text) in TEXTS.items():
         if each in kept:
             found = kept[each]["rows"]
@@ -269,24 +317,29 @@ def main() -> None:
     parser.add_argument("part", choices=list(TEXTS))
     parser.add_argument("--verbs", default="rank,compare,measure", help="of the checks")
     parser.add_argument("--engines", default="", metavar="PATTERN", help="of the checks, a regular expression")
+    parser.add_argument("--again", action="store_true", help="checks that are in results/scale.json already, too")
     parser.add_argument("--units", type=int, default=2000, help="that do nothing")
     parser.add_argument("--sources", type=int, default=1000)
     parser.add_argument("--shards", type=int, default=100)
     parser.add_argument("--workers", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=1.0, help="that a simulated unit sleeps")
+    parser.add_argument("--seconds", type=float, help="that a simulated unit sleeps, or stress goes on")
     parser.add_argument("--dry-run", action="store_true", help="print what was found, and write nothing")
     asked = parser.parse_args()
     logging.getLogger("submitit").setLevel(logging.ERROR)
+    keep = (lambda _rows: None) if asked.dry_run else partial(write, "checks")
+    kept = [] if asked.again or asked.dry_run else kept_rows("checks")
     rows: list = (
-        checks(asked.verbs.split(","), asked.engines) if asked.part == "checks"
+        checks(asked.verbs.split(","), asked.engines, kept, keep) if asked.part == "checks"
+        else stressed(asked.seconds or 60.0) if asked.part == "stress"
         else times(asked.units) if asked.part == "times"
-        else zoo(asked.sources, asked.shards, asked.workers, asked.seconds)
+        else zoo(asked.sources, asked.shards, asked.workers, asked.seconds or 1.0)
     )  # fmt: skip
     if asked.dry_run:
         print("\n".join(" ".join(map(str, row.values())) for row in rows))
     else:
         write(asked.part, rows)
-    if any("NO" in str(row.get("same")) for row in rows):
+    wrong = any(row["value"] for row in rows if row.get("what") in WRONG)
+    if wrong or any("NO" in str(row.get("same")) for row in rows):
         sys.exit(1)
 
 

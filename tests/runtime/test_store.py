@@ -1,8 +1,13 @@
+import json
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scale.stress import WRONG
 
 from transferscope.errors import InputError, TransferscopeWarning
 from transferscope.runtime import store as store_module
@@ -245,3 +250,15 @@ def test_a_write_is_held_against_others_that_sweep(tmp_path, arrays, monkeypatch
     store.put("scores", "k1", arrays, {})
     assert swept == [True]
     assert store.get("scores", "k1") is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_eight_writers_of_whom_some_are_killed_leave_no_entry_torn_lost_or_computed_twice(tmp_path):
+    path = Path(__file__).parents[2] / "benchmarks/scale/stress.py"  # in a process without threads, which may fork
+    done = subprocess.run(
+        [sys.executable, path, tmp_path, "--seconds", "0.6"], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["entries"] > 10
+    assert found["processes killed"] > 0
+    assert {name: found[name] for name in WRONG} == dict.fromkeys(WRONG, 0)
