@@ -19,9 +19,10 @@ from types import SimpleNamespace
 import pytest
 
 from transferscope.errors import InputError, TransferscopeError, TransferscopeWarning
-from transferscope.runtime.engines import crew, on_dask, on_slurm, units
+from transferscope.runtime.engines import crew, on_dask, on_slurm, processes, units
 from transferscope.runtime.engines.crew import Crew
 from transferscope.runtime.engines.engine import Engine, Given, is_lost
+from transferscope.runtime.engines.gpus import one_each
 from transferscope.runtime.engines.naming import Place, parse_place, place_of
 from transferscope.runtime.engines.units import Unit, perform, write_job
 
@@ -408,6 +409,56 @@ class TestSlurm:
         monkeypatch.setenv("PATH", "")
         with pytest.raises(TransferscopeError, match="Expected SLURM on this machine for `on`"):
             on_slurm.OnSlurm({})
+
+
+class TestGpus:
+    """One GPU for each worker of this machine; how many there are is made up."""
+
+    @pytest.fixture(autouse=True)
+    def three(self, monkeypatch):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+
+    @pytest.mark.parametrize(
+        ("visible", "workers", "given"),
+        [
+            (None, 2, ["0", "1"]),
+            (None, 4, ["0", "1", "2", "0"]),
+            ("5,7,6", 3, ["5", "7", "6"]),
+            ("GPU-a, GPU-b, MIG-c", 3, ["GPU-a", "GPU-b", "MIG-c"]),
+            ("5,7,6,99", 4, ["5", "7", "6", "5"]),  # CUDA sees none after one that there is not
+        ],
+    )
+    def test_workers_see_one_after_the_other(self, monkeypatch, visible, workers, given):
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert one_each(workers) == given
+
+    def test_one_gpu_is_shared_as_it_is(self, monkeypatch):
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+        assert one_each(4) == []
+
+    def test_processes_take_theirs_before_they_begin(self, monkeypatch):
+        given = []
+        monkeypatch.setattr(
+            processes, "ProcessPoolExecutor", lambda *_, initargs, **__: given.append(initargs[1]) or Breaks(())
+        )
+        monkeypatch.setattr(Breaks, "submit", lambda *_: Future())
+        for spread in (True, False):
+            processes.Processes(4, spread=spread)
+        assert [given[0].get() for _ in range(4)] == ["0", "1", "2", "0"]
+        assert given[1] is None
+
+    def test_workers_of_a_scheduler_that_is_started_here_have_theirs_from_the_start(self):
+        cluster = SimpleNamespace(new_worker_spec=lambda: {next(names): {"cls": None, "options": {"nthreads": 1}}})
+        names = iter(range(4))
+        on_dask._spread(cluster, one_each(4))
+        specified = [worker for _ in range(4) for worker in cluster.new_worker_spec().values()]
+        assert [worker["options"]["env"] for worker in specified] == [
+            {"CUDA_VISIBLE_DEVICES": gpu} for gpu in ("0", "1", "2", "0")
+        ]
+        assert all(worker["options"]["nthreads"] == 1 for worker in specified)
 
 
 @pytest.mark.parametrize("engine", ["dask", "slurm"])

@@ -15,12 +15,14 @@ from image_folders import write
 from safetensors.torch import save_file
 
 import transferscope as ts
-from transferscope.errors import InputError, SourceError, TransferscopeError, TransferscopeWarning
+from transferscope.errors import DeviceError, InputError, SourceError, TransferscopeError, TransferscopeWarning
 from transferscope.networks.compact import CompactResNet
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.runtime.engines import units
 from transferscope.runtime.engines.engine import Given
 from transferscope.runtime.store import Store
+from transferscope.verbs.bench import Bench
+from transferscope.verbs.rank.request import RankRequest
 from transferscope.verbs.rank.scorer import Scorer
 
 FACTORY = """
@@ -218,6 +220,41 @@ def test_a_worker_that_cannot_see_the_images_is_named(verb, tmp_path):
     said = rf"The worker .*process \d+\) cannot carry out {unit}.*: it cannot see the images .*same path on every"
     with Elsewhere() as executor, pytest.raises(TransferscopeError, match=said):
         ask(images, ZOO[:1], executor=executor)
+
+
+@pytest.mark.parametrize("verb", ASKED)
+def test_a_worker_without_the_device_of_the_process_that_asks_is_named(verb, tmp_path, monkeypatch):
+    images = write(tmp_path / "data", "a*6", "b*6")
+
+    def none(_device):
+        raise DeviceError("no such device")
+
+    class Elsewhere(ThreadPoolExecutor):
+        def submit(self, *call):
+            monkeypatch.setattr("transferscope.arrays.backend.resolve_device", none)
+            return super().submit(*call)
+
+    said = (
+        r"The worker .* cannot carry out .*: it has no 'cpu', which the process that asks runs on; give workers a GPU"
+    )
+    with Elsewhere() as executor, pytest.raises(TransferscopeError, match=said):
+        ASKED[verb][1](images, ZOO[:1], executor=executor)
+
+
+@pytest.mark.parametrize(
+    ("device", "found", "sent", "spread"),
+    [
+        ("auto", "cuda:0", "cuda", True),
+        ("cuda", "cuda:1", "cuda", True),  # which torch was told to prefer
+        ("cuda:0", "cuda:0", "cuda:0", False),
+        ("cuda:1", "cuda:1", "cuda:1", False),
+        ("auto", "cpu", "cpu", False),
+    ],
+)
+def test_a_gpu_that_was_named_is_taken_and_any_other_is_up_to_the_worker(few, monkeypatch, device, found, sent, spread):
+    monkeypatch.setattr("transferscope.arrays.backend.resolve_device", lambda _device: torch.device(found))
+    bench = Bench.set_up(RankRequest(target=few, zoo=ZOO[:1], device=device, samples=120, trust_code=True))
+    assert (bench.packed().device, bench.spread) == (sent, spread)
 
 
 class TestMeasure:

@@ -23,7 +23,6 @@ from transferscope.networks.loading import Network
 from transferscope.networks.zoo import Source, Zoo, load_zoo
 from transferscope.protocols.cutting.possible import Possible
 from transferscope.results.summary import TargetSummary
-from transferscope.runtime.engines.units import RefusedError
 from transferscope.runtime.metrics import ACCURACY, Metric
 from transferscope.runtime.progress import Report, Reporter
 from transferscope.runtime.store import Store
@@ -31,6 +30,7 @@ from transferscope.transferability.tasks import task_of
 from transferscope.verbs.features import source_features
 from transferscope.verbs.possible import possible_protocols
 from transferscope.verbs.request import ProbeRequest
+from transferscope.verbs.worker import check_worker
 
 
 class Clock:
@@ -62,6 +62,8 @@ class Bench:
     reporter: Reporter
     metric: Metric = ACCURACY
     """What transfers are compared by."""
+    any_gpu: bool = False
+    """Whether it may run on any GPU that there is, because none was named."""
     store: Store = field(default_factory=Store)
     clock: Clock = field(default_factory=Clock)
     _loaded: dict[str, Network] = field(default_factory=dict)
@@ -96,6 +98,7 @@ class Bench:
             request.trust_code,
             Reporter(request.progress),
             metric,
+            request.device in ("auto", "cuda"),
             clock=clock,
         )
 
@@ -111,11 +114,16 @@ class Bench:
 
     def packed(self) -> "PackedBench":
         """Return what sets up the same bench in another process."""
-        device = self.device.type if self.device.index in (None, 0) else str(self.device)
+        device = self.device.type if self.any_gpu else str(self.device)
         return PackedBench(
             self.target.bare(), self.probe.bare(), self.zoo, device, self.batch_size, self.seed, self.trust_code,
             self.metric,
         )  # fmt: skip
+
+    @property
+    def spread(self) -> bool:
+        """Whether the GPUs of a machine are to be divided among its workers."""
+        return self.any_gpu and self.device.type == "cuda"
 
     @property
     def n_sound(self) -> int:
@@ -235,17 +243,10 @@ class PackedBench:
         Raises
         ------
         RefusedError
-            The images cannot be read here.
-        DeviceError
-            The device does not exist here.
+            The images cannot be read here, or there is no such device.
         """
-        try:
-            self.probe.image(0)
-        except InputError as error:
-            raise RefusedError(
-                f"it cannot see the images ({error}); they have to lie under the same path on every machine"
-            ) from error
+        device = check_worker(self.probe, 0, self.device)
         return Bench(
-            self.target, self.probe, self.zoo, backend.resolve_device(self.device), self.batch_size, self.seed,
-            self.trust_code, Reporter(False), self.metric,
+            self.target, self.probe, self.zoo, device, self.batch_size, self.seed, self.trust_code, Reporter(False),
+            self.metric,
         )  # fmt: skip

@@ -214,7 +214,7 @@ def crew(place: Place, work: Work, *, spread: bool = False) -> Iterator[Crew]:
     work : Work
         What they share.
     spread : bool
-        Whether processes of this machine get a GPU each, where there are several.
+        Whether workers that are started on this machine get a GPU each, where there are several.
 
     Raises
     ------
@@ -237,7 +237,7 @@ def _opened(place: Place, spread: bool) -> Engine:
     if place.kind == "dask":
         from transferscope.runtime.engines.on_dask import OnDask
 
-        return OnDask(place.address, place.workers)
+        return OnDask(place.address, place.workers, spread=spread)
     if place.kind == "slurm":
         from transferscope.runtime.engines.on_slurm import OnSlurm
 

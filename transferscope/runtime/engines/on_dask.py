@@ -11,6 +11,7 @@ from typing import Any
 
 from transferscope.errors import TransferscopeError
 from transferscope.runtime.engines.engine import Engine, lines, missing
+from transferscope.runtime.engines.gpus import VARIABLE, one_each
 from transferscope.runtime.engines.naming import LOCAL
 from transferscope.runtime.engines.units import own_versions
 
@@ -28,6 +29,8 @@ class OnDask(Engine):
         Of the scheduler; "local" starts one, with `workers` processes, which end with this engine.
     workers : int
         Of a scheduler that is started here.
+    spread : bool
+        Whether each of these gets one GPU of several for its own.
 
     Raises
     ------
@@ -40,12 +43,13 @@ class OnDask(Engine):
     retries = True  # as often as Dask's allowed-failures says
     lost = "its workers died one after the other, for lack of memory most likely: use a smaller batch"
 
-    def __init__(self, address: str, workers: int = 1) -> None:
+    def __init__(self, address: str, workers: int = 1, *, spread: bool = False) -> None:
         try:
             from distributed import Client, LocalCluster
         except ImportError as error:
             raise missing("dask", error) from error
         self._address = address
+        gpus = one_each(workers) if spread and address == LOCAL else []
         self._ends = contextlib.ExitStack()
         self._ends.enter_context(_without_tracebacks())
         try:
@@ -55,10 +59,13 @@ class OnDask(Engine):
                 if address == LOCAL:
                     # Processes, for torch's settings are those of a process; one unit at a time in each.
                     given = LocalCluster(
-                        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0",
+                        n_workers=0 if gpus else workers, threads_per_worker=1, processes=True, dashboard_address=":0",
                         silence_logs=50,
                     )  # fmt: skip
                     self._ends.callback(_quietly, given.close)
+                    if gpus:
+                        _spread(given, gpus)
+                        given.scale(workers)
                 self._client = Client(given, timeout=_PATIENCE_S, set_as_default=False)
                 self._ends.callback(_quietly, self._client.close)
         except (OSError, ImportError) as error:
@@ -68,7 +75,7 @@ class OnDask(Engine):
                 "`dask scheduler` and workers with `dask worker`, or correct the address"
             ) from error
         try:
-            self._client.wait_for_workers(1, timeout=_PATIENCE_S)
+            self._client.wait_for_workers(max(1, len(gpus)), timeout=_PATIENCE_S if not gpus else _DESERTED_S)
         except TimeoutError as error:
             self.close()
             raise TransferscopeError(
@@ -134,6 +141,19 @@ class OnDask(Engine):
     def close(self) -> None:
         """Let the workers go, and end those that were started here."""
         self._ends.close()
+
+
+def _spread(cluster: Any, gpus: list[str]) -> None:
+    """Have each worker that a cluster is going to start see a GPU of its own."""
+    specify = cluster.new_worker_spec
+
+    def with_gpu() -> dict[Any, Any]:
+        return {
+            name: {**worker, "options": {**worker["options"], "env": {VARIABLE: gpus[int(name) % len(gpus)]}}}
+            for name, worker in specify().items()
+        }
+
+    cluster.new_worker_spec = with_gpu
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -69,6 +70,7 @@ class OnSlurm(Engine):
         except (TypeError, ValueError, AssertionError) as error:
             raise InputError(f"Expected options that SLURM knows after 'slurm:' in `on`, but {lines(error)}") from error
         self._executor = _Batches(auto, folder, 0.05 if cluster != "slurm" else _ASKED_EVERY_S)
+        self._most = 10**6 if cluster == "slurm" else os.cpu_count() or 1
         self.dashboard = f"squeue --me, and logs in {folder}"
 
     @property
@@ -78,8 +80,8 @@ class OnSlurm(Engine):
 
     @property
     def most(self) -> int:
-        """Everything at once: SLURM has the queue."""
-        return 10**6
+        """Everything at once, for SLURM has the queue; processes of this machine have none."""
+        return self._most
 
     def close(self) -> None:
         """Cancel the jobs."""

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from transferscope.errors import TransferscopeError
 from transferscope.runtime.engines.engine import Engine
+from transferscope.runtime.engines.gpus import VARIABLE, one_each
 
 
 class Processes(Engine):
@@ -35,7 +36,7 @@ class Processes(Engine):
     def __init__(self, workers: int, *, threads: int | None = None, spread: bool = False) -> None:
         self.workers = workers
         self._threads = max(1, torch.get_num_threads() // workers) if threads is None else threads
-        self._spread = spread and torch.cuda.is_available() and torch.cuda.device_count() > 1
+        self._spread = spread
         self._before = set(multiprocessing.active_children())
         self._pool, self._started = self._start(workers)
         self._running = workers
@@ -83,10 +84,10 @@ class Processes(Engine):
         # A forked process cannot use CUDA, nor torch's threads safely.
         context = multiprocessing.get_context("spawn")
         devices: Any = None
-        if self._spread:
+        if self._spread and (gpus := one_each(workers)):
             devices = context.SimpleQueue()
-            for index in range(workers):
-                devices.put(index % torch.cuda.device_count())
+            for gpu in gpus:
+                devices.put(gpu)
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(self._threads, devices))
         return pool, pool.submit(os.getpid)
 
@@ -99,9 +100,7 @@ def _begin(threads: int, devices: Any) -> None:
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if devices is not None:  # before CUDA is first asked for anything
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        index = devices.get()
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index] if visible else str(index)
+        os.environ[VARIABLE] = devices.get()
     torch.set_num_threads(threads)
     threadpool_limits(threads)  # NumPy's and SciPy's threads are others than torch's
 

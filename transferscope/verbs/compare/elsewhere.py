@@ -75,7 +75,7 @@ def compare_elsewhere(
         request, target="", zoo="", on=None, executor=None, reference=str(Path(kind).absolute()) if given else kind
     )
     work, reference = Comparing(bench.packed(), alone), None
-    with crew(place, work, spread=bench.device.type == "cuda") as workers:
+    with crew(place, work, spread=bench.spread) as workers:
         if SCRATCH in (request.x, request.y):
             reference, _ = have_reference_made(workers, work)
         bounds = _shards(bench, workers.size, request.options())

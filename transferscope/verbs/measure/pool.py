@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from transferscope.errors import InputError
 from transferscope.runtime.engines.crew import crew, warn_again
 from transferscope.runtime.engines.naming import Place
-from transferscope.runtime.engines.units import Outcome, RefusedError
+from transferscope.runtime.engines.units import Outcome
 from transferscope.runtime.store import home
 from transferscope.verbs.running.executor import Executor, Setup
 from transferscope.verbs.running.run import PROTOCOLS, Run
+from transferscope.verbs.worker import check_worker
 
 Row = dict[str, Any]
 RunsTogether = tuple[Run, ...]
@@ -55,7 +55,7 @@ class Transfers:
         Raises
         ------
         RefusedError
-            This worker does not see the images.
+            This worker does not see the images, or has no such device.
         """
         return (self._sharing if shared else self._apart).execute(runs)
 
@@ -68,12 +68,7 @@ class Transfers:
         return self._executor(replace(self.setup, states=home() / "measure" / "states"))
 
     def _executor(self, setup: Setup) -> Executor:
-        try:
-            setup.target.image(int(setup.test[0]))  # which was decoded where the grid was planned
-        except InputError as error:
-            raise RefusedError(
-                f"it cannot see the images ({error}); they have to lie under the same path on every machine"
-            ) from error
+        check_worker(setup.target, int(setup.test[0]), setup.device)
         return Executor(setup)
 
 

@@ -101,8 +101,7 @@ def score_elsewhere(place: Place, scorer: Scorer) -> tuple[list[SourceScores], l
         str(Path(maker.kind).absolute()) if is_regular(maker.kind) and maker.kind not in (COMPACT, OWN) else maker.kind
     )
     work = Scoring(bench.packed(), kind, maker.recipe, scorer.names, scorer.draws)
-    spread = bench.device.type == "cuda"
-    with crew(place, work, spread=spread) as workers, bench.reporter.bar("units") as report:
+    with crew(place, work, spread=bench.spread) as workers, bench.reporter.bar("units") as report:
         reference, shared = None, True
         if maker.kind != OWN:
             reference, shared = have_reference_made(workers, work)
