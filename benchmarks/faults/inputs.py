@@ -22,61 +22,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from faults.cache import cache_entry, lease
+from faults.targets import shards
+from faults.targets import table as table_target
+from faults.words import ODD_TEXT, ODD_VALUES, WrongError, mutated, pictures
+
 Try = Callable[[], Any]
-
-ODD_TEXT = [
-    "", " ", ".", "..", "../..", "~", "~no-such-user/x", "/dev/zero", "/dev/stdin", "/proc/self/mem", "-", "--",
-    "=1+1", "a" * 300, "n" * 5001, "\0", "\x1b[2J", "ü\u202e", "'", "{}", "[]", "%s", "null", "nan", "1e999", "9" * 400,
-    "-1", "0", "0x10", "!!bool x", "local-dir:/tmp", "LOCAL-DIR:/tmp", "hf-hub:a/b", "hf_hub:a/b", "file:///etc/passwd",
-    "a\nb", "resnet18", "test_resnet",
-]  # fmt: skip
-ODD_VALUES = [
-    None,
-    True,
-    False,
-    0,
-    -1,
-    1,
-    3,
-    8,
-    10**30,
-    10**400,
-    0.5,
-    -0.0,
-    float("nan"),
-    float("inf"),
-    [],
-    {},
-    [[]],
-    [1, 2],
-    {"a": 1},
-]
-
-
-class WrongError(Exception):
-    """An input was taken for what it is not."""
-
-
-def mutated(rng: Random, data: bytes) -> bytes:
-    """Return bytes with a few of them flipped, overwritten, removed, doubled or cut off."""
-    result = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        at = rng.randrange(len(result) + 1)
-        span = rng.choice((1, 2, 4, 8, 64))
-        kind = rng.randrange(6)
-        if kind == 0 and at < len(result):
-            result[at] ^= 1 << rng.randrange(8)
-        elif kind == 1:
-            result[at : at + span] = rng.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * span
-        elif kind == 2:
-            del result[at : at + span]
-        elif kind == 3:
-            result[at:at] = result[at : at + span] * rng.choice((1, 2, 100))
-        elif kind == 4:
-            result[at:at] = rng.randbytes(span)
-        else:
-            del result[at:]
-    return bytes(result)
 
 
 def _refused(problems: list[str]) -> None:
@@ -86,31 +37,12 @@ def _refused(problems: list[str]) -> None:
         raise InputError("\n".join(problems))
 
 
-@cache
-def _pictures() -> tuple[bytes, ...]:
-    from PIL import Image
-
-    image = Image.fromarray(np.arange(24 * 32 * 3, dtype=np.uint8).reshape(24, 32, 3))
-    kinds = [
-        ("RGB", "JPEG", {}), ("L", "JPEG", {"progressive": True}), ("RGB", "PNG", {}), ("P", "GIF", {}),
-        ("RGB", "TIFF", {}), ("RGB", "TIFF", {"compression": "tiff_lzw"}), ("RGBA", "WEBP", {}), ("RGB", "BMP", {}),
-        ("RGB", "PPM", {}), ("I;16", "PNG", {}), ("RGB", "JPEG2000", {}), ("1", "TIFF", {"compression": "group4"}),
-    ]  # fmt: skip
-    made = []
-    for mode, kind, options in kinds:
-        stream = io.BytesIO()
-        (Image.new("I;16", (32, 24), 700) if mode == "I;16" else image.convert(mode)).save(stream, kind, **options)
-        made.append(stream.getvalue())
-    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
-    return (*made, postscript, b"%PDF-1.4\n%%EOF", b"", b"GIF89a")
-
-
 def image(rng: Random, folder: Path) -> Try:
     """Pictures: damaged ones of every format, some that claim other sizes; PostScript and PDF."""
     from transferscope.data.decoding import look_at, read_raster
     from transferscope.data.reading import Reading
 
-    data = rng.choice(_pictures())
+    data = rng.choice(pictures())
     if data.startswith(b"\x89PNG") and rng.random() < 0.5:
         sides = struct.pack(">II", *(rng.choice((0, 1, 7, 2000, 20_000, 2**31 - 1)) for _ in range(2)))
         data = (
@@ -138,7 +70,7 @@ def target(rng: Random, folder: Path) -> Try:
     for name in ("a", "b"):
         (root / name).mkdir(parents=True)
         for place in range(3):
-            (root / name / f"{place}.png").write_bytes(_pictures()[2])
+            (root / name / f"{place}.png").write_bytes(pictures()[2])
     for _ in range(rng.randrange(1, 6)):
         where = root / rng.choice(("a", "b", "c"))
         where.mkdir(exist_ok=True)
@@ -151,11 +83,11 @@ def target(rng: Random, folder: Path) -> Try:
         elif kind == 1:
             path.symlink_to(rng.choice(("/dev/zero", "/dev/stdin", ".", "..", "nowhere", path.name, "/proc/self/fd/0")))
         elif kind == 2:
-            path.write_bytes(mutated(rng, rng.choice(_pictures())))
+            path.write_bytes(mutated(rng, rng.choice(pictures())))
         elif kind == 3:
             path.mkdir()
             mark(path)
-            (path / "heat.png").write_bytes(_pictures()[2])
+            (path / "heat.png").write_bytes(pictures()[2])
         elif kind == 4:
             deep = path
             for _ in range(rng.choice((3, 120))):
@@ -164,14 +96,14 @@ def target(rng: Random, folder: Path) -> Try:
         elif kind == 5:
             path.write_bytes(b"")
             with open(os.fsencode(where) + b"/\xff\xfe.png", "wb") as file:
-                file.write(_pictures()[2])
+                file.write(pictures()[2])
         elif kind == 6:
             with path.open("wb") as file:
                 file.truncate(rng.choice((1, 2**20, 2**40)))
         elif kind == 7:
             (where / rng.choice((".git", "train", "test", "@eaDir", "n" * 250))).mkdir(exist_ok=True)
         else:
-            path.write_bytes(_pictures()[2])
+            path.write_bytes(pictures()[2])
 
     def attempt() -> None:
         with warnings.catch_warnings():
@@ -335,44 +267,6 @@ def code(rng: Random, folder: Path) -> Try:
         sources = load_zoo(folder / "zoo.yaml")
         fingerprint(sources["a"])
         _refused(check_files(sources))
-
-    return attempt
-
-
-def cache_entry(rng: Random, folder: Path) -> Try:
-    """Entries of the cache: damaged ones, other arrays or words in their place, pipes, folders."""
-    from safetensors import safe_open
-    from safetensors.numpy import load_file, save_file
-
-    from transferscope.runtime.store import Store
-
-    store = Store(folder)
-    arrays = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.ones(3, np.int64)}
-    store.put("features", "ab" * 32, arrays, {"layers": ["a", "b"]})
-    (path,) = folder.rglob("*.safetensors")
-    kind = rng.randrange(8)
-    if kind < 4:
-        path.write_bytes(mutated(rng, path.read_bytes()))
-    elif kind == 4:
-        with safe_open(path, "np") as file:
-            words = dict(file.metadata())
-        words[rng.choice(list(words))] = rng.choice([text for text in ODD_TEXT if "\0" not in text])
-        save_file(load_file(path), path, words)
-    elif kind == 5:
-        with safe_open(path, "np") as file:
-            words = dict(file.metadata())
-        other = rng.choice((np.zeros((3, 4), np.float32), np.zeros((4, 3), np.float32), np.zeros((3, 4)), np.zeros(0)))
-        save_file({"a": other, "b": arrays["b"]}, path, words)
-    else:
-        path.unlink()
-        os.mkfifo(path) if kind == 6 else path.mkdir()
-
-    def attempt() -> None:
-        found = store.get("features", "ab" * 32)
-        if found is None:
-            return
-        if found[1] != {"layers": ["a", "b"]} or any((found[0][name] != array).any() for name, array in arrays.items()):
-            raise WrongError("a changed entry was taken for its own")
 
     return attempt
 
@@ -561,5 +455,5 @@ def run_command(words: list[str]) -> None:
 KINDS: dict[str, Callable[[Random, Path], Try]] = {
     "pictures": image, "target folders": target, "zoo files": zoo, "checkpoints": checkpoint, "factory code": code,
     "cache entries": cache_entry, "feature files": features, "tables and calibrations": table, "numbers": numbers,
-    "command lines": command,
+    "command lines": command, "tables": table_target, "shards": shards, "leases": lease,
 }  # fmt: skip

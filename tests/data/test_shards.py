@@ -95,5 +95,11 @@ def test_damaged_shards(tmp_path):
         (tmp_path / "t.tar").write_bytes(data)
         with pytest.raises(InputError, match=sentence):
             load_target(tmp_path / "t.tar")
+    with tarfile.open(tmp_path / "t.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("0000.png")
+        member.pax_headers = {"GNU.sparse.map": "many"}
+        archive.addfile(member)
+    with pytest.raises(InputError, match="cannot be read as a tar file: invalid literal"):
+        load_target(tmp_path / "t.tar")
     with pytest.raises(InputError, match=r"u\.tar does not exist"):
         load_target(tmp_path / "u.tar")

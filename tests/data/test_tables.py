@@ -127,8 +127,8 @@ def test_splits_are_understood(base):
     split = ["Train", "valid", "test", "", "DEV", "eval"] * 10
     (base / "t.csv").write_text(frame(split=split).to_csv(index=False))
     assert load_target(base / "t.csv").split[:6] == ("train", "val", "test", None, "val", "test")
-    table = frame(f"{base}/", Split=["Train", None, np.nan, pd.NA, "test", "dev"] * 10)
-    assert load_target(table).split[:6] == ("train", None, None, None, "test", "val")
+    table = frame(f"{base}/", Split=["Train", None, np.nan, pd.NA, "", "dev"] * 10)
+    assert load_target(table).split[:6] == ("train", None, None, None, None, "val")
 
 
 def test_what_is_said_twice_counts_once(shells, base):
@@ -272,10 +272,13 @@ def test_parquet_says_what_is_wrong(base, monkeypatch):
         (lambda table: table.assign(path=table["path"].where(table.index != 1)), "is empty in row 1"),
         (lambda table: table.assign(path=""), "but is empty in row 0"),
         (lambda table: table.assign(path=5), "but is 5 in row 0"),
+        (lambda table: table.assign(path=pd.NA), "but is empty in row 0"),
+        (lambda table: table.assign(path=[np.arange(2)] * 60), r"but is array\(\[0, 1\]\) in row 0"),
         (lambda table: table.assign(label=table["label"].where(table.index != 2)), "in 1 of 60, the first is row 2"),
         (lambda table: table.assign(label=0.5), "labels must be whole numbers.*float64"),
         (lambda table: table.assign(label=[["a"]] * 60), "all its images have 'a'"),
         (lambda table: table.assign(split=3), "but is 3 in row 0; rename the column"),
+        (lambda table: table.assign(split=[["train"]] * 60), r"is \"\['train'\]\" in row 0"),
         (lambda table: table.assign(path=[b"x"] * 60), "60 of 60 images are broken"),
         (lambda table: table.assign(path=[{"bytes": None}] * 60), "must hold the bytes of an image .* none in row 0"),
     ],

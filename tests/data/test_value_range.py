@@ -261,6 +261,9 @@ def test_values_that_are_all_alike_have_a_range():
     empty = Spread()
     empty.add(np.full((4, 4), np.nan))
     assert empty.choose()[0] == (0, 1)
+    without_pixels = Spread()
+    without_pixels.add(np.empty((0, 4), np.uint16))
+    assert without_pixels.choose() == ((0, 1), "")
     sky = Spread()
     stars = np.full(10**5, -5.5)
     stars[:3] = 900

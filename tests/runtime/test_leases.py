@@ -100,6 +100,29 @@ def test_a_lease_that_was_lost_is_not_taken_from_who_has_it_now(path):
     assert path.read_text() == "another-machine 1"
 
 
+@pytest.mark.parametrize("what", ["pipe", "link to nothing", "folder"])
+def test_what_lies_in_the_place_of_a_lease_is_taken_away_in_the_end(path, monkeypatch, what):
+    monkeypatch.setattr(leases, "PATIENCE_S", 0.05)
+    path.parent.mkdir()
+    {"pipe": os.mkfifo, "link to nothing": lambda path: path.symlink_to("nowhere"), "folder": os.mkdir}[what](path)
+    with lease(path, "scores"):
+        assert path.is_file()
+    assert not path.exists()
+
+
+def test_a_lease_that_may_not_be_taken_away_is_done_without(path, monkeypatch):
+    def forbidden(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(leases, "PATIENCE_S", 0.05)
+    monkeypatch.setattr("transferscope.runtime.leases.os.rename", forbidden)
+    path.parent.mkdir()
+    path.write_text("another-machine 1")
+    with lease(path, "scores") as waited:
+        assert waited
+    assert path.read_text() == "another-machine 1"
+
+
 def test_a_folder_that_cannot_be_written_costs_no_work(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with lease(tmp_path / "file" / "scores", "scores") as waited:

@@ -116,12 +116,12 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, _Member]]]:
                     continue
                 files = samples.setdefault(f"{folder}{slash}{stem}", {})
                 files[ending.lower()] = _Member(shard, member.name, member.offset_data, member.size)
-    except tarfile.TarError as error:
+    except OSError as error:
+        raise InputError(f"shard {shard} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # whatever the library makes of numbers that are none
         raise InputError(
             f"shard {shard} cannot be read as a tar file: {error}; write it again, without compression"
         ) from error
-    except OSError as error:
-        raise InputError(f"shard {shard} cannot be read: {error.strerror or error}") from error
     if samples:
         last_member = max((each for files in samples.values() for each in files.values()), key=lambda each: each.start)
         if last_member.start + last_member.size > shard.stat().st_size:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 
+import pandas as pd
+
 from transferscope.data.notes import BROKEN_LIMIT, listed
 from transferscope.data.table_files import Table
 from transferscope.errors import InputError
@@ -28,7 +30,8 @@ def check_names(names: Sequence[object], column: str, table: Table) -> list[str]
     """
     for number, name in enumerate(names):
         if not isinstance(name, str | os.PathLike) or not os.fspath(name):
-            said = "empty" if name is None or name == "" or name != name else repr(name)[:80]
+            empty = isinstance(name, str) or (pd.api.types.is_scalar(name) and pd.isna(name))
+            said = "empty" if empty else repr(name)[:80]
             raise InputError(
                 f"{column} must be that of a file in every row of {table.what}, but is {said} in {table.row(number)}; "
                 "fill it, or leave this row out"

@@ -174,19 +174,23 @@ def _label_notes(texts: list[str], column: str, table: Table) -> list[str]:
 def _split(table: Table, found: Found) -> list[str | None]:
     if found.split is None:
         return [None] * len(table.frame)
-    codes, values = pd.factorize(table.frame[found.split])
-    known = []
+    column = table.frame[found.split]
+    try:
+        codes, values = pd.factorize(column)
+    except TypeError:  # lists, which are no split, but have to be shown
+        codes, values = pd.factorize(column.map(str, na_action="ignore"))
+    known: list[str | None] = []
     for code, value in enumerate(values):
         name = str(value).strip().lower()
-        if name not in SPLITS:
+        if name and name not in SPLITS:
             row = int((codes == code).argmax())
             raise InputError(
                 f"split must be one of {', '.join(SPLITS)}, or missing, but is {value!r} in {table.row(row)}"
                 f"{near(value, SPLITS)}; rename the column if it is something else"
             )
-        known.append(SPLITS[name])
-    names: list[str | None] = [*known, None]  # -1: missing
-    return [names[code] for code in codes.tolist()]
+        known.append(SPLITS.get(name))
+    known.append(None)  # -1: missing
+    return [known[code] for code in codes.tolist()]
 
 
 def _called(label: Any) -> str:

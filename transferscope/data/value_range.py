@@ -100,7 +100,9 @@ class Spread:
           or that hold all but 0.1 %, where the rest would leave these 16 grey levels or fewer.
         - All else: what leaves out 0.1 % at each end.
         """
-        low, high = (self._low, self._high) if self._samples else (0.0, 1.0)
+        if not self._samples:  # no pixels, or none that is a number
+            return (0.0, 1.0), ""
+        low, high = self._low, self._high
         if not self._integers and low >= -_SLACK and high <= 1 + _SLACK:
             return (0.0, 1.0), ""
         if self._whole and low >= 0 and high <= 65535:

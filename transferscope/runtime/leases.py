@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from transferscope.runtime import locking
+from transferscope.runtime.regular import open_regular
 
 logger = logging.getLogger("transferscope")
 
@@ -23,6 +24,7 @@ BEAT_S = 5.0
 PATIENCE_S = 60.0
 """How long one stands still before its holder counts as dead, on the clock of whoever waits: clocks may differ."""
 _ASKED_EVERY_S = 0.1
+_MOST_BYTES = 200
 _SAID_AFTER_S = 5.0
 
 _held: dict[Path, int] = {}
@@ -111,7 +113,8 @@ def _wait(path: Path, what: str) -> int:
         if state != seen:
             seen, since = state, time.monotonic()
         if seen is not None and (_is_abandoned(path) or time.monotonic() - since > PATIENCE_S):
-            _take_away(path, seen)
+            if not _take_away(path, seen):
+                return -1
             continue
         if not said and time.monotonic() - began > _SAID_AFTER_S:
             said = True
@@ -122,7 +125,7 @@ def _wait(path: Path, what: str) -> int:
 def _state(path: Path) -> tuple[int, int] | None:
     """Return what changes while the holder lives."""
     try:
-        status = path.stat()
+        status = path.lstat()
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
@@ -130,7 +133,8 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 def _holder(path: Path) -> str:
     try:
-        host, _, process = path.read_text(encoding="utf-8", errors="replace").partition(" ")
+        with open_regular(path) as file:
+            host, _, process = file.read(_MOST_BYTES).decode(errors="replace").partition(" ")
     except OSError:
         return "another process"
     return f"process {process} on {host}" if process else "another process"
@@ -139,22 +143,17 @@ def _holder(path: Path) -> str:
 def _is_abandoned(path: Path) -> bool:
     """Whether the holder was a process of this machine that is gone: then nobody has the lock."""
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        with open_regular(path) as file:
+            if file.read(_MOST_BYTES).decode(errors="replace").partition(" ")[0] != here():
+                return False
+            locking.take(file.fileno())
     except OSError:
         return False
-    try:
-        if os.read(descriptor, 200).decode(errors="replace").partition(" ")[0] != here():
-            return False
-        locking.take(descriptor)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
     return True
 
 
-def _take_away(path: Path, seen: tuple[int, int]) -> None:
-    """Remove the file of a dead holder, and no other that was made meanwhile."""
+def _take_away(path: Path, seen: tuple[int, int]) -> bool:
+    """Remove the file of a dead holder, and no other that was made meanwhile; False where that is not allowed."""
     aside = path.with_name(f"{path.name}.{here()}-{os.getpid()}-{threading.get_ident()}")
     with contextlib.suppress(OSError):
         os.rename(path, aside)  # one of those who wait succeeds
@@ -162,6 +161,7 @@ def _take_away(path: Path, seen: tuple[int, int]) -> None:
             with contextlib.suppress(OSError):
                 os.link(aside, path)
         aside.unlink()
+    return _state(path) != seen
 
 
 def _beat() -> None:
