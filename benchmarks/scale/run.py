@@ -46,8 +46,8 @@ from transferscope.runtime.engines.naming import parse_place  # noqa: E402
 RESULTS = HERE.parent / "results" / "scale.md"
 KEPT = RESULTS.with_suffix(".json")
 WORKERS = (1, 2, 3, 7)
-IMPORTS_S = 4.0
-"""Of a core, that a worker takes until it can begin."""
+KILLED_AFTER_S = 3.0
+"""Of a core, where a worker holds no lease that tells when it is at work."""
 ASKED = ["--target", "demo/target", "--sources", "demo/zoo.yaml", "--trust-code", "--device", "cpu", "-q"]
 VERBS = {
     "rank": ["rank", *ASKED, "--samples", "100", "--batch-size", "4", "--mode", "quick", "--format", "json"],
@@ -133,8 +133,8 @@ def ask_and_kill(folder: Path, name: str, engine: str) -> str:
         while process.poll() is None and not killed.is_set():
             for child in psutil.Process(process.pid).children(recursive=True):
                 try:
-                    busy = str(child.pid) in holders(home) or child.cpu_times().user > IMPORTS_S
-                    if busy and "tracker" not in " ".join(child.cmdline()) and not child.children():
+                    busy = str(child.pid) in holders(home) or child.cpu_times().user > KILLED_AFTER_S
+                    if busy and "resource_tracker" not in " ".join(child.cmdline()) and not child.children():
                         child.send_signal(signal.SIGKILL)
                         killed.set()
                         return
@@ -199,6 +199,7 @@ def checks(names: list[str], chosen: str, kept: list[dict[str, str]], keep: Call
                     found = str(error)
                 same = SAME_BYTES if found == expected else f"NO: {found} for {expected}"
                 rows.append({"verb": name, "engine": engine, "same": same})
+                rows.sort(key=lambda row: (row["verb"], row["engine"]))
                 print(f"{name:8} {engine:45} {same}", file=sys.stderr, flush=True)
                 keep(rows)
     finally:
@@ -281,7 +282,8 @@ def machine() -> str:
 
 TEXTS = {
     "checks": ("The same answer everywhere", "Each answer against that of one process; of tables of runs the columns "
-               "that depend on no clock. A killed worker got SIGKILL while it was at work."),
+               "that depend on no clock. A killed worker got SIGKILL while it held a lease, or, where it takes "
+               f"none, after {KILLED_AFTER_S:g} s of a core."),
     "stress": ("One cache under eight writers", "Processes that look for, compute, put and read entries of up to 1 MB, "
                "by leases; one after the other gets SIGKILL, and another one takes its place."),
     "times": ("What a unit costs", "Two processes against one include the start of Python and torch in each."),
