@@ -364,6 +364,12 @@ class TestDask:
         engine.check()
         monkeypatch.setattr(on_dask.OnDask, "size", 0)
         engine.check()  # others may come
+        monkeypatch.setattr(on_dask, "_DESERTED_S", -1)
+        monkeypatch.setattr(on_dask.OnDask, "size", 1)
+        engine.check()
+        monkeypatch.setattr(on_dask.OnDask, "size", 0)
+        monkeypatch.setattr(on_dask, "_DESERTED_S", 60)
+        engine.check()  # it is not long since
         monkeypatch.setattr(on_dask, "_DESERTED_S", 0)
         with pytest.raises(TransferscopeError, match=r"has had no worker for 0 s; what has ended is kept"):
             engine.check()

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import time
 import warnings
 from collections.abc import Iterator
@@ -87,7 +88,7 @@ class OnDask(Engine):
         except TransferscopeError:
             self.close()
             raise
-        self._with_workers = time.monotonic()
+        self._deserted = math.inf  # since when no worker has been there
         self.dashboard = self._client.dashboard_link or ""
         self._executor: Executor = self._client.get_executor(pure=False)
 
@@ -114,8 +115,10 @@ class OnDask(Engine):
                 "from there as soon as it is back"
             )
         if self.size:
-            self._with_workers = time.monotonic()
-        elif time.monotonic() - self._with_workers > _DESERTED_S:
+            self._deserted = math.inf
+            return
+        self._deserted = min(self._deserted, time.monotonic())
+        if time.monotonic() - self._deserted > _DESERTED_S:
             raise TransferscopeError(
                 f"Dask's scheduler has had no worker for {_DESERTED_S:.0f} s; what has ended is kept, and the same "
                 "call goes on from there as soon as it has some: their own output says why they ended"
@@ -129,13 +132,14 @@ class OnDask(Engine):
         there = {f"The worker {address} of Dask": version for address, version in found.items()}
         try:
             there["Dask's scheduler"] = self._client.run_on_scheduler(*asked)
-        except ImportError as error:
+        except Exception as error:  # one may not allow it
             there["Dask's scheduler"] = error
         for who, version in there.items():
-            if isinstance(version, ImportError) or (isinstance(version, str) and version != wanted):
-                has = f"transferscope {version}" if isinstance(version, str) else "no transferscope"
+            has = "none" if isinstance(version, ImportError) else version
+            if isinstance(has, str) and has != wanted:
+                said = "no transferscope" if has == "none" else f"transferscope {has}"
                 raise TransferscopeError(
-                    f"{who} has {has}, but the process that asks has {wanted}; install {wanted} there"
+                    f"{who} has {said}, but the process that asks has {wanted}; install {wanted} there"
                 )
 
     def close(self) -> None:
