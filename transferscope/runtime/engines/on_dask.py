@@ -17,6 +17,8 @@ from transferscope.runtime.engines.naming import LOCAL
 from transferscope.runtime.engines.units import own_versions
 
 _PATIENCE_S = 10.0
+_COUNTED_EVERY_S = 1.0
+"""The scheduler is asked, which would otherwise be asked whenever a unit ends."""
 _DESERTED_S = 120.0
 """How long a scheduler may be without any worker: some are started anew, or come with the load."""
 
@@ -88,6 +90,7 @@ class OnDask(Engine):
         except TransferscopeError:
             self.close()
             raise
+        self._threads, self._counted = 0, -math.inf
         self._deserted = math.inf  # since when no worker has been there
         self.dashboard = self._client.dashboard_link or ""
         self._executor: Executor = self._client.get_executor(pure=False)
@@ -104,8 +107,10 @@ class OnDask(Engine):
 
     @property
     def size(self) -> int:
-        """How many threads there are now."""
-        return sum(self._client.nthreads().values())
+        """How many threads there are now, or were a second ago."""
+        if time.monotonic() - self._counted > _COUNTED_EVERY_S:
+            self._threads, self._counted = sum(self._client.nthreads().values()), time.monotonic()
+        return self._threads
 
     def check(self) -> None:
         """Raise `TransferscopeError` where the scheduler is gone, or no worker has been there for long."""
