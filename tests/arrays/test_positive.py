@@ -5,16 +5,18 @@ from transferscope.arrays.backend import to_numpy
 from transferscope.arrays.positive import solve_positive
 
 
-def test_it_solves_and_gives_the_diagonal_of_the_inverse(xp):
-    A = np.random.default_rng(0).normal(size=(7, 7))
-    G, T = A @ A.T + np.eye(7), A[:, :2]
+@pytest.mark.parametrize("n", [7, 801])
+def test_it_solves_and_gives_the_diagonal_of_the_inverse(xp, n):
+    A = np.random.default_rng(0).normal(size=(n, n)) / n**0.5
+    G, T = A @ A.T + np.eye(n), A[:, :2]
     before = G.copy()
     solution, diagonal = solve_positive(xp.asarray(G), xp.asarray(T))
-    np.testing.assert_allclose(to_numpy(solution), np.linalg.solve(G, T), rtol=1e-9)
-    np.testing.assert_allclose(to_numpy(diagonal), np.diag(np.linalg.inv(G)), rtol=1e-9)
+    np.testing.assert_allclose(to_numpy(solution), np.linalg.solve(G, T), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(to_numpy(diagonal), np.diag(np.linalg.inv(G)), rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(G, before)
 
 
-def test_what_is_not_positive_definite_is_refused():
+@pytest.mark.parametrize("n", [2, 801])
+def test_what_is_not_positive_definite_is_refused(n):
     with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
-        solve_positive(np.diag([1.0, -1.0]), np.ones((2, 1)))
+        solve_positive(np.diag([*np.ones(n - 1), -1.0]), np.ones((n, 1)))

@@ -60,10 +60,12 @@ class OnDask(Engine):
                 warnings.simplefilter("ignore")  # of a port for the dashboard that is taken, and the like
                 given: Any = address
                 if address == LOCAL:
-                    # Processes, for torch's settings are those of a process; one unit at a time in each.
+                    # Processes, for torch's settings are those of a process; one unit at a time in each. Their memory
+                    # has no limit: an equal share of the machine's may be less than torch takes, and Dask lets a worker
+                    # near its limit begin nothing, for ever and without a word.
                     given = LocalCluster(
-                        n_workers=0 if gpus else workers, threads_per_worker=1, processes=True, dashboard_address=":0",
-                        silence_logs=50,
+                        n_workers=0 if gpus else workers, threads_per_worker=1, processes=True, memory_limit=None,
+                        dashboard_address=":0", silence_logs=50,
                     )  # fmt: skip
                     self._ends.callback(_quietly, given.close)
                     if gpus:
