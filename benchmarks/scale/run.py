@@ -296,7 +296,7 @@ TEXTS = {
                "by leases; one after the other gets SIGKILL, and another one takes its place."),
     "times": ("What a unit costs", "Two processes against one include the start of Python and torch in each."),
     "zoo": ("A large zoo, simulated", "Units sleep and return the sums of linear CKA between 50 layers and 50; Dask's "
-            "scheduler runs in the process that asks."),
+            "scheduler runs in the process that asks. Its workers look at themselves less often than Dask has them."),
 }  # fmt: skip
 
 
