@@ -28,6 +28,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -37,6 +38,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+
+from speed.naive import WORKLOADS, reference_checkpoint, write_zoo  # noqa: E402
 
 from scale.stress import WRONG, stress  # noqa: E402
 from scale.work import Nothing, Shards  # noqa: E402
@@ -214,6 +217,19 @@ def stressed(seconds: float) -> list[dict[str, object]]:
     return [{"what": what, "value": value} for what, value in {"seconds": f"{seconds:g}", **found}.items()]
 
 
+def with_real_networks(folder: Path, real: Path) -> str:
+    """Add workload (a) of speed.py, whose reference is given, to the verbs that can be started; return its name."""
+    workload, name = WORKLOADS["a"], "rank of six real networks, reference given"
+    with zipfile.ZipFile(real / "data" / f"{workload.data}.zip") as archive:
+        archive.extractall(folder)
+    reference = reference_checkpoint(folder / workload.data, folder / "reference.safetensors")
+    VERBS[name] = [
+        "rank", "--target", workload.data, "--sources", str(write_zoo(folder, real / "zoo", workload)), "--trust-code",
+        "--device", "cpu", "-q", "--samples", str(workload.images), "--reference", str(reference), "--format", "json",
+    ]  # fmt: skip
+    return name
+
+
 def times(units: int) -> list[dict[str, object]]:
     """Return what a unit costs on each engine, and two processes against one."""
     os.environ["TRANSFERSCOPE_HOME"] = tempfile.mkdtemp()
@@ -231,7 +247,10 @@ def times(units: int) -> list[dict[str, object]]:
     folder = Path(tempfile.mkdtemp(prefix="transferscope-scale-"))
     subprocess.run([sys.executable, "-m", "transferscope", "demo", "-o", "demo", "-q"], cwd=folder, check=True,
                    stdout=subprocess.DEVNULL)  # fmt: skip
-    for name in ("rank", "measure"):
+    names = ["rank", "measure"]
+    if real := os.environ.get("TRANSFERSCOPE_REAL"):
+        names.append(with_real_networks(folder, Path(real)))
+    for name in names:
         spent = {}
         for workers in (1, 2):
             shutil.rmtree(folder / f"home-{name}-processes-{workers}-", ignore_errors=True)
@@ -294,7 +313,8 @@ TEXTS = {
                f"none, after {KILLED_AFTER_S:g} s of a core."),
     "stress": ("One cache under eight writers", "Processes that look for, compute, put and read entries of up to 1 MB, "
                "by leases; one after the other gets SIGKILL, and another one takes its place."),
-    "times": ("What a unit costs", "Two processes against one include the start of Python and torch in each."),
+    "times": ("What a unit costs", "Two processes against one, of one thread each: the start of torch in "
+              "them is part of it, as is what only one can do, the reference of `rank` first of all."),
     "zoo": ("A large zoo, simulated", "Units sleep and return the sums of linear CKA between 50 layers and 50; Dask's "
             "scheduler runs in the process that asks. Its workers look at themselves less often than Dask has them."),
 }  # fmt: skip
