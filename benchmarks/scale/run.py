@@ -357,9 +357,12 @@ def main() -> None:
     asked = parser.parse_args()
     logging.getLogger("submitit").setLevel(logging.ERROR)
     keep = (lambda _rows: None) if asked.dry_run else partial(write, "checks")
-    kept = [] if asked.again or asked.dry_run else kept_rows("checks")
+    verbs = asked.verbs.split(",")
+    kept = [] if asked.dry_run else kept_rows("checks")
+    if asked.again:
+        kept = [row for row in kept if row["verb"] not in verbs or not re.search(asked.engines, row["engine"])]
     rows: list = (
-        checks(asked.verbs.split(","), asked.engines, kept, keep) if asked.part == "checks"
+        checks(verbs, asked.engines, kept, keep) if asked.part == "checks"
         else stressed(asked.seconds or 60.0) if asked.part == "stress"
         else times(asked.units) if asked.part == "times"
         else zoo(asked.sources, asked.shards, asked.workers, asked.seconds or 1.0)
