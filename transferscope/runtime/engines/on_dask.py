@@ -61,8 +61,8 @@ class OnDask(Engine):
                 given: Any = address
                 if address == LOCAL:
                     # Processes, for torch's settings are those of a process; one unit at a time in each. Their memory
-                    # has no limit: an equal share of the machine's may be less than torch takes, and Dask lets a worker
-                    # near its limit begin nothing, for ever and without a word.
+                    # has no limit: an equal share of the machine's may be less than torch takes, and Dask stops or ends
+                    # workers near theirs.
                     given = LocalCluster(
                         n_workers=0 if gpus else workers, threads_per_worker=1, processes=True, memory_limit=None,
                         dashboard_address=":0", silence_logs=50,
