@@ -2,16 +2,12 @@
 
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 
-from faults.words import ODD_TEXT, WrongError, mutated
-
-Try = Callable[[], Any]
+from faults.words import ODD_TEXT, Try, WrongError, mutated
 
 
 def cache_entry(rng: Random, folder: Path) -> Try:

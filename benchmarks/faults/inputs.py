@@ -25,9 +25,7 @@ import yaml
 from faults.cache import cache_entry, lease
 from faults.targets import shards
 from faults.targets import table as table_target
-from faults.words import ODD_TEXT, ODD_VALUES, WrongError, mutated, pictures
-
-Try = Callable[[], Any]
+from faults.words import ODD_TEXT, ODD_VALUES, Try, WrongError, mutated, pictures
 
 
 def _refused(problems: list[str]) -> None:

@@ -4,7 +4,6 @@ import io
 import os
 import tarfile
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,9 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faults.words import ODD_TEXT, ODD_VALUES, mutated, png
+from faults.words import ODD_TEXT, ODD_VALUES, Try, mutated, png
 
-Try = Callable[[], Any]
 CELLS = [
     "",
     "nan",

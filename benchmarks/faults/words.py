@@ -1,10 +1,15 @@
 """What odd inputs are made of: texts, values, pictures, and damage."""
 
 import io
+from collections.abc import Callable
 from functools import cache
 from random import Random
+from typing import Any
 
 import numpy as np
+
+Try = Callable[[], Any]
+"""Tries an input."""
 
 ODD_TEXT = [
     "", " ", ".", "..", "../..", "~", "~no-such-user/x", "/dev/zero", "/dev/stdin", "/proc/self/mem", "-", "--",

@@ -253,7 +253,6 @@ def times(units: int) -> list[dict[str, object]]:
     for name in names:
         spent = {}
         for workers in (1, 2):
-            shutil.rmtree(folder / f"home-{name}-processes-{workers}-", ignore_errors=True)
             began = time.perf_counter()
             ask(folder, name, f"processes:{workers}")
             spent[workers] = time.perf_counter() - began

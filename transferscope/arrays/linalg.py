@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -187,6 +187,14 @@ def squared_distances(K: Array) -> Array:
     squares -= K + K.T
     squares[squares < 0.0] = 0.0
     return squares
+
+
+def in_places(X: Array, places: Sequence[int]) -> Array:
+    """Return `X` with the values at these places of the last axis that it would have there if it were sorted."""
+    xp = array_namespace(X)
+    if hasattr(xp, "partition"):  # which NumPy and CuPy have beside the array API, and is no sort of everything
+        return xp.partition(X, places, axis=-1)
+    return xp.sort(X, axis=-1, stable=False)
 
 
 def u_center(K: Array) -> Array:

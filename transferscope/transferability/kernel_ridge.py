@@ -11,6 +11,7 @@ import numpy as np
 from array_api_compat import device
 
 from transferscope.arrays.backend import Array, array_namespace, from_numpy, to_numpy
+from transferscope.arrays.linalg import in_places
 from transferscope.arrays.positive import solve_positive
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
@@ -207,13 +208,11 @@ def _representatives(layer: Layer, codes: np.ndarray, size: int) -> np.ndarray:
 
 def _median_distance(squares: Array) -> float:
     """Median distance over all pairs of samples that differ; 0 when none do."""
-    xp = array_namespace(squares)
     place = from_numpy(np.arange(squares.shape[0]), like=squares)
     pairs = squares[(place[:, None] < place[None, :]) & (squares > 0)]
     count = pairs.shape[0]
     if count == 0:
         return 0.0
     middle = [(count - 1) // 2, count // 2]
-    # What NumPy and CuPy have beside the array API is no sort of everything.
-    ordered = xp.partition(pairs, middle) if hasattr(xp, "partition") else xp.sort(pairs, stable=False)
+    ordered = in_places(pairs, middle)
     return sum(math.sqrt(float(ordered[place])) for place in middle) / 2
