@@ -13,7 +13,9 @@ work, which costs more than halves do where there are many rows. Still more rows
 
 
 def solve_positive(G: Array, T: Array) -> tuple[Array, Array]:
-    """Return G⁻¹ T (n, m) and the diagonal of G⁻¹ (n,) for a symmetric positive definite `G` (n, n), float64.
+    """Return G⁻¹ T (n, m) and the diagonal of G⁻¹ (n,) for a symmetric positive definite `G` (n, n).
+
+    Both float64, or both float32, which takes half the time.
 
     Raises
     ------
@@ -34,7 +36,7 @@ def _root_of_inverse(G: np.ndarray) -> np.ndarray:
     if n <= _WHOLE:
         return _by_lapack(G)
     first, second = slice(0, n // 2), slice(n // 2, n)
-    root = np.zeros((n, n))
+    root = np.zeros((n, n), G.dtype)
     root[first, first] = _root_of_inverse(G[first, first])
     below = G[second, first] @ root[first, first].T
     root[second, second] = _root_of_inverse(G[second, second] - below @ below.T)
@@ -43,9 +45,10 @@ def _root_of_inverse(G: np.ndarray) -> np.ndarray:
 
 
 def _by_lapack(G: np.ndarray) -> np.ndarray:
-    from scipy.linalg import lapack
+    from scipy.linalg import get_lapack_funcs
 
-    factor, failed = lapack.dpotrf(G.T, lower=1, clean=1)
+    factored, inverted = get_lapack_funcs(("potrf", "trtri"), (G,))
+    factor, failed = factored(G.T, lower=1, clean=1)
     if failed:
         raise np.linalg.LinAlgError("the matrix is not positive definite")
-    return lapack.dtrtri(factor, lower=1, overwrite_c=1)[0]
+    return inverted(factor, lower=1, overwrite_c=1)[0]

@@ -27,6 +27,12 @@ PENALTIES = tuple(10.0**exponent for exponent in range(-9, -2))
 _WHOLE, _SEARCHED = 200, 1500
 """Samples up to which the whole grid is looked at, and those that width and penalty are chosen on; of more, a part."""
 
+_SINGLE = 1e-5
+"""λ from which float32 will do: `benchmarks/scores.py` has what it changes. With less, rounding shows."""
+
+_BLOCK = 2**21
+"""Distances that are held at a time where there are many samples (16 MiB)."""
+
 
 class KernelRidgeFit(NamedTuple):
     """The best Gaussian kernel ridge regression by its leave-one-out squared error, and how good it is."""
@@ -38,7 +44,7 @@ class KernelRidgeFit(NamedTuple):
     bandwidth: float
     """σ in units of the features; infinite for constant features."""
     penalty: float
-    """λ, one of `PENALTIES`."""
+    """λ, one of `PENALTIES`; less where it was chosen on a part of the samples."""
 
 
 def kernel_ridge(features: Array, labels: Any, *, balanced: bool = False) -> float:
@@ -49,9 +55,9 @@ def kernel_ridge(features: Array, labels: Any, *, balanced: bool = False) -> flo
     least leave-one-out squared error. As in the head of top-tuning there is no intercept.
 
     Of more than 200 samples the least is found by walking over the grid downhill, from the better of two places: no
-    neighbour in the grid is below it. Of more than 1500 σ and λ are chosen on about 1500. Such parts have as many of
-    each class as is its share and two at least, evenly spaced along the first principal component: no chance is in it,
-    and no order of samples. The accuracy is that of all samples.
+    neighbour in the grid is below it. Of more than 1500 σ and λ n_samples are chosen on about 1500. Such parts have as
+    many of each class as is its share and two at least, evenly spaced along the first principal component: no chance is
+    in it, and no order of samples. The accuracy is that of all samples. Where λ is 1e-5 or more, float32 does the work.
 
     Parameters
     ----------
@@ -109,21 +115,35 @@ def left_out_by_kernel_ridge(layer: Layer, targets: Array, codes: np.ndarray) ->
     Of many samples width and penalty are chosen on a part of each of the groups that `codes` tell. The fit has no
     accuracy yet.
     """
-    squares = layer.squared_distances
-    median = _median_distance(squares)
-    bandwidths = [factor * median for factor in BANDWIDTHS] if median else [math.inf]
-
-    def part(size: int) -> tuple[Array, Array]:
-        xp, places = array_namespace(squares), from_numpy(_representatives(layer, codes, size), like=squares)
-        return xp.take(xp.take(squares, places, axis=0), places, axis=1), xp.take(targets, places, axis=0)
-
-    if len(bandwidths) == 1 or layer.n_samples <= _WHOLE:
-        return _best_of_grid(squares, targets, bandwidths)
-    start = _best_of_grid(*part(_WHOLE), bandwidths)[0]
     if layer.n_samples <= _SEARCHED:
-        return _walk(squares, targets, bandwidths, start)
-    chosen = _walk(*part(_SEARCHED), bandwidths, start)[0]
-    return _fit(_kernel(squares, chosen.bandwidth), targets, chosen.bandwidth, chosen.penalty)
+        squares = layer.squared_distances
+        bandwidths = _bandwidths(squares)
+        if len(bandwidths) == 1 or layer.n_samples <= _WHOLE:
+            return _best_of_grid(squares, targets, bandwidths)
+        return _walk(squares, targets, bandwidths, _start(layer, targets, codes, bandwidths))
+    squares, part = _part(layer, targets, codes, _SEARCHED)
+    bandwidths = _bandwidths(squares)
+    chosen = _walk(squares, part, bandwidths, _start(layer, targets, codes, bandwidths))[0]
+    penalty = chosen.penalty * squares.shape[0] / layer.n_samples
+    kernel = _kernel_of(layer.coordinates, chosen.bandwidth, single=penalty >= _SINGLE)
+    return _fit(kernel, targets, chosen.bandwidth, penalty)
+
+
+def _part(layer: Layer, targets: Array, codes: np.ndarray, size: int) -> tuple[Array, Array]:
+    """Return squared distances and targets of about so many samples."""
+    places = from_numpy(_representatives(layer, codes, size), like=targets)
+    return layer.squared_distances_of(places), array_namespace(targets).take(targets, places, axis=0)
+
+
+def _start(layer: Layer, targets: Array, codes: np.ndarray, bandwidths: list[float]) -> KernelRidgeFit:
+    """Return the best fit of the whole grid to few samples."""
+    return _best_of_grid(*_part(layer, targets, codes, _WHOLE), bandwidths)[0]
+
+
+def _bandwidths(squares: Array) -> list[float]:
+    """Return the kernel widths that are tried, rising; only an infinite one where all samples are the same."""
+    median = _median_distance(squares)
+    return [factor * median for factor in BANDWIDTHS] if median else [math.inf]
 
 
 def _best_of_grid(squares: Array, targets: Array, bandwidths: list[float]) -> tuple[KernelRidgeFit, Array]:
@@ -184,9 +204,10 @@ def _fit(kernel: Array, targets: Array, bandwidth: float, penalty: float) -> tup
     """Fit with one σ, that of `kernel`, and one λ."""
     xp = array_namespace(kernel)
     n = kernel.shape[0]
-    regularised = kernel + penalty * n * xp.eye(n, dtype=kernel.dtype, device=device(kernel))
-    solution, diagonal = solve_positive(regularised, targets)
-    residuals = solution / diagonal[:, None]
+    dtype = xp.float32 if penalty >= _SINGLE else xp.float64
+    regularised = xp.astype(kernel, dtype) + penalty * n * xp.eye(n, dtype=dtype, device=device(kernel))
+    solution, diagonal = solve_positive(regularised, xp.astype(targets, dtype))
+    residuals = xp.astype(solution, xp.float64) / xp.astype(diagonal, xp.float64)[:, None]
     return KernelRidgeFit(0.0, float(xp.sum(residuals**2)) / n, bandwidth, penalty), residuals
 
 
@@ -194,10 +215,27 @@ def _kernel(squares: Array, bandwidth: float) -> Array:
     return array_namespace(squares).exp(squares / (-2 * bandwidth**2))
 
 
+def _kernel_of(points: Array, bandwidth: float, *, single: bool) -> Array:
+    """Return the kernel of so many samples that nothing else as large should be held: float32 with `single`."""
+    xp = array_namespace(points)
+    n = points.shape[0]
+    kernel = xp.empty((n, n), dtype=xp.float32 if single else xp.float64, device=device(points))
+    norms = xp.sum(points**2, axis=1)
+    for start in range(0, n, step := max(1, _BLOCK // n)):
+        stop = min(start + step, n)
+        squares = norms[start:stop, None] + norms[None, :stop] - 2 * (points[start:stop, :] @ points[:stop, :].T)
+        squares = xp.where(squares > 0, squares, xp.zeros_like(squares))
+        block = xp.astype(_kernel(squares, bandwidth), kernel.dtype)
+        kernel[start:stop, :stop] = block
+        kernel[:stop, start:stop] = block.T
+    return kernel
+
+
 def _representatives(layer: Layer, codes: np.ndarray, size: int) -> np.ndarray:
     """Choose about `size` samples as in `kernel_ridge`, whatever their order; their indices."""
-    places = to_numpy(principal_components(layer, 1)[:, 0])
-    order = np.lexsort((places, codes))
+    components = to_numpy(principal_components(layer, 1))
+    # Constant features have no component.
+    order = np.lexsort((components[:, 0], codes)) if components.shape[1] else np.argsort(codes, kind="stable")
     chosen, stop = [], 0
     for count in np.bincount(codes):
         start, stop = stop, stop + count

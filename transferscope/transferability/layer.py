@@ -73,8 +73,16 @@ class Layer:
     @cached_property
     def squared_distances(self) -> Array:
         """Squared Euclidean distances between all samples, (n_samples, n_samples); zero where they are rounding."""
-        xp = array_namespace(self.features)
-        squares = squared_distances(self.coordinates @ self.coordinates.T)
-        rounding = self.n_samples * float(xp.finfo(xp.float64).eps) * xp.max(squares)
-        squares[squares <= rounding] = 0.0
-        return squares
+        return _squared_distances(self.coordinates)
+
+    def squared_distances_of(self, places: Array) -> Array:
+        """Return the same of some samples, by their indices: (n_places, n_places), without those of all others."""
+        return _squared_distances(array_namespace(self.features).take(self.coordinates, places, axis=0))
+
+
+def _squared_distances(points: Array) -> Array:
+    xp = array_namespace(points)
+    squares = squared_distances(points @ points.T)
+    rounding = points.shape[0] * float(xp.finfo(xp.float64).eps) * xp.max(squares)
+    squares[squares <= rounding] = 0.0
+    return squares

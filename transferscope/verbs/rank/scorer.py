@@ -35,7 +35,7 @@ from transferscope.verbs.rank.reference import ReferenceFacts, ReferenceMaker, T
 
 logger = logging.getLogger("transferscope")
 
-_VERSION = 3
+_VERSION = 4
 """Goes up when the meaning of a score changes, so that cached scores of an earlier meaning are not used."""
 
 
