@@ -2,9 +2,9 @@ import threading
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from transferscope.runtime.threads import SMALL, side_by_side, suited_to
+from transferscope.runtime.threads import side_by_side, suited_to
 
 
 def blas_threads():
@@ -12,13 +12,15 @@ def blas_threads():
     return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
 
 
-@pytest.mark.parametrize(("n_samples", "limited"), [(10, True), (SMALL, True), (SMALL + 1, False)])
-def test_small_matrices_have_one_thread_and_then_everything_is_as_before(n_samples, limited):
-    before = blas_threads()
-    with suited_to(n_samples) as free:
-        assert blas_threads() == ({1} if limited else before)
-        assert free == (max(before) if limited else 1)
-    assert blas_threads() == before
+@pytest.mark.parametrize(
+    ("n_samples", "at_once", "each"), [(10, 6, 1), (2**12, 4, 1), (4500, 3, 2), (2**13, 1, 6), (10**6, 1, 6)]
+)
+def test_matrices_share_the_threads_and_then_everything_is_as_before(n_samples, at_once, each):
+    with threadpool_limits(6, user_api="blas"):
+        with suited_to(n_samples) as free:
+            assert blas_threads() == {each}
+            assert free == at_once
+        assert blas_threads() == {6}
 
 
 def test_items_are_worked_on_side_by_side_and_come_in_their_order():

@@ -7,9 +7,9 @@ from array_api_compat import is_numpy_array
 
 from transferscope.arrays.backend import Array, array_namespace
 
-_HALVED, _WHOLE = (750, 1000), 200
-"""Rows of matrices that are worked on by halves, and of a part that LAPACK takes: its routines let no other thread
-work, which costs more than halves do where there are many rows. Still more rows have all threads anyway."""
+_HALVED, _WHOLE = 750, 128
+"""Rows from which matrices are worked on by halves, and up to which LAPACK takes a part: its routines let no other
+thread work, which costs more than halves do where there are many rows."""
 
 
 def solve_positive(G: Array, T: Array) -> tuple[Array, Array]:
@@ -26,7 +26,7 @@ def solve_positive(G: Array, T: Array) -> tuple[Array, Array]:
     if not is_numpy_array(G):
         inverse = xp.linalg.inv(G)
         return inverse @ T, xp.linalg.diagonal(inverse)
-    root = _root_of_inverse(G) if _HALVED[0] < G.shape[0] <= _HALVED[1] else _by_lapack(G)
+    root = _root_of_inverse(G) if G.shape[0] > _HALVED else _by_lapack(G)
     return root.T @ (root @ T), np.einsum("ij,ij->j", root, root)
 
 
@@ -38,10 +38,34 @@ def _root_of_inverse(G: np.ndarray) -> np.ndarray:
     first, second = slice(0, n // 2), slice(n // 2, n)
     root = np.zeros((n, n), G.dtype)
     root[first, first] = _root_of_inverse(G[first, first])
-    below = G[second, first] @ root[first, first].T
+    below = _lower_times(root[first, first], G[first, second]).T
     root[second, second] = _root_of_inverse(G[second, second] - below @ below.T)
-    root[second, first] = -(root[second, second] @ (below @ root[first, first]))
+    root[second, first] = -_lower_times(root[second, second], _times_lower(below, root[first, first]))
     return root
+
+
+def _lower_times(L: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """Return L B, of a lower triangular L, without most of the products with zeros."""
+    if (n := len(L)) <= _WHOLE:
+        return L @ B
+    upper, lower = slice(0, n // 2), slice(n // 2, n)
+    return np.concatenate(
+        [_lower_times(L[upper, upper], B[upper]), L[lower, upper] @ B[upper] + _lower_times(L[lower, lower], B[lower])]
+    )
+
+
+def _times_lower(A: np.ndarray, L: np.ndarray) -> np.ndarray:
+    """Return A L in the same way."""
+    if (n := len(L)) <= _WHOLE:
+        return A @ L
+    left, right = slice(0, n // 2), slice(n // 2, n)
+    return np.concatenate(
+        [
+            _times_lower(A[:, left], L[left, left]) + A[:, right] @ L[right, left],
+            _times_lower(A[:, right], L[right, right]),
+        ],
+        axis=1,
+    )
 
 
 def _by_lapack(G: np.ndarray) -> np.ndarray:

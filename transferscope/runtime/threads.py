@@ -10,22 +10,21 @@ from typing import Any, TypeVar
 _Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
 
-SMALL = 1000
-"""Samples up to which one thread is enough: more wait for each other longer than they compute."""
+AT_ONCE = 2**26
+"""Numbers that the square matrices have together that are worked on side by side: 512 MiB in float64."""
 
 
 @contextmanager
 def suited_to(n_samples: int) -> Iterator[int]:
-    """Let matrices of so many samples be worked on by one thread where they are small, else by as many as there are.
+    """Let square matrices of so many samples be worked on side by side, each by its share of the threads.
 
-    Gives how many such matrices can be worked on side by side, see `side_by_side`. On a machine with other work,
-    threads of small products spin for each other, and all of it takes three times as long.
+    Gives how many of them at once: one for each thread, less where they are large. With more threads a small product
+    waits longer than it computes, and on a machine with other work, threads spin for each other.
     """
-    if n_samples > SMALL:
-        yield 1
-        return
-    with _libraries().limit(limits=1, user_api="blas") as before:
-        yield max(before.get_original_num_threads()["blas"] or 1, 1)
+    threads = max((each["num_threads"] for each in _libraries().select(user_api="blas").info()), default=1)
+    at_once = min(threads, max(1, AT_ONCE // n_samples**2))
+    with _libraries().limit(limits=threads // at_once, user_api="blas"):
+        yield at_once
 
 
 def side_by_side(function: Callable[[_Item], _Found], items: Iterable[_Item], threads: int) -> Iterator[_Found]:

@@ -205,7 +205,8 @@ def _fit(kernel: Array, targets: Array, bandwidth: float, penalty: float) -> tup
     xp = array_namespace(kernel)
     n = kernel.shape[0]
     dtype = xp.float32 if penalty >= _SINGLE else xp.float64
-    regularised = xp.astype(kernel, dtype) + penalty * n * xp.eye(n, dtype=dtype, device=device(kernel))
+    regularised = xp.astype(kernel, dtype)
+    xp.reshape(regularised, (n * n,), copy=False)[:: n + 1] += penalty * n
     solution, diagonal = solve_positive(regularised, xp.astype(targets, dtype))
     residuals = xp.astype(solution, xp.float64) / xp.astype(diagonal, xp.float64)[:, None]
     return KernelRidgeFit(0.0, float(xp.sum(residuals**2)) / n, bandwidth, penalty), residuals

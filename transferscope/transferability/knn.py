@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from array_api_compat import device
 
 from transferscope.arrays.backend import Array, array_namespace
 from transferscope.arrays.linalg import in_places
@@ -86,9 +86,10 @@ def knn_from_layer(
     nearness = _cosines(layer) if metric == "cosine" else _euclidean(layer)
     votes = []
     for start in range(0, n, step := max(1, _BLOCK // n)):
-        near = nearness[start : min(start + step, n), :]
+        near = nearness(slice(start, min(start + step, n)))
+        others = xp.astype(near, xp.float64, copy=True)
         # Below every nearness, which is at least 0.
-        others = near - 2 * xp.eye(near.shape[0], n, k=start, dtype=xp.float64, device=device(near))
+        xp.reshape(others, (near.shape[0] * n,), copy=False)[start :: n + 1] = -1.0
         last = _kth_largest(others, min(k, n - 1))
         voters = xp.astype(others >= (last - _SAME)[:, None], xp.float64)
         # Nearness is at most 1, so that its share stays below the difference that one vote makes.
@@ -154,8 +155,8 @@ def nearest_mean_from_layer(layer: Layer, codes: np.ndarray, *, balanced: bool =
     return share_correct(nearest, codes, balanced=balanced)
 
 
-def _cosines(layer: Layer) -> Array:
-    """Cosine similarity of all samples, moved to [0, 1]; (n_samples, n_samples)."""
+def _cosines(layer: Layer) -> Callable[[slice], Array]:
+    """Cosine similarity of some samples with all, moved to [0, 1]; (n_rows, n_samples)."""
     xp = array_namespace(layer.features)
     rows = xp.astype(layer.features, xp.float64)
     squares = xp.vecdot(rows, rows)[:, None]
@@ -165,18 +166,14 @@ def _cosines(layer: Layer) -> Array:
         rows = rows / xp.where(largest > 0, largest, xp.ones_like(largest))
         squares = xp.vecdot(rows, rows)[:, None]
     rows = rows / xp.sqrt(xp.where(squares > 0, squares, xp.ones_like(squares)))
-    nearness = rows @ rows.T
-    nearness += 1
-    nearness /= 2
-    return nearness
+    return lambda part: (rows[part, :] @ rows.T + 1) / 2
 
 
-def _euclidean(layer: Layer) -> Array:
-    """Squared distances of all samples turned into similarities in [0, 1]; (n_samples, n_samples)."""
-    xp = array_namespace(layer.features)
+def _euclidean(layer: Layer) -> Callable[[slice], Array]:
+    """Squared distances of some samples to all turned into similarities in [0, 1]; (n_rows, n_samples)."""
     squares = layer.squared_distances
-    largest = float(xp.max(squares))
-    return 1 - squares / (largest or 1.0)
+    largest = float(array_namespace(squares).max(squares))
+    return lambda part: 1 - squares[part, :] / (largest or 1.0)
 
 
 def _greatest(scores: Array, targets: Array, tie: float) -> Array:
