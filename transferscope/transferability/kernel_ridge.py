@@ -27,8 +27,8 @@ PENALTIES = tuple(10.0**exponent for exponent in range(-9, -2))
 _WHOLE, _SEARCHED = 200, 1500
 """Samples up to which the whole grid is looked at, and those that width and penalty are chosen on; of more, a part."""
 
-_SINGLE = 1e-5
-"""λ from which float32 will do: `benchmarks/scores.py` has what it changes. With less, rounding shows."""
+_SINGLE = 2e-6
+"""λ from which float32 will do: its rounding, over λ, is what errors of left-out samples are out by at most."""
 
 _BLOCK = 2**21
 """Distances that are held at a time where there are many samples (16 MiB)."""
@@ -57,7 +57,7 @@ def kernel_ridge(features: Array, labels: Any, *, balanced: bool = False) -> flo
     Of more than 200 samples the least is found by walking over the grid downhill, from the better of two places: no
     neighbour in the grid is below it. Of more than 1500 σ and λ n_samples are chosen on about 1500. Such parts have as
     many of each class as is its share and two at least, evenly spaced along the first principal component: no chance is
-    in it, and no order of samples. The accuracy is that of all samples. Where λ is 1e-5 or more, float32 does the work.
+    in it, and no order of samples. The accuracy is that of all samples. But for the smallest λ, float32 does the work.
 
     Parameters
     ----------
@@ -125,8 +125,8 @@ def left_out_by_kernel_ridge(layer: Layer, targets: Array, codes: np.ndarray) ->
     bandwidths = _bandwidths(squares)
     chosen = _walk(squares, part, bandwidths, _start(layer, targets, codes, bandwidths))[0]
     penalty = chosen.penalty * squares.shape[0] / layer.n_samples
-    kernel = _kernel_of(layer.coordinates, chosen.bandwidth, single=penalty >= _SINGLE)
-    return _fit(kernel, targets, chosen.bandwidth, penalty)
+    kernel = _kernel_of(layer.coordinates, chosen.bandwidth, _dtype(penalty, like=targets))
+    return _solved(kernel, targets, chosen.bandwidth, penalty)
 
 
 def _part(layer: Layer, targets: Array, codes: np.ndarray, size: int) -> tuple[Array, Array]:
@@ -202,31 +202,39 @@ def _walk(
 
 def _fit(kernel: Array, targets: Array, bandwidth: float, penalty: float) -> tuple[KernelRidgeFit, Array]:
     """Fit with one σ, that of `kernel`, and one λ."""
+    return _solved(array_namespace(kernel).astype(kernel, _dtype(penalty, like=kernel)), targets, bandwidth, penalty)
+
+
+def _solved(kernel: Array, targets: Array, bandwidth: float, penalty: float) -> tuple[KernelRidgeFit, Array]:
+    """Do the same in the precision of the kernel, which is written over."""
     xp = array_namespace(kernel)
     n = kernel.shape[0]
-    dtype = xp.float32 if penalty >= _SINGLE else xp.float64
-    regularised = xp.astype(kernel, dtype)
-    xp.reshape(regularised, (n * n,), copy=False)[:: n + 1] += penalty * n
-    solution, diagonal = solve_positive(regularised, xp.astype(targets, dtype))
+    xp.reshape(kernel, (n * n,), copy=False)[:: n + 1] += penalty * n
+    solution, diagonal = solve_positive(kernel, xp.astype(targets, kernel.dtype))
     residuals = xp.astype(solution, xp.float64) / xp.astype(diagonal, xp.float64)[:, None]
     return KernelRidgeFit(0.0, float(xp.sum(residuals**2)) / n, bandwidth, penalty), residuals
+
+
+def _dtype(penalty: float, like: Array) -> Any:
+    xp = array_namespace(like)
+    return xp.float32 if penalty >= _SINGLE else xp.float64
 
 
 def _kernel(squares: Array, bandwidth: float) -> Array:
     return array_namespace(squares).exp(squares / (-2 * bandwidth**2))
 
 
-def _kernel_of(points: Array, bandwidth: float, *, single: bool) -> Array:
-    """Return the kernel of so many samples that nothing else as large should be held: float32 with `single`."""
+def _kernel_of(points: Array, bandwidth: float, dtype: Any) -> Array:
+    """Return the kernel of so many samples that nothing else as large should be held."""
     xp = array_namespace(points)
     n = points.shape[0]
-    kernel = xp.empty((n, n), dtype=xp.float32 if single else xp.float64, device=device(points))
+    kernel = xp.empty((n, n), dtype=dtype, device=device(points))
     norms = xp.sum(points**2, axis=1)
     for start in range(0, n, step := max(1, _BLOCK // n)):
         stop = min(start + step, n)
         squares = norms[start:stop, None] + norms[None, :stop] - 2 * (points[start:stop, :] @ points[:stop, :].T)
         squares = xp.where(squares > 0, squares, xp.zeros_like(squares))
-        block = xp.astype(_kernel(squares, bandwidth), kernel.dtype)
+        block = xp.astype(_kernel(squares, bandwidth), dtype)
         kernel[start:stop, :stop] = block
         kernel[:stop, start:stop] = block.T
     return kernel
