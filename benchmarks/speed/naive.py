@@ -41,6 +41,10 @@ class Workload(NamedTuple):
     side: int
     images: int
     sources: int
+    first: int = 0
+    """Position of the first source."""
+    stages: int = 0
+    """Of a single source."""
 
 
 WORKLOADS = {
@@ -51,8 +55,10 @@ WORKLOADS = {
 GROWTH = {
     "images": [WORKLOADS["a"]._replace(images=n) for n in (300, 600, 1200)],
     "networks": [WORKLOADS["a"]._replace(sources=n) for n in (1, 2, 3, 6)],
+    "stages": [WORKLOADS["a"]._replace(sources=1, first=i, stages=n) for i, n in ((3, 11), (4, 17), (5, 23))],
 }
-ATTRIBUTES = {"images": "images", "networks": "sources"}
+"""Stages are those of a ResNet each, whose forward passes grow with them."""
+ATTRIBUTES = {"images": "images", "networks": "sources", "stages": "stages"}
 
 
 def write_zoo(folder: Path, networks: Path, workload: Workload) -> Path:
@@ -74,7 +80,7 @@ def write_zoo(folder: Path, networks: Path, workload: Workload) -> Path:
         for name, file in RESNETS.items()
     ]  # fmt: skip
     path = folder / "zoo.yaml"
-    path.write_text(yaml.safe_dump({"version": 1, "sources": sources[: workload.sources]}, sort_keys=False))
+    path.write_text(yaml.safe_dump({"version": 1, "sources": sources[workload.first :][: workload.sources]}, sort_keys=False))
     return path
 
 
