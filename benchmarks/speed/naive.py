@@ -80,7 +80,9 @@ def write_zoo(folder: Path, networks: Path, workload: Workload) -> Path:
         for name, file in RESNETS.items()
     ]  # fmt: skip
     path = folder / "zoo.yaml"
-    path.write_text(yaml.safe_dump({"version": 1, "sources": sources[workload.first :][: workload.sources]}, sort_keys=False))
+    path.write_text(
+        yaml.safe_dump({"version": 1, "sources": sources[workload.first :][: workload.sources]}, sort_keys=False)
+    )
     return path
 
 
