@@ -3,6 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.linalg
+from scipy.spatial.distance import cdist
 
 from transferscope.arrays.backend import to_numpy
 from transferscope.arrays.linalg import (
@@ -13,6 +14,7 @@ from transferscope.arrays.linalg import (
     is_constant,
     sketched_svd,
     squared_distances,
+    squared_distances_between,
     standardize,
     thin_svd,
     u_center,
@@ -304,3 +306,11 @@ def test_sketch_reads_features_from_disk_by_blocks(tmp_path, monkeypatch):
     centred = np.asarray(X, dtype=np.float64) - np.mean(X, axis=0, dtype=np.float64)
     s = np.linalg.svd(centred[:, :100], compute_uv=False) * np.sqrt(p / 100)
     np.testing.assert_allclose(to_numpy(sketch.factors.singular_values)[:10], s[:10], rtol=1e-3)
+
+
+def test_distances_between_two_sets_are_those_of_scipy_and_never_below_zero(xp):
+    X = np.random.default_rng(0).normal(size=(7, 3)) + 1e6
+    Y = np.concatenate([X[:4], X[:2] + 50])
+    squares = to_numpy(squared_distances_between(xp.asarray(X), xp.asarray(Y)))
+    np.testing.assert_allclose(squares, cdist(X, Y) ** 2, rtol=1e-2, atol=0.02)  # of squares of 3e12
+    assert (squares >= 0).all()

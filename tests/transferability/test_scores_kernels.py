@@ -99,15 +99,16 @@ def test_the_median_is_over_pairs_that_differ(xp):
     assert fit.bandwidth in (0.5, 1.0, 2.0)  # 20 pairs at 1, 10 at 2 and 2 at 1
 
 
-def test_of_many_samples_width_and_penalty_are_chosen_on_a_part(xp, monkeypatch):
+@pytest.mark.parametrize(("single", "precision"), [(math.inf, 1e-6), (0, 1e-5)])
+def test_of_many_samples_width_and_penalty_are_chosen_on_a_part(xp, monkeypatch, single, precision):
     """What is found is the error, on all samples, of the width and the penalty that a part of them chose."""
     X, codes = task(18, 60, signal=0.3)
-    for name in ("_WHOLE", "_SEARCHED"):
-        monkeypatch.setattr(sys.modules[transferability.fit_kernel_ridge.__module__], name, 12)
+    for name, value in (("_WHOLE", 12), ("_SEARCHED", 12), ("_SINGLE", single)):
+        monkeypatch.setattr(sys.modules[transferability.fit_kernel_ridge.__module__], name, value)
     fit = transferability.fit_kernel_ridge(Layer(xp.asarray(X)), codes)
     T = one_hot(codes)
     predictions = refitted(X, T, fit.bandwidth, fit.penalty)
-    assert fit.squared_error == pytest.approx(np.sum((predictions - T) ** 2) / 18, rel=1e-5)  # in float32
+    assert fit.squared_error == pytest.approx(np.sum((predictions - T) ** 2) / 18, rel=precision)
     assert fit.accuracy == pytest.approx(np.mean(predictions.argmax(axis=1) == codes), abs=1e-12)
 
     # They have the least error among four samples of each class, spread along what varies most.
@@ -134,9 +135,10 @@ def test_the_kernel_of_many_samples_is_made_in_blocks(xp, monkeypatch, block, dt
     assert_allclose(np.asarray(kernel), np.exp(squareform(pdist(X)) ** 2 / -4.5), rtol=3e-7)
 
 
-def test_kernel_ridge_of_many_samples_does_not_depend_on_their_order(monkeypatch):
-    for name, size in (("_WHOLE", 20), ("_SEARCHED", 40)):
-        monkeypatch.setattr(sys.modules[transferability.fit_kernel_ridge.__module__], name, size)
+@pytest.mark.parametrize(("single", "precision"), [(math.inf, 1e-9), (0, 3e-5)])
+def test_kernel_ridge_of_many_samples_does_not_depend_on_their_order(monkeypatch, single, precision):
+    for name, value in (("_WHOLE", 20), ("_SEARCHED", 40), ("_SINGLE", single)):
+        monkeypatch.setattr(sys.modules[transferability.fit_kernel_ridge.__module__], name, value)
     X, codes = task(200, 5, 7, signal=0.8)
     codes = np.minimum(codes, 5)
     fit = transferability.fit_kernel_ridge(Layer(X), codes)
@@ -144,7 +146,7 @@ def test_kernel_ridge_of_many_samples_does_not_depend_on_their_order(monkeypatch
     again = transferability.fit_kernel_ridge(Layer(2 * X[order, ::-1] + 1), 5 - codes[order])
     assert again.bandwidth == pytest.approx(2 * fit.bandwidth, rel=1e-9)
     assert again[0] == fit[0]
-    assert again.squared_error == pytest.approx(fit.squared_error, rel=1e-4)  # in float32
+    assert again.squared_error == pytest.approx(fit.squared_error, rel=precision)
 
 
 def plain_hsic(K, L):

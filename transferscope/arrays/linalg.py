@@ -189,6 +189,13 @@ def squared_distances(K: Array) -> Array:
     return squares
 
 
+def squared_distances_between(X: Array, Y: Array) -> Array:
+    """Squared Euclidean distances (n_rows_x, n_rows_y) of all rows of `X` to all of `Y`, which are no less than 0."""
+    xp = array_namespace(X, Y)
+    squares = xp.sum(X**2, axis=1, keepdims=True) + xp.sum(Y**2, axis=1) - 2 * (X @ Y.T)
+    return xp.where(squares > 0, squares, xp.zeros_like(squares))
+
+
 def in_places(X: Array, places: Sequence[int]) -> Array:
     """Return `X` with the values at these places of the last axis that it would have there if it were sorted."""
     xp = array_namespace(X)

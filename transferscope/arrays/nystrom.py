@@ -18,7 +18,7 @@ from typing import NamedTuple
 from array_api_compat import device
 
 from transferscope.arrays.backend import Array, array_namespace
-from transferscope.arrays.linalg import check_features, gram, squared_distances
+from transferscope.arrays.linalg import check_features, gram, squared_distances, squared_distances_between
 from transferscope.errors import InputError, TransferscopeWarning, check_whole
 
 BLOCK = 2**22
@@ -222,13 +222,11 @@ class _Problem(NamedTuple):
     def blocks(self) -> Iterator[tuple[slice, Array]]:
         """Yield rows of the features and their kernel values with all centres, (rows, n_centers) float64."""
         xp = array_namespace(self.features, self.centers)
-        norms = xp.sum(self.centers**2, axis=1)
         step = max(1, BLOCK // max(self.centers.shape))
         for start in range(0, self.features.shape[0], step):
             rows = slice(start, min(start + step, self.features.shape[0]))
             block = (xp.astype(self.features[rows, :], xp.float64) - self.origin) / self.sigma
-            squares = xp.sum(block**2, axis=1, keepdims=True) + norms - 2 * (block @ self.centers.T)
-            yield rows, xp.exp(xp.where(squares > 0, squares, xp.zeros_like(squares)) / -2)
+            yield rows, xp.exp(squared_distances_between(block, self.centers) / -2)
 
     def center_kernel(self) -> Array:
         """Kernel values of the centres with each other, (n_centers, n_centers) float64, symmetric."""

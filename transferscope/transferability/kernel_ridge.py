@@ -11,7 +11,7 @@ import numpy as np
 from array_api_compat import device
 
 from transferscope.arrays.backend import Array, array_namespace, from_numpy, to_numpy
-from transferscope.arrays.linalg import in_places
+from transferscope.arrays.linalg import in_places, squared_distances_between
 from transferscope.arrays.positive import solve_positive
 from transferscope.transferability.labels import encode_labels, one_hot
 from transferscope.transferability.layer import Layer
@@ -28,7 +28,7 @@ _WHOLE, _SEARCHED = 200, 1500
 """Samples up to which the whole grid is looked at, and those that width and penalty are chosen on; of more, a part."""
 
 _SINGLE = 2e-6
-"""λ from which float32 will do: its rounding, over λ, is what errors of left-out samples are out by at most."""
+"""λ from which float32 will do: below it the rounding of kernel values, 6e-8, would begin to show."""
 
 _BLOCK = 2**21
 """Distances that are held at a time where there are many samples (16 MiB)."""
@@ -115,15 +115,16 @@ def left_out_by_kernel_ridge(layer: Layer, targets: Array, codes: np.ndarray) ->
     Of many samples width and penalty are chosen on a part of each of the groups that `codes` tell. The fit has no
     accuracy yet.
     """
-    if layer.n_samples <= _SEARCHED:
-        squares = layer.squared_distances
-        bandwidths = _bandwidths(squares)
-        if len(bandwidths) == 1 or layer.n_samples <= _WHOLE:
-            return _best_of_grid(squares, targets, bandwidths)
-        return _walk(squares, targets, bandwidths, _start(layer, targets, codes, bandwidths))
-    squares, part = _part(layer, targets, codes, _SEARCHED)
+    all_searched = layer.n_samples <= _SEARCHED
+    squares, known = (layer.squared_distances, targets) if all_searched else _part(layer, targets, codes, _SEARCHED)
     bandwidths = _bandwidths(squares)
-    chosen = _walk(squares, part, bandwidths, _start(layer, targets, codes, bandwidths))[0]
+    if len(bandwidths) == 1 or layer.n_samples <= _WHOLE:
+        chosen, left_out = _best_of_grid(squares, known, bandwidths)
+    else:
+        start, _ = _best_of_grid(*_part(layer, targets, codes, _WHOLE), bandwidths)
+        chosen, left_out = _walk(squares, known, bandwidths, start)
+    if all_searched:
+        return chosen, left_out
     penalty = chosen.penalty * squares.shape[0] / layer.n_samples
     kernel = _kernel_of(layer.coordinates, chosen.bandwidth, _dtype(penalty, like=targets))
     return _solved(kernel, targets, chosen.bandwidth, penalty)
@@ -133,11 +134,6 @@ def _part(layer: Layer, targets: Array, codes: np.ndarray, size: int) -> tuple[A
     """Return squared distances and targets of about so many samples."""
     places = from_numpy(_representatives(layer, codes, size), like=targets)
     return layer.squared_distances_of(places), array_namespace(targets).take(targets, places, axis=0)
-
-
-def _start(layer: Layer, targets: Array, codes: np.ndarray, bandwidths: list[float]) -> KernelRidgeFit:
-    """Return the best fit of the whole grid to few samples."""
-    return _best_of_grid(*_part(layer, targets, codes, _WHOLE), bandwidths)[0]
 
 
 def _bandwidths(squares: Array) -> list[float]:
@@ -229,11 +225,9 @@ def _kernel_of(points: Array, bandwidth: float, dtype: Any) -> Array:
     xp = array_namespace(points)
     n = points.shape[0]
     kernel = xp.empty((n, n), dtype=dtype, device=device(points))
-    norms = xp.sum(points**2, axis=1)
     for start in range(0, n, step := max(1, _BLOCK // n)):
         stop = min(start + step, n)
-        squares = norms[start:stop, None] + norms[None, :stop] - 2 * (points[start:stop, :] @ points[:stop, :].T)
-        squares = xp.where(squares > 0, squares, xp.zeros_like(squares))
+        squares = squared_distances_between(points[start:stop, :], points[:stop, :])
         block = xp.astype(_kernel(squares, bandwidth), dtype)
         kernel[start:stop, :stop] = block
         kernel[:stop, start:stop] = block.T

@@ -87,7 +87,7 @@ def knn_from_layer(
     votes = []
     for start in range(0, n, step := max(1, _BLOCK // n)):
         near = nearness(slice(start, min(start + step, n)))
-        others = xp.astype(near, xp.float64, copy=True)
+        others = xp.asarray(near, copy=True)
         # Below every nearness, which is at least 0.
         xp.reshape(others, (near.shape[0] * n,), copy=False)[start :: n + 1] = -1.0
         last = _kth_largest(others, min(k, n - 1))
