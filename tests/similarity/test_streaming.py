@@ -52,7 +52,7 @@ def dense(xs, ys, debiased):
         grams = [similarity.Representation(X).gram for X in layers]
         return hsic.center_kernels(hsic.array_namespace(grams[0]).stack(grams), debiased=debiased, eps=2.0**-52)
 
-    return hsic.row_sums(*kernels(xs), *((None, None) if ys is None else kernels(ys)))
+    return hsic.row_sums(kernels(xs), None if ys is None else kernels(ys))
 
 
 @pytest.mark.parametrize("debiased", [True, False])
@@ -77,6 +77,32 @@ def test_every_way_gives_the_same_row_sums(xp, monkeypatch, way, alone, debiased
     ]
     for array, value in zip(found, expected, strict=True):
         np.testing.assert_allclose(to_numpy(array), value, rtol=1e-9, atol=1e-9 * np.abs(value).max())
+
+
+@pytest.mark.parametrize("factor", [1e-15, 1.0, 1e17])
+@pytest.mark.parametrize("tile", [2**28, 10_000])
+def test_kernels_of_float32_are_multiplied_in_its_range(xp, monkeypatch, tile, factor):
+    """Squares of these features fit into float32, products of their kernels do not."""
+    monkeypatch.setattr(hsic, "TILE_BYTES", tile)
+    monkeypatch.setattr(hsic, "_SHARE_OF_DEVICE", 2**62)
+    xs, ys = ([np.float32(X) for X in side] for side in related(np.random.default_rng(0), 80, (200, 90), (150,)))
+    cka = MinibatchCKA()
+    cka.update(arrays(xp, [X * np.float32(factor) for X in xs]), arrays(xp, ys))
+    xs, ys = ([np.float64(X) for X in side] for side in (xs, ys))
+    value = [[plain_rows(X, Y, True).sum() for Y in ys] for X in xs]
+    selves = [[plain_rows(X, X, True).sum() for X in side] for side in (xs, ys)]
+    expected = value / np.sqrt(np.outer(*selves))
+    np.testing.assert_allclose(to_numpy(cka.result()), expected, atol=1e-6)
+    np.testing.assert_allclose(to_numpy(cka.self_hsic()[0]), np.multiply(selves[0], float(factor) ** 4), rtol=1e-4)
+
+
+@pytest.mark.parametrize("tile", [2**28, 10_000])
+def test_squares_beyond_float32_are_refused(monkeypatch, tile):
+    monkeypatch.setattr(hsic, "TILE_BYTES", tile)
+    monkeypatch.setattr(hsic, "_SHARE_OF_DEVICE", 2**62)
+    X = np.float32(1e25) * np.random.default_rng(0).normal(size=(80, 200)).astype(np.float32)
+    with np.errstate(all="ignore"), pytest.raises(InputError, match="cast them to float64"):
+        MinibatchCKA().update([X])
 
 
 @pytest.mark.parametrize(("n", "width"), [(400, 3), (60, 200)])

@@ -58,8 +58,9 @@ def _require_features(X: Array, name: str, min_samples: int) -> None:
         raise InputError(
             f"Expected `{name}` to hold real numbers but got dtype {first.dtype}; cast it to float32 or float64"
         )
-    odd = [xp.sum(xp.astype(~xp.isfinite(rows), xp.int64)) for rows in _row_blocks(X)]
-    if count := sum(int(each) for each in odd):
+    finite = [xp.all(xp.isfinite(rows)) for rows in _row_blocks(X)]
+    if not all(finite):
+        count = sum(int(xp.sum(xp.astype(~xp.isfinite(rows), xp.int64))) for rows in _row_blocks(X))
         raise InputError(
             f"Expected `{name}` to have shape (n_samples, n_features) and finite values but got {count} NaN "
             f"or infinite values in {tuple(X.shape)}; look at the network or the images they come from"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from array_api_compat import device, is_numpy_array
 
 from transferscope.arrays.backend import Array, array_namespace, memory_of_device, row_products
 from transferscope.arrays.linalg import center
+from transferscope.errors import InputError
+from transferscope.runtime.threads import side_by_side, suited_to
 from transferscope.similarity.representation import Report, silent
 
 TILE_BYTES = 2**28
@@ -20,10 +23,23 @@ _SHARE_OF_DEVICE = 16
 SMALLEST_TILE = 64
 """Fewest rows of a block."""
 
+_CACHED = 2**18
+"""Numbers that are worked on at a time on the host."""
+
+_SHARES = 4
+"""Into how many pieces a thread's part of the layers is cut."""
+
 
 def tile_bytes(like: Array) -> int:
     """Bytes that blocks may take where the array `like` is."""
     return max(TILE_BYTES, memory_of_device(like) // _SHARE_OF_DEVICE)
+
+
+def bytes_of_kernels(layers: Sequence[Any]) -> int:
+    """Bytes that the kernels of features (n, n_features) take together."""
+    xp = array_namespace(layers[0][0:1, :])
+    dtype = xp.result_type(*(_dtype_of_kernel(X, xp) for X in layers))
+    return xp.finfo(dtype).bits // 8 * layers[0].shape[0] ** 2 * len(layers)
 
 
 class RowSums(NamedTuple):
@@ -37,54 +53,112 @@ class RowSums(NamedTuple):
     """Of each layer of y with itself, (n_samples, n_layers_y)."""
 
 
-def center_kernels(grams: Array, *, debiased: bool, eps: float) -> tuple[Array, Array]:
-    """Centre stacked Gram matrices (n_layers, n, n), float64, of features that may but need not be centred.
+class Kernels(NamedTuple):
+    """Centred kernels of the layers of one network."""
+
+    values: Array
+    """(n_layers, n, n), float32 or float64; of each layer divided by its scale."""
+    scales: Array
+    """(n_layers,), float64."""
+    floors: Array
+    """(n_layers,), float64: the self-HSIC of the values up to which rounding alone explains it. Structure without any
+    HSIC (a single sample that differs, say) leaves some behind, which must not be divided by itself."""
+
+    def part(self, layers: slice) -> Kernels:
+        """Return those of some layers."""
+        return Kernels(self.values[layers, :, :], self.scales[layers], self.floors[layers])
+
+
+def kernels_of(layers: Sequence[Any], *, debiased: bool, report: Report = silent) -> Kernels:
+    """Make the centred kernels of features (n, n_features): arrays of one library and device, or features on disk.
+
+    They are in the precision of the features, scaled so that the largest squared norm of a centred sample is 1: what is
+    multiplied fits into float32 whatever the features are.
+
+    Parameters
+    ----------
+    debiased
+        As in `center_kernels`.
+    report
+        Told of the layers.
+
+    Raises
+    ------
+    InputError
+        When squares of the features are not finite.
+    """
+    first = layers[0][0:1, :]
+    xp = array_namespace(first)
+    n = layers[0].shape[0]
+    dtype = xp.result_type(*(_dtype_of_kernel(X, xp) for X in layers))
+    eps = max(float(xp.finfo(X[0:1, :].dtype).eps) for X in layers)
+    values = xp.empty((len(layers), n, n), dtype=dtype, device=device(first))
+
+    def make(part: slice) -> tuple[Array, Array]:
+        these = values[part, :, :]
+        for i in range(part.start, part.stop):
+            values[i, :, :] = _gram(layers[i])
+        largest = xp.max(_diagonals(these), axis=1)
+        _check_finite(largest)
+        largest = xp.where(largest > 0, largest, xp.ones_like(largest))
+        these /= largest[:, None, None]
+        return xp.astype(largest, xp.float64), center_kernels(these, debiased=debiased, eps=eps).floors
+
+    # On the host as many layers at a time as its cache holds; on a GPU all of them, in a few launches.
+    on_host = is_numpy_array(first)
+    parts = list(_slices(len(layers), max(1, _CACHED // n**2) if on_host else len(layers)))
+    made: list[tuple[Array, Array]] = []
+    with suited_to(n) if on_host else nullcontext(1) as at_once:
+        # A single small layer takes no longer than it takes to hand it to a thread.
+        shares = _slices(len(parts), -(-len(parts) // (_SHARES * at_once)))
+        for some in side_by_side(lambda share: [make(part) for part in parts[share]], shares, at_once):
+            made += some
+            report(parts[len(made) - 1].stop, len(layers))
+    scales, floors = (xp.concat(each) for each in zip(*made, strict=True))
+    return Kernels(values, scales, floors)
+
+
+def center_kernels(grams: Array, *, debiased: bool, eps: float) -> Kernels:
+    """Centre stacked Gram matrices (n_layers, n, n), finite, of features that may but need not be centred.
 
     Parameters
     ----------
     grams
-        Contiguous; written over.
+        Contiguous, float32 or float64; written over.
     debiased
         U-centre: the sum of products of two such matrices is n (n - 3) times the unbiased HSIC of Song et al.
         (2012). Otherwise centre doubly.
     eps
         Machine epsilon of the features.
-
-    Returns
-    -------
-    kernels, floors
-        The matrices, and per layer the self-HSIC up to which rounding alone explains it: structure without any HSIC
-        (a single sample that differs, say) leaves some behind, which must not be divided by itself.
     """
     xp = array_namespace(grams)
     n = grams.shape[-1]
-    # Slices of this view are the diagonals.
-    flat = xp.reshape(grams, (grams.shape[0], n * n), copy=False)
+    diagonals = _diagonals(grams)
     means = xp.mean(grams, axis=2)
     mean = xp.mean(means, axis=1, keepdims=True)
-    norms = flat[:, :: n + 1] - 2 * means + mean
+    norms = xp.astype(diagonals - 2 * means + mean, xp.float64)
     floors = (n * eps) ** 2 * xp.sum(norms**2, axis=1)
     if debiased:
-        flat[:, :: n + 1] = 0.0
+        diagonals[...] = 0.0
         means = xp.sum(grams, axis=2) / (n - 2)
         mean = xp.sum(means, axis=1, keepdims=True) / (n - 1)
     grams -= (means - mean)[:, :, None]
     grams -= means[:, None, :]
     if debiased:
-        flat[:, :: n + 1] = 0.0
-    return grams, floors
+        diagonals[...] = 0.0
+    return Kernels(grams, xp.ones_like(floors), floors)
 
 
-def row_sums(kernels_x: Array, floors_x: Array, kernels_y: Array | None, floors_y: Array | None) -> RowSums:
-    """Multiply what `center_kernels` gives of one network or, where `kernels_y` is given, of two."""
-    xp = array_namespace(kernels_x)
-    if kernels_y is None:
-        xy = _row_products(kernels_x, kernels_x)
-        xx = xp.linalg.diagonal(xy)
-        return _without_rounding(RowSums(xy, xx, xx), floors_x, floors_x)
-    xy = _row_products(kernels_x, kernels_y)
-    rows = RowSums(xy, xp.vecdot(kernels_x, kernels_x).T, xp.vecdot(kernels_y, kernels_y).T)
-    return _without_rounding(rows, floors_x, floors_y)
+def row_sums(x: Kernels, y: Kernels | None) -> RowSums:
+    """Multiply the kernels of one network or, where `y` is given, of two."""
+    xp = array_namespace(x.values)
+    xy = _row_products(x.values, (y or x).values) * (x.scales[:, None] * (y or x).scales[None, :])
+    if y is None:
+        xx = yy = xp.linalg.diagonal(xy)
+    else:
+        xx, yy = (xp.vecdot(each.values, each.values).T * each.scales**2 for each in (x, y))
+    floors = [each.floors * each.scales**2 for each in (x, y or x)]
+    return _without_rounding(RowSums(xy, xx, yy), *floors)
 
 
 def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: bool, report: Report = silent) -> RowSums:
@@ -107,12 +181,14 @@ def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: boo
     sums = [xp.zeros(shape, dtype=xp.float64, device=layers[0].device) for shape in shapes]
     side = max(SMALLEST_TILE, int((layers[0].room / (16 * len(layers))) ** 0.5))
     blocks = list(_slices(n, side))
+    dtype = xp.result_type(*(layer.dtype for layer in layers))
+    scales = xp.stack([layer.scale for layer in layers])
     tiles = [(rows, columns) for i, rows in enumerate(blocks) for columns in blocks[i:]]
     for done, (rows, columns) in enumerate(tiles, 1):
-        kernels = xp.stack([layer.block(rows, columns, debiased) for layer in layers])
-        _add(sums, rows, kernels, n_x)
+        kernels = xp.stack([xp.astype(layer.block(rows, columns, debiased), dtype, copy=False) for layer in layers])
+        _add(sums, rows, kernels, scales, n_x)
         if columns != rows:
-            _add(sums, columns, xp.matrix_transpose(kernels), n_x)
+            _add(sums, columns, xp.matrix_transpose(kernels), scales, n_x)
         report(done, len(tiles))
     xy, xx, yy = sums
     if ys is None:
@@ -140,13 +216,17 @@ def feature_row_sums(xs: Sequence[Array], ys: Sequence[Array] | None, *, debiase
     return _without_rounding(RowSums(xy, xx, yy), *floors)
 
 
-def centred_gram(X: Any) -> Array:
-    """Gram matrix (n, n) of the centred features of an array, in its precision, or of features on disk, float64."""
+def _gram(X: Any) -> Array:
+    """Gram matrix (n, n) of nearly centred features: of an array in its precision, of features on disk in float64."""
     if hasattr(X, "dtype"):
-        centred = center(X)
+        xp = array_namespace(X)
+        # What rounding leaves of the mean is common to all rows, and goes when the kernel is centred.
+        centred = X - X[:1, :]
+        centred -= xp.mean(centred, axis=0, keepdims=True)
         return row_products(centred, centred)
     everything = slice(0, X.shape[0])
-    return _Tiled(X).block(everything, everything, debiased=False)
+    tiled = _Tiled(X)
+    return tiled.block(everything, everything, debiased=False) * tiled.scale
 
 
 def prefers_features(n: int, widths_x: Sequence[int], widths_y: Sequence[int]) -> bool:
@@ -161,16 +241,17 @@ def _row_products(kernels_x: Array, kernels_y: Array) -> Array:
     return xp.permute_dims(kernels_x, (1, 0, 2)) @ xp.permute_dims(kernels_y, (1, 2, 0))
 
 
-def _add(sums: list[Array], rows: slice, kernels: Array, n_x: int) -> None:
+def _add(sums: list[Array], rows: slice, kernels: Array, scales: Array, n_x: int) -> None:
     xp = array_namespace(kernels)
     xy, xx, yy = sums
-    if kernels.shape[0] == n_x:
-        xy[rows, :, :] += _row_products(kernels, kernels)
-        return
     x, y = kernels[:n_x, ...], kernels[n_x:, ...]
-    xy[rows, :, :] += _row_products(x, y)
-    xx[rows, :] += xp.vecdot(x, x).T
-    yy[rows, :] += xp.vecdot(y, y).T
+    of_x, of_y = scales[:n_x], scales[n_x:]
+    if kernels.shape[0] == n_x:
+        xy[rows, :, :] += _row_products(x, x) * (of_x[:, None] * of_x[None, :])
+        return
+    xy[rows, :, :] += _row_products(x, y) * (of_x[:, None] * of_y[None, :])
+    xx[rows, :] += xp.vecdot(x, x).T * of_x**2
+    yy[rows, :] += xp.vecdot(y, y).T * of_y**2
 
 
 class _Tiled:
@@ -193,24 +274,32 @@ class _Tiled:
         self.norms = xp.concat(
             [xp.sum(xp.astype(self._centred(rows, slice(None)), xp.float64) ** 2, axis=1) for rows in _slices(n, step)]
         )
+        self.dtype = _dtype_of_kernel(X, xp)
+        largest = xp.max(self.norms)
+        _check_finite(xp.astype(largest, self.dtype))
+        self.scale = xp.where(largest > 0, largest, xp.ones_like(largest))
 
     def _centred(self, rows: slice, columns: slice) -> Array:
         return (self._X[rows, columns] - self._shift[:, columns]) - self._mean[:, columns]
 
     def block(self, rows: slice, columns: slice, debiased: bool) -> Array:
+        """Kernel of some samples with others, divided by the scale; features on disk are summed up in float64."""
         xp = array_namespace(self.norms)
         n, p = self._X.shape
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        kernel = xp.zeros((height, width), dtype=xp.float64, device=self.device)
+        kernel = xp.zeros((height, width), dtype=self.dtype, device=self.device)
         for part in _slices(p, max(64, self.room // (16 * (height + width)))):
             left = self._centred(rows, part)
             right = left if rows == columns else self._centred(columns, part)
-            kernel += xp.astype(row_products(left, right), xp.float64)
+            kernel += xp.astype(row_products(left, right), self.dtype, copy=False)
+        kernel /= xp.astype(self.scale, self.dtype)
         if debiased:
-            kernel += self.norms[rows, None] / (n - 2) - xp.sum(self.norms) / ((n - 1) * (n - 2))
-            kernel += self.norms[None, columns] / (n - 2)
+            each = self.norms / self.scale / (n - 2)
+            added = each - xp.sum(each) / (n - 1)
+            kernel += xp.astype(added[rows, None], self.dtype)
+            kernel += xp.astype(each[None, columns], self.dtype)
             if rows == columns:
-                kernel *= _off_diagonal(kernel)
+                _diagonals(kernel[None, :, :])[...] = 0.0
         return kernel
 
 
@@ -250,9 +339,24 @@ def _without_rounding(rows: RowSums, floors_x: Array, floors_y: Array) -> RowSum
     return RowSums(rows.xy * real_x[None, :, None] * real_y[None, None, :], rows.xx * real_x, rows.yy * real_y)
 
 
-def _off_diagonal(square: Array) -> Array:
-    xp = array_namespace(square)
-    return 1.0 - xp.eye(square.shape[-1], dtype=square.dtype, device=device(square))
+def _diagonals(squares: Array) -> Array:
+    """Those of stacked squares (n, k, k), as a view (n, k)."""
+    xp = array_namespace(squares)
+    n, k = squares.shape[0], squares.shape[-1]
+    return xp.reshape(squares, (n, k * k), copy=False)[:, :: k + 1]
+
+
+def _dtype_of_kernel(X: Any, xp: Any) -> Any:
+    return X.dtype if hasattr(X, "dtype") else xp.float64
+
+
+def _check_finite(norms: Array) -> None:
+    xp = array_namespace(norms)
+    if not xp.all(xp.isfinite(norms)):
+        raise InputError(
+            "Expected features whose squares are finite but those of a layer overflow their dtype; "
+            "look at the network they come from, or cast them to float64"
+        )
 
 
 def _slices(n: int, step: int) -> Iterator[slice]:

@@ -76,10 +76,10 @@ class _Sums:
 class MinibatchCKA:
     """Linear CKA of all pairs of layers, streamed over batches of samples (Nguyen et al. 2021).
 
-    Every layer's centred Gram matrix is formed once per batch, in the precision of its features, and all
-    pairs come from products of the Grams, in float64. Sums of HSIC are kept and divided once, at the end. Memory is
-    layers × n_b²; one batch of all rows gives the CKA of the whole data, exactly, and large ones are worked off in
-    blocks, or by cross-products of features where these are cheaper.
+    Every layer's centred Gram matrix is formed once per batch, and all pairs come from products of the Grams, both in
+    the precision of the features; samples and batches are summed up in float64. Sums of HSIC are kept and divided
+    once, at the end. Memory is layers × n_b²; one batch of all rows gives the CKA of the whole data, exactly, and large
+    ones are worked off in blocks, or by cross-products of features where these are cheaper.
 
     Parameters
     ----------
@@ -128,25 +128,16 @@ class MinibatchCKA:
         n = layers[0].shape[0]
         if not self._enough(n):
             return
-        needed, room = 8 * n**2 * len(layers), hsic.tile_bytes(layers[0][0:1, :])
+        needed, room = hsic.bytes_of_kernels(layers), hsic.tile_bytes(layers[0][0:1, :])
         if self.permutations or needed <= room:
             if self.permutations and needed > _MOST_PERMUTED * room:
                 raise InputError(
                     f"Expected `permutations` to be 0 for {len(layers)} Gram matrices of {n} samples, which do not fit "
                     f"into memory together, but got {self.permutations}; take fewer samples, or compare in batches"
                 )
-            xp = array_namespace(layers[0][0:1, :])
-            grams = xp.empty((len(layers), n, n), dtype=xp.float64, device=device(layers[0][0:1, :]))
-            for i, X in enumerate(layers):
-                grams[i, :, :] = hsic.centred_gram(X)
-                report(i + 1, len(layers))
-            if not xp.all(xp.isfinite(xp.linalg.diagonal(grams))):
-                raise InputError(
-                    "Expected features whose squares are finite but those of a layer overflow their dtype; "
-                    "look at the network they come from, or cast them to float64"
-                )
-            eps = max(float(xp.finfo(X[0:1, :].dtype).eps) for X in layers)
-            self._update(grams[:n_x, ...], None if ys is None else grams[n_x:, ...], eps)
+            kernels = hsic.kernels_of(layers, debiased=self.debiased, report=report)
+            x, y = kernels.part(slice(0, n_x)), kernels.part(slice(n_x, len(layers)))
+            self._update(x, None if ys is None else y)
             return
         split = layers[:n_x], None if ys is None else layers[n_x:]
         if all(map(_is_array, layers)) and hsic.prefers_features(
@@ -168,7 +159,8 @@ class MinibatchCKA:
             Machine epsilon of the features that they were formed from; the default is float32's.
         """
         if self._enough(xs.shape[-1]):
-            self._update(xs + 0.0, None if ys is None else ys + 0.0, eps)
+            x = hsic.center_kernels(xs + 0.0, debiased=self.debiased, eps=eps)
+            self._update(x, None if ys is None else hsic.center_kernels(ys + 0.0, debiased=self.debiased, eps=eps))
 
     def merge(self, other: MinibatchCKA) -> None:
         """Add what `other` accumulated from other batches of the same layers, as if it had been seen here.
@@ -290,24 +282,21 @@ class MinibatchCKA:
             )
         return n >= smallest
 
-    def _update(self, grams_x: Array, grams_y: Array | None, eps: float) -> None:
-        x, floors_x = hsic.center_kernels(grams_x, debiased=self.debiased, eps=eps)
-        y = floors_y = None
-        if grams_y is not None:
-            y, floors_y = hsic.center_kernels(grams_y, debiased=self.debiased, eps=eps)
-        rows = hsic.row_sums(x, floors_x, y, floors_y)
-        self._add(_Sums.of(rows, self._permuted(x, x if y is None else y), self.group), x.shape[-1])
+    def _update(self, x: hsic.Kernels, y: hsic.Kernels | None) -> None:
+        self._add(_Sums.of(hsic.row_sums(x, y), self._permuted(x, y or x), self.group), x.values.shape[-1])
 
-    def _permuted(self, x: Array, y: Array) -> Array:
-        xp = array_namespace(x)
-        flat = xp.reshape(x, (x.shape[0], -1))
+    def _permuted(self, x: hsic.Kernels, y: hsic.Kernels) -> Array:
+        xp = array_namespace(x.values)
+        n_x, (n_y, n, _) = x.values.shape[0], y.values.shape
+        flat = xp.reshape(x.values, (n_x, -1))
+        scales = x.scales[:, None] * y.scales[None, :]
         products = []
         for _ in range(self.permutations):
-            images = self._generator.permutation(x.shape[-1] // self.group)
-            order = from_numpy((images[:, None] * self.group + np.arange(self.group)).reshape(-1), like=x)
-            shuffled = xp.take(xp.take(y, order, axis=1), order, axis=2)
-            products.append(flat @ xp.reshape(shuffled, (y.shape[0], -1)).T)
-        return xp.stack(products) if products else xp.zeros((0, x.shape[0], y.shape[0]), dtype=x.dtype)
+            images = self._generator.permutation(n // self.group)
+            order = from_numpy((images[:, None] * self.group + np.arange(self.group)).reshape(-1), like=x.values)
+            shuffled = xp.take(xp.take(y.values, order, axis=1), order, axis=2)
+            products.append(flat @ xp.reshape(shuffled, (n_y, -1)).T * scales)
+        return xp.stack(products) if products else xp.zeros((0, n_x, n_y), dtype=scales.dtype)
 
     def _selves(self) -> tuple[Array, Array]:
         """Self-HSIC of each layer as a column for x and a row for y; NaN where it is zero."""
