@@ -62,6 +62,13 @@ def test_a_reason_names_the_figures_that_it_is_drawn_from():
     )
 
 
+def test_many_images_are_written_without_an_exponent():
+    found = predictions()
+    found.attrs.update(samples=10_000, classes=10)
+    picks = chosen(found, 0.2)
+    assert "trained on 10,000 images (1,000 a class), cut" in reason(picks[0], picks, found)
+
+
 @pytest.mark.parametrize(
     ("scratch", "said"),
     [

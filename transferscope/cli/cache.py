@@ -112,7 +112,7 @@ def _print(root: str, kinds: list[dict[str, Any]], taken: dict[str, Any]) -> Non
 
 def _size(count: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"

@@ -3,7 +3,7 @@
 import math
 
 from transferscope.report.terminal.transfer import headed, shown, worst
-from transferscope.results.files import short_cost
+from transferscope.results.files import short_number
 from transferscope.results.transfer import Transfer
 from transferscope.runtime.metrics import CLASSIFICATION, MULTI_LABEL, REGRESSION, metrics_of
 
@@ -101,9 +101,9 @@ def _use(transfer: Transfer) -> str:
 
 
 def _cost(transfer: Transfer) -> str:
-    seconds = ", ".join(f"{phase} {short_cost(spent)} s" for phase, spent in transfer.seconds.items())
-    total = short_cost(sum(transfer.seconds.values()))
-    kwh, co2 = (short_cost(value) for value in (transfer.kwh, transfer.kgco2e))
+    seconds = ", ".join(f"{phase} {short_number(spent)} s" for phase, spent in transfer.seconds.items())
+    total = short_number(sum(transfer.seconds.values()))
+    kwh, co2 = (short_number(value) for value in (transfer.kwh, transfer.kgco2e))
     energy = f"{kwh} kWh and {co2} kg CO2e" if kwh else "energy not known"
     params = "unknown" if math.isnan(transfer.params) else f"{transfer.params:,.0f}"
     return (

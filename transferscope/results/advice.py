@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from transferscope.results import saving
-from transferscope.results.files import csv, json_text, prepare_folder, short_cost, significant, write_together
+from transferscope.results.files import csv, json_text, prepare_folder, short_number, significant, write_together
 from transferscope.results.pilots import Pilot
 from transferscope.results.summary import TargetSummary
 from transferscope.runtime.failures import Failure
@@ -157,12 +157,14 @@ class Advice:
         text = f"Train {self.source} from scratch" if scratch else f"Transfer {self.source} by {_how(way)}"
         text += f", with {_count(self.samples_per_class)} images of each class: "
         text += f"expected {metric_of(self.metric).title} {_accuracy(way)} in "
-        text += f"{short_cost(way.seconds)} s" + ("" if math.isnan(way.kwh) else f" ({short_cost(way.kwh)} kWh)") + "."
+        text += (
+            f"{short_number(way.seconds)} s" + ("" if math.isnan(way.kwh) else f" ({short_number(way.kwh)} kWh)") + "."
+        )
         if way is top:
             return f"{text} Nothing is expected to be more accurate."
         return (
             f"{text} The most accurate, {_how(top)}, is expected to reach {_accuracy(top)} and takes "
-            f"{short_cost(top.seconds / way.seconds)} times as long."
+            f"{short_number(top.seconds / way.seconds)} times as long."
         )
 
     @property

@@ -49,8 +49,8 @@ def significant(value: Any) -> Any:
     return value
 
 
-def short_cost(value: float) -> str:
-    """Write seconds or kWh for a reader: three significant digits, or all before the point; NaN becomes empty."""
+def short_number(value: float) -> str:
+    """Write a number of at least 0 for a reader: three significant digits, or all before the point; NaN is empty."""
     if math.isnan(value):
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

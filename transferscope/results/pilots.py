@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from transferscope.results.files import short_number
+
 
 @dataclass(frozen=True)
 class Pilot:
@@ -39,5 +41,5 @@ class Outlook:
         if then >= now:
             return ""
         minutes = self.seconds / 60
-        long = f"{self.seconds:.0f} seconds" if minutes < 1 else f"{minutes:.3g} minute{'s' * (minutes != 1)}"
+        long = f"{self.seconds:.0f} seconds" if minutes < 1 else f"{short_number(minutes)} minute{'s' * (minutes != 1)}"
         return f"Pilots, real transfers in about {long} (--pilots auto), would narrow ±{now} to about ±{then} points."

@@ -6,6 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from transferscope.results.cuts import cut_table
+from transferscope.results.files import short_number
 from transferscope.results.pilots import Pilot
 from transferscope.results.recommendation import Recommendation, how
 from transferscope.runtime.links import link_of
@@ -28,7 +29,7 @@ def reason(
         Those that were run.
     """
     samples, classes, metric = predictions.attrs["samples"], predictions.attrs["classes"], _metric(predictions)
-    size = f"{samples} images" + f" ({samples / classes:.3g} a class)" * (metric.task == CLASSIFICATION)
+    size = f"{samples:,} images" + f" ({short_number(samples / classes)} a class)" * (metric.task == CLASSIFICATION)
     text = f"Expected to reach {_number(pick)} when trained on {size}, {how(pick)}."
     if pick.layer is not None:
         text += " " + _evidence(pick, predictions)
@@ -58,7 +59,7 @@ def _ties(pick: Recommendation, metric: Metric) -> str:
 def _measured(predictions: xr.Dataset) -> str:
     about = predictions.attrs
     trained_on = about["scratch_trained_on"]
-    text = f" Trained on {trained_on} images here, it reached {about['scratch_accuracy']:.3f} on "
+    text = f" Trained on {trained_on:,} images here, it reached {about['scratch_accuracy']:.3f} on "
     text += f"{about.get('scratch_tested_on', about['scratch_held_out'])} that it never saw"
     return text + ("; what more images add is extrapolated." if about["samples"] > trained_on else ".")
 
@@ -80,7 +81,7 @@ def _evidence(pick: Recommendation, predictions: xr.Dataset) -> str:
     text = (
         f"A linear head on its frozen features has a leave-one-out {metric.title} of "
         f"{f'{left_out:.1%}' if metric.task == CLASSIFICATION else f'{left_out:.3f}'} there, on "
-        f"{predictions.attrs['n_samples']} images"
+        f"{predictions.attrs['n_samples']:,} images"
     )
     similarity = float(here["linear_cka_to_scratch"])
     text += f" (similarity to the scratch network: CKA {similarity:.2f})." if similarity == similarity else "."
@@ -105,7 +106,7 @@ def _tried(pilots: Sequence[Pilot]) -> str:
         return ""
     found = [
         f"{pilot.accuracy:.3f} ± {pilot.standard_error:.3f} by {pilot.protocol} at depth {pilot.depth} "
-        f"({pilot.samples} images)"
+        f"({pilot.samples:,} images)"
         for pilot in pilots
     ]
     return f" {'A pilot' if len(pilots) == 1 else 'Pilots'} of it reached {_listed(found)}."

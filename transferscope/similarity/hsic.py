@@ -152,13 +152,10 @@ def center_kernels(grams: Array, *, debiased: bool, eps: float) -> Kernels:
 def row_sums(x: Kernels, y: Kernels | None) -> RowSums:
     """Multiply the kernels of one network or, where `y` is given, of two."""
     xp = array_namespace(x.values)
-    xy = _row_products(x.values, (y or x).values) * (x.scales[:, None] * (y or x).scales[None, :])
-    if y is None:
-        xx = yy = xp.linalg.diagonal(xy)
-    else:
-        xx, yy = (xp.vecdot(each.values, each.values).T * each.scales**2 for each in (x, y))
-    floors = [each.floors * each.scales**2 for each in (x, y or x)]
-    return _without_rounding(RowSums(xy, xx, yy), *floors)
+    sides = (x,) if y is None else (x, y)
+    xy, *selves = _products([each.values for each in sides], [each.scales for each in sides])
+    xx, yy = selves or [xp.linalg.diagonal(xy)] * 2
+    return _without_rounding(RowSums(xy, xx, yy), *(each.floors * each.scales**2 for each in (x, y or x)))
 
 
 def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: bool, report: Report = silent) -> RowSums:
@@ -174,27 +171,32 @@ def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: boo
         Told of the blocks.
     """
     layers = [_Tiled(X) for X in (*xs, *(ys or ()))]
-    n_x = len(xs)
-    n = xs[0].shape[0]
+    n_x, n = len(xs), xs[0].shape[0]
     xp = array_namespace(layers[0].norms)
-    shapes = (n, n_x, len(layers) - n_x or n_x), (n, n_x), (n, len(layers) - n_x)
-    sums = [xp.zeros(shape, dtype=xp.float64, device=layers[0].device) for shape in shapes]
-    side = max(SMALLEST_TILE, int((layers[0].room / (16 * len(layers))) ** 0.5))
-    blocks = list(_slices(n, side))
     dtype = xp.result_type(*(layer.dtype for layer in layers))
     scales = xp.stack([layer.scale for layer in layers])
+    floors = xp.stack([(n * layer.eps) ** 2 * xp.sum(layer.norms**2) for layer in layers])
+    sides = [slice(0, n_x)] if ys is None else [slice(0, n_x), slice(n_x, len(layers))]
+    shapes = [(n, n_x, n_x)] if ys is None else [(n, n_x, len(ys)), (n, n_x), (n, len(ys))]
+    sums = [xp.zeros(shape, dtype=xp.float64, device=layers[0].device) for shape in shapes]
+
+    def add(rows: slice, kernels: Array) -> None:
+        found = _products([kernels[side, :, :] for side in sides], [scales[side] for side in sides])
+        for total, part in zip(sums, found, strict=True):
+            total[rows, ...] += part
+
+    height = max(SMALLEST_TILE, int((layers[0].room / (16 * len(layers))) ** 0.5))
+    blocks = list(_slices(n, height))
     tiles = [(rows, columns) for i, rows in enumerate(blocks) for columns in blocks[i:]]
     for done, (rows, columns) in enumerate(tiles, 1):
         kernels = xp.stack([xp.astype(layer.block(rows, columns, debiased), dtype, copy=False) for layer in layers])
-        _add(sums, rows, kernels, scales, n_x)
+        add(rows, kernels)
         if columns != rows:
-            _add(sums, columns, xp.matrix_transpose(kernels), scales, n_x)
+            add(columns, xp.matrix_transpose(kernels))
         report(done, len(tiles))
-    xy, xx, yy = sums
-    if ys is None:
-        xx = yy = xp.linalg.diagonal(xy)
-    floors = xp.stack([(n * layer.eps) ** 2 * xp.sum(layer.norms**2) for layer in layers])
-    return _without_rounding(RowSums(xy, xx, yy), floors[:n_x], floors[n_x:] if ys else floors)
+    xy, *selves = sums
+    xx, yy = selves or [xp.linalg.diagonal(xy)] * 2
+    return _without_rounding(RowSums(xy, xx, yy), floors[sides[0]], floors[sides[-1]])
 
 
 def feature_row_sums(xs: Sequence[Array], ys: Sequence[Array] | None, *, debiased: bool) -> RowSums:
@@ -235,23 +237,18 @@ def prefers_features(n: int, widths_x: Sequence[int], widths_y: Sequence[int]) -
     return features < n**2 * (sum(widths_x) + sum(widths_y) + 2 * len(widths_x) * len(widths_y))
 
 
-def _row_products(kernels_x: Array, kernels_y: Array) -> Array:
-    """Σ_j of kernels (n_layers, rows, columns) of x and y at the same (i, j): (rows, n_layers_x, n_layers_y)."""
-    xp = array_namespace(kernels_x, kernels_y)
-    return xp.permute_dims(kernels_x, (1, 0, 2)) @ xp.permute_dims(kernels_y, (1, 2, 0))
+def _products(kernels: Sequence[Array], scales: Sequence[Array]) -> list[Array]:
+    """Row sums from kernels (n_layers, rows, columns), divided by their scales, of one network or of two.
 
-
-def _add(sums: list[Array], rows: slice, kernels: Array, scales: Array, n_x: int) -> None:
-    xp = array_namespace(kernels)
-    xy, xx, yy = sums
-    x, y = kernels[:n_x, ...], kernels[n_x:, ...]
-    of_x, of_y = scales[:n_x], scales[n_x:]
-    if kernels.shape[0] == n_x:
-        xy[rows, :, :] += _row_products(x, x) * (of_x[:, None] * of_x[None, :])
-        return
-    xy[rows, :, :] += _row_products(x, y) * (of_x[:, None] * of_y[None, :])
-    xx[rows, :] += xp.vecdot(x, x).T * of_x**2
-    yy[rows, :] += xp.vecdot(y, y).T * of_y**2
+    Of one (rows, n_layers, n_layers), whose diagonal is that of the layers with themselves; of two as in `RowSums`.
+    """
+    xp = array_namespace(*kernels)
+    x, y = kernels[0], kernels[-1]
+    products = xp.permute_dims(x, (1, 0, 2)) @ xp.permute_dims(y, (1, 2, 0))
+    xy = products * (scales[0][:, None] * scales[-1][None, :])
+    if len(kernels) == 1:
+        return [xy]
+    return [xy, *(xp.vecdot(values, values).T * scale**2 for values, scale in zip(kernels, scales, strict=True))]
 
 
 class _Tiled:

@@ -21,7 +21,7 @@ from transferscope.report.html.parts import (
     with_errors,
 )
 from transferscope.report.terminal.measurement import best_by_protocol, failure_lines, how_to_read, no_answer
-from transferscope.results.files import short_cost
+from transferscope.results.files import short_number
 from transferscope.results.measurement import Measurement, judged_by, variant
 from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, OF_EACH, Metric, outputs
 
@@ -98,7 +98,7 @@ def _answer(best: pd.DataFrame) -> str:
     return (
         f"The {_best(metric)} transfer: {top['source']} by {protocol}{where}, with {top['samples_per_class']} images "
         f"of {OF_EACH[metric.task]}: {metric.title} {top[metric.column]:.3f}{error} in "
-        f"{short_cost(top['seconds'])} s."
+        f"{short_number(top['seconds'])} s."
     )
 
 

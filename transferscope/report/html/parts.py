@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from transferscope.report.html.svg import marks, svg
 from transferscope.report.terminal.counts import short_count
-from transferscope.results.files import short_cost
+from transferscope.results.files import short_number
 from transferscope.runtime.templates import render
 
 MOST_ROWS = 500
@@ -211,7 +211,7 @@ def whole(header: str, values: Sequence[int], meaning: str = "") -> Column:
 
 def costs(header: str, values: Sequence[float], meaning: str = "") -> Column:
     """Return a column of seconds or kWh."""
-    return Column(header, [short_cost(value) for value in values], values, meaning)
+    return Column(header, [short_number(value) for value in values], values, meaning)
 
 
 def number(value: float) -> str:

@@ -25,7 +25,7 @@ from transferscope.report.plots.drawing import (
 )
 from transferscope.report.plots.transfer_curves import COLOURS
 from transferscope.results.advice import Advice, Way
-from transferscope.results.files import short_cost
+from transferscope.results.files import short_number
 from transferscope.results.measurement import PROTOCOLS
 
 _LEAST_SECONDS = 1e-6
@@ -93,7 +93,7 @@ def advice(advice: Advice, ax: Axes | None = None, *, context: Context = "notebo
         ax.set_xscale("log")
         ax.margins(x=0.12)
         ax.xaxis.set_major_locator(LogLocator(10, numticks=8))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: short_cost(seconds)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: short_number(seconds)))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.grid(axis="y", **GRID)
         ax.set_axisbelow(True)
@@ -117,7 +117,7 @@ def _says(way: Way, advised: bool) -> str:
     cut = f" · {way.layer}" * bool(way.layer and way.protocol != "fne")
     low, high = way.interval
     return (
-        f"{way.name}{cut}: {way.expected_accuracy:.3f} [{low:.3f}, {high:.3f}] in {short_cost(way.seconds)} s"
+        f"{way.name}{cut}: {way.expected_accuracy:.3f} [{low:.3f}, {high:.3f}] in {short_number(way.seconds)} s"
         + ", advised" * advised
     )
 

@@ -7,7 +7,7 @@ from rich.text import Text
 from transferscope.report.terminal.columns import fitted, print_tables
 from transferscope.report.terminal.pilots import ABOUT_PILOTS, pilot_tables
 from transferscope.results.advice import NAMES, Advice
-from transferscope.results.files import short_cost
+from transferscope.results.files import short_number
 from transferscope.runtime.metrics import metric_of
 
 
@@ -47,9 +47,9 @@ def _tables(advice: Advice, width: int) -> list[Table]:
         "80 % interval": [f"{way.interval[0]:.3f}-{way.interval[1]:.3f}" for way in ways],
     }
     cost = {
-        "seconds": [short_cost(way.seconds) for way in ways],
-        "kWh": [short_cost(way.kwh) for way in ways],
-        "kg CO2e": [short_cost(way.kgco2e) for way in ways],
+        "seconds": [short_number(way.seconds) for way in ways],
+        "kWh": [short_number(way.kwh) for way in ways],
+        "kg CO2e": [short_number(way.kgco2e) for way in ways],
         "trials": [str(way.trials) for way in ways],
     }
     return fitted(names, answer, cost, width=width, names=["cut after"], left=["way", "protocol"])

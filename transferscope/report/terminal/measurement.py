@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transferscope.report.terminal.columns import fitted, print_tables
-from transferscope.results.files import short_cost
+from transferscope.results.files import short_number
 from transferscope.results.measurement import Measurement, best_of, judged_by, variant
 from transferscope.runtime.metrics import OF_EACH, guess, outputs
 
@@ -53,12 +53,12 @@ def _best_tables(best: pd.DataFrame, *, sources: int, width: int) -> list[Table]
         "cut after": best["layer"].where(best["protocol"] != "fne", "").tolist(),
         "depth": [f"{row.depth}/{row.depths}" for row in best.itertuples()],
         metric.title: [f"{value:.3f}{error:7}" for value, error in zip(best[metric.column], errors, strict=True)],
-        "seconds": [short_cost(value) for value in best["seconds"]],
+        "seconds": [short_number(value) for value in best["seconds"]],
     }
     if width < _WIDE:
         del columns["cut after"]
     if best["kwh"].notna().any():
-        columns["kWh"] = [short_cost(value) for value in best["kwh"]]
+        columns["kWh"] = [short_number(value) for value in best["kwh"]]
     return fitted(keys, columns, width=width, names=["source", "cut after"], left=["protocol"])
 
 

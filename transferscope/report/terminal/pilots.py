@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from transferscope.report.terminal.columns import fitted
-from transferscope.results.files import short_cost
+from transferscope.results.files import short_number
 from transferscope.results.pilots import Pilot
 
 ABOUT_PILOTS = (
@@ -25,7 +25,7 @@ def pilot_tables(pilots: Sequence[Pilot], width: int) -> list[Table]:
             "depth": [str(pilot.depth) for pilot in pilots],
             "images": [str(pilot.samples) for pilot in pilots],
             "measured": [f"{pilot.accuracy:.3f}±{pilot.standard_error:.3f}" for pilot in pilots],
-            "seconds": [short_cost(pilot.seconds) for pilot in pilots],
+            "seconds": [short_number(pilot.seconds) for pilot in pilots],
         },
         width=width,
         names=["pilot"],

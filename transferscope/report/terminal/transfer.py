@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from transferscope.report.terminal.columns import fitted, print_tables
-from transferscope.results.files import short_cost
+from transferscope.results.files import short_number
 from transferscope.results.predictions import Predictions
 from transferscope.results.transfer import Transfer
 from transferscope.runtime.metrics import CLASSIFICATION, KIND, MULTI_LABEL
@@ -30,7 +30,7 @@ def print_transfer(transfer: Transfer, console: Console) -> None:
     columns = {headed(name): [shown(value) for value in table[name]] for name in others}
     names = {first: table[first].tolist()}
     print_tables(fitted(names, columns, width=console.width, names=[first, "mistaken most for"]), console)
-    seconds, kwh = short_cost(sum(transfer.seconds.values())), short_cost(transfer.kwh)
+    seconds, kwh = short_number(sum(transfer.seconds.values())), short_number(transfer.kwh)
     lines = [
         f"{left_out}Measured on: {transfer.held_out}. Square brackets: 80 % intervals. Trained on "
         f"{transfer.trained_on} images in {seconds} s{f' with {kwh} kWh' if kwh else ''}.",
