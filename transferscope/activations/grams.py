@@ -18,8 +18,9 @@ Centring a Gram matrix afterwards is exact but for rounding, which grows with th
 float32's seven digits. Most layers are far below, and are spared a centred copy.
 """
 
-_CHUNKS = 32
-_SHORTEST_CHUNK = 2048
+_BLOCKS = 4
+_FEWEST_ROWS = 64
+"""Of a block."""
 
 
 class GramReducer(LayoutReduction):
@@ -115,21 +116,12 @@ def _features(reduce: Reduction) -> Callable[[torch.Tensor, Layout | None], torc
 def upper_gram(features: torch.Tensor) -> torch.Tensor:
     """Return features · featuresᵀ (n, n), of which only the upper triangle means anything.
 
-    Few rows and very many columns are what activations are, and what BLAS libraries are least prepared for: products
-    of column chunks, summed, for blocks of rows on and above the diagonal only.
+    Products of blocks of rows with those from there on: what lies below the diagonal is left out. More or smaller
+    blocks save less than their products, which then are too small, take longer.
     """
-    n, p = features.shape
-    if p < 2 * _SHORTEST_CHUNK or n < 16:
-        return features @ features.T
-    chunk = max(_SHORTEST_CHUNK, -(-p // _CHUNKS))
-    whole = p - p % chunk
-    chunks = features[:, :whole].unflatten(1, (-1, chunk)).transpose(0, 1)
-    rest = features[:, whole:]
+    n = len(features)
     product = features.new_empty(n, n)
-    height = -(-n // 4) if n >= 128 else -(-n // 2)
+    height = max(_FEWEST_ROWS, -(-n // _BLOCKS))
     for start in range(0, n, height):
-        block = product[start : start + height, start:]
-        torch.sum(torch.bmm(chunks[:, start : start + height], chunks[:, start:].transpose(1, 2)), dim=0, out=block)
-        if whole < p:
-            block.addmm_(rest[start : start + height], rest[start:].T)
+        product[start : start + height, start:] = features[start : start + height] @ features[start:].T
     return product
