@@ -25,7 +25,7 @@ from transferscope.networks.loading import load_network
 from transferscope.protocols.scratch import reference_recipe
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.verbs.layers import list_layers
-from transferscope.verbs.rank.rank import MODES
+from transferscope.verbs.rank.request import MODES
 
 TARGET, SHOTS, MORE_SHOTS, ROUNDS = "trashnet", 20, 100, 3
 PROTOCOLS = ("truncate", "reinit", "finetune")
