@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 import yaml
 
-from speed.spine import BATCH_SIZE, bare_seconds, write_zoo
+from speed.spine import BATCH_SIZE, write_zoo
 from transferscope import load_target, load_zoo, rank
 from transferscope.data.batches import batches
-from transferscope.networks.loading import load_network
+from transferscope.networks.loading import Network, load_network
 from transferscope.protocols.scratch import reference_recipe
 from transferscope.protocols.training.recipe import Recipe
 from transferscope.verbs.layers import list_layers
@@ -34,6 +34,16 @@ MEASURED = {"mobilenetv2-imagenet": 3, "resnet20-cifar10": 1}
 DEPTHS = (4, 9)
 MODEST, GENEROUS, TRANSFERS = 2, 15, 20
 """What is aimed at: quick and default mode in bare passes beside the reference; one `rank` in a grid of transfers."""
+
+
+def bare_seconds(networks: list[Network], ready: list[list[torch.Tensor]]) -> float:
+    """Return the seconds of the plain networks over ready-made batches."""
+    started = time.perf_counter()
+    with torch.inference_mode():
+        for network, images in zip(networks, ready, strict=True):
+            for batch in images:
+                network.module(batch)
+    return time.perf_counter() - started
 
 
 def passes(target: Path, zoo: Path, work: Path, shots: int, recipe: Recipe) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Rank real networks for real targets: the answer, its time against the bare forward passes, and its memory.
+"""Rank real networks for real targets: the answer, its time and its memory.
 
 Needs TRANSFERSCOPE_REAL, a folder with `data/NAME.zip` and `zoo/*`; says so and stops without it.
 
@@ -10,7 +10,6 @@ import os
 import platform
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,23 +18,14 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 import xarray as xr
 import yaml
 from report.screenshot import screenshot
 
-from transferscope.data.batches import batches
-from transferscope.data.target import load_target
-from transferscope.networks.loading import Network, load_network
-from transferscope.networks.zoo import load_zoo
-from transferscope.protocols.training.recipe import Recipe
-from transferscope.verbs.rank.rank import rank
-
 TARGETS = ("trashnet", "pacs-sketch")
 SAMPLES, FEWER = 600, 300
-RESULTS = Path(__file__).parents[1] / "results"
 BATCH_SIZE = 64
-ROUNDS = 3
+RESULTS = Path(__file__).parents[1] / "results"
 STAGES = [f"blocks.{i}" for i in range(7)] + ["bn2"]
 # Leave-one-out ridge accuracies that an independent implementation gave on another draw of 600 images.
 FIRST_FIGURES = {
@@ -100,36 +90,6 @@ def run_rank(
     return (out.parent / "stdout").read_bytes(), seconds, usage.ru_maxrss / 2**20, parts
 
 
-def bare_seconds(networks: list[Network], ready: list[list[torch.Tensor]]) -> float:
-    """Return the seconds of the plain networks over ready-made batches."""
-    started = time.perf_counter()
-    with torch.inference_mode():
-        for network, images in zip(networks, ready, strict=True):
-            for batch in images:
-                network.module(batch)
-    return time.perf_counter() - started
-
-
-def side_by_side(target: Path, zoo: Path, work: Path) -> list[tuple[float, float]]:
-    """Return, for each round, the seconds of the bare forward passes and of `rank` around them.
-
-    The rounds alternate in this process. Bare: the plain network over ready-made batches. `rank`: reading the images,
-    transforms, capture, scores and selection, from an empty cache; without training the reference, and without
-    imports and pictures.
-    """
-    probe = load_target(target).probe(SAMPLES, 0)
-    networks = [load_network(source, trust_code=True) for source in load_zoo(zoo)]
-    ready = [list(batches(probe, network.transform, BATCH_SIZE)) for network in networks]
-    rounds = []
-    for number in range(ROUNDS + 1):
-        bare = bare_seconds(networks, ready)
-        os.environ["TRANSFERSCOPE_HOME"] = str(work / f"round-{number}")
-        recipe = Recipe(epochs=1)
-        timings = rank(target, zoo, samples=SAMPLES, trust_code=True, progress=False, recipe=recipe).timings
-        rounds.append((bare, sum(timings.values()) - timings["reference"]))
-    return rounds[1:]  # the first one warms up
-
-
 def report_target(name: str, folder: Path, networks: Path) -> None:
     """Print the section of one target."""
     work = folder / f"work-{name}"
@@ -180,19 +140,6 @@ def report_target(name: str, folder: Path, networks: Path) -> None:
     print(f"| second identical `rank` | {seconds_again:.1f} s, JSON {'identical' if again == output else 'DIFFERS'} |")
 
 
-def report_overhead(folder: Path, networks: Path) -> None:
-    """Print the time of `rank` against the bare forward passes, taken in turn in one process."""
-    work = folder / "work-overhead"
-    work.mkdir()
-    rounds = side_by_side(folder / "trashnet", write_zoo(work, networks, "auto"), work)
-    print(f"\n## trashnet, {SAMPLES} images: `rank` against the bare forward passes of its four sources\n")
-    print("In turn in one process; `rank` without training the reference, imports and pictures.\n")
-    print("| round | bare forward passes | `rank` | ratio |\n|---|---|---|---|")
-    for number, (bare, ranked) in enumerate(rounds, 1):
-        print(f"| {number} | {bare:.1f} s | {ranked:.1f} s | {ranked / bare:.2f} × |")
-    print(f"| median | | | {statistics.median(ranked / bare for bare, ranked in rounds):.2f} × |")
-
-
 def report_stages(folder: Path, networks: Path) -> None:
     """Print the leave-one-out accuracies at the coarse stages beside the first figures."""
     work = folder / "work-stages"
@@ -227,5 +174,4 @@ def main() -> None:
             with zipfile.ZipFile(Path(real) / "data" / f"{name}.zip") as archive:
                 archive.extractall(folder)
             report_target(name, folder, Path(real) / "zoo")
-        report_overhead(folder, Path(real) / "zoo")
         report_stages(folder, Path(real) / "zoo")
