@@ -1,6 +1,6 @@
 """Comparing networks, side by side with the tools that people use today: time, memory, and distance from the truth.
 
-    TRANSFERSCOPE_REAL=... python benchmarks/similarity.py [--workload a|b|c|growth|scale|all] [--rounds 5]
+    TRANSFERSCOPE_REAL=... python benchmarks/similarity.py [--workload a|together|b|c|growth|scale|all] [--rounds 5]
 
 Writes similarity.md into `--output`. Peers are run where they are installed (`pip install --group peers`), each in a
 process of its own (`comparison/worker.py`), in turn, a round each; nothing is installed here. Workload b needs
@@ -10,6 +10,7 @@ TRANSFERSCOPE_REAL, a folder with `data/trashnet.zip` and `zoo/`. `--quick` shri
 import argparse
 import os
 import platform
+import statistics
 import tempfile
 import zipfile
 from importlib.metadata import version
@@ -44,6 +45,8 @@ from transferscope.data.batches import batches
 from transferscope.data.target import load_target
 from transferscope.networks.loading import load_network
 from transferscope.networks.zoo import load_zoo
+
+WORKLOADS = ("a", "together", "b", "c", "growth", "scale")
 
 
 def network_section(title: str, results: dict[str, Result], references: Any) -> str:
@@ -151,7 +154,7 @@ def mobilenets(sizes: Sizes, folder: Path, real: Path) -> dict[str, Any]:
 def main() -> None:
     """Run what is asked for and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workload", choices=("a", "b", "c", "growth", "scale", "all"), default="all")
+    parser.add_argument("--workload", choices=(*WORKLOADS, "all"), default="all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
@@ -159,7 +162,7 @@ def main() -> None:
     options = parser.parse_args()
     sizes = QUICK if options.quick else Sizes()
     here = options.rounds, "cpu", options.threads
-    wanted = {"a", "b", "c", "growth", "scale"} if options.workload == "all" else {options.workload}
+    wanted = set(WORKLOADS) if options.workload == "all" else {options.workload}
     text = heading(options)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -168,6 +171,8 @@ def main() -> None:
             title = f"(a) ResNet-18, {len(first['layers'])} convolutions and batch norms, two random initialisations: "
             title += f"{sizes.images} images of {sizes.side} px, batches of {sizes.batch}"
             text += network_section(title, *run_networks(first, *here))
+        if "together" in wanted:
+            text += together_section(resnet(sizes, folder), *here)
         if "b" in wanted:
             if real := os.environ.get("TRANSFERSCOPE_REAL"):
                 second = mobilenets(sizes, folder, Path(real))
@@ -195,6 +200,23 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "similarity.md").write_text(text)
     print(text)
+
+
+def together_section(workload: dict[str, Any], rounds: int, device: str, threads: int) -> str:
+    """Return the seconds of the tools that take no minutes, in one process in place of one each."""
+    tools = ["bare", *(name for name in (OURS, "pytorch-cka", "cka-pytorch") if name in present())]
+    worker = Worker("bare", device, threads)
+    worker.ask("open", workload=workload)
+    seconds = worker.ask("in_turn", tools=tools, rounds=rounds)
+    worker.close()
+    if "error" in seconds:
+        return f"\n## (a) in one process\n\nNot measured: {seconds['error']}.\n"
+    rows = [["tool", "total", "÷ bare", "similarity part"]]
+    for name, taken in seconds.items():
+        pairs = list(zip(taken, seconds["bare"], strict=True))
+        ratio, part = (statistics.median(each) for each in zip(*((a / b, a - b) for a, b in pairs), strict=True))
+        rows.append([name, f"{statistics.median(taken):.2f} s", f"{ratio:.2f} ×", f"{part:.2f} s"])
+    return f"\n## (a) in one process, in turn, {rounds} rounds after one that warms up\n\n{table(rows)}"
 
 
 def gpu_section(sizes: Sizes, folder: Path, rounds: int, threads: int) -> str:

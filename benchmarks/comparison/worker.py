@@ -180,6 +180,19 @@ class Worker:
         assert self.work is not None
         return self._measure(self._task(self.work))
 
+    def in_turn(self, tools: list[str], rounds: int) -> dict[str, list[float]]:
+        """Run several tools in this process, a round each in turn after one that warms up; return their seconds."""
+        assert self.work is not None
+        seconds: dict[str, list[float]] = {name: [] for name in tools}
+        for number in range(rounds + 1):
+            for name in tools:
+                self.tool = TOOLS.get(name)
+                if self.tool is not None:
+                    self.tool.load()
+                answer = self._measure(self._task(self.work), values=False)
+                seconds[name] += [answer["seconds"]] * (number > 0)
+        return seconds
+
     def values(self, offset: float = 0.0) -> dict[str, Any]:
         """Return what the tool makes of activations that nothing overwrites, shifted by `offset` deviations."""
         if self.name == "reference":
