@@ -23,6 +23,25 @@ def test_matrices_share_the_threads_and_then_everything_is_as_before(n_samples, 
         assert blas_threads() == {6}
 
 
+def test_fewer_matrices_than_threads_have_more_threads_each():
+    with threadpool_limits(6, user_api="blas"), suited_to(10, 2) as free:
+        assert (free, blas_threads()) == (2, {3})
+
+
+def test_who_comes_second_works_alone_and_in_the_end_everything_is_as_before():
+    with threadpool_limits(6, user_api="blas"):
+        first, second = suited_to(10), suited_to(10)
+        assert (first.__enter__(), second.__enter__()) == (6, 1)
+        first.__exit__(None, None, None)
+        second.__exit__(None, None, None)
+        assert blas_threads() == {6}
+
+
+def test_threads_have_the_settings_of_who_starts_them():
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        list(side_by_side(lambda x: x * np.float32(1e30), [np.full(2, 1e30, np.float32)] * 2, 2))
+
+
 def test_items_are_worked_on_side_by_side_and_come_in_their_order():
     both, taken = threading.Barrier(2, timeout=10), []
 

@@ -52,7 +52,7 @@ def dense(xs, ys, debiased):
         grams = [similarity.Representation(X).gram for X in layers]
         return hsic.center_kernels(hsic.array_namespace(grams[0]).stack(grams), debiased=debiased, eps=2.0**-52)
 
-    return hsic.row_sums(kernels(xs), None if ys is None else kernels(ys))
+    return hsic.row_sums(*kernels(xs), *((None, None) if ys is None else kernels(ys)))
 
 
 @pytest.mark.parametrize("debiased", [True, False])
@@ -79,30 +79,65 @@ def test_every_way_gives_the_same_row_sums(xp, monkeypatch, way, alone, debiased
         np.testing.assert_allclose(to_numpy(array), value, rtol=1e-9, atol=1e-9 * np.abs(value).max())
 
 
-@pytest.mark.parametrize("factor", [1e-15, 1.0, 1e17])
+class OnDisk:
+    def __init__(self, X):
+        self._X, self.shape = X, X.shape
+
+    def __getitem__(self, where):
+        return self._X[where]
+
+
 @pytest.mark.parametrize("tile", [2**28, 10_000])
-def test_kernels_of_float32_are_multiplied_in_its_range(xp, monkeypatch, tile, factor):
-    """Squares of these features fit into float32, products of their kernels do not."""
+def test_float32_features_have_the_value_of_float64_ones(xp, monkeypatch, tile):
+    """Of these squares fit into float32, and products of kernels do not."""
     monkeypatch.setattr(hsic, "TILE_BYTES", tile)
     monkeypatch.setattr(hsic, "_SHARE_OF_DEVICE", 2**62)
     xs, ys = ([np.float32(X) for X in side] for side in related(np.random.default_rng(0), 80, (200, 90), (150,)))
-    cka = MinibatchCKA()
-    cka.update(arrays(xp, [X * np.float32(factor) for X in xs]), arrays(xp, ys))
-    xs, ys = ([np.float64(X) for X in side] for side in (xs, ys))
+    scaled = [X * np.float32(1e16) for X in xs]
+    cka = accumulated(arrays(xp, scaled), arrays(xp, ys))
+    xs, ys = ([np.float64(X) for X in side] for side in (scaled, ys))
     value = [[plain_rows(X, Y, True).sum() for Y in ys] for X in xs]
     selves = [[plain_rows(X, X, True).sum() for X in side] for side in (xs, ys)]
-    expected = value / np.sqrt(np.outer(*selves))
-    np.testing.assert_allclose(to_numpy(cka.result()), expected, atol=1e-6)
-    np.testing.assert_allclose(to_numpy(cka.self_hsic()[0]), np.multiply(selves[0], float(factor) ** 4), rtol=1e-4)
+    np.testing.assert_allclose(to_numpy(cka.result()), value / np.sqrt(np.outer(*selves)), atol=1e-6)
+    np.testing.assert_allclose(to_numpy(cka.self_hsic()[0]), selves[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("tile", [2**28, 10_000])
-def test_squares_beyond_float32_are_refused(monkeypatch, tile):
+def test_many_equal_rows_do_not_drift_in_float32(monkeypatch, tile):
+    """Two kernels of four different numbers each, and a layer beside its copy: 1, not more."""
     monkeypatch.setattr(hsic, "TILE_BYTES", tile)
-    monkeypatch.setattr(hsic, "_SHARE_OF_DEVICE", 2**62)
+    monkeypatch.setattr(hsic, "prefers_features", lambda *_: False)
+    first, second = (np.repeat(np.float32([[0], [1]]), [count, 1500 - count], axis=0) for count in (5, 10))
+    found = accumulated([first], [second, first.copy()]).result()
+    xs = [np.float64(X) for X in (first, second)]
+    inner, outer = (plain_rows(xs[0], X, True).sum() for X in xs)
+    expected = outer / np.sqrt(inner * plain_rows(xs[1], xs[1], True).sum())
+    np.testing.assert_allclose(found, [[expected, 1.0]], atol=1e-10)
+
+
+@pytest.mark.parametrize("tile", [2**28, 10_000])
+@pytest.mark.parametrize("kept", [np.asarray, OnDisk])
+def test_squares_beyond_float32_are_refused(monkeypatch, tile, kept):
+    monkeypatch.setattr(hsic, "TILE_BYTES", tile)
     X = np.float32(1e25) * np.random.default_rng(0).normal(size=(80, 200)).astype(np.float32)
     with np.errstate(all="ignore"), pytest.raises(InputError, match="cast them to float64"):
-        MinibatchCKA().update([X])
+        MinibatchCKA().update([kept(X)])
+
+
+def test_permutations_that_change_nothing_count_whatever_the_rounding():
+    """Of three times three equal samples 216 · 6 of 9! permutations keep the groups together: .0036 and 1/2000."""
+    groups = np.repeat(np.eye(3), 3, axis=0)
+    p = accumulated([0.7 * groups], [1.3 * groups], permutations=1999).p_value().item()
+    share = 216 * 6 / 362880
+    assert abs(p - share - 1 / 2000) < 4 * np.sqrt(share / 2000)
+
+
+def test_grams_may_lie_in_any_order():
+    grams = np.stack([X @ X.T for X in related(np.random.default_rng(0), 20)[0]])
+    found = MinibatchCKA(), MinibatchCKA()
+    found[0].update_grams(grams)
+    found[1].update_grams(np.asfortranarray(grams))
+    np.testing.assert_allclose(found[1].result(), found[0].result(), atol=1e-12)
 
 
 @pytest.mark.parametrize(("n", "width"), [(400, 3), (60, 200)])

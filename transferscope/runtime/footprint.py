@@ -100,7 +100,8 @@ class Meter:
         if power is None:
             return f"Energy and CO2 are not known: {self._lost}."
         what = "The processors' energy is measured" if power.measured else "Energy is an estimate"
-        drawn = f"; {self.mean_watts:.4g} W on average so far" if self._seconds else ""
+        watts = f"{self.mean_watts:.3g}" if self.mean_watts < 999.5 else f"{self.mean_watts:.0f}"
+        drawn = f"; {watts} W on average so far" if self._seconds else ""
         return (
             f"{what}: {power.description}{drawn}. "
             f"{self._intensity.grams:.4g} g CO2e/kWh: {self._intensity.place}, from CodeCarbon."

@@ -23,11 +23,8 @@ _SHARE_OF_DEVICE = 16
 SMALLEST_TILE = 64
 """Fewest rows of a block."""
 
-_CACHED = 2**18
-"""Numbers that are worked on at a time on the host."""
-
-_SHARES = 4
-"""Into how many pieces a thread's part of the layers is cut."""
+CACHED = 2**18
+"""Numbers that are worked on at a time on the host, where its cache holds them."""
 
 
 def tile_bytes(like: Array) -> int:
@@ -37,9 +34,8 @@ def tile_bytes(like: Array) -> int:
 
 def bytes_of_kernels(layers: Sequence[Any]) -> int:
     """Bytes that the kernels of features (n, n_features) take together."""
-    xp = array_namespace(layers[0][0:1, :])
-    dtype = xp.result_type(*(_dtype_of_kernel(X, xp) for X in layers))
-    return xp.finfo(dtype).bits // 8 * layers[0].shape[0] ** 2 * len(layers)
+    dtype = _dtype_of_kernels(layers)
+    return array_namespace(layers[0][0:1, :]).finfo(dtype).bits // 8 * layers[0].shape[0] ** 2 * len(layers)
 
 
 class RowSums(NamedTuple):
@@ -53,27 +49,10 @@ class RowSums(NamedTuple):
     """Of each layer of y with itself, (n_samples, n_layers_y)."""
 
 
-class Kernels(NamedTuple):
-    """Centred kernels of the layers of one network."""
+def kernels_of(layers: Sequence[Any], *, debiased: bool, report: Report = silent) -> tuple[Array, Array]:
+    """Make what `center_kernels` gives from features (n, n_features), arrays of one library or features on disk.
 
-    values: Array
-    """(n_layers, n, n), float32 or float64; of each layer divided by its scale."""
-    scales: Array
-    """(n_layers,), float64."""
-    floors: Array
-    """(n_layers,), float64: the self-HSIC of the values up to which rounding alone explains it. Structure without any
-    HSIC (a single sample that differs, say) leaves some behind, which must not be divided by itself."""
-
-    def part(self, layers: slice) -> Kernels:
-        """Return those of some layers."""
-        return Kernels(self.values[layers, :, :], self.scales[layers], self.floors[layers])
-
-
-def kernels_of(layers: Sequence[Any], *, debiased: bool, report: Report = silent) -> Kernels:
-    """Make the centred kernels of features (n, n_features): arrays of one library and device, or features on disk.
-
-    They are in the precision of the features, scaled so that the largest squared norm of a centred sample is 1: what is
-    multiplied fits into float32 whatever the features are.
+    Kernels are in the precision of the features, float64 where these are on disk or of several.
 
     Parameters
     ----------
@@ -90,35 +69,28 @@ def kernels_of(layers: Sequence[Any], *, debiased: bool, report: Report = silent
     first = layers[0][0:1, :]
     xp = array_namespace(first)
     n = layers[0].shape[0]
-    dtype = xp.result_type(*(_dtype_of_kernel(X, xp) for X in layers))
     eps = max(float(xp.finfo(X[0:1, :].dtype).eps) for X in layers)
-    values = xp.empty((len(layers), n, n), dtype=dtype, device=device(first))
+    kernels = xp.empty((len(layers), n, n), dtype=_dtype_of_kernels(layers), device=device(first))
 
-    def make(part: slice) -> tuple[Array, Array]:
-        these = values[part, :, :]
+    def make(part: slice) -> tuple[slice, Array]:
         for i in range(part.start, part.stop):
-            values[i, :, :] = _gram(layers[i])
-        largest = xp.max(_diagonals(these), axis=1)
-        _check_finite(largest)
-        largest = xp.where(largest > 0, largest, xp.ones_like(largest))
-        these /= largest[:, None, None]
-        return xp.astype(largest, xp.float64), center_kernels(these, debiased=debiased, eps=eps).floors
+            kernels[i, :, :] = _gram(layers[i])
+        _check_squares(bool(xp.all(xp.isfinite(_diagonals(kernels[part, :, :])))))
+        return part, center_kernels(kernels[part, :, :], debiased=debiased, eps=eps)[1]
 
-    # On the host as many layers at a time as its cache holds; on a GPU all of them, in a few launches.
+    # On a GPU all of them in a few launches; features on disk are read by one thread.
     on_host = is_numpy_array(first)
-    parts = list(_slices(len(layers), max(1, _CACHED // n**2) if on_host else len(layers)))
-    made: list[tuple[Array, Array]] = []
-    with suited_to(n) if on_host else nullcontext(1) as at_once:
-        # A single small layer takes no longer than it takes to hand it to a thread.
-        shares = _slices(len(parts), -(-len(parts) // (_SHARES * at_once)))
-        for some in side_by_side(lambda share: [make(part) for part in parts[share]], shares, at_once):
-            made += some
-            report(parts[len(made) - 1].stop, len(layers))
-    scales, floors = (xp.concat(each) for each in zip(*made, strict=True))
-    return Kernels(values, scales, floors)
+    parts = list(_slices(len(layers), max(1, CACHED // n**2) if on_host else len(layers)))
+    threads = suited_to(n, len(parts)) if all(map(is_numpy_array, layers)) else nullcontext(1)
+    floors = []
+    with threads as at_once:
+        for part, found in side_by_side(make, parts, at_once):
+            floors.append(found)
+            report(part.stop, len(layers))
+    return kernels, xp.concat(floors)
 
 
-def center_kernels(grams: Array, *, debiased: bool, eps: float) -> Kernels:
+def center_kernels(grams: Array, *, debiased: bool, eps: float) -> tuple[Array, Array]:
     """Centre stacked Gram matrices (n_layers, n, n), finite, of features that may but need not be centred.
 
     Parameters
@@ -130,6 +102,12 @@ def center_kernels(grams: Array, *, debiased: bool, eps: float) -> Kernels:
         (2012). Otherwise centre doubly.
     eps
         Machine epsilon of the features.
+
+    Returns
+    -------
+    kernels, floors
+        The matrices, and per layer the self-HSIC up to which rounding alone explains it: structure without any HSIC
+        (a single sample that differs, say) leaves some behind, which must not be divided by itself.
     """
     xp = array_namespace(grams)
     n = grams.shape[-1]
@@ -146,16 +124,12 @@ def center_kernels(grams: Array, *, debiased: bool, eps: float) -> Kernels:
     grams -= means[:, None, :]
     if debiased:
         diagonals[...] = 0.0
-    return Kernels(grams, xp.ones_like(floors), floors)
+    return grams, floors
 
 
-def row_sums(x: Kernels, y: Kernels | None) -> RowSums:
-    """Multiply the kernels of one network or, where `y` is given, of two."""
-    xp = array_namespace(x.values)
-    sides = (x,) if y is None else (x, y)
-    xy, *selves = _products([each.values for each in sides], [each.scales for each in sides])
-    xx, yy = selves or [xp.linalg.diagonal(xy)] * 2
-    return _without_rounding(RowSums(xy, xx, yy), *(each.floors * each.scales**2 for each in (x, y or x)))
+def row_sums(kernels_x: Array, floors_x: Array, kernels_y: Array | None, floors_y: Array | None) -> RowSums:
+    """Multiply what `center_kernels` gives of one network or, where `kernels_y` is given, of two."""
+    return _without_rounding(_products(kernels_x, kernels_y), floors_x, floors_x if floors_y is None else floors_y)
 
 
 def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: bool, report: Report = silent) -> RowSums:
@@ -171,22 +145,21 @@ def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: boo
         Told of the blocks.
     """
     layers = [_Tiled(X) for X in (*xs, *(ys or ()))]
-    n_x, n = len(xs), xs[0].shape[0]
+    n_x = len(xs)
+    n = xs[0].shape[0]
     xp = array_namespace(layers[0].norms)
-    dtype = xp.result_type(*(layer.dtype for layer in layers))
-    scales = xp.stack([layer.scale for layer in layers])
-    floors = xp.stack([(n * layer.eps) ** 2 * xp.sum(layer.norms**2) for layer in layers])
-    sides = [slice(0, n_x)] if ys is None else [slice(0, n_x), slice(n_x, len(layers))]
-    shapes = [(n, n_x, n_x)] if ys is None else [(n, n_x, len(ys)), (n, n_x), (n, len(ys))]
+    n_y = len(ys or xs)
+    shapes = (n, n_x, n_y), (n, n_x), (n, n_y)
     sums = [xp.zeros(shape, dtype=xp.float64, device=layers[0].device) for shape in shapes]
 
     def add(rows: slice, kernels: Array) -> None:
-        found = _products([kernels[side, :, :] for side in sides], [scales[side] for side in sides])
+        found = _products(kernels[:n_x, :, :], None if ys is None else kernels[n_x:, :, :])
         for total, part in zip(sums, found, strict=True):
             total[rows, ...] += part
 
-    height = max(SMALLEST_TILE, int((layers[0].room / (16 * len(layers))) ** 0.5))
-    blocks = list(_slices(n, height))
+    side = max(SMALLEST_TILE, int((layers[0].room / (16 * len(layers))) ** 0.5))
+    blocks = list(_slices(n, side))
+    dtype = _dtype_of_kernels([*xs, *(ys or ())])
     tiles = [(rows, columns) for i, rows in enumerate(blocks) for columns in blocks[i:]]
     for done, (rows, columns) in enumerate(tiles, 1):
         kernels = xp.stack([xp.astype(layer.block(rows, columns, debiased), dtype, copy=False) for layer in layers])
@@ -194,9 +167,8 @@ def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: boo
         if columns != rows:
             add(columns, xp.matrix_transpose(kernels))
         report(done, len(tiles))
-    xy, *selves = sums
-    xx, yy = selves or [xp.linalg.diagonal(xy)] * 2
-    return _without_rounding(RowSums(xy, xx, yy), floors[sides[0]], floors[sides[-1]])
+    floors = xp.stack([(n * layer.eps) ** 2 * xp.sum(layer.norms**2) for layer in layers])
+    return _without_rounding(RowSums(*sums), floors[:n_x], floors[n_x:] if ys else floors)
 
 
 def feature_row_sums(xs: Sequence[Array], ys: Sequence[Array] | None, *, debiased: bool) -> RowSums:
@@ -222,13 +194,12 @@ def _gram(X: Any) -> Array:
     """Gram matrix (n, n) of nearly centred features: of an array in its precision, of features on disk in float64."""
     if hasattr(X, "dtype"):
         xp = array_namespace(X)
-        # What rounding leaves of the mean is common to all rows, and goes when the kernel is centred.
+        # Less exact than `center` and quicker: what is left of the mean goes when the kernel is centred.
         centred = X - X[:1, :]
         centred -= xp.mean(centred, axis=0, keepdims=True)
         return row_products(centred, centred)
     everything = slice(0, X.shape[0])
-    tiled = _Tiled(X)
-    return tiled.block(everything, everything, debiased=False) * tiled.scale
+    return _Tiled(X).block(everything, everything, debiased=False)
 
 
 def prefers_features(n: int, widths_x: Sequence[int], widths_y: Sequence[int]) -> bool:
@@ -237,18 +208,24 @@ def prefers_features(n: int, widths_x: Sequence[int], widths_y: Sequence[int]) -
     return features < n**2 * (sum(widths_x) + sum(widths_y) + 2 * len(widths_x) * len(widths_y))
 
 
-def _products(kernels: Sequence[Array], scales: Sequence[Array]) -> list[Array]:
-    """Row sums from kernels (n_layers, rows, columns), divided by their scales, of one network or of two.
+def _products(kernels_x: Array, kernels_y: Array | None) -> RowSums:
+    """Row sums, float64, from kernels (n_layers, rows, columns) of one network or of two.
 
-    Of one (rows, n_layers, n_layers), whose diagonal is that of the layers with themselves; of two as in `RowSums`.
+    Float64 also of float32 kernels: many equal products, as where images have few different features, drift in float32.
     """
-    xp = array_namespace(*kernels)
-    x, y = kernels[0], kernels[-1]
-    products = xp.permute_dims(x, (1, 0, 2)) @ xp.permute_dims(y, (1, 2, 0))
-    xy = products * (scales[0][:, None] * scales[-1][None, :])
-    if len(kernels) == 1:
-        return [xy]
-    return [xy, *(xp.vecdot(values, values).T * scale**2 for values, scale in zip(kernels, scales, strict=True))]
+    xp = array_namespace(kernels_x)
+    sides = [kernels_x] if kernels_y is None else [kernels_x, kernels_y]
+    n_rows, width = kernels_x.shape[1:]
+    at_once = CACHED if is_numpy_array(kernels_x) else tile_bytes(kernels_x) // 8
+    parts = []
+    for rows in _slices(n_rows, max(1, at_once // (width * sum(side.shape[0] for side in sides)))):
+        wide = [xp.astype(side[:, rows, :], xp.float64, copy=False) for side in sides]
+        xy = xp.permute_dims(wide[0], (1, 0, 2)) @ xp.permute_dims(wide[-1], (1, 2, 0))
+        if kernels_y is None:
+            parts.append((xy, *[xp.linalg.diagonal(xy)] * 2))
+        else:
+            parts.append((xy, *(xp.vecdot(side, side).T for side in wide)))
+    return RowSums(*(xp.concat(each) for each in zip(*parts, strict=True)))
 
 
 class _Tiled:
@@ -271,30 +248,25 @@ class _Tiled:
         self.norms = xp.concat(
             [xp.sum(xp.astype(self._centred(rows, slice(None)), xp.float64) ** 2, axis=1) for rows in _slices(n, step)]
         )
-        self.dtype = _dtype_of_kernel(X, xp)
-        largest = xp.max(self.norms)
-        _check_finite(xp.astype(largest, self.dtype))
-        self.scale = xp.where(largest > 0, largest, xp.ones_like(largest))
+        _check_squares(float(xp.max(self.norms)) <= float(xp.finfo(first.dtype).max))
+        self._dtype = _dtype_of_kernels([X])
 
     def _centred(self, rows: slice, columns: slice) -> Array:
         return (self._X[rows, columns] - self._shift[:, columns]) - self._mean[:, columns]
 
     def block(self, rows: slice, columns: slice, debiased: bool) -> Array:
-        """Kernel of some samples with others, divided by the scale; features on disk are summed up in float64."""
         xp = array_namespace(self.norms)
         n, p = self._X.shape
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        kernel = xp.zeros((height, width), dtype=self.dtype, device=self.device)
+        kernel = xp.zeros((height, width), dtype=self._dtype, device=self.device)
         for part in _slices(p, max(64, self.room // (16 * (height + width)))):
             left = self._centred(rows, part)
             right = left if rows == columns else self._centred(columns, part)
-            kernel += xp.astype(row_products(left, right), self.dtype, copy=False)
-        kernel /= xp.astype(self.scale, self.dtype)
+            kernel += xp.astype(row_products(left, right), self._dtype, copy=False)
         if debiased:
-            each = self.norms / self.scale / (n - 2)
-            added = each - xp.sum(each) / (n - 1)
-            kernel += xp.astype(added[rows, None], self.dtype)
-            kernel += xp.astype(each[None, columns], self.dtype)
+            each = self.norms / (n - 2)
+            kernel += xp.astype(each[rows, None] - xp.sum(each) / (n - 1), self._dtype)
+            kernel += xp.astype(each[None, columns], self._dtype)
             if rows == columns:
                 _diagonals(kernel[None, :, :])[...] = 0.0
         return kernel
@@ -336,24 +308,24 @@ def _without_rounding(rows: RowSums, floors_x: Array, floors_y: Array) -> RowSum
     return RowSums(rows.xy * real_x[None, :, None] * real_y[None, None, :], rows.xx * real_x, rows.yy * real_y)
 
 
+def _dtype_of_kernels(layers: Sequence[Any]) -> Any:
+    xp = array_namespace(layers[0][0:1, :])
+    return xp.result_type(*(X.dtype if hasattr(X, "dtype") else xp.float64 for X in layers))
+
+
+def _check_squares(finite: bool) -> None:
+    if not finite:
+        raise InputError(
+            "Expected features whose squares are finite but those of a layer overflow their dtype, or are NaN; "
+            "look at the network they come from, or cast them to float64"
+        )
+
+
 def _diagonals(squares: Array) -> Array:
     """Those of stacked squares (n, k, k), as a view (n, k)."""
     xp = array_namespace(squares)
     n, k = squares.shape[0], squares.shape[-1]
     return xp.reshape(squares, (n, k * k), copy=False)[:, :: k + 1]
-
-
-def _dtype_of_kernel(X: Any, xp: Any) -> Any:
-    return X.dtype if hasattr(X, "dtype") else xp.float64
-
-
-def _check_finite(norms: Array) -> None:
-    xp = array_namespace(norms)
-    if not xp.all(xp.isfinite(norms)):
-        raise InputError(
-            "Expected features whose squares are finite but those of a layer overflow their dtype; "
-            "look at the network they come from, or cast them to float64"
-        )
 
 
 def _slices(n: int, step: int) -> Iterator[slice]:

@@ -21,9 +21,8 @@ from transferscope.similarity.representation import Report, silent
 _MOST_PERMUTED = 16
 """Permutation tests hold all Gram matrices of a batch: at most this many times `hsic.tile_bytes`."""
 
-
-_CACHED = 2**17
-"""Numbers that are multiplied at a time on the host."""
+_ROUNDING = 1e-9
+"""Of HSIC, by its scale: two that are nearer are equal."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class _Sums:
         if group > 1:
             xy, xx, yy = (xp.sum(xp.reshape(each, (-1, group, *each.shape[1:])), axis=1) for each in rows)
         # On the host a few rows at a time, whose products its cache holds.
-        step = max(1, _CACHED // math.prod(xy.shape[1:])) if is_numpy_array(xy) else xy.shape[0]
+        step = max(1, hsic.CACHED // math.prod(xy.shape[1:])) if is_numpy_array(xy) else xy.shape[0]
         products = [xp.zeros(xy.shape[1:], dtype=xy.dtype, device=device(xy)) for _ in range(3)]
         for start in range(0, xy.shape[0], step):
             part = slice(start, min(start + step, xy.shape[0]))
@@ -76,10 +75,10 @@ class _Sums:
 class MinibatchCKA:
     """Linear CKA of all pairs of layers, streamed over batches of samples (Nguyen et al. 2021).
 
-    Every layer's centred Gram matrix is formed once per batch, and all pairs come from products of the Grams, both in
-    the precision of the features; samples and batches are summed up in float64. Sums of HSIC are kept and divided
-    once, at the end. Memory is layers × n_b²; one batch of all rows gives the CKA of the whole data, exactly, and large
-    ones are worked off in blocks, or by cross-products of features where these are cheaper.
+    Every layer's centred Gram matrix is formed once per batch, in the precision of its features, and all pairs come
+    from products of the Grams, in float64. Sums of HSIC are kept and divided once, at the end. Memory is
+    layers × n_b²; one batch of all rows gives the CKA of the whole data, exactly, and large ones are worked off in
+    blocks, or by cross-products of features where these are cheaper.
 
     Parameters
     ----------
@@ -135,9 +134,11 @@ class MinibatchCKA:
                     f"Expected `permutations` to be 0 for {len(layers)} Gram matrices of {n} samples, which do not fit "
                     f"into memory together, but got {self.permutations}; take fewer samples, or compare in batches"
                 )
-            kernels = hsic.kernels_of(layers, debiased=self.debiased, report=report)
-            x, y = kernels.part(slice(0, n_x)), kernels.part(slice(n_x, len(layers)))
-            self._update(x, None if ys is None else y)
+            kernels, floors = hsic.kernels_of(layers, debiased=self.debiased, report=report)
+            if ys is None:
+                self._update(kernels, floors, None, None)
+            else:
+                self._update(kernels[:n_x, ...], floors[:n_x], kernels[n_x:, ...], floors[n_x:])
             return
         split = layers[:n_x], None if ys is None else layers[n_x:]
         if all(map(_is_array, layers)) and hsic.prefers_features(
@@ -159,8 +160,11 @@ class MinibatchCKA:
             Machine epsilon of the features that they were formed from; the default is float32's.
         """
         if self._enough(xs.shape[-1]):
-            x = hsic.center_kernels(xs + 0.0, debiased=self.debiased, eps=eps)
-            self._update(x, None if ys is None else hsic.center_kernels(ys + 0.0, debiased=self.debiased, eps=eps))
+            x = hsic.center_kernels(_copied(xs), debiased=self.debiased, eps=eps)
+            y = (None, None)
+            if ys is not None:
+                y = hsic.center_kernels(_copied(ys), debiased=self.debiased, eps=eps)
+            self._update(*x, *y)
 
     def merge(self, other: MinibatchCKA) -> None:
         """Add what `other` accumulated from other batches of the same layers, as if it had been seen here.
@@ -254,9 +258,11 @@ class MinibatchCKA:
         """
         if not self.permutations:
             raise InputError("Expected `permutations` to be at least 1 for a p-value but got 0; say how many")
-        sums, _, undefined = self._scaled()
+        sums, scale, undefined = self._scaled()
         xp = array_namespace(sums.xy)
-        above = xp.sum(xp.astype(sums.permuted >= sums.xy[None, :, :], xp.float64), axis=0)
+        # Permutations that change nothing are as large, whatever the order of summing makes of it.
+        as_large = sums.permuted >= (sums.xy - _ROUNDING * scale)[None, :, :]
+        above = xp.sum(xp.astype(as_large, xp.float64), axis=0)
         share = (1 + above) / (1 + self.permutations)
         return xp.where(undefined, xp.full_like(share, math.nan), share)
 
@@ -282,21 +288,23 @@ class MinibatchCKA:
             )
         return n >= smallest
 
-    def _update(self, x: hsic.Kernels, y: hsic.Kernels | None) -> None:
-        self._add(_Sums.of(hsic.row_sums(x, y), self._permuted(x, y or x), self.group), x.values.shape[-1])
+    def _update(self, x: Array, floors_x: Array, y: Array | None, floors_y: Array | None) -> None:
+        rows = hsic.row_sums(x, floors_x, y, floors_y)
+        self._add(_Sums.of(rows, self._permuted(x, x if y is None else y), self.group), x.shape[-1])
 
-    def _permuted(self, x: hsic.Kernels, y: hsic.Kernels) -> Array:
-        xp = array_namespace(x.values)
-        n_x, (n_y, n, _) = x.values.shape[0], y.values.shape
-        flat = xp.reshape(x.values, (n_x, -1))
-        scales = x.scales[:, None] * y.scales[None, :]
+    def _permuted(self, x: Array, y: Array) -> Array:
+        xp = array_namespace(x)
+        if not self.permutations:
+            return xp.zeros((0, x.shape[0], y.shape[0]), dtype=xp.float64)
+        x, y = (xp.astype(each, xp.float64, copy=False) for each in (x, y))
+        flat = xp.reshape(x, (x.shape[0], -1))
         products = []
         for _ in range(self.permutations):
-            images = self._generator.permutation(n // self.group)
-            order = from_numpy((images[:, None] * self.group + np.arange(self.group)).reshape(-1), like=x.values)
-            shuffled = xp.take(xp.take(y.values, order, axis=1), order, axis=2)
-            products.append(flat @ xp.reshape(shuffled, (n_y, -1)).T * scales)
-        return xp.stack(products) if products else xp.zeros((0, n_x, n_y), dtype=scales.dtype)
+            images = self._generator.permutation(x.shape[-1] // self.group)
+            order = from_numpy((images[:, None] * self.group + np.arange(self.group)).reshape(-1), like=x)
+            shuffled = xp.take(xp.take(y, order, axis=1), order, axis=2)
+            products.append(flat @ xp.reshape(shuffled, (y.shape[0], -1)).T)
+        return xp.stack(products)
 
     def _selves(self) -> tuple[Array, Array]:
         """Self-HSIC of each layer as a column for x and a row for y; NaN where it is zero."""
@@ -324,6 +332,13 @@ class MinibatchCKA:
             sums = self._sums + sums
         self._sums = sums
         self.n_samples += n_samples
+
+
+def _copied(grams: Array) -> Array:
+    xp = array_namespace(grams)
+    found = xp.empty(grams.shape, dtype=grams.dtype, device=device(grams))
+    found[...] = grams
+    return found
 
 
 def _is_array(X: Any) -> bool:
