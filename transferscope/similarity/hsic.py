@@ -32,6 +32,12 @@ def tile_bytes(like: Array) -> int:
     return max(TILE_BYTES, memory_of_device(like) // _SHARE_OF_DEVICE)
 
 
+def bytes_of_kernels(layers: Sequence[Any]) -> int:
+    """Bytes that the kernels of features (n, n_features) take together."""
+    dtype = _dtype_of_kernels(layers)
+    return array_namespace(layers[0][0:1, :]).finfo(dtype).bits // 8 * layers[0].shape[0] ** 2 * len(layers)
+
+
 class RowSums(NamedTuple):
     """Per sample i, Σ_j K̃_ij L̃_ij of centred kernels K̃ and L̃: summed over i they are HSIC up to a factor."""
 
@@ -45,6 +51,8 @@ class RowSums(NamedTuple):
 
 def kernels_of(layers: Sequence[Any], *, debiased: bool, report: Report = silent) -> tuple[Array, Array]:
     """Make what `center_kernels` gives from features (n, n_features), arrays of one library or features on disk.
+
+    Kernels are in the precision of the features, float64 where these are on disk or of several.
 
     Parameters
     ----------
@@ -62,7 +70,7 @@ def kernels_of(layers: Sequence[Any], *, debiased: bool, report: Report = silent
     xp = array_namespace(first)
     n = layers[0].shape[0]
     eps = max(float(xp.finfo(X[0:1, :].dtype).eps) for X in layers)
-    kernels = xp.empty((len(layers), n, n), dtype=xp.float64, device=device(first))
+    kernels = xp.empty((len(layers), n, n), dtype=_dtype_of_kernels(layers), device=device(first))
 
     def make(part: slice) -> tuple[slice, Array]:
         for i in range(part.start, part.stop):
@@ -83,12 +91,12 @@ def kernels_of(layers: Sequence[Any], *, debiased: bool, report: Report = silent
 
 
 def center_kernels(grams: Array, *, debiased: bool, eps: float) -> tuple[Array, Array]:
-    """Centre stacked Gram matrices (n_layers, n, n), float64 and finite, of features that may but need not be centred.
+    """Centre stacked Gram matrices (n_layers, n, n), finite, of features that may but need not be centred.
 
     Parameters
     ----------
     grams
-        Contiguous; written over.
+        Contiguous, float32 or float64; written over.
     debiased
         U-centre: the sum of products of two such matrices is n (n - 3) times the unbiased HSIC of Song et al.
         (2012). Otherwise centre doubly.
@@ -106,7 +114,7 @@ def center_kernels(grams: Array, *, debiased: bool, eps: float) -> tuple[Array, 
     diagonals = _diagonals(grams)
     means = xp.mean(grams, axis=2)
     mean = xp.mean(means, axis=1, keepdims=True)
-    norms = diagonals - 2 * means + mean
+    norms = xp.astype(diagonals - 2 * means + mean, xp.float64)
     floors = (n * eps) ** 2 * xp.sum(norms**2, axis=1)
     if debiased:
         diagonals[...] = 0.0
@@ -151,9 +159,10 @@ def tiled_row_sums(xs: Sequence[Any], ys: Sequence[Any] | None, *, debiased: boo
 
     side = max(SMALLEST_TILE, int((layers[0].room / (16 * len(layers))) ** 0.5))
     blocks = list(_slices(n, side))
+    dtype = _dtype_of_kernels([*xs, *(ys or ())])
     tiles = [(rows, columns) for i, rows in enumerate(blocks) for columns in blocks[i:]]
     for done, (rows, columns) in enumerate(tiles, 1):
-        kernels = xp.stack([layer.block(rows, columns, debiased) for layer in layers])
+        kernels = xp.stack([xp.astype(layer.block(rows, columns, debiased), dtype, copy=False) for layer in layers])
         add(rows, kernels)
         if columns != rows:
             add(columns, xp.matrix_transpose(kernels))
@@ -200,13 +209,23 @@ def prefers_features(n: int, widths_x: Sequence[int], widths_y: Sequence[int]) -
 
 
 def _products(kernels_x: Array, kernels_y: Array | None) -> RowSums:
-    """Row sums from kernels (n_layers, rows, columns) of one network or of two."""
+    """Row sums, float64, from kernels (n_layers, rows, columns) of one network or of two.
+
+    Float64 also of float32 kernels: many equal products, as where images have few different features, drift in float32.
+    """
     xp = array_namespace(kernels_x)
-    others = kernels_x if kernels_y is None else kernels_y
-    xy = xp.permute_dims(kernels_x, (1, 0, 2)) @ xp.permute_dims(others, (1, 2, 0))
-    if kernels_y is None:
-        return RowSums(xy, *[xp.linalg.diagonal(xy)] * 2)
-    return RowSums(xy, *(xp.vecdot(kernels, kernels).T for kernels in (kernels_x, kernels_y)))
+    sides = [kernels_x] if kernels_y is None else [kernels_x, kernels_y]
+    n_rows, width = kernels_x.shape[1:]
+    at_once = CACHED if is_numpy_array(kernels_x) else tile_bytes(kernels_x) // 8
+    parts = []
+    for rows in _slices(n_rows, max(1, at_once // (width * sum(side.shape[0] for side in sides)))):
+        wide = [xp.astype(side[:, rows, :], xp.float64, copy=False) for side in sides]
+        xy = xp.permute_dims(wide[0], (1, 0, 2)) @ xp.permute_dims(wide[-1], (1, 2, 0))
+        if kernels_y is None:
+            parts.append((xy, *[xp.linalg.diagonal(xy)] * 2))
+        else:
+            parts.append((xy, *(xp.vecdot(side, side).T for side in wide)))
+    return RowSums(*(xp.concat(each) for each in zip(*parts, strict=True)))
 
 
 class _Tiled:
@@ -230,6 +249,7 @@ class _Tiled:
             [xp.sum(xp.astype(self._centred(rows, slice(None)), xp.float64) ** 2, axis=1) for rows in _slices(n, step)]
         )
         _check_squares(float(xp.max(self.norms)) <= float(xp.finfo(first.dtype).max))
+        self._dtype = _dtype_of_kernels([X])
 
     def _centred(self, rows: slice, columns: slice) -> Array:
         return (self._X[rows, columns] - self._shift[:, columns]) - self._mean[:, columns]
@@ -238,15 +258,15 @@ class _Tiled:
         xp = array_namespace(self.norms)
         n, p = self._X.shape
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        kernel = xp.zeros((height, width), dtype=xp.float64, device=self.device)
+        kernel = xp.zeros((height, width), dtype=self._dtype, device=self.device)
         for part in _slices(p, max(64, self.room // (16 * (height + width)))):
             left = self._centred(rows, part)
             right = left if rows == columns else self._centred(columns, part)
-            kernel += xp.astype(row_products(left, right), xp.float64)
+            kernel += xp.astype(row_products(left, right), self._dtype, copy=False)
         if debiased:
             each = self.norms / (n - 2)
-            kernel += each[rows, None] - xp.sum(each) / (n - 1)
-            kernel += each[None, columns]
+            kernel += xp.astype(each[rows, None] - xp.sum(each) / (n - 1), self._dtype)
+            kernel += xp.astype(each[None, columns], self._dtype)
             if rows == columns:
                 _diagonals(kernel[None, :, :])[...] = 0.0
         return kernel
@@ -286,6 +306,11 @@ def _without_rounding(rows: RowSums, floors_x: Array, floors_y: Array) -> RowSum
     if is_numpy_array(real_x) and xp.all(real_x > 0) and xp.all(real_y > 0):
         return rows
     return RowSums(rows.xy * real_x[None, :, None] * real_y[None, None, :], rows.xx * real_x, rows.yy * real_y)
+
+
+def _dtype_of_kernels(layers: Sequence[Any]) -> Any:
+    xp = array_namespace(layers[0][0:1, :])
+    return xp.result_type(*(X.dtype if hasattr(X, "dtype") else xp.float64 for X in layers))
 
 
 def _check_squares(finite: bool) -> None:

@@ -127,7 +127,7 @@ class MinibatchCKA:
         n = layers[0].shape[0]
         if not self._enough(n):
             return
-        needed, room = 8 * n**2 * len(layers), hsic.tile_bytes(layers[0][0:1, :])
+        needed, room = hsic.bytes_of_kernels(layers), hsic.tile_bytes(layers[0][0:1, :])
         if self.permutations or needed <= room:
             if self.permutations and needed > _MOST_PERMUTED * room:
                 raise InputError(
@@ -296,6 +296,7 @@ class MinibatchCKA:
         xp = array_namespace(x)
         if not self.permutations:
             return xp.zeros((0, x.shape[0], y.shape[0]), dtype=xp.float64)
+        x, y = (xp.astype(each, xp.float64, copy=False) for each in (x, y))
         flat = xp.reshape(x, (x.shape[0], -1))
         products = []
         for _ in range(self.permutations):
