@@ -157,9 +157,8 @@ class Advice:
         text = f"Train {self.source} from scratch" if scratch else f"Transfer {self.source} by {_how(way)}"
         text += f", with {_count(self.samples_per_class)} images of each class: "
         text += f"expected {metric_of(self.metric).title} {_accuracy(way)} in "
-        text += (
-            f"{short_number(way.seconds)} s" + ("" if math.isnan(way.kwh) else f" ({short_number(way.kwh)} kWh)") + "."
-        )
+        energy = "" if math.isnan(way.kwh) else f" ({short_number(way.kwh)} kWh)"
+        text += f"{short_number(way.seconds)} s{energy}."
         if way is top:
             return f"{text} Nothing is expected to be more accurate."
         return (

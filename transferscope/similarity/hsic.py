@@ -79,8 +79,7 @@ def kernels_of(layers: Sequence[Any], *, debiased: bool, report: Report = silent
         return part, center_kernels(kernels[part, :, :], debiased=debiased, eps=eps)[1]
 
     # On a GPU all of them in a few launches; features on disk are read by one thread.
-    on_host = is_numpy_array(first)
-    parts = list(_slices(len(layers), max(1, CACHED // n**2) if on_host else len(layers)))
+    parts = list(_slices(len(layers), max(1, CACHED // n**2) if is_numpy_array(first) else len(layers)))
     threads = suited_to(n, len(parts)) if all(map(is_numpy_array, layers)) else nullcontext(1)
     floors = []
     with threads as at_once:
