@@ -3,9 +3,9 @@
 import math
 
 from transferscope.report.terminal.transfer import headed, shown, worst
-from transferscope.results.files import short_number
 from transferscope.results.transfer import Transfer
 from transferscope.runtime.metrics import CLASSIFICATION, MULTI_LABEL, REGRESSION, metrics_of
+from transferscope.runtime.numbers import short_number
 
 _MOST_CLASSES = 100
 """Classes that the table lists; of more those with the lowest recall."""

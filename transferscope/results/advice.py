@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from transferscope.results import saving
-from transferscope.results.files import csv, json_text, prepare_folder, short_number, significant, write_together
+from transferscope.results.files import csv, json_text, prepare_folder, significant, write_together
 from transferscope.results.pilots import Pilot
 from transferscope.results.summary import TargetSummary
 from transferscope.runtime.failures import Failure
 from transferscope.runtime.metrics import ACCURACY, metric_of
+from transferscope.runtime.numbers import short_number
 
 SCHEMA_VERSION = 1
 

@@ -49,13 +49,6 @@ def significant(value: Any) -> Any:
     return value
 
 
-def short_number(value: float) -> str:
-    """Write a number of at least 0 for a reader: three significant digits, or all before the point; NaN is empty."""
-    if math.isnan(value):
-        return ""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def json_text(content: Any, indent: int | None = 1) -> str:
     """Return JSON-like content as the text of a file, which a terminal can show."""
     return printable_json(json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")

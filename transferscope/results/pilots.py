@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from transferscope.results.files import short_number
+from transferscope.runtime.numbers import short_number
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import pandas as pd
 import xarray as xr
 
 from transferscope.results.cuts import cut_table
-from transferscope.results.files import short_number
 from transferscope.results.pilots import Pilot
 from transferscope.results.recommendation import Recommendation, how
 from transferscope.runtime.links import link_of
 from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, Metric, metric_of
+from transferscope.runtime.numbers import short_number
 
 
 def reason(

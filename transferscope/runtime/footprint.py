@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from transferscope.errors import InputError, TransferscopeWarning, check_whole
+from transferscope.runtime.numbers import short_number
 from transferscope.runtime.power import WORLD, CarbonIntensity, PowerMeter, carbon_intensity
 from transferscope.runtime.seeding import CPU
 
@@ -100,8 +101,7 @@ class Meter:
         if power is None:
             return f"Energy and CO2 are not known: {self._lost}."
         what = "The processors' energy is measured" if power.measured else "Energy is an estimate"
-        watts = f"{self.mean_watts:.3g}" if self.mean_watts < 999.5 else f"{self.mean_watts:.0f}"
-        drawn = f"; {watts} W on average so far" if self._seconds else ""
+        drawn = f"; {short_number(self.mean_watts)} W on average so far" if self._seconds else ""
         return (
             f"{what}: {power.description}{drawn}. "
             f"{self._intensity.grams:.4g} g CO2e/kWh: {self._intensity.place}, from CodeCarbon."

@@ -21,9 +21,9 @@ from transferscope.report.html.parts import (
     with_errors,
 )
 from transferscope.report.terminal.measurement import best_by_protocol, failure_lines, how_to_read, no_answer
-from transferscope.results.files import short_number
 from transferscope.results.measurement import Measurement, judged_by, variant
 from transferscope.runtime.metrics import ACCURACY, CLASSIFICATION, OF_EACH, Metric, outputs
+from transferscope.runtime.numbers import short_number
 
 _CAPTIONS = {
     "accuracy-by-samples": (

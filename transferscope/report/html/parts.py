@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from transferscope.report.html.svg import marks, svg
 from transferscope.report.terminal.counts import short_count
-from transferscope.results.files import short_number
+from transferscope.runtime.numbers import short_number
 from transferscope.runtime.templates import render
 
 MOST_ROWS = 500

@@ -25,8 +25,8 @@ from transferscope.report.plots.drawing import (
 )
 from transferscope.report.plots.transfer_curves import COLOURS
 from transferscope.results.advice import Advice, Way
-from transferscope.results.files import short_number
 from transferscope.results.measurement import PROTOCOLS
+from transferscope.runtime.numbers import short_number
 
 _LEAST_SECONDS = 1e-6
 """What took no time that could be measured is drawn here: the axis is logarithmic."""

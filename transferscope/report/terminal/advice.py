@@ -7,8 +7,8 @@ from rich.text import Text
 from transferscope.report.terminal.columns import fitted, print_tables
 from transferscope.report.terminal.pilots import ABOUT_PILOTS, pilot_tables
 from transferscope.results.advice import NAMES, Advice
-from transferscope.results.files import short_number
 from transferscope.runtime.metrics import metric_of
+from transferscope.runtime.numbers import short_number
 
 
 def print_advice(advice: Advice, console: Console) -> None:

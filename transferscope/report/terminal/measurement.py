@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from transferscope.report.terminal.columns import fitted, print_tables
-from transferscope.results.files import short_number
 from transferscope.results.measurement import Measurement, best_of, judged_by, variant
 from transferscope.runtime.metrics import OF_EACH, guess, outputs
+from transferscope.runtime.numbers import short_number
 
 _WIDE = 110
 """Terminal columns from which on the name of the layer has room."""

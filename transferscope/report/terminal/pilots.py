@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from transferscope.report.terminal.columns import fitted
-from transferscope.results.files import short_number
 from transferscope.results.pilots import Pilot
+from transferscope.runtime.numbers import short_number
 
 ABOUT_PILOTS = (
     "Pilots: transfers that were really run, measured on images that they were not trained on, with the standard error "

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from transferscope.report.terminal.columns import fitted, print_tables
-from transferscope.results.files import short_number
 from transferscope.results.predictions import Predictions
 from transferscope.results.transfer import Transfer
 from transferscope.runtime.metrics import CLASSIFICATION, KIND, MULTI_LABEL
+from transferscope.runtime.numbers import short_number
 
 _MOST_CLASSES = 30
 _MOST_ROWS = 20
