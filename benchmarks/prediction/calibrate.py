@@ -45,10 +45,15 @@ def fitted(rows: pd.DataFrame, **options: object) -> reml.Fitted:
     return reml.fit(rows, rows["noise"].to_numpy(float), weights, **options)  # type: ignore[arg-type]
 
 
-def calibration(found: reml.Fitted, chosen: Chosen, measured: str, without: str | None = None) -> Calibration:
-    """Return a calibration, without the runs of a target."""
-    coefficients, factor = found.coefficients(without)
-    return Calibration(found.prior.terms, coefficients, factor, found.components, truth.DRAW_NOISE, chosen, measured)
+def calibration(
+    found: reml.Fitted, chosen: Chosen, measured: str, without: str | None = None, *, networks: bool = False
+) -> Calibration:
+    """Return a calibration, without the runs of a target; with what single networks do, MAP/SOURCE, if asked for."""
+    coefficients, factor = found.coefficients(without, networks)
+    return Calibration(
+        found.prior.terms, coefficients, factor, found.components, truth.DRAW_NOISE, chosen, measured,
+        tuple(found.networks) if networks else (),
+    )  # fmt: skip
 
 
 def beliefs(rows: pd.DataFrame, known: Mapping[str, Calibration]) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Calibrations that know nothing of what they are judged on: a target, a network, or a whole ground truth."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -14,11 +15,15 @@ NOTHING = Chosen(0.0, 1.0)
 
 
 def without_target(rows: pd.DataFrame, found: reml.Fitted) -> dict[str, Calibration]:
-    """Return for each target a calibration that was fitted without its runs on any map, components included."""
+    """Return for each target a calibration that was fitted without its runs on any map, components included.
+
+    It knows the networks of all maps from the other targets, which counts once `of_sources` names them.
+    """
     known = {}
     for target in rows["target"].unique():
         others = rows[rows["target"] != target].reset_index(drop=True)
-        known[str(target)] = calibration(fitted(others, components=found.components, steps=STEPS), NOTHING, "without")
+        refitted = fitted(others, components=found.components, steps=STEPS)
+        known[str(target)] = calibration(refitted, NOTHING, "without", networks=True)
     return known
 
 
@@ -26,16 +31,9 @@ def corrected(cells: pd.DataFrame, known: Mapping[str, Calibration]) -> dict[str
     """Return the calibrations with the correction for choosing, each from what happened on the other targets."""
     believed = beliefs(cells[cells["ahead"] == 0], known)
     return {
-        target: calibration_with(known[target], chosen_effect(believed[believed["target"] != target], known[target]))
+        target: replace(known[target], chosen=chosen_effect(believed[believed["target"] != target], known[target]))
         for target in known
     }
-
-
-def calibration_with(known: Calibration, chosen: Chosen) -> Calibration:
-    """Return a calibration with another correction for choosing."""
-    return Calibration(
-        known.terms, known.coefficients, known.factor, known.components, known.draw_noise, chosen, known.measured
-    )
 
 
 def without_network(rows: pd.DataFrame, found: reml.Fitted, source: str) -> dict[str, Calibration]:

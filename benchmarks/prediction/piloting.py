@@ -18,10 +18,13 @@ SHARE = 0.05
 """Of the time of measuring everything once."""
 
 
-def groups(rows: pd.DataFrame, known: Mapping[str, Calibration]) -> list[tuple[pd.DataFrame, Belief]]:
+def groups(
+    rows: pd.DataFrame, known: Mapping[str, Calibration], familiar: bool = False
+) -> list[tuple[pd.DataFrame, Belief]]:
     """Return the measured cells of each target and number of images, and what is believed of them beforehand.
 
     The rows of the belief are those of the cells, and training from scratch behind them where it was not measured.
+    Networks are strangers, or `familiar`: what they did on other targets of the map counts.
     """
     found = []
     seen = {name: truth.evidence(name) for name in rows["map"].unique()}
@@ -32,7 +35,9 @@ def groups(rows: pd.DataFrame, known: Mapping[str, Calibration]) -> list[tuple[p
         # What was not measured cannot be chosen here; the scratch network is evidence in any case.
         ours = ways.merge(part, how="left", on=KEYS, suffixes=("", "_measured"))
         measured = ours["accuracy"].notna() | (ours["protocol"] == SCRATCH)
-        belief = Belief(ways[measured.to_numpy()].reset_index(drop=True), case, known[str(target)], reference(case))
+        networks = {source: f"{name}/{source}" for source in own["source"].unique()} if familiar else {}
+        calibration = known[str(target)].of_sources(networks)
+        belief = Belief(ways[measured.to_numpy()].reset_index(drop=True), case, calibration, reference(case))
         order = belief.rows[KEYS].merge(part, on=KEYS)
         found.append((order, belief))
     return found

@@ -15,7 +15,7 @@ import torch
 
 from prediction.terms import TERMS, expected_components, prior
 from transferscope.prediction.calibration import Term, design
-from transferscope.prediction.effects import ACROSS, EFFECTS, loadings, patterns
+from transferscope.prediction.effects import ACROSS, EFFECTS, OF_NETWORK, loadings, network_columns, patterns
 
 Components = Mapping[str, np.ndarray]
 """Each of `EFFECTS` to its (5, 5) covariance."""
@@ -58,9 +58,14 @@ class Fitted:
     components: Components
     precision: torch.Tensor
     moments: Sequence[tuple[str, torch.Tensor]]
+    networks: Sequence[str]
+    """MAP/SOURCE; their effects are coefficients behind those of the terms."""
 
-    def coefficients(self, without: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean (n_terms,) and lower Cholesky factor of the coefficients, without the runs of a target."""
+    def coefficients(self, without: str | None = None, networks: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and lower Cholesky factor of the coefficients, without the runs of a target.
+
+        Of the terms, (n_terms,), or of the networks too.
+        """
         n_terms = len(self.prior.mean)
         total = sum(
             (moments for target, moments in self.moments if target != without), torch.zeros_like(self.moments[0][1])
@@ -69,8 +74,10 @@ class Fitted:
         mean[:n_terms] = self.prior.mean
         covariance = torch.linalg.inv(self.precision + total[:-1, :-1])
         found = mean + covariance @ (total[:-1, -1] - total[:-1, :-1] @ mean)
-        factor = torch.linalg.cholesky(covariance[:n_terms, :n_terms]).numpy()
-        return found[:n_terms].numpy() / self.prior.scale, factor / self.prior.scale[:, None]
+        kept = len(mean) if networks else n_terms
+        scale = np.concatenate([self.prior.scale, np.ones(kept - n_terms)])
+        factor = torch.linalg.cholesky(covariance[:kept, :kept]).numpy()
+        return found[:kept].numpy() / scale, factor / scale[:, None]
 
 
 def fit(
@@ -107,7 +114,7 @@ def fit(
 
         def loss() -> torch.Tensor:
             optimiser.zero_grad()
-            value = _loss(parameters, blocks, believed, networks)
+            value = _loss(parameters, blocks, believed, len(networks))
             value.backward()
             return value
 
@@ -117,7 +124,7 @@ def fit(
         moments = [(block.target, _moments(block, found)[0]) for block in blocks]
         return Fitted(
             believed, {name: each.numpy() for name, each in found.items()},
-            _precision(found, believed, networks)[0], moments,
+            _precision(found, believed, len(networks))[0], moments, networks,
         )  # fmt: skip
 
 
@@ -130,7 +137,9 @@ def _prior(rows: pd.DataFrame, terms: Sequence[Term]) -> Prior:
     return Prior(tuple(terms), scale, torch.tensor(means * scale), torch.tensor(variances))
 
 
-def _blocks(rows: pd.DataFrame, noise: np.ndarray, weights: np.ndarray, believed: Prior) -> tuple[list[Block], int]:
+def _blocks(
+    rows: pd.DataFrame, noise: np.ndarray, weights: np.ndarray, believed: Prior
+) -> tuple[list[Block], Sequence[str]]:
     columns = design(believed.terms, rows) / believed.scale
     named = [f"{name}/{source}" if source else "" for name, source in zip(rows["map"], rows["source"], strict=True)]
     networks = sorted(set(named) - {""})
@@ -138,20 +147,20 @@ def _blocks(rows: pd.DataFrame, noise: np.ndarray, weights: np.ndarray, believed
     blocks = []
     for (_, target, _), part in rows.groupby(["map", "target", "ahead"], sort=False):
         at, loaded = part["position"].to_numpy(), loadings(part)
-        own = np.zeros((len(part), 10 * len(networks)))
-        for row, (place, share) in enumerate(zip(at, part["kept"] - 0.5, strict=True)):
+        own = np.zeros((len(part), len(networks), OF_NETWORK))
+        for row, (place, columns_of_network) in enumerate(zip(at, network_columns(part), strict=True)):
             if named[place]:
-                first = 10 * networks.index(named[place])
-                own[row, first : first + 10] = np.concatenate([loaded[row], loaded[row] * share])
+                own[row, networks.index(named[place])] = columns_of_network
         logits = part["logit"].to_numpy(float)[:, None]
         blocks.append(
             Block(
-                target, float(weights[at[0]]), torch.tensor(np.hstack([columns[at], own, logits])),
-                torch.tensor(loaded), {name: torch.tensor(each) for name, each in patterns(part).items()},
+                target, float(weights[at[0]]),
+                torch.tensor(np.hstack([columns[at], own.reshape(len(part), -1), logits])), torch.tensor(loaded),
+                {name: torch.tensor(each) for name, each in patterns(part).items()},
                 torch.tensor(noise[at]),
             )
         )  # fmt: skip
-    return blocks, len(networks)
+    return blocks, networks
 
 
 def _moments(block: Block, components: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -31,6 +31,8 @@ SMALLEST = 3
 KINDS = (WITHOUT, ONE, FIVE)
 AGAIN = "without_other_draws"
 """Without pilots too, but judged as after them: by draws that no pilot saw, of which there are fewer."""
+FAMILIAR = "familiar_networks"
+"""Without pilots, but knowing what the networks did on the other targets of their map, as after `ts.calibrate`."""
 
 
 def with_draws(cells: pd.DataFrame) -> pd.DataFrame:
@@ -46,10 +48,10 @@ def with_draws(cells: pd.DataFrame) -> pd.DataFrame:
     return both.assign(once=both["once"].fillna(both["accuracy"]), others=both["others"].fillna(both["accuracy"]))
 
 
-def judged_cells(cells: pd.DataFrame, known: dict[str, Calibration], kind: str) -> pd.DataFrame:
+def judged_cells(cells: pd.DataFrame, known: dict[str, Calibration], kind: str, familiar: bool = False) -> pd.DataFrame:
     """Return cells with what is believed of them; after pilots they are judged by draws that no pilot saw."""
     found = []
-    for part, belief in groups(cells, known):
+    for part, belief in groups(cells, known, familiar):
         if len(part) < SMALLEST:
             continue
         only = kind == ONE and (part["protocol"] == "finetune").any()
@@ -122,10 +124,13 @@ def main() -> None:
     known = left_out.corrected(now, left_out.without_target(rows, found))
     of_kind = {kind: judged_cells(now, known, kind) for kind in KINDS}
     of_kind[AGAIN] = of_kind[WITHOUT].assign(accuracy=of_kind[WITHOUT]["others"])
-    parts = {kind: figures(of_kind[kind]) for kind in (WITHOUT, AGAIN, ONE, FIVE)}
+    of_kind[FAMILIAR] = judged_cells(now, known, WITHOUT, familiar=True)
+    parts = {kind: figures(of_kind[kind]) for kind in (WITHOUT, FAMILIAR, AGAIN, ONE, FIVE)}
     maps = list(now["map"].unique())
     by_map = {
-        f"{kind}, {name}": figures(of_kind[kind][of_kind[kind]["map"] == name]) for kind in KINDS for name in maps
+        f"{kind}, {name}": figures(of_kind[kind][of_kind[kind]["map"] == name])
+        for kind in (WITHOUT, FAMILIAR, ONE, FIVE)
+        for name in maps
     }
     elsewhere = across(now, rows, found)
     answer = {"cells": len(now), **parts[WITHOUT], **parts, "maps": by_map, **elsewhere}
@@ -142,7 +147,8 @@ def main() -> None:
         "pilots, which see the first draw of images, choices are judged by the other draws; in "
         f"*{AGAIN}* so are those without pilots, to compare with: with fewer draws the best measured choice is more "
         f"luck. A score is joined with the protocol that is best on other targets. *{MEASURED}* chooses by real "
-        "transfers with one draw of images and is judged by the others. τw is scipy's `weightedtau`.\n"
+        f"transfers with one draw of images and is judged by the others. *{FAMILIAR}* knows what its networks did on "
+        "other targets. τw is scipy's `weightedtau`.\n"
     )
     print("## The prediction without pilots, after one of fine-tuning, after 5 % of the time of measuring everything\n")
     table = pd.DataFrame({name: flat(each) for name, each in parts.items()})

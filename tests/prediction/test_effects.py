@@ -3,9 +3,20 @@
 import numpy as np
 import pytest
 from beliefs import some_scores
+from scipy.linalg import block_diag
 
 from transferscope.prediction.covariates import Case, candidates
-from transferscope.prediction.effects import BASES, EFFECTS, covariance, loadings, patterns, shares, variance
+from transferscope.prediction.effects import (
+    ACROSS,
+    BASES,
+    EFFECTS,
+    covariance,
+    loadings,
+    network_columns,
+    patterns,
+    shares,
+    variance,
+)
 
 
 @pytest.fixture
@@ -51,6 +62,14 @@ def test_a_covariance_is_symmetric_positive_and_its_diagonal_that_of_variance(ro
 def test_a_covariance_with_other_rows_is_a_part_of_that_of_all(rows, components):
     first, last = rows.iloc[:5], rows.iloc[5:]
     np.testing.assert_allclose(covariance(components, first, last), covariance(components, rows)[:5, 5:])
+
+
+def test_effects_of_known_networks_move_to_their_columns(rows, components):
+    known = covariance(components, rows, known=["s1"])
+    of_s1 = network_columns(rows) * (rows["source"] == "s1").to_numpy()[:, None]
+    effects = block_diag(*(components[name] for name in ACROSS))
+    np.testing.assert_allclose(known + of_s1 @ effects @ of_s1.T, covariance(components, rows))
+    np.testing.assert_allclose(variance(components, rows, known=["s1"]), np.diag(known))
 
 
 def test_scratch_shares_what_the_target_has_and_nothing_of_sources(rows):

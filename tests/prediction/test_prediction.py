@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -223,6 +224,30 @@ def test_a_file_holds_the_whole_calibration(tmp_path):
         np.testing.assert_allclose(found.components[name], COMPONENTS[name], rtol=1e-5)
 
 
+def test_a_file_holds_what_is_known_of_networks(tmp_path):
+    known = small().with_networks(["b", "a", "b"])
+    assert known.networks == ("a", "b")
+    known = replace(known, coefficients=np.arange(22.0), factor=known.factor + 0.01 * np.tril(np.ones((22, 22))))
+    path = known.save(tmp_path / "own.json")
+    found = load_calibration(path)
+    assert found.networks == ("a", "b")
+    np.testing.assert_allclose(found.coefficients, known.coefficients)
+    np.testing.assert_allclose(found.factor, known.factor, rtol=1e-5)
+    ours = found.of_sources({"mine": "b", "other": "c"})
+    assert ours.networks == ("mine",)
+    np.testing.assert_allclose(ours.coefficients, [0, 1, *range(12, 22)])
+    np.testing.assert_allclose(
+        (ours.factor @ ours.factor.T)[2:, 2:], (known.factor @ known.factor.T)[12:, 12:], rtol=1e-4
+    )
+
+
+def test_a_network_that_nothing_is_known_of_is_like_any_other():
+    known = small(components={name: np.eye(5) * (i + 1) for i, name in enumerate(EFFECTS)}).with_networks(["a"])
+    expected = [1 + EFFECTS.index("network")] * 5 + [1 + EFFECTS.index("slope")] * 5
+    np.testing.assert_allclose((known.factor @ known.factor.T)[2:, 2:], np.diag(expected), rtol=1e-6)
+    np.testing.assert_array_equal(known.coefficients, [0.5, 0.25, *[0] * 10])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -232,8 +257,10 @@ def test_a_file_holds_the_whole_calibration(tmp_path):
         ({"terms": []}, "terms: expected a list of terms with bases, factors and coefficient"),
         (
             {"factor": [[1.0]]},
-            "factor: expected the lower triangle of a matrix with a row for each term, but they do not",
+            "factor: expected the lower triangle of a matrix with a row for each term and 10 for each network, but",
         ),
+        ({"networks": {"a": [1.0]}}, "networks.a: expected for each fingerprint of a network a list of 10 finite"),
+        ({"networks": {"a": [0.0] * 10}}, "factor: expected the lower triangle"),
         ({"chosen": {"shift": 0.0, "scale": 0.0}}, "chosen.scale: expected a finite number above 0, got 0.0"),
         ({"components": {}}, "components: expected for each of target, size"),
     ],

@@ -1,5 +1,7 @@
 """A laboratory's own runs, beside what was known before them, change what the next ranking expects."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,10 @@ from rankings import make_ranking
 
 import transferscope as ts
 from transferscope.errors import InputError, TransferscopeWarning
+from transferscope.prediction.belief import Belief, believe
 from transferscope.prediction.calibration import load_calibration
+from transferscope.prediction.covariates import Case
+from transferscope.runtime.provenance import Provenance
 
 
 def known_before():
@@ -37,6 +42,26 @@ def test_runs_better_than_expected_raise_what_is_expected(tmp_path):
     before = load_calibration()
     bases = [i for i, term in enumerate(before.terms) if term.bases == ("finetune",) and not term.factors]
     assert (again.coefficients - before.coefficients)[bases] > 0
+
+
+def test_a_network_that_did_better_than_another_is_expected_to_on_other_targets_too(tmp_path):
+    prints = {"birds": "0b", "digits": "0d"}
+    ranking = known_before()
+    ranking = replace(ranking, provenance=Provenance({}, prints, {}))
+    apart = runs().assign(accuracy=lambda rows: np.where(rows["source"] == "birds", 0.6, 0.98))
+    with pytest.warns(TransferscopeWarning, match="called 'shells' too"):
+        path = ts.calibrate([(ranking, apart)]).save(tmp_path / "ours.json")
+    known = load_calibration(path)
+    assert known.networks == ("0b", "0d")
+    rows = believe(ranking.scores, 500).rows
+    both = {
+        name: Belief(rows, Case(500, 500, 10), known.of_sources(sources)).mean[
+            ((rows["source"] == "digits") & (rows["protocol"] == "finetune")).to_numpy()
+        ]
+        for name, sources in {"as it was": prints, "as birds": {"digits": "0b"}, "a stranger": {}}.items()
+    }
+    assert (both["as it was"] > both["a stranger"]).all()
+    assert (both["a stranger"] > both["as birds"]).all()
 
 
 @pytest.mark.usefixtures("undrawn")

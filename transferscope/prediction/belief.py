@@ -121,7 +121,7 @@ class Belief:
         known = self.calibration
         columns = known.design(rows)
         mean = columns @ known.coefficients
-        spread = ((columns @ known.factor) ** 2).sum(axis=1) + variance(known.components, rows)
+        spread = ((columns @ known.factor) ** 2).sum(axis=1) + variance(known.components, rows, known.networks)
         spread += OF_REFERENCE * _scratch(rows)
         if not self.observations:
             return mean, spread
@@ -244,7 +244,7 @@ class Belief:
 
     def _effects(self, rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
         ours = OF_REFERENCE * np.multiply.outer(_scratch(rows), _scratch(others))
-        return covariance(self.calibration.components, rows, others) + ours
+        return covariance(self.calibration.components, rows, others, self.calibration.networks) + ours
 
 
 def _scratch(rows: pd.DataFrame) -> np.ndarray:

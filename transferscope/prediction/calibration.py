@@ -7,8 +7,8 @@ likelihood with a weak prior (benchmarks/calibrate.py).
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,14 +16,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import block_diag, cholesky
 
 from transferscope.errors import InputError
 from transferscope.prediction.calibration_file import VERSION, read_calibration
-from transferscope.prediction.effects import BASES, EFFECTS, shares
+from transferscope.prediction.effects import ACROSS, BASES, EFFECTS, OF_NETWORK, network_columns, shares
 from transferscope.results.files import write_file
 from transferscope.runtime.regular import read_regular
 
 _FILE = "calibration.json"
+_LEAST = 1e-9
+"""Variance, in squared logits, of effects that a file says have none: their covariance can be inverted."""
 _DIGITS = 6
 """Significant ones of a number in the file."""
 
@@ -68,9 +71,11 @@ class Calibration:
     ----------
     terms : tuple of Term
     coefficients : numpy.ndarray
-        (n_terms,), their posterior mean.
+        (n_coefficients,), their posterior mean: of the terms, then of each of `networks` its effects as
+        `effects.network_columns` has them.
     factor : numpy.ndarray
-        (n_terms, n_terms), the lower Cholesky factor of their covariance.
+        The lower Cholesky factor of their covariance, (n_coefficients, n_coefficients); after `of_sources` some of its
+        rows.
     components : mapping of str to numpy.ndarray
         Each of `effects.EFFECTS` to its (5, 5) covariance between `effects.BASES`, in squared logits.
     draw_noise : (float, float)
@@ -79,6 +84,8 @@ class Calibration:
     chosen : Chosen
     measured : str
         On what.
+    networks : tuple of str
+        Whose effects on all targets were learnt too: fingerprints, after `of_sources` the names of sources.
     """
 
     terms: tuple[Term, ...]
@@ -88,10 +95,39 @@ class Calibration:
     draw_noise: tuple[float, float]
     chosen: Chosen
     measured: str
+    networks: tuple[str, ...] = ()
 
     def design(self, rows: pd.DataFrame) -> np.ndarray:
-        """Return what each term is, but for its coefficient, for each row of `candidates`, (n_rows, n_terms)."""
-        return design(self.terms, rows)
+        """Return what each coefficient is multiplied by, for each row of `candidates`, (n_rows, n_coefficients)."""
+        columns = design(self.terms, rows)
+        if not self.networks:
+            return columns
+        own, source = network_columns(rows), rows["source"].to_numpy(object)
+        return np.hstack([columns, *(own * (source == name)[:, None] for name in self.networks)])
+
+    def with_networks(self, fingerprints: Iterable[str]) -> "Calibration":
+        """Return a calibration that can learn of these networks too; those new to it have the effects of any network.
+
+        A network whose effects are among the coefficients has no other ones: `effects.covariance` leaves them out.
+        """
+        new = tuple(sorted(set(fingerprints) - set(self.networks)))
+        any_network = block_diag(*(self.components[name] for name in ACROSS)) + _LEAST * np.eye(OF_NETWORK)
+        return replace(
+            self,
+            networks=(*self.networks, *new),
+            coefficients=np.concatenate([self.coefficients, np.zeros(OF_NETWORK * len(new))]),
+            factor=block_diag(self.factor, *[cholesky(any_network, lower=True)] * len(new)),
+        )
+
+    def of_sources(self, fingerprints: Mapping[str, str]) -> "Calibration":
+        """Return what is known where sources have these names and fingerprints; other networks are left out."""
+        places = {print_: i for i, print_ in enumerate(self.networks)}
+        found = {name: places[print_] for name, print_ in fingerprints.items() if print_ in places}
+        first = len(self.terms)
+        kept = np.concatenate(
+            [np.arange(first), *(first + OF_NETWORK * place + np.arange(OF_NETWORK) for place in found.values())]
+        )
+        return replace(self, networks=tuple(found), coefficients=self.coefficients[kept], factor=self.factor[kept])
 
     def draw_variance(self, log_per_class: np.ndarray) -> np.ndarray:
         """Return how much one draw of the images trained on varies, in squared logits, of the shape given."""
@@ -117,10 +153,13 @@ class Calibration:
             "components": {name: _rounded(self.components[name]) for name in EFFECTS},
             "terms": [
                 {"bases": term.bases, "factors": term.factors, "coefficient": _rounded(coefficient)}
-                for term, coefficient in zip(self.terms, self.coefficients, strict=True)
+                for term, coefficient in zip(self.terms, self.coefficients, strict=False)
             ],
             "factor": [_rounded(row[: i + 1]) for i, row in enumerate(self.factor)],
         }
+        if self.networks:
+            effects = self.coefficients[len(self.terms) :].reshape(-1, OF_NETWORK)
+            content["networks"] = dict(zip(self.networks, map(_rounded, effects), strict=True))
         lines = (f"{json.dumps(name)}: {_lines(value)}" for name, value in content.items())
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -161,16 +200,18 @@ def _shipped() -> Calibration:
 
 def _read(text: str, name: str) -> Calibration:
     content = read_calibration(text, name)
-    factor = np.zeros((len(content.terms),) * 2)
+    factor = np.zeros((len(content.factor),) * 2)
     factor[np.tril_indices(len(factor))] = np.concatenate([np.asarray(row, dtype=float) for row in content.factor])
+    coefficients = [each.coefficient for each in content.terms]
     return Calibration(
         tuple(Term(each.bases, each.factors) for each in content.terms),
-        np.array([each.coefficient for each in content.terms]),
+        np.array(coefficients + [effect for effects in content.networks.values() for effect in effects]),
         factor,
         {name: np.array(content.components[name]) for name in EFFECTS},
         content.draw_noise,
         Chosen(content.chosen.shift, content.chosen.scale),
         content.measured,
+        tuple(content.networks),
     )
 
 

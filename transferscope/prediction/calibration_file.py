@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from transferscope.errors import InputError
 from transferscope.prediction.covariates import COVARIATES
-from transferscope.prediction.effects import BASES, EFFECTS
+from transferscope.prediction.effects import BASES, EFFECTS, OF_NETWORK
 
 VERSION = 2
 """Of the file format."""
@@ -76,13 +76,19 @@ class CalibrationFile(_Entry):
     terms: Annotated[tuple[TermEntry, ...], Field(min_length=1)] = Field(
         description="a list of terms with bases, factors and coefficient"
     )
-    factor: tuple[_Row, ...] = Field(description="the lower triangle of a matrix with a row for each term")
+    networks: dict[str, Annotated[_Row, Field(min_length=OF_NETWORK, max_length=OF_NETWORK)]] = Field(
+        default_factory=dict, description=f"for each fingerprint of a network a list of {OF_NETWORK} finite numbers"
+    )
+    factor: tuple[_Row, ...] = Field(
+        description=f"the lower triangle of a matrix with a row for each term and {OF_NETWORK} for each network"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> "CalibrationFile":
         if set(self.components) != set(EFFECTS):
             raise ValueError("components")
-        if [len(row) for row in self.factor] != list(range(1, len(self.terms) + 1)):
+        rows = len(self.terms) + OF_NETWORK * len(self.networks)
+        if [len(row) for row in self.factor] != list(range(1, rows + 1)):
             raise ValueError("factor")
         return self
 
@@ -107,8 +113,8 @@ def read_calibration(text: str, name: str) -> CalibrationFile:
     except ValidationError as error:
         problems = "; ".join(dict.fromkeys(_problems(error)))
         raise InputError(
-            f"Expected {name} to be a calibration as benchmarks/calibrate.py writes it, but {problems}. "
-            "Write it anew with that script, or correct it"
+            f"Expected {name} to be a calibration as `calibrate` and benchmarks/calibrate.py write it, but {problems}. "
+            "Write it anew with one of them, or correct it"
         ) from error
 
 

@@ -5,7 +5,7 @@ of a source, of a depth, of both, and what is left. Each of these effects differ
 between them, as a 5 × 5 covariance says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -55,13 +55,23 @@ def loadings(rows: pd.DataFrame) -> np.ndarray:
     return found
 
 
-def patterns(rows: pd.DataFrame, others: pd.DataFrame | None = None) -> Mapping[str, np.ndarray]:
+def network_columns(rows: pd.DataFrame) -> np.ndarray:
+    """Return how much of the effects `ACROSS` of its network every candidate has, (n_rows, 10): for each one a base."""
+    mine = loadings(rows) * _cut(rows)[:, None]
+    return np.hstack([mine, mine * _centred(rows)[:, None]])
+
+
+def patterns(
+    rows: pd.DataFrame, others: pd.DataFrame | None = None, known: Collection[str] = ()
+) -> Mapping[str, np.ndarray]:
     """Return for each effect how far two candidates of one target share it, (n_rows, n_others).
 
     Parameters
     ----------
     rows, others : pandas.DataFrame
         As `candidates` returns them, of one target; a row may be of another number of images. The same by default.
+    known : collection of str
+        Sources whose effects `ACROSS` are among the coefficients, and no more here.
     """
     others = rows if others is None else others
 
@@ -71,8 +81,9 @@ def patterns(rows: pd.DataFrame, others: pd.DataFrame | None = None) -> Mapping[
     def same(name: str) -> np.ndarray:
         return np.equal.outer(rows[name].to_numpy(object), others[name].to_numpy(object))
 
-    cut = np.logical_and.outer(*((each["protocol"] != SCRATCH).to_numpy() for each in (rows, others)))
-    source = (cut & same("source")).astype(float)
+    cut = np.outer(_cut(rows), _cut(others))
+    source = cut * same("source")
+    unknown = source * ~rows["source"].isin(known).to_numpy()[:, None]
     more, apart = distance("log_per_class"), distance("kept")
     longer, shorter = np.exp(-more / _LONG), np.exp(-more / _SHORT)
     centred = np.multiply.outer(*(_centred(each) for each in (rows, others)))
@@ -82,8 +93,8 @@ def patterns(rows: pd.DataFrame, others: pd.DataFrame | None = None) -> Mapping[
         "target": np.ones_like(more),
         "size": shorter,
         "source": source * longer,
-        "network": source,
-        "slope": source * centred,
+        "network": unknown,
+        "slope": unknown * centred,
         "profile": cut * np.exp(-apart / _WIDE) * longer,
         "place": source * np.exp(-apart / _NARROW) * shorter,
         "growth": np.multiply.outer(*(each["log_more"].to_numpy(float) for each in (rows, others))),
@@ -94,23 +105,34 @@ def patterns(rows: pd.DataFrame, others: pd.DataFrame | None = None) -> Mapping[
 EFFECTS = ("target", "size", "source", "network", "slope", "profile", "place", "growth", "cell")
 ACROSS = ("network", "slope")
 """Those that a network has on all targets."""
+OF_NETWORK = len(ACROSS) * len(BASES)
+"""How many numbers these are."""
+
+
+def _cut(rows: pd.DataFrame) -> np.ndarray:
+    return (rows["protocol"] != SCRATCH).to_numpy(float)
 
 
 def _centred(rows: pd.DataFrame) -> np.ndarray:
     return rows["kept"].to_numpy(float) - 0.5
 
 
-def variance(components: Mapping[str, np.ndarray], rows: pd.DataFrame) -> np.ndarray:
+def variance(components: Mapping[str, np.ndarray], rows: pd.DataFrame, known: Collection[str] = ()) -> np.ndarray:
     """Return the diagonal of `covariance`, (n_rows,), without the rest of it."""
-    cut = (rows["protocol"] != SCRATCH).to_numpy(float)
+    cut = _cut(rows)
+    unknown = cut * ~rows["source"].isin(known).to_numpy()
     shares = dict.fromkeys(EFFECTS, cut) | dict.fromkeys(("target", "size", "cell"), np.ones(len(rows)))
-    shares |= {"slope": cut * _centred(rows) ** 2, "growth": rows["log_more"].to_numpy(float) ** 2}
+    shares |= {"network": unknown, "slope": unknown * _centred(rows) ** 2}
+    shares |= {"growth": rows["log_more"].to_numpy(float) ** 2}
     mine = loadings(rows)
     return sum((shares[name] * ((mine @ components[name]) * mine).sum(axis=1) for name in EFFECTS), np.zeros(len(rows)))
 
 
 def covariance(
-    components: Mapping[str, np.ndarray], rows: pd.DataFrame, others: pd.DataFrame | None = None
+    components: Mapping[str, np.ndarray],
+    rows: pd.DataFrame,
+    others: pd.DataFrame | None = None,
+    known: Collection[str] = (),
 ) -> np.ndarray:
     """Return the covariance of the effects of candidates of one target, in squared logits, (n_rows, n_others).
 
@@ -118,11 +140,11 @@ def covariance(
     ----------
     components : mapping of str to numpy.ndarray
         Each of `EFFECTS` to its (5, 5) covariance between `BASES`.
-    rows, others : pandas.DataFrame
+    rows, others, known
         As for `patterns`.
     """
     mine, theirs = loadings(rows), loadings(rows if others is None else others)
     return sum(
-        (pattern * (mine @ components[name] @ theirs.T) for name, pattern in patterns(rows, others).items()),
+        (pattern * (mine @ components[name] @ theirs.T) for name, pattern in patterns(rows, others, known).items()),
         np.zeros((len(mine), len(theirs))),
     )

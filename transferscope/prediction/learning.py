@@ -1,6 +1,6 @@
 """A calibration that has learnt from further targets: what measured transfers say of the coefficients."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,17 +11,19 @@ from transferscope.prediction.belief import Belief
 from transferscope.prediction.calibration import Calibration
 
 
-def learn(known: Calibration, measured: Iterable[Belief], name: str) -> Calibration:
+def learn(known: Calibration, measured: Iterable[tuple[Belief, Mapping[str, str]]], name: str) -> Calibration:
     """Return a calibration after measured transfers of further targets.
 
-    Coefficients change as Bayes' rule says, each target with effects of its own, which are integrated out; the
-    components stay as they are: a few targets say little of variances.
+    Coefficients change as Bayes' rule says, and so does what is known of the networks that were measured; each target
+    has effects of its own, which are integrated out. The components stay as they are: a few targets say little of
+    variances.
 
     Parameters
     ----------
     known : Calibration
-    measured : iterable of Belief
-        One for each target, with its observations; what else they know is not used.
+    measured : iterable of (Belief, mapping of str to str)
+        One for each target: with its observations (what else is believed is not used), and the fingerprint of each
+        source. Of a source without one nothing is learnt but what holds for all.
     name : str
         What was measured, for people.
 
@@ -30,16 +32,23 @@ def learn(known: Calibration, measured: Iterable[Belief], name: str) -> Calibrat
     InputError
         When there is not a single observation.
     """
+    told = [(belief, fingerprints) for belief, fingerprints in measured if belief.observations]
+    known = known.with_networks(
+        fingerprints[source]
+        for belief, fingerprints in told
+        for source in belief.seen["source"].unique()
+        if source in fingerprints
+    )
     coefficients, factor, targets, runs = known.coefficients, known.factor, 0, 0
-    for belief in measured:
-        if not belief.observations:
-            continue
-        own = belief.own_covariance
-        columns = known.design(belief.seen) @ factor
+    for belief, fingerprints in told:
+        own = replace(belief, calibration=known.of_sources(fingerprints)).own_covariance
+        by_print = belief.seen["source"].map(lambda name, prints=fingerprints: prints.get(name, ""))
+        design = known.design(belief.seen.assign(source=by_print))
+        columns = design @ factor
         root = cholesky(columns @ columns.T + own, lower=True)
         gain = solve_triangular(root, columns, lower=True)
         logits = np.array([each.place for each in belief.observations])
-        surprise = solve_triangular(root, logits - known.design(belief.seen) @ coefficients, lower=True)
+        surprise = solve_triangular(root, logits - design @ coefficients, lower=True)
         coefficients = coefficients + factor @ (gain.T @ surprise)
         left = np.eye(len(coefficients)) - gain.T @ gain
         factor = factor @ cholesky((left + left.T) / 2, lower=True)

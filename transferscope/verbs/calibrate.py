@@ -20,8 +20,9 @@ def calibrate(
 
     A ranking tells what was known of a target before any transfer, the runs what came of it; where networks are trained
     in another way than here, or targets are of another kind than those of the calibration that is shipped, this shifts
-    expectations to them. Coefficients change as Bayes' rule says; variance components stay as they are, and so does
-    what is known of single networks: nothing.
+    expectations to them. A network that did better or worse than was expected of it is expected to again, on other
+    targets too: it is known by its fingerprint, which stays the same as long as its weights, its transform and the
+    versions of torch and timm do. Coefficients change as Bayes' rule says; variance components stay as they are.
 
     Parameters
     ----------
@@ -66,23 +67,25 @@ def _pair(given: Any) -> tuple[Ranking, Sequence[Any]]:
     return (ranking if isinstance(ranking, Ranking) else load_ranking(ranking)), given_evidence(runs)
 
 
-def _seen(ranking: Ranking, runs: Sequence[Any], known: Calibration) -> Belief:
-    """Return what is believed of a target, with the runs that were measured of it."""
+def _seen(ranking: Ranking, runs: Sequence[Any], known: Calibration) -> tuple[Belief, dict[str, str]]:
+    """Return what is believed of a target, with the runs that were measured of it, and the sources' fingerprints."""
     scores = ranking.scores
     if (task := ranking.metric.task) != CLASSIFICATION:
         raise InputError(
             f"Expected `measured` to be of targets with classes, but {ranking.target.name} is one of {task}, of which "
             "nothing is learnt; leave it out"
         )
+    fingerprints = {} if ranking.provenance is None else dict(ranking.provenance.sources)
     belief = believe(scores, int(scores.attrs["samples"]), known)
     layers = scores["layer"].transpose("source", "depth").to_pandas()
-    return belief.given(
+    found = belief.given(
         observations(
             read_evidence(runs),
             target=ranking.target.name,
             target_hash=ranking.target.hash,
             layers={str(source): [name for name in row if name] for source, row in layers.iterrows()},
             candidates=set(belief.rows[["source", "depth", "protocol"]].itertuples(index=False, name=None)),
-            fingerprints={} if ranking.provenance is None else dict(ranking.provenance.sources),
+            fingerprints=fingerprints,
         )
     )
+    return found, fingerprints

@@ -193,8 +193,9 @@ def answer_and_belief(request: RankRequest, bench: Bench | None = None) -> tuple
         scratch = reference.candidate()
         scores = _labelled(units, bench, request, scratch, reference)
         stages = {unit.source: unit.stages for unit in units}
-        belief = believe(scores, _trained_on(bench, request), given)
-        known = _evidence(tables, stages, belief, bench)
+        fingerprints = {source: loading.fingerprint(bench.zoo[source]) for source in stages}
+        belief = believe(scores, _trained_on(bench, request), given and given.of_sources(fingerprints))
+        known = _evidence(tables, stages, belief, bench, fingerprints)
         tried, outlook = find_out(bench, request, scores, stages, belief.given(known))
         pilots = as_results(tried)
         belief = belief.given([*known, *tried])
@@ -216,7 +217,7 @@ def answer_and_belief(request: RankRequest, bench: Bench | None = None) -> tuple
         recommendations=recommendations,
         scores=predictions,
         failed=tuple(failed),
-        provenance=_provenance(units, bench, request, tables),
+        provenance=_provenance(fingerprints, bench, request, tables),
         warnings=tuple(noted),
         timings=bench.clock.seconds,
         pilots=pilots,
@@ -265,7 +266,11 @@ def _trained_on(bench: Bench, request: RankRequest) -> int:
 
 
 def _evidence(
-    tables: Sequence[Table], stages: Mapping[str, Sequence[Stage]], belief: Belief, bench: Bench
+    tables: Sequence[Table],
+    stages: Mapping[str, Sequence[Stage]],
+    belief: Belief,
+    bench: Bench,
+    fingerprints: Mapping[str, str],
 ) -> list[Observation]:
     """Return what was measured of this target with these sources."""
     return observations(
@@ -274,18 +279,18 @@ def _evidence(
         target_hash=bench.target.hash,
         layers={source: [stage.layer for stage in of_source] for source, of_source in stages.items()},
         candidates=set(belief.rows[["source", "depth", "protocol"]].itertuples(index=False, name=None)),
-        fingerprints={source: loading.fingerprint(bench.zoo[source]) for source in stages},
+        fingerprints=fingerprints,
         metric=bench.metric,
         worth=bench.metric.worth_of(pool := bench.target.values[bench.target.pool()]) / len(pool),
     )
 
 
 def _provenance(
-    units: Sequence[labelled.SourceScores], bench: Bench, request: RankRequest, tables: Sequence[Table]
+    fingerprints: Mapping[str, str], bench: Bench, request: RankRequest, tables: Sequence[Table]
 ) -> Provenance:
     return Provenance(
         settings={**request.settings_for(bench.target.task), "evidence": [table.record() for table in tables]},
-        sources={unit.source: loading.fingerprint(bench.zoo[unit.source]) for unit in units},
+        sources=fingerprints,
         versions=versions(),
     )
 
