@@ -86,6 +86,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("transferscope.activations.timing._SECONDS", 0.0)
     monkeypatch.setattr(costs, "_SECONDS", 0.0)
+    monkeypatch.setattr("transferscope.verbs.advise.advise._SIZES", 3)
     (tmp_path / "nets.py").write_text(FACTORY)
     return tmp_path
 

@@ -164,7 +164,7 @@ class TestRank:
         assert order == ["warns", "broken", "a"]
         assert asked == [False, False, False, True]
 
-    def test_failures_are_written_down_with_worker_and_traceback(self, few, executor, home):
+    def test_failures_are_written_down_with_worker_and_traceback(self, few, executor, alone, home):
         answer = rank(few, executor=executor)
         assert [each.source for each in answer.failed] == ["broken"]
         (log,) = (home / "failures").iterdir()

@@ -109,12 +109,16 @@ class Belief:
     @cached_property
     def mean(self) -> np.ndarray:
         """Posterior mean of the logits, (n_rows,)."""
-        return self.posterior(self.rows)[0]
+        return self._own_posterior[0]
 
     @cached_property
     def variance(self) -> np.ndarray:
         """Posterior variance of the logits, (n_rows,)."""
-        return self.posterior(self.rows)[1]
+        return self._own_posterior[1]
+
+    @cached_property
+    def _own_posterior(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.posterior(self.rows)
 
     def posterior(self, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean and the variance of the logits of `rows`, each (n_rows,), as `rows_of` returns them."""
