@@ -29,7 +29,8 @@ def without_target(rows: pd.DataFrame, found: reml.Fitted) -> dict[str, Calibrat
 
 def corrected(cells: pd.DataFrame, known: Mapping[str, Calibration]) -> dict[str, Calibration]:
     """Return the calibrations with the correction for choosing, each from what happened on the other targets."""
-    believed = beliefs(cells[cells["ahead"] == 0], known)
+    strangers = {target: each.of_sources({}) for target, each in known.items()}
+    believed = beliefs(cells[cells["ahead"] == 0], strangers)
     return {
         target: replace(known[target], chosen=chosen_effect(believed[believed["target"] != target], known[target]))
         for target in known

@@ -93,8 +93,10 @@ def test_a_network_under_two_names_has_the_same_effects_under_both():
     fresh = measured()
     believed = Belief(fresh.rows, CASE, found.of_sources({"s0": "a", "s1": "a"}))
     first = len(found.terms)
-    ours = believed.calibration.coefficients
-    np.testing.assert_array_equal(ours[first : first + 10], ours[first + 10 :])
+    ours = believed.calibration
+    np.testing.assert_array_equal(ours.coefficients[first : first + 10], ours.coefficients[first + 10 :])
+    assert ours.factor.shape == (first + 20, first + 20)
+    assert np.allclose(ours.factor, np.tril(ours.factor))
     assert (believed.variance > 0).all()
 
 

@@ -241,6 +241,19 @@ def test_a_file_holds_what_is_known_of_networks(tmp_path):
     )
 
 
+def test_what_could_not_be_read_again_is_not_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr("transferscope.prediction.calibration._MOST_BYTES", 3000)
+    with pytest.raises(InputError, match=r"with 9 networks it has .*; learn from the transfers of fewer networks"):
+        small().with_networks(map(str, range(9))).save(tmp_path / "own.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_components_that_a_file_may_hold_are_enough_for_networks():
+    flat = {name: np.ones((5, 5)) - 1e-7 * np.eye(5) for name in EFFECTS}
+    known = small(components=flat).with_networks(["a"])
+    np.testing.assert_allclose((known.factor @ known.factor.T)[2:7, 2:7], np.ones((5, 5)), atol=1e-6)
+
+
 def test_a_network_that_nothing_is_known_of_is_like_any_other():
     known = small(components={name: np.eye(5) * (i + 1) for i, name in enumerate(EFFECTS)}).with_networks(["a"])
     expected = [1 + EFFECTS.index("network")] * 5 + [1 + EFFECTS.index("slope")] * 5
@@ -261,6 +274,9 @@ def test_a_network_that_nothing_is_known_of_is_like_any_other():
         ),
         ({"networks": {"a": [1.0]}}, "networks.a: expected for each fingerprint of a network a list of 10 finite"),
         ({"networks": {"a": [0.0] * 10}}, "factor: expected the lower triangle"),
+        ({"networks": {"": [0.0] * 10}}, r"networks\.: expected for each fingerprint"),
+        ({"networks": {"a\x1b[31m": [0.0]}}, r"networks\.a\\x1b\[31m: expected"),
+        ({"networks": {str(i): [0.0] for i in range(30)}}, "networks.9: expected .*; 20 more. Write it anew"),
         ({"chosen": {"shift": 0.0, "scale": 0.0}}, "chosen.scale: expected a finite number above 0, got 0.0"),
         ({"components": {}}, "components: expected for each of target, size"),
     ],

@@ -64,6 +64,17 @@ def test_a_network_that_did_better_than_another_is_expected_to_on_other_targets_
     assert (both["a stranger"] > both["as birds"]).all()
 
 
+@pytest.mark.parametrize(
+    "sources", [{"birds": None}, {"birds": 1}, {"birds": [1]}, {"birds": ""}, ["birds"], "birds", None]
+)
+def test_fingerprints_that_are_none_are_said(sources):
+    ranking = replace(known_before(), provenance=Provenance({}, sources, {}))
+    with pytest.raises(
+        InputError, match=r"`provenance` of the ranking of shells to have the fingerprint.*rank it anew"
+    ):
+        ts.calibrate([(ranking, runs())])
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_a_ranking_may_be_the_folder_that_it_was_saved_in(tmp_path):
     known_before().save(tmp_path / "results")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.linalg import block_diag, cholesky
+from scipy.linalg import block_diag
 
 from transferscope.errors import InputError
 from transferscope.prediction.calibration_file import VERSION, read_calibration
@@ -27,6 +27,8 @@ from transferscope.runtime.regular import read_regular
 _FILE = "calibration.json"
 _LEAST = 1e-9
 """Variance, in squared logits, of effects that a file says have none: their covariance can be inverted."""
+_MOST_BYTES = 2**26
+"""Of a file: some three hundred networks."""
 _DIGITS = 6
 """Significant ones of a number in the file."""
 
@@ -74,8 +76,7 @@ class Calibration:
         (n_coefficients,), their posterior mean: of the terms, then of each of `networks` its effects as
         `effects.network_columns` has them.
     factor : numpy.ndarray
-        The lower Cholesky factor of their covariance, (n_coefficients, n_coefficients); after `of_sources` some of its
-        rows.
+        (n_coefficients, n_coefficients), lower triangular; times its transpose it is their covariance.
     components : mapping of str to numpy.ndarray
         Each of `effects.EFFECTS` to its (5, 5) covariance between `effects.BASES`, in squared logits.
     draw_noise : (float, float)
@@ -111,23 +112,41 @@ class Calibration:
         A network whose effects are among the coefficients has no other ones: `effects.covariance` leaves them out.
         """
         new = tuple(sorted(set(fingerprints) - set(self.networks)))
-        any_network = block_diag(*(self.components[name] for name in ACROSS)) + _LEAST * np.eye(OF_NETWORK)
+        values, vectors = np.linalg.eigh(block_diag(*(self.components[name] for name in ACROSS)))
+        any_network = _lower(vectors * np.sqrt(values.clip(min=_LEAST)))
         return replace(
             self,
             networks=(*self.networks, *new),
             coefficients=np.concatenate([self.coefficients, np.zeros(OF_NETWORK * len(new))]),
-            factor=block_diag(self.factor, *[cholesky(any_network, lower=True)] * len(new)),
+            factor=block_diag(self.factor, *[any_network] * len(new)),
         )
 
+    def places_of(self, fingerprints: Mapping[str, str]) -> np.ndarray:
+        """Return the places of the coefficients that `of_sources` keeps, in its order."""
+        found = [np.arange(len(self.terms))]
+        for place in self._known(fingerprints).values():
+            found.append(len(self.terms) + OF_NETWORK * place + np.arange(OF_NETWORK))
+        return np.concatenate(found)
+
     def of_sources(self, fingerprints: Mapping[str, str]) -> "Calibration":
-        """Return what is known where sources have these names and fingerprints; other networks are left out."""
-        places = {print_: i for i, print_ in enumerate(self.networks)}
-        found = {name: places[print_] for name, print_ in fingerprints.items() if print_ in places}
-        first = len(self.terms)
-        kept = np.concatenate(
-            [np.arange(first), *(first + OF_NETWORK * place + np.arange(OF_NETWORK) for place in found.values())]
+        """Return what is known where sources have these names and fingerprints; other networks are left out.
+
+        For beliefs about these sources, not to be saved: other zoos may call other networks so.
+        """
+        if not self.networks:
+            return self
+        places = self.places_of(fingerprints)
+        return replace(
+            self,
+            networks=tuple(self._known(fingerprints)),
+            coefficients=self.coefficients[places],
+            factor=_lower(self.factor[places]),
         )
-        return replace(self, networks=tuple(found), coefficients=self.coefficients[kept], factor=self.factor[kept])
+
+    def _known(self, fingerprints: Mapping[str, str]) -> dict[str, int]:
+        """Return the sources that are known, with the places of their networks."""
+        places = {fingerprint: place for place, fingerprint in enumerate(self.networks)}
+        return {name: places[each] for name, each in fingerprints.items() if each in places}
 
     def draw_variance(self, log_per_class: np.ndarray) -> np.ndarray:
         """Return how much one draw of the images trained on varies, in squared logits, of the shape given."""
@@ -139,9 +158,15 @@ class Calibration:
         Raises
         ------
         InputError
-            When it cannot be written.
+            When it cannot be written, or has so many networks that it could not be read again.
         """
-        return write_file(path, self.to_json().encode())
+        content = self.to_json().encode()
+        if len(content) > _MOST_BYTES:
+            raise InputError(
+                f"Expected a calibration of at most {_MOST_BYTES >> 20} MiB, but with {len(self.networks)} networks it "
+                f"has {len(content) >> 20}; learn from the transfers of fewer networks"
+            )
+        return write_file(path, content)
 
     def to_json(self) -> str:
         """Return the text of the file that `load_calibration` reads."""
@@ -176,6 +201,13 @@ def design(terms: Sequence[Term], rows: pd.DataFrame) -> np.ndarray:
     return found
 
 
+def _lower(root: np.ndarray) -> np.ndarray:
+    """Return a lower triangular matrix that, times its transpose, is `root` times its own."""
+    found = np.transpose(np.linalg.qr(root.T, mode="r"))
+    # More rows than columns, as where one network has two names: columns of nothing make it square.
+    return np.hstack([found, np.zeros((len(found), len(found) - found.shape[1]))])
+
+
 def load_calibration(path: str | Path | None = None) -> Calibration:
     """Load a calibration; without a path the one that belongs to this version of transferscope.
 
@@ -187,7 +219,7 @@ def load_calibration(path: str | Path | None = None) -> Calibration:
     if path is None:
         return _shipped()
     try:
-        text = read_regular(path, 2**26).decode("utf-8")
+        text = read_regular(path, _MOST_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Expected `path` to be a calibration file, but it cannot be read ({error})") from error
     return _read(text, str(path))

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from transferscope.errors import InputError
 from transferscope.prediction.covariates import COVARIATES
 from transferscope.prediction.effects import BASES, EFFECTS, OF_NETWORK
+from transferscope.runtime.printable import printable_cell
 
 VERSION = 2
 """Of the file format."""
@@ -39,6 +40,10 @@ _BaseName = Annotated[str, _one_of(BASES)]
 _EffectName = Annotated[str, _one_of(EFFECTS)]
 _CovariateName = Annotated[str, _one_of(tuple(COVARIATES))]
 _Row = tuple[_Number, ...]
+_Fingerprint = Annotated[str, Field(min_length=1)]
+_Effects = Annotated[_Row, Field(min_length=OF_NETWORK, max_length=OF_NETWORK)]
+_SHOWN = 10
+"""Problems of a file that are said; of the others how many there are."""
 
 
 class _Entry(BaseModel):
@@ -76,7 +81,7 @@ class CalibrationFile(_Entry):
     terms: Annotated[tuple[TermEntry, ...], Field(min_length=1)] = Field(
         description="a list of terms with bases, factors and coefficient"
     )
-    networks: dict[str, Annotated[_Row, Field(min_length=OF_NETWORK, max_length=OF_NETWORK)]] = Field(
+    networks: dict[_Fingerprint, _Effects] = Field(
         default_factory=dict, description=f"for each fingerprint of a network a list of {OF_NETWORK} finite numbers"
     )
     factor: tuple[_Row, ...] = Field(
@@ -111,7 +116,8 @@ def read_calibration(text: str, name: str) -> CalibrationFile:
     try:
         return CalibrationFile.model_validate_json(text)
     except ValidationError as error:
-        problems = "; ".join(dict.fromkeys(_problems(error)))
+        found = list(dict.fromkeys(_problems(error)))
+        problems = "; ".join([*found[:_SHOWN], *([f"{len(found) - _SHOWN} more"] if len(found) > _SHOWN else [])])
         raise InputError(
             f"Expected {name} to be a calibration as `calibrate` and benchmarks/calibrate.py write it, but {problems}. "
             "Write it anew with one of them, or correct it"
@@ -142,7 +148,7 @@ def _path(where: tuple[int | str, ...]) -> str:
     words = ""
     for key in where:
         words += f"[{key}]" if isinstance(key, int) else "" if key == "[key]" else f".{key}" if words else key
-    return words
+    return printable_cell(words)
 
 
 def _expected(where: tuple[int | str, ...]) -> str:

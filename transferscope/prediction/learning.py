@@ -41,14 +41,13 @@ def learn(known: Calibration, measured: Iterable[tuple[Belief, Mapping[str, str]
     )
     coefficients, factor, targets, runs = known.coefficients, known.factor, 0, 0
     for belief, fingerprints in told:
-        own = replace(belief, calibration=known.of_sources(fingerprints)).own_covariance
-        by_print = belief.seen["source"].map(lambda name, prints=fingerprints: prints.get(name, ""))
-        design = known.design(belief.seen.assign(source=by_print))
-        columns = design @ factor
-        root = cholesky(columns @ columns.T + own, lower=True)
+        ours, places = known.of_sources(fingerprints), known.places_of(fingerprints)
+        design = ours.design(belief.seen)
+        columns = design @ factor[places]
+        root = cholesky(columns @ columns.T + replace(belief, calibration=ours).own_covariance, lower=True)
         gain = solve_triangular(root, columns, lower=True)
         logits = np.array([each.place for each in belief.observations])
-        surprise = solve_triangular(root, logits - design @ coefficients, lower=True)
+        surprise = solve_triangular(root, logits - design @ coefficients[places], lower=True)
         coefficients = coefficients + factor @ (gain.T @ surprise)
         left = np.eye(len(coefficients)) - gain.T @ gain
         factor = factor @ cholesky((left + left.T) / 2, lower=True)

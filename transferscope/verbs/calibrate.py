@@ -1,6 +1,7 @@
 """Measured transfers of a laboratory in, a calibration that knows them out."""
 
-from collections.abc import Iterable, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ def calibrate(
 
     A ranking tells what was known of a target before any transfer, the runs what came of it; where networks are trained
     in another way than here, or targets are of another kind than those of the calibration that is shipped, this shifts
-    expectations to them. A network that did better or worse than was expected of it is expected to again, on other
-    targets too: it is known by its fingerprint, which stays the same as long as its weights, its transform and the
-    versions of torch and timm do. Coefficients change as Bayes' rule says; variance components stay as they are.
+    expectations to them. Coefficients change as Bayes' rule says; variance components stay as they are.
+
+    A network that did better or worse than was expected of it is expected to again, on other targets too. It is known
+    by its fingerprint, which stays the same as long as its weights, its code and arguments, its transform and the
+    versions of torch and of its library do.
 
     Parameters
     ----------
@@ -75,7 +78,7 @@ def _seen(ranking: Ranking, runs: Sequence[Any], known: Calibration) -> tuple[Be
             f"Expected `measured` to be of targets with classes, but {ranking.target.name} is one of {task}, of which "
             "nothing is learnt; leave it out"
         )
-    fingerprints = {} if ranking.provenance is None else dict(ranking.provenance.sources)
+    fingerprints = _fingerprints(ranking)
     belief = believe(scores, int(scores.attrs["samples"]), known)
     layers = scores["layer"].transpose("source", "depth").to_pandas()
     found = belief.given(
@@ -89,3 +92,15 @@ def _seen(ranking: Ranking, runs: Sequence[Any], known: Calibration) -> tuple[Be
         )
     )
     return found, fingerprints
+
+
+def _fingerprints(ranking: Ranking) -> dict[str, str]:
+    if ranking.provenance is None:
+        return {}
+    found = ranking.provenance.sources
+    if not isinstance(found, Mapping) or not all(isinstance(each, str) and each for each in found.values()):
+        raise InputError(
+            f"Expected the `provenance` of the ranking of {ranking.target.name} to have the fingerprint of each "
+            f"source, but got {reprlib.repr(found)}; rank it anew"
+        )
+    return dict(found)

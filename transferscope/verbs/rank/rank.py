@@ -19,7 +19,7 @@ from transferscope.networks.zoo import Source, Zoo
 from transferscope.prediction import expected
 from transferscope.prediction.any_task import calibration_for
 from transferscope.prediction.belief import Belief, believe
-from transferscope.prediction.calibration import load_calibration
+from transferscope.prediction.calibration import Calibration, load_calibration
 from transferscope.prediction.evidence import Table, given_evidence, observations, read_evidence
 from transferscope.prediction.observation import Observation
 from transferscope.prediction.selection import ScratchCandidate, recommend
@@ -194,7 +194,7 @@ def answer_and_belief(request: RankRequest, bench: Bench | None = None) -> tuple
         scores = _labelled(units, bench, request, scratch, reference)
         stages = {unit.source: unit.stages for unit in units}
         fingerprints = {source: loading.fingerprint(bench.zoo[source]) for source in stages}
-        belief = believe(scores, _trained_on(bench, request), given and given.of_sources(fingerprints))
+        belief = believe(scores, _trained_on(bench, request), _of_sources(given, fingerprints))
         known = _evidence(tables, stages, belief, bench, fingerprints)
         tried, outlook = find_out(bench, request, scores, stages, belief.given(known))
         pilots = as_results(tried)
@@ -256,6 +256,18 @@ def _labelled(
         }
     scored = [bench.zoo[unit.source] for unit in units]
     return labelled.to_dataset(units, attributes, _baselines(scored, bench.zoo.order))
+
+
+def _of_sources(given: Calibration | None, fingerprints: Mapping[str, str]) -> Calibration | None:
+    """Return a calibration by the names of the sources, and say how many of its networks these are."""
+    if given is None or not given.networks:
+        return given
+    found = given.of_sources(fingerprints)
+    logger.info(
+        "The calibration knows %d of the %d sources from other targets; it has learnt of %d networks",
+        len(found.networks), len(fingerprints), len(given.networks),
+    )  # fmt: skip
+    return found
 
 
 def _trained_on(bench: Bench, request: RankRequest) -> int:
