@@ -260,6 +260,8 @@ def test_the_best_stage_is_that_of_the_other_draws():
     lucky = found[found["seed"] == 2]
     assert (lucky["accuracy"] < 0.81).all()
     assert len(found) == 12
+    partly = ways.fitted(heads[(heads["target"] != "gtsrb") | (heads["seed"] == 0)]).set_index("way")
+    assert set(partly.loc["linear head, best stage of other draws", "target"]) == {"trashnet"}
 
 
 def test_a_crossing_lies_between_sizes():
@@ -284,6 +286,9 @@ def test_a_slope_over_shares_is_within_targets():
     gained = frame.set_index(["target", "source", "size", "protocol", "share", "seed"])["gain"]
     assert depths.slope(gained) == pytest.approx((-8, -8, -8))
     assert math.isnan(depths.slope(gained.iloc[:3]).mean)
+    one_share = pd.concat([gained, gained.rename({"a": "d"}).xs(0.5, level="share", drop_level=False)])
+    alone = one_share[one_share.index.get_level_values("target").isin(["a", "d"])]
+    assert math.isnan(depths.slope(pd.concat([alone, alone.rename({0.0: 0.25})])).mean)
 
 
 def test_variance_of_regret_goes_to_what_makes_it():

@@ -32,7 +32,7 @@ def slope(gained: pd.Series) -> Estimate:
     Each target and size has a level of its own; bootstrap over targets. NaN where cells are too few.
     """
     means = gained.groupby(level=["target", "source", "size", "share"]).mean().rename("gain").reset_index()
-    if len(means) < LEAST or means["share"].nunique() < 3 or means["target"].nunique() < 2:
+    if len(means) < LEAST or means["share"].nunique() < 3:
         return Estimate(math.nan, math.nan, math.nan)
     parts = []
     for _, each in means.groupby("target"):
@@ -40,7 +40,7 @@ def slope(gained: pd.Series) -> Estimate:
         x, y = (each[name] - groups[name].transform("mean") for name in ("share", "gain"))
         parts.append((float((x * y).sum()), float((x * x).sum())))
     sums = np.array(parts)
-    if sums[:, 1].sum() < 1e-9:
+    if (sums[:, 1] > 1e-9).sum() < 2:  # drawing one target again and again tells nothing of others
         return Estimate(math.nan, math.nan, math.nan)
     drawn = sums[np.random.default_rng(0).integers(0, len(sums), (DRAWS, len(sums)))].sum(1)
     drawn = drawn[drawn[:, 1] > 1e-9]

@@ -44,10 +44,11 @@ def _best_elsewhere(runs: pd.DataFrame) -> pd.Series:
     cell = ["target", "source", "samples_per_class"]
     drawn = runs.groupby([*cell, "depth"])["accuracy"]
     others = (drawn.transform("sum") - runs["accuracy"]) / (drawn.transform("size") - 1).replace(0, np.nan)
-    if others.notna().sum() == 0:
+    others = others.dropna()  # a cell of which one draw has been measured says nothing of others
+    if others.empty:
         return pd.Series(False, runs.index)
-    first = others.groupby([runs[name] for name in [*cell, "seed"]]).transform("idxmax")
-    return first.eq(pd.Series(runs.index, runs.index)) & others.notna()
+    first = others.groupby([runs.loc[others.index, name] for name in [*cell, "seed"]]).idxmax()
+    return pd.Series(runs.index.isin(first), runs.index)
 
 
 def is_tuned(trained: pd.DataFrame) -> pd.Series:
