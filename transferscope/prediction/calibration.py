@@ -178,7 +178,7 @@ class Calibration:
             "components": {name: _rounded(self.components[name]) for name in EFFECTS},
             "terms": [
                 {"bases": term.bases, "factors": term.factors, "coefficient": _rounded(coefficient)}
-                for term, coefficient in zip(self.terms, self.coefficients, strict=False)
+                for term, coefficient in zip(self.terms, self.coefficients[: len(self.terms)], strict=True)
             ],
             "factor": [_rounded(row[: i + 1]) for i, row in enumerate(self.factor)],
         }
