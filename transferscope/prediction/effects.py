@@ -122,8 +122,11 @@ def variance(components: Mapping[str, np.ndarray], rows: pd.DataFrame, known: Co
     cut = _cut(rows)
     unknown = cut * ~rows["source"].isin(known).to_numpy()
     shares = dict.fromkeys(EFFECTS, cut) | dict.fromkeys(("target", "size", "cell"), np.ones(len(rows)))
-    shares |= {"network": unknown, "slope": unknown * _centred(rows) ** 2}
-    shares |= {"growth": rows["log_more"].to_numpy(float) ** 2}
+    shares |= {
+        "network": unknown,
+        "slope": unknown * _centred(rows) ** 2,
+        "growth": rows["log_more"].to_numpy(float) ** 2,
+    }
     mine = loadings(rows)
     return sum((shares[name] * ((mine @ components[name]) * mine).sum(axis=1) for name in EFFECTS), np.zeros(len(rows)))
 
