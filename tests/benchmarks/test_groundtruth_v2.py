@@ -183,10 +183,17 @@ def test_what_checks_ground_truth_v1_runs_draws_that_its_map_does_not_have(folde
 
 
 def test_a_mean_difference_is_checked_within_its_noise():
-    few = checks._compared("a", np.array([]), least=-0.02)
-    assert few.passed is None
-    assert checks._compared("a", np.array([-0.01, 0.0, 0.01]), least=-0.02).passed
-    assert not checks._compared("a", np.array([-0.1, -0.1, -0.11]), least=-0.02).passed
+    def compared(**differences):
+        of_each = {source: pd.Series(values, dtype=float) for source, values in differences.items()}
+        together = pd.concat(of_each, names=["source"]) if of_each else pd.Series(dtype=float)
+        return checks._compared("a", together, least=-0.02)
+
+    assert compared().passed is None
+    assert compared(a=[-0.01, 0.0, 0.01]) == checks.Check("a", "+0.000 ± 0.006 over 3, from -0.010 to +0.010", True)
+    assert not compared(a=[-0.1, -0.1, -0.11]).passed
+    one_behind = compared(a=[0.0, 0.1], b=[-0.05, -0.03], c=[-0.02])
+    assert one_behind.passed
+    assert one_behind.found.endswith("; outside: b -0.040 over 2")
 
 
 def _broken():

@@ -54,17 +54,26 @@ def _sound(what: str, count: int) -> Check:
     return Check(what, str(count), count == 0)
 
 
-def _paired(runs: pd.DataFrame, others: pd.DataFrame, on: list[str]) -> np.ndarray:
-    """Return the differences in accuracy of runs that are alike in `on`."""
-    both = runs.merge(others, on=on, suffixes=("", "_other"))
-    return (both["accuracy"] - both["accuracy_other"]).to_numpy(float)
+def _paired(runs: pd.DataFrame, others: pd.DataFrame, on: list[str]) -> pd.Series:
+    """Return the differences in accuracy of runs that are alike in `on`, by source."""
+    both = runs.merge(others, on=on, suffixes=("", "_other")).set_index("source")
+    return (both["accuracy"] - both["accuracy_other"]).astype(float)
 
 
-def _compared(what: str, differences: np.ndarray, least: float, most: float = np.inf) -> Check:
-    """Check that a mean difference lies between two bounds, or within two standard errors of them."""
+def _compared(what: str, differences: pd.Series, least: float, most: float = np.inf) -> Check:
+    """Check that a mean difference lies between two bounds, or within two standard errors of them.
+
+    The means of sources that lie outside are named, and decide nothing: there are few runs of each.
+    """
     n = len(differences)
     if not n:
         return Check(what, "no pairs yet", None)
-    mean, error = differences.mean(), differences.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
+    mean, error = differences.mean(), differences.sem() if n > 1 else np.inf
     found = f"{mean:+.3f} ± {error:.3f} over {n}, from {differences.min():+.3f} to {differences.max():+.3f}"
+    each = differences.groupby(level="source").agg(["mean", "size"])
+    outside = each[~each["mean"].between(least, most)]
+    if len(outside):
+        found += "; outside: " + ", ".join(
+            f"{row.Index} {row.mean:+.3f} over {row.size}" for row in outside.itertuples()
+        )
     return Check(what, found, bool(least - 2 * error <= mean <= most + 2 * error))
